@@ -1,0 +1,59 @@
+# Wherry's commands. `make demo` shows it at work, `make test` tries everything.
+#
+# What an engine adds is found by listing shims/: nothing here names one.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+ENGINES := $(notdir $(wildcard shims/*))
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+BIN := $(CARGO_TARGET_DIR)/release
+# For each engine the shim, and the engine host that the shim looks for beside itself.
+EXECUTABLES := $(foreach engine,$(ENGINES),containerd-shim-$(engine)-v1 wherry-$(engine))
+
+.PHONY: build demo test test-unit test-e2e setup install check fmt clean
+
+build:
+	test/setup/packages.sh build
+	$(CARGO) build --release --locked --workspace --bins
+
+demo:
+	test/setup/packages.sh build demo
+	$(CARGO) build --release --locked --workspace --bins
+	test/setup/demo.sh $(BIN)
+
+# Everything that the tests need and the repository does not hold.
+setup:
+	test/setup/packages.sh build demo test
+	test/setup/daemons.sh
+
+test: test-unit test-e2e
+
+# Unit tests and the engines' conformance suite.
+test-unit: setup
+	$(CARGO) test --release --locked --workspace --exclude wherry-e2e --no-fail-fast
+
+test-e2e: setup
+	$(CARGO) build --release --locked --workspace --bins
+	for engine in $(ENGINES); do \
+	    WHERRY_ENGINE=$$engine WHERRY_BIN_DIR=$(BIN) \
+	        $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast || failed=1; \
+	done; [ -z "$$failed" ]
+
+install:
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES)) $(DESTDIR)$(PREFIX)/bin
+
+check:
+	test/setup/packages.sh build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	test/setup/structure.sh
+	@if command -v cargo-deny > /dev/null; then $(CARGO) deny --offline check bans licenses sources; \
+	    else echo "cargo-deny is not installed: licences and sources were not checked"; fi
+
+fmt:
+	$(CARGO) fmt --all
+
+clean:
+	$(CARGO) clean

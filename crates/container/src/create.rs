@@ -1,0 +1,113 @@
+//! Bringing a container into being.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wherry_image::Cache;
+use wherry_sandbox::launch::{Created, Host, HostCompiler, HostProgram};
+use wherry_sandbox::process::Reaper;
+use wherry_sandbox::protocol::CreateRequest;
+use wherry_sandbox::stdio::{self, Kept, StdioPaths};
+use wherry_sandbox::{Bundle, Cgroup, Failure, FailureKind, Mount, cgroup, cleanup};
+
+use crate::EventSink;
+
+/// What a client wants of a container.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its id.
+    pub id: String,
+    /// Its bundle.
+    pub bundle: PathBuf,
+    /// The mounts of its root filesystem.
+    pub rootfs: Vec<Mount>,
+    /// Its streams.
+    pub stdio: StdioPaths,
+    /// Whether systemd manages its cgroup.
+    pub systemd_cgroup: bool,
+    /// See [`CreateRequest::no_pivot`].
+    pub no_pivot: bool,
+    /// See [`CreateRequest::io_uid`].
+    pub io_uid: u32,
+    /// See [`CreateRequest::io_gid`].
+    pub io_gid: u32,
+}
+
+/// What all containers of a daemon share.
+pub struct Runtime {
+    /// The executable with the engine in it.
+    pub program: HostProgram,
+    /// The cache of compiled code.
+    pub cache: Cache,
+    /// Where children end.
+    pub reaper: Reaper,
+    /// Who hears of what happens.
+    pub events: Arc<dyn EventSink>,
+    /// An engine host that was started ahead of time.
+    pub warm: Mutex<Option<Host>>,
+}
+
+/// A container as it was just created.
+pub(crate) struct Newborn {
+    pub(crate) created: Created,
+    pub(crate) kept: Kept,
+    pub(crate) bundle: Bundle,
+    /// None: it ended before anybody could look.
+    pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) systemd_cgroup: bool,
+}
+
+/// Creates a container, or leaves nothing behind. Blocks.
+pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Failure> {
+    let bundle = Bundle::new(&config.bundle, &config.id);
+    let spec =
+        bundle.spec().map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+    let systemd_cgroup =
+        config.systemd_cgroup || cgroup::is_systemd_path(&bundle.cgroup_path(&spec));
+    let (ends, kept) = stdio::open(&config.stdio)
+        .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
+    let host = host(runtime)?;
+    let request = CreateRequest {
+        id: config.id.clone(),
+        bundle: config.bundle.clone(),
+        rootfs: config.rootfs.clone(),
+        systemd_cgroup,
+        no_pivot: config.no_pivot,
+        io_uid: config.io_uid,
+        io_gid: config.io_gid,
+    };
+    match host.create(&request, ends, &mut |module, key| compiled(runtime, module, key)) {
+        Ok(created) => {
+            let cgroup = Cgroup::of(created.pid);
+            Ok(Newborn { created, kept, bundle, cgroup, systemd_cgroup })
+        }
+        Err(failure) => {
+            for sentence in cleanup::container(&bundle, systemd_cgroup) {
+                log::warn!("{}: {sentence}", config.id);
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// The host that was started ahead of time, or a new one. It serves one container and ends, when
+/// the guest exists, with the conversation: an idle host would cost memory for nothing.
+fn host(runtime: &Runtime) -> Result<Host, Failure> {
+    let warm = runtime.warm.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match warm {
+        Some(host) => Ok(host),
+        None => Host::spawn(&runtime.program).map_err(|error| {
+            let path = runtime.program.path().display();
+            Failure::new(FailureKind::System, format!("cannot run {path}: {error}"))
+        }),
+    }
+}
+
+fn compiled(runtime: &Runtime, module: &File, key: &str) -> Result<File, String> {
+    let compiler = HostCompiler { program: &runtime.program, reaper: &runtime.reaper };
+    runtime
+        .cache
+        .get(module, key, &compiler, &mut |sentence| log::warn!("{sentence}"))
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,174 @@
+//! Which file the arguments of a container name.
+//!
+//! The rules are those of `execvp` with two additions for wasm: `#name` behind the file names the
+//! exported function to call, and a bare name that is not in PATH is also looked for in the
+//! working directory, since images made of one `.wasm` file rarely have a PATH that fits.
+
+use std::path::{Path, PathBuf};
+
+/// What PATH is taken to be for a guest that has none, as execvp does.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The file to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entrypoint {
+    /// Its path inside the container, absolute.
+    pub path: PathBuf,
+    /// The function asked for with `#name`.
+    pub function: Option<String>,
+}
+
+/// Why no file could be named.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum EntrypointError {
+    /// No arguments, or an empty first one.
+    #[error("no entrypoint: neither the image nor the command names a program to run")]
+    None,
+    /// A path that is not there.
+    #[error("exec {0:?}: no such file or directory in the container")]
+    NotFound(PathBuf),
+    /// A bare name that is nowhere.
+    #[error("exec {name:?}: executable file not found in PATH ({path}) nor in {}", .cwd.display())]
+    NotInPath {
+        /// The name.
+        name: String,
+        /// The PATH that was searched.
+        path: String,
+        /// The working directory.
+        cwd: PathBuf,
+    },
+}
+
+impl Entrypoint {
+    /// Finds the file that `args` names. `path` is the guest's PATH variable, `cwd` its absolute
+    /// working directory, `is_file` tells whether there is a file at an absolute path.
+    ///
+    /// # Errors
+    /// When there is none; the text names what was looked for.
+    pub fn resolve(
+        args: &[String],
+        path: Option<&str>,
+        cwd: &Path,
+        is_file: impl Fn(&Path) -> bool,
+    ) -> Result<Entrypoint, EntrypointError> {
+        let program = match args.first() {
+            Some(first) if !first.is_empty() => first.as_str(),
+            _ => return Err(EntrypointError::None),
+        };
+        let path = path.unwrap_or(DEFAULT_PATH);
+        let look = |program: &str| find(program, path, cwd, &is_file);
+        // A file whose own name holds a `#` comes first.
+        if let Some(found) = look(program) {
+            return Ok(Entrypoint { path: found, function: None });
+        }
+        let file = match program.rsplit_once('#') {
+            Some((file, function)) if !file.is_empty() && !function.is_empty() => {
+                if let Some(found) = look(file) {
+                    return Ok(Entrypoint { path: found, function: Some(function.to_owned()) });
+                }
+                file
+            }
+            _ => program,
+        };
+        if file.contains('/') {
+            return Err(EntrypointError::NotFound(cwd.join(file)));
+        }
+        Err(EntrypointError::NotInPath {
+            name: file.to_owned(),
+            path: path.to_owned(),
+            cwd: cwd.to_owned(),
+        })
+    }
+}
+
+fn find(program: &str, path: &str, cwd: &Path, is_file: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    if program.contains('/') {
+        let candidate = cwd.join(program);
+        return is_file(&candidate).then_some(candidate);
+    }
+    path.split(':')
+        // An empty element means the working directory.
+        .map(|directory| cwd.join(directory).join(program))
+        .chain([cwd.join(program)])
+        .find(|candidate| is_file(candidate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(program: &str, path: Option<&str>, files: &[&str]) -> Result<Entrypoint, EntrypointError> {
+        Entrypoint::resolve(&[program.to_owned()], path, Path::new("/work"), |candidate| {
+            files.iter().any(|file| Path::new(file) == candidate)
+        })
+    }
+
+    fn found(path: &str, function: Option<&str>) -> Result<Entrypoint, EntrypointError> {
+        Ok(Entrypoint { path: path.into(), function: function.map(str::to_owned) })
+    }
+
+    #[test]
+    fn an_absolute_path_is_taken_as_it_is() {
+        assert_eq!(resolve("/app.wasm", None, &["/app.wasm"]), found("/app.wasm", None));
+    }
+
+    #[test]
+    fn a_relative_path_starts_at_the_working_directory() {
+        assert_eq!(resolve("./a.wasm", None, &["/work/./a.wasm"]), found("/work/./a.wasm", None));
+    }
+
+    #[test]
+    fn a_name_is_looked_for_in_path_in_order() {
+        let files = ["/two/a.wasm", "/one/a.wasm"];
+        assert_eq!(resolve("a.wasm", Some("/one:/two"), &files), found("/one/a.wasm", None));
+    }
+
+    #[test]
+    fn a_name_outside_path_is_looked_for_in_the_working_directory() {
+        assert_eq!(resolve("a.wasm", Some("/bin"), &["/work/a.wasm"]), found("/work/a.wasm", None));
+    }
+
+    #[test]
+    fn a_name_without_a_path_variable_uses_the_usual_one() {
+        assert_eq!(resolve("sh", None, &["/bin/sh"]), found("/bin/sh", None));
+    }
+
+    #[test]
+    fn a_function_follows_the_hash() {
+        assert_eq!(resolve("/a.wasm#main", None, &["/a.wasm"]), found("/a.wasm", Some("main")));
+        assert_eq!(
+            resolve("a.wasm#f", Some("/bin"), &["/bin/a.wasm"]),
+            found("/bin/a.wasm", Some("f"))
+        );
+    }
+
+    #[test]
+    fn a_hash_in_the_name_of_a_file_is_part_of_it() {
+        assert_eq!(resolve("/a#b", None, &["/a#b", "/a"]), found("/a#b", None));
+    }
+
+    #[test]
+    fn an_empty_function_is_no_function() {
+        assert_eq!(
+            resolve("/a.wasm#", None, &["/a.wasm"]),
+            Err(EntrypointError::NotFound("/a.wasm#".into()))
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(
+            resolve("/no.wasm#f", None, &[]).unwrap_err().to_string(),
+            "exec \"/no.wasm\": no such file or directory in the container"
+        );
+        assert_eq!(
+            resolve("no.wasm", Some("/a:/b"), &[]).unwrap_err().to_string(),
+            "exec \"no.wasm\": executable file not found in PATH (/a:/b) nor in /work"
+        );
+        assert_eq!(resolve("", None, &[]), Err(EntrypointError::None));
+        assert_eq!(
+            Entrypoint::resolve(&[], None, Path::new("/"), |_| true),
+            Err(EntrypointError::None)
+        );
+    }
+}

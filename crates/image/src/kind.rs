@@ -1,0 +1,101 @@
+//! What a file is, told from its first bytes.
+
+/// The number of bytes that [`Kind::of`] wants to see; fewer are enough for a shorter file.
+pub const PROBE: usize = 512;
+
+/// What kind of program a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A core module in the binary format.
+    Module,
+    /// A component in the binary format.
+    Component,
+    /// A module or component in the text format.
+    Text,
+    /// A native executable or a script with an interpreter: the kernel runs it.
+    Native,
+    /// A module that an engine compiled ahead of time: native code in disguise, never run.
+    Precompiled,
+    /// None of these.
+    Other,
+}
+
+impl Kind {
+    /// Tells the kind from the first bytes of a file.
+    #[must_use]
+    pub fn of(head: &[u8]) -> Kind {
+        match head {
+            [0, b'a', b's', b'm', version @ ..] => match version {
+                // The binary format's layer: 0 for core modules, 1 for components.
+                [_, _, 1, 0, ..] => Kind::Component,
+                // A damaged version is the compiler's to report, with its offset.
+                _ => Kind::Module,
+            },
+            // Wasmtime's compiled modules are ELF files with an OS ABI of their own (200).
+            [0x7f, b'E', b'L', b'F', _, _, _, 200, ..] => Kind::Precompiled,
+            [0x7f, b'E', b'L', b'F', ..] | [b'#', b'!', ..] => Kind::Native,
+            // Wasmer's artifacts.
+            [b'w', b'a', b's', b'm', b'e', b'r', ..] => Kind::Precompiled,
+            _ if is_text(head) => Kind::Text,
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// The text format starts with `(module` or `(component`, after blanks and comments.
+fn is_text(head: &[u8]) -> bool {
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        // A character cut in two at the end of the probe.
+        Err(error) => std::str::from_utf8(head.get(..error.valid_up_to()).unwrap_or_default())
+            .unwrap_or_default(),
+    };
+    let mut rest = text.trim_start_matches('\u{feff}').trim_start();
+    loop {
+        if let Some(comment) = rest.strip_prefix(";;") {
+            // A comment longer than the probe: most files of text that start so are wat.
+            let Some((_, after)) = comment.split_once('\n') else { return true };
+            rest = after.trim_start();
+        } else if let Some(comment) = rest.strip_prefix("(;") {
+            let Some((_, after)) = comment.split_once(";)") else { return true };
+            rest = after.trim_start();
+        } else {
+            break;
+        }
+    }
+    let Some(form) = rest.strip_prefix('(') else { return false };
+    let form = form.trim_start();
+    ["module", "component"].iter().any(|word| {
+        form.strip_prefix(word).is_some_and(|after| {
+            after.chars().next().is_none_or(|c| c.is_whitespace() || c == '(' || c == ')' || c == '$')
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_each_kind_from_its_first_bytes() {
+        let cases: &[(&[u8], Kind)] = &[
+            (b"\0asm\x01\0\0\0", Kind::Module),
+            (b"\0asm\x0d\0\x01\0", Kind::Component),
+            (b"\0asm", Kind::Module),
+            (b"(module)", Kind::Text),
+            (b"(module $m (func))", Kind::Text),
+            (b" ;; a comment\n (; another ;) (component)", Kind::Text),
+            (b"(modules)", Kind::Other),
+            (b"\x7fELF\x02\x01\x01\x00", Kind::Native),
+            (b"\x7fELF\x02\x01\x01\xc8", Kind::Precompiled),
+            (b"#!/bin/sh\n", Kind::Native),
+            (b"wasmer-universal", Kind::Precompiled),
+            (b"hello", Kind::Other),
+            (b"", Kind::Other),
+            (b"\xff\xfe", Kind::Other),
+        ];
+        for (head, kind) in cases {
+            assert_eq!(Kind::of(head), *kind, "{head:?}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What to run: which file a container's arguments name ([`entrypoint`]), what that file is
+//! ([`kind`]), and where its compiled code is kept ([`cache`]).
+
+pub mod cache;
+pub mod entrypoint;
+pub mod kind;
+
+pub use cache::{Cache, CacheError, Compiler};
+pub use entrypoint::{Entrypoint, EntrypointError};
+pub use kind::Kind;

@@ -1,0 +1,53 @@
+//! Undoing what a container needed: its processes, cgroup, mounts and state.
+//!
+//! Works from the bundle alone, because it also runs when the daemon that made all this is dead.
+//! Each step is tried whatever became of the one before.
+
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
+use crate::bundle::Bundle;
+use crate::cgroup;
+
+/// Removes all that is left of a container but its bundle. Returns what could not be removed,
+/// one sentence each.
+#[must_use]
+pub fn container(bundle: &Bundle, systemd_cgroup: bool) -> Vec<String> {
+    let mut left = Vec::new();
+    let spec = bundle.spec();
+    if let Ok(spec) = &spec {
+        let path = bundle.cgroup_path(spec);
+        let systemd = systemd_cgroup || cgroup::is_systemd_path(&path);
+        if let Err(sentence) = cgroup::remove(&path, systemd, bundle.id()) {
+            left.push(sentence);
+        }
+        unmount(&bundle.rootfs(spec), &mut left);
+    }
+    unmount(&bundle.default_rootfs(), &mut left);
+    bundle.remove_state();
+    left
+}
+
+/// Unmounts all that is mounted at `path`, however many lie on each other.
+fn unmount(path: &Path, left: &mut Vec<String>) {
+    loop {
+        match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            // Still used by a process that is about to end: it goes with its last user.
+            Err(Errno::EBUSY) => {
+                if let Err(errno) = umount2(path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH) {
+                    left.push(format!("cannot unmount {}: {errno}", path.display()));
+                    return;
+                }
+            }
+            // Nothing mounted, or no such directory.
+            Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR) => return,
+            Err(errno) => {
+                left.push(format!("cannot unmount {}: {errno}", path.display()));
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Becoming a daemon, and the socket it serves on.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+
+/// How likely the kernel is to take this process when memory is short.
+pub(crate) const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+/// What it is for a daemon: as unlikely as can be, but for those that are never taken.
+const PROTECTED: &str = "-999";
+
+static INHERITED: OnceLock<String> = OnceLock::new();
+
+/// What came of asking for a socket.
+#[derive(Debug)]
+pub enum Listen {
+    /// It is ours: nobody served there.
+    Bound(UnixListener),
+    /// Somebody answers there already.
+    Served,
+}
+
+/// Binds `path`. A socket that a dead daemon left there is replaced.
+///
+/// # Errors
+/// When the directory or the socket cannot be made.
+pub fn listen(path: &Path) -> io::Result<Listen> {
+    if let Some(directory) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o711).create(directory)?;
+    }
+    // Two of us may find the same dead socket; the second try meets the other's live one.
+    for _ in 0..3 {
+        match UnixListener::bind(path) {
+            Ok(listener) => return Ok(Listen::Bound(listener)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if UnixStream::connect(path).is_ok() {
+                    return Ok(Listen::Served);
+                }
+                remove_if_there(path)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
+}
+
+/// Removes the socket at `path` unless somebody serves there.
+pub fn remove_dead_socket(path: &Path) {
+    if UnixStream::connect(path).is_err() {
+        let _ = remove_if_there(path);
+    }
+}
+
+/// Removes our own socket at `path`.
+pub fn remove_socket(path: &Path) {
+    if let Err(error) = remove_if_there(path) {
+        log::warn!("cannot remove {}: {error}", path.display());
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Forks. In the parent: true. In the child, detached from the session, the terminal and the
+/// streams of whoever called: false.
+///
+/// # Errors
+/// When the kernel will not, or this process has more than one thread.
+#[allow(unsafe_code)]
+pub fn fork_off() -> io::Result<bool> {
+    if fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process of several threads does not fork"));
+    }
+    // SAFETY: this process has a single thread, so the child's memory is whole.
+    match unsafe { fork() }? {
+        ForkResult::Parent { .. } => Ok(true),
+        ForkResult::Child => {
+            setsid()?;
+            // The caller waits for the end of both: kept open they would make it hang.
+            let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+            dup2_stdin(&null)?;
+            dup2_stdout(&null)?;
+            dup2_stderr(&null)?;
+            Ok(false)
+        }
+    }
+}
+
+/// Makes the kernel spare this process when memory is short. A daemon that may not is as likely
+/// as any other.
+pub fn protect_from_oom() {
+    let _ = inherited_oom_score_adj();
+    let _ = fs::write(OOM_SCORE_ADJ, PROTECTED);
+}
+
+/// How likely this process was to be taken before [`protect_from_oom`].
+pub(crate) fn inherited_oom_score_adj() -> &'static str {
+    INHERITED.get_or_init(|| {
+        let text = fs::read_to_string(OOM_SCORE_ADJ).unwrap_or_default();
+        if text.is_empty() { "0".to_owned() } else { text.trim().to_owned() }
+    })
+}
+
+/// Keeps the signals with which a terminal or a service manager ends a group of processes from
+/// ending the daemon: containerd ends it with Shutdown.
+#[allow(unsafe_code)]
+pub fn ignore_requests_to_end() {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGPIPE] {
+        // SAFETY: to ignore a signal needs no handler.
+        let _ = unsafe { sigaction(signal, &ignore) };
+    }
+}
+
+/// Writes a small file whole: aside first, then under its name.
+///
+/// # Errors
+/// When the directory is full or not writable.
+pub fn write_whole(path: &Path, contents: &str) -> io::Result<()> {
+    let aside = path.with_extension(format!("{}.new", std::process::id()));
+    File::create(&aside)?.write_all(contents.as_bytes())?;
+    fs::rename(&aside, path)
+}
+
+/// Puts this process into the cgroup at `path` below each hierarchy, where it exists or can be
+/// made.
+pub fn join_cgroup(path: &str) {
+    let pid = std::process::id().to_string();
+    let relative = path.trim_start_matches('/');
+    let root = Path::new("/sys/fs/cgroup");
+    let mut hierarchies = vec![root.to_owned()];
+    if let Ok(entries) = fs::read_dir(root)
+        && !root.join("cgroup.controllers").exists()
+    {
+        hierarchies = entries.flatten().map(|entry| entry.path()).collect();
+    }
+    for hierarchy in hierarchies {
+        let group = hierarchy.join(relative);
+        let joined = fs::create_dir_all(&group)
+            .and_then(|()| fs::write(group.join("cgroup.procs"), &pid));
+        if let Err(error) = joined {
+            log::warn!("cannot join the shim's cgroup {}: {error}", group.display());
+        }
+    }
+}
+

@@ -1,0 +1,323 @@
+//! The guest's process, from inside the container's namespaces to its end.
+//!
+//! libcontainer calls [`Executor`] in the container's first process, with the root filesystem
+//! entered, the user set, capabilities dropped and seccomp on. Before Start the program is found
+//! and loaded, so that whatever is wrong with it is an error of Create. After Start it runs.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::rc::Rc;
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{
+    Executor as Workload, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
+use nix::errno::Errno;
+use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program};
+use wherry_image::{Entrypoint, EntrypointError, Kind, kind};
+
+use super::signals;
+use crate::protocol::{Channel, Failure, FailureKind, FromGuest, ToGuest};
+
+/// The exit status of a guest that trapped: what a native program that aborts has, 128 + SIGABRT.
+pub(super) const TRAPPED: i32 = 134;
+
+/// What libcontainer runs in the container.
+#[derive(Clone)]
+pub(super) struct Executor(Rc<Inner>);
+
+struct Inner {
+    engine: Rc<dyn Engine>,
+    channel: Channel,
+    stage: RefCell<Stage>,
+}
+
+/// How far the guest is.
+enum Stage {
+    New,
+    /// The spec has been seen.
+    Known(Wanted),
+    /// Everything that can be found out before Start has been.
+    Ready(Ready),
+    Gone,
+}
+
+/// What the spec says of the program.
+struct Wanted {
+    args: Vec<String>,
+    env: Vec<String>,
+    cwd: String,
+}
+
+enum Ready {
+    Wasm { program: Box<dyn Program>, name: String, stray: Vec<i32> },
+    Native { path: CString, args: Vec<CString>, env: Vec<CString> },
+}
+
+impl Executor {
+    pub(super) fn new(engine: Rc<dyn Engine>, channel: Channel) -> Executor {
+        Executor(Rc::new(Inner { engine, channel, stage: RefCell::new(Stage::New) }))
+    }
+}
+
+impl Workload for Executor {
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        // As early as can be: a stop must work from here on.
+        signals::end_on_request();
+        let process = spec.process().as_ref();
+        let wanted = Wanted {
+            args: process.and_then(|p| p.args().clone()).unwrap_or_default(),
+            env: process.and_then(|p| p.env().clone()).unwrap_or_default(),
+            cwd: process.map(|p| p.cwd().display().to_string()).unwrap_or_default(),
+        };
+        self.0.stage.replace(Stage::Known(wanted));
+        Ok(())
+    }
+
+    fn setup_envs(&self, envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // The environment is the guest's, not this process's: an engine, or the C library, must
+        // not find settings in it. Nothing of the daemon's is left either.
+        clear_environment();
+        let Stage::Known(mut wanted) = self.0.stage.replace(Stage::Gone) else {
+            return Err(ExecutorSetEnvsError::Other("the container's configuration is missing".into()));
+        };
+        // What libcontainer added: HOME, from the container's passwd.
+        for (key, value) in envs {
+            if !wanted.env.iter().any(|pair| pair.split_once('=').is_some_and(|(k, _)| k == key)) {
+                wanted.env.push(format!("{key}={value}"));
+            }
+        }
+        match self.0.prepare(&wanted) {
+            Ok(ready) => {
+                self.0.stage.replace(Stage::Ready(ready));
+                Ok(())
+            }
+            Err(failure) => {
+                let text = failure.message.clone();
+                // If the daemon is gone there is nobody to tell.
+                let _ = self.0.channel.send(&FromGuest::Failed(failure), &[]);
+                Err(ExecutorSetEnvsError::Other(text))
+            }
+        }
+    }
+
+    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        match self.0.stage.replace(Stage::Gone) {
+            Stage::Ready(Ready::Wasm { program, name, stray }) => {
+                // Says that the guest is about to run: see `launch::start`.
+                close_all(&stray);
+                run_to_end(program, &name)
+            }
+            Stage::Ready(Ready::Native { path, args, env }) => {
+                signals::restore_defaults();
+                // The channel closes with a successful exec, which says the same.
+                let errno = match nix::unistd::execve(&path, &args, &env) {
+                    Err(errno) => errno,
+                    Ok(never) => match never {},
+                };
+                let failure = exec_failure(&path.to_string_lossy(), errno);
+                let status = failure.kind.exit_status();
+                let _ = self.0.channel.send(&FromGuest::Failed(failure), &[]);
+                signals::exit_now(status)
+            }
+            _ => Err(ExecutorError::Other("the guest was not prepared".into())),
+        }
+    }
+}
+
+/// Runs a guest and ends the process as the guest ended.
+pub(super) fn run_to_end(program: Box<dyn Program>, name: &str) -> ! {
+    let _ = nix::sys::prctl::set_name(&CString::new(name).unwrap_or_default());
+    let status = match program.run() {
+        Ok(code) => i32::from(code.0),
+        Err(trap) => {
+            let _ = io::stderr().write_all(format!("{trap}\n").as_bytes());
+            TRAPPED
+        }
+    };
+    signals::exit_now(status)
+}
+
+impl Inner {
+    fn prepare(&self, wanted: &Wanted) -> Result<Ready, Failure> {
+        let stray = open_descriptors();
+        let path = wanted.env.iter().find_map(|pair| pair.strip_prefix("PATH="));
+        let cwd = Path::new(if wanted.cwd.is_empty() { "/" } else { &wanted.cwd });
+        let entry = Entrypoint::resolve(&wanted.args, path, cwd, super::is_file).map_err(|error| {
+            let kind = match error {
+                EntrypointError::None => FailureKind::Invalid,
+                _ => FailureKind::NotFound,
+            };
+            Failure::new(kind, error.to_string())
+        })?;
+        let shown = entry.path.display().to_string();
+        let (file, kind) = match probe(&entry.path) {
+            // A native program that may be run but not read.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (None, Kind::Native),
+            Err(error) => {
+                return Err(Failure::new(FailureKind::NotExecutable, format!("exec {shown:?}: {error}")));
+            }
+            Ok((file, kind)) => (Some(file), kind),
+        };
+        match (kind, file) {
+            (Kind::Module | Kind::Component | Kind::Text, Some(file)) => {
+                let guest = self.guest(wanted, &entry, cwd);
+                let program = self.load(&file, guest).map_err(|failure| Failure {
+                    message: format!("{shown}: {}", failure.message),
+                    ..failure
+                })?;
+                let name = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                Ok(Ready::Wasm { program, name, stray })
+            }
+            (Kind::Precompiled, _) => Err(Failure::new(
+                FailureKind::NotExecutable,
+                format!(
+                    "exec {shown:?}: permission denied: this is a precompiled module, native code that \
+                     came with the image and is never run; put the .wasm itself into the image"
+                ),
+            )),
+            (Kind::Other, _) => Err(Failure::new(
+                FailureKind::NotExecutable,
+                format!(
+                    "exec {shown:?}: permission denied: the file is neither WebAssembly (module, \
+                     component or text) nor a native program"
+                ),
+            )),
+            _ if entry.function.is_some() => Err(Failure::new(
+                FailureKind::Invalid,
+                format!("exec {shown:?}: a native program has no functions to call with #"),
+            )),
+            _ => native(&entry.path, wanted),
+        }
+    }
+
+    fn guest(&self, wanted: &Wanted, entry: &Entrypoint, cwd: &Path) -> Guest {
+        Guest {
+            function: entry.function.clone(),
+            args: wanted.args.clone(),
+            env: wanted
+                .env
+                .iter()
+                .filter_map(|pair| pair.split_once('='))
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+            cwd: cwd.to_owned(),
+            preopens: vec![Preopen { host: "/".into(), guest: "/".into() }],
+            network: Network::Namespace,
+        }
+    }
+
+    /// Gets the module's compiled code from the daemon, and the engine to take it.
+    fn load(&self, file: &File, guest: Guest) -> Result<Box<dyn Program>, Failure> {
+        let system = |text: String| Failure::new(FailureKind::System, text);
+        let code = match self.engine.compile_key() {
+            None => Code::Wasm(super::read_all(file).map_err(|error| system(error.to_string()))?),
+            Some(key) => {
+                self.channel
+                    .send(&FromGuest::Compile { key: key.0 }, &[file.as_raw_fd()])
+                    .map_err(|error| system(format!("the shim does not listen: {error}")))?;
+                match self.channel.receive::<ToGuest>() {
+                    Ok(Some(packet)) => match (packet.message, packet.fds.into_iter().next()) {
+                        (ToGuest::Compiled, Some(fd)) => Code::Compiled(File::from(fd)),
+                        (ToGuest::Refused(text), _) => {
+                            return Err(Failure::new(FailureKind::Invalid, text));
+                        }
+                        (ToGuest::Compiled, None) => {
+                            return Err(system("the shim sent no compiled code".into()));
+                        }
+                    },
+                    Ok(None) => return Err(system("the shim is gone".into())),
+                    Err(error) => return Err(system(format!("the shim's answer: {error}"))),
+                }
+            }
+        };
+        name_lookup_without_plugins();
+        self.engine
+            .load(code, guest)
+            .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))
+    }
+}
+
+fn probe(path: &Path) -> io::Result<(File, Kind)> {
+    let file = File::open(path)?;
+    let mut head = [0; kind::PROBE];
+    let length = file.read_at(&mut head, 0)?;
+    Ok((file, Kind::of(head.get(..length).unwrap_or_default())))
+}
+
+fn native(path: &Path, wanted: &Wanted) -> Result<Ready, Failure> {
+    use std::os::unix::ffi::OsStrExt;
+    let text = |bytes: &[u8]| {
+        CString::new(bytes).map_err(|_| {
+            Failure::new(FailureKind::Invalid, "an argument or variable holds a NUL byte")
+        })
+    };
+    let shown = path.display().to_string();
+    // Told before Start where that can be; the rest is told by exec itself.
+    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK)
+        .map_err(|errno| exec_failure(&shown, errno))?;
+    Ok(Ready::Native {
+        path: text(path.as_os_str().as_bytes())?,
+        args: wanted.args.iter().map(|arg| text(arg.as_bytes())).collect::<Result<_, _>>()?,
+        env: wanted.env.iter().map(|pair| text(pair.as_bytes())).collect::<Result<_, _>>()?,
+    })
+}
+
+fn exec_failure(path: &str, errno: Errno) -> Failure {
+    let kind = match errno {
+        // The file was there: it is the interpreter that is not.
+        Errno::ENOENT => FailureKind::NotFound,
+        _ => FailureKind::NotExecutable,
+    };
+    let cause = match errno {
+        Errno::ENOENT => "no such file or directory (the program's interpreter is missing)",
+        Errno::EACCES => "permission denied (the file is not executable for this user)",
+        Errno::ENOEXEC => "exec format error (a program for another processor?)",
+        other => other.desc(),
+    };
+    Failure::new(kind, format!("exec {path:?}: {}", cause.to_lowercase()))
+}
+
+/// The descriptors above 2 that are open now: libcontainer's and ours. The guest gets none.
+fn open_descriptors() -> Vec<i32> {
+    // By number, since a container need not have /proc; libcontainer opens far fewer than this.
+    (3..256)
+        .filter(|fd| nix::fcntl::fcntl(super::borrow(*fd), nix::fcntl::FcntlArg::F_GETFD).is_ok())
+        .collect()
+}
+
+#[allow(unsafe_code)]
+fn close_all(fds: &[i32]) {
+    for fd in fds {
+        // SAFETY: whatever object owns the number is never used or dropped again: the process
+        // runs the guest from here to its end, and ends with `_exit`.
+        unsafe { libc::close(*fd) };
+    }
+}
+
+#[allow(unsafe_code)]
+fn clear_environment() {
+    // SAFETY: this process has a single thread.
+    unsafe { libc::clearenv() };
+}
+
+/// Keeps the C library from loading name service plug-ins: they would come from the container's
+/// root filesystem, and are native code. Files and DNS are built in.
+#[allow(unsafe_code)]
+fn name_lookup_without_plugins() {
+    unsafe extern "C" {
+        fn __nss_configure_lookup(database: *const libc::c_char, line: *const libc::c_char) -> libc::c_int;
+    }
+    for (database, line) in
+        [(c"hosts", c"files dns"), (c"services", c"files"), (c"protocols", c"files")]
+    {
+        // SAFETY: both are strings that end in NUL and live for ever.
+        unsafe { __nss_configure_lookup(database.as_ptr(), line.as_ptr()) };
+    }
+}

@@ -1,0 +1,104 @@
+//! `wherry-E run`: a module without containerd, for a developer's desk and for the engines'
+//! conformance tests. The guest sees what the command line gives it and nothing else.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use wherry_engine::{Code, Engine, Guest, Network, Preopen};
+use wherry_image::Kind;
+
+use super::guest::run_to_end;
+use super::signals;
+
+const USAGE: &str =
+    "usage: run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--net] FILE[#function] [ARG]...";
+
+/// Runs the guest that `args` describe; they are those behind the word `run`.
+#[must_use]
+pub fn run(engine: &dyn Engine, args: Vec<String>) -> ExitCode {
+    signals::end_on_request();
+    match parse(args).and_then(|(file, guest)| {
+        let shown = file.display().to_string();
+        load(engine, &file, guest).map_err(|(code, text)| (code, format!("{shown}: {text}")))
+    }) {
+        Ok((program, name)) => run_to_end(program, &name),
+        Err((code, text)) => {
+            let _ = io::stderr()
+                .write_all(format!("wherry-{}: {text}\n", engine.name()).as_bytes());
+            ExitCode::from(code)
+        }
+    }
+}
+
+type Refusal = (u8, String);
+
+fn parse(args: Vec<String>) -> Result<(PathBuf, Guest), Refusal> {
+    let mut guest = Guest { cwd: "/".into(), ..Guest::default() };
+    let mut args = args.into_iter();
+    let usage = || (2, USAGE.to_owned());
+    let file = loop {
+        let arg = args.next().ok_or_else(usage)?;
+        match arg.as_str() {
+            "--env" => {
+                let pair = args.next().ok_or_else(usage)?;
+                let (key, value) = pair.split_once('=').ok_or_else(usage)?;
+                guest.env.push((key.to_owned(), value.to_owned()));
+            }
+            "--dir" => {
+                let pair = args.next().ok_or_else(usage)?;
+                let (host, name) = pair.split_once("::").unwrap_or((&pair, &pair));
+                guest.preopens.push(Preopen { host: host.into(), guest: name.to_owned() });
+            }
+            "--cwd" => guest.cwd = args.next().ok_or_else(usage)?.into(),
+            "--net" => guest.network = Network::Namespace,
+            option if option.starts_with("--") => return Err(usage()),
+            _ => break arg,
+        }
+    };
+    guest.args = std::iter::once(file.clone()).chain(args).collect();
+    let path = match file.rsplit_once('#') {
+        Some((path, function)) if !super::is_file(Path::new(&file)) => {
+            guest.function = Some(function.to_owned());
+            path.into()
+        }
+        _ => file.into(),
+    };
+    Ok((path, guest))
+}
+
+fn load(
+    engine: &dyn Engine,
+    path: &Path,
+    guest: Guest,
+) -> Result<(Box<dyn wherry_engine::Program>, String), Refusal> {
+    let failed = |text: String| (1, text);
+    let file = File::open(path).map_err(|error| {
+        let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+        (code, error.to_string())
+    })?;
+    let bytes = super::read_all(&file).map_err(|error| failed(error.to_string()))?;
+    match Kind::of(&bytes) {
+        Kind::Module | Kind::Component | Kind::Text => {}
+        _ => return Err((126, "not WebAssembly (module, component or text)".to_owned())),
+    }
+    let wasm = super::compile::binary(&bytes).map_err(|error| failed(error.to_string()))?;
+    let code = if engine.compile_key().is_some() {
+        Code::Compiled(compiled(engine, &wasm).map_err(failed)?)
+    } else {
+        Code::Wasm(wasm.into_owned())
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    engine.load(code, guest).map(|program| (program, name)).map_err(|error| failed(error.to_string()))
+}
+
+/// Compiles into memory: a developer changes the module between one run and the next.
+fn compiled(engine: &dyn Engine, wasm: &[u8]) -> Result<File, String> {
+    let fd = memfd_create(c"wherry-code", MFdFlags::MFD_CLOEXEC).map_err(|errno| errno.to_string())?;
+    let mut code = File::from(fd);
+    engine.compile(wasm, &mut code).map_err(|error| error.to_string())?;
+    code.rewind().map_err(|error| error.to_string())?;
+    Ok(code)
+}

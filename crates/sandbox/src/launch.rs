@@ -1,0 +1,279 @@
+//! Creating and starting a container: the daemon's side of the conversation with an engine host
+//! and with the guest that it forks. Everything here blocks; the daemon calls it on threads of
+//! their own.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use wherry_image::{CacheError, Compiler};
+
+use crate::bundle::Bundle;
+use crate::host::{EXIT_INVALID, EXIT_IO, HOST_FD, LOG_FD};
+use crate::process::Reaper;
+use crate::protocol::{
+    Channel, CreateReply, CreateRequest, Failure, FailureKind, FromGuest, ToGuest,
+};
+use crate::stdio::GuestEnds;
+
+/// The executable that has an engine linked in, `wherry-E`.
+#[derive(Debug, Clone)]
+pub struct HostProgram(PathBuf);
+
+impl HostProgram {
+    /// Looks for `wherry-<engine>` beside this executable, in `../libexec/wherry` from there, and
+    /// in PATH.
+    ///
+    /// # Errors
+    /// When it is nowhere; the text says what was looked for and where.
+    pub fn find(engine: &str) -> Result<HostProgram, Failure> {
+        let name = format!("wherry-{engine}");
+        let own = std::env::current_exe().ok();
+        let beside = own.as_deref().and_then(Path::parent);
+        let mut places: Vec<PathBuf> = Vec::new();
+        places.extend(beside.map(Path::to_owned));
+        places.extend(beside.and_then(Path::parent).map(|up| up.join("libexec/wherry")));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = places
+            .iter()
+            .cloned()
+            .chain(std::env::split_paths(&path))
+            .map(|place| place.join(&name))
+            .find(|candidate| candidate.is_file());
+        found.map(HostProgram).ok_or_else(|| {
+            let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+            Failure::new(
+                FailureKind::System,
+                format!("the engine host {name} is missing: looked in {} and PATH", places.join(", ")),
+            )
+        })
+    }
+
+    /// The path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// A running engine host.
+#[derive(Debug)]
+pub struct Host {
+    channel: Channel,
+}
+
+/// A container whose first process exists and waits for Start.
+#[derive(Debug)]
+pub struct Created {
+    /// The first process, a child of the daemon.
+    pub pid: i32,
+    /// On which the guest says how its start went.
+    pub guest: Channel,
+}
+
+impl Host {
+    /// Starts an engine host. It begins to load its engine at once.
+    ///
+    /// # Errors
+    /// When it cannot be executed.
+    #[allow(unsafe_code)]
+    pub fn spawn(program: &HostProgram) -> io::Result<Host> {
+        let (ours, theirs) = Channel::pair()?;
+        let theirs = theirs.into_fd();
+        let number = theirs.as_raw_fd();
+        let log = crate::log::fd();
+        let mut command = Command::new(&program.0);
+        let score = crate::daemon::inherited_oom_score_adj();
+        command.args(["host", score]).current_dir("/").env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // SAFETY: between fork and exec only `fcntl` and `dup2` are called, on plain numbers.
+        unsafe {
+            command.pre_exec(move || place(number, log));
+        }
+        command.spawn()?;
+        Ok(Host { channel: ours })
+    }
+
+    /// Creates a container. `compile` is asked for the compiled code of a module, given the
+    /// module and the engine's compile key.
+    ///
+    /// # Errors
+    /// With the guest's own reason where it gave one. What was mounted or made is still there:
+    /// [`crate::cleanup::container`] removes it.
+    pub fn create(
+        &self,
+        request: &CreateRequest,
+        ends: GuestEnds,
+        compile: &mut dyn FnMut(&File, &str) -> Result<File, String>,
+    ) -> Result<Created, Failure> {
+        let (guest, theirs) = Channel::pair().map_err(system)?;
+        let theirs = theirs.into_fd();
+        let [stdin, stdout, stderr] = &ends.fds;
+        let fds = [stdin, stdout, stderr, &theirs].map(AsRawFd::as_raw_fd);
+        self.channel.send(request, &fds).map_err(host_gone)?;
+        drop(theirs);
+        drop(ends);
+        let mut reason = None;
+        loop {
+            let (host, spoken) = wait(&self.channel, &guest).map_err(system)?;
+            // What the guest says comes first: it knows more than the host.
+            if spoken {
+                match guest.receive::<FromGuest>() {
+                    Ok(Some(packet)) => match packet.message {
+                        FromGuest::Failed(failure) => reason = Some(failure),
+                        FromGuest::Compile { key } => answer(&guest, packet.fds, &key, compile),
+                    },
+                    // It closed its end: the host tells the rest.
+                    Ok(None) => return self.reply(reason, guest),
+                    Err(error) => return Err(system(error)),
+                }
+            } else if host {
+                return self.reply(reason, guest);
+            }
+        }
+    }
+
+    fn reply(&self, reason: Option<Failure>, guest: Channel) -> Result<Created, Failure> {
+        match self.channel.receive::<CreateReply>() {
+            Ok(Some(packet)) => match packet.message {
+                CreateReply::Created { pid } => Ok(Created { pid, guest }),
+                CreateReply::Failed(failure) => Err(reason.unwrap_or(failure)),
+            },
+            Ok(None) => Err(host_gone(io::ErrorKind::BrokenPipe.into())),
+            Err(error) => Err(host_gone(error)),
+        }
+    }
+}
+
+fn answer(
+    guest: &Channel,
+    fds: Vec<OwnedFd>,
+    key: &str,
+    compile: &mut dyn FnMut(&File, &str) -> Result<File, String>,
+) {
+    let result = match fds.into_iter().next() {
+        Some(module) => compile(&File::from(module), key),
+        None => Err("no module came with the question".to_owned()),
+    };
+    // A guest that has gone meanwhile needs no answer.
+    let _ = match result {
+        Ok(code) => guest.send(&ToGuest::Compiled, &[code.as_raw_fd()]),
+        Err(text) => guest.send(&ToGuest::Refused(text), &[]),
+    };
+}
+
+/// Lets the guest run, and waits until it does: until it closes its channel.
+///
+/// # Errors
+/// When it could not be executed, with the guest's reason.
+pub fn start(bundle: &Bundle, guest: &Channel) -> Result<(), Failure> {
+    notify(&bundle.state().join(libcontainer::notify_socket::NOTIFY_FILE))
+        .map_err(|error| system(io::Error::new(error.kind(), format!("cannot start: {error}"))))?;
+    match guest.receive::<FromGuest>() {
+        Ok(Some(packet)) => match packet.message {
+            FromGuest::Failed(failure) => Err(failure),
+            FromGuest::Compile { .. } => {
+                Err(Failure::new(FailureKind::System, "the guest asked for code after its start"))
+            }
+        },
+        Ok(None) => Ok(()),
+        Err(error) => Err(system(error)),
+    }
+}
+
+/// Tells libcontainer's first process to go on. Its own call changes the working directory, which
+/// belongs to the whole process.
+fn notify(socket: &Path) -> io::Result<()> {
+    let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    // The path is longer than the address of a socket may be.
+    let directory =
+        fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(directory)?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
+    UnixStream::connect(short)?.write_all(b"start container")
+}
+
+/// Compiles with `wherry-E compile`.
+#[derive(Debug)]
+pub struct HostCompiler<'a> {
+    /// The executable.
+    pub program: &'a HostProgram,
+    /// Who hears of its end.
+    pub reaper: &'a Reaper,
+}
+
+impl Compiler for HostCompiler<'_> {
+    fn compile(&self, wasm: &File, out: &File) -> Result<(), CacheError> {
+        let failed = |error: io::Error| CacheError::Compiler(error.to_string());
+        let (reader, writer) = io::pipe().map_err(failed)?;
+        let child = Command::new(self.program.path())
+            .arg("compile")
+            .current_dir("/")
+            .env_clear()
+            .stdin(wasm.try_clone().map_err(failed)?)
+            .stdout(out.try_clone().map_err(failed)?)
+            .stderr(writer)
+            .spawn()
+            .map_err(failed)?;
+        let exit = self.reaper.wait(i32::try_from(child.id()).unwrap_or(-1));
+        let mut text = String::new();
+        // A few sentences at most, whatever the compiler thinks of a hostile module.
+        let _ = io::Read::read_to_string(&mut io::Read::take(reader, 4096), &mut text);
+        let text = text.trim().replace('\n', " ");
+        match exit.blocking_recv().map(|exit| exit.status) {
+            Ok(0) => Ok(()),
+            Ok(status) if status == u32::from(EXIT_INVALID) => Err(CacheError::Compile(text)),
+            Ok(status) if status == u32::from(EXIT_IO) => {
+                Err(CacheError::NoRoom(io::Error::other(text)))
+            }
+            Ok(status) => Err(CacheError::Compiler(format!("the compiler ended with status {status}: {text}"))),
+            Err(_) => Err(CacheError::Compiler("the shim is ending".to_owned())),
+        }
+    }
+}
+
+/// Waits until the host or the guest has something to read, or is gone.
+fn wait(host: &Channel, guest: &Channel) -> io::Result<(bool, bool)> {
+    let fds = [host.as_fd(), guest.as_fd()];
+    let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => break,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let [host, guest] = fds.map(|fd| fd.any().unwrap_or(true));
+    Ok((host, guest))
+}
+
+/// Puts the host's two descriptors where it looks for them. Between fork and exec.
+#[allow(unsafe_code)]
+fn place(socket: i32, log: i32) -> io::Result<()> {
+    // First out of the way: the one may have the other's number.
+    // SAFETY: plain numbers; `fcntl` is async-signal-safe.
+    let high = |fd: i32| unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 10) };
+    let (socket, log) = (high(socket), if log < 0 { -1 } else { high(log) });
+    // SAFETY: as above, for `dup2`.
+    if unsafe { libc::dup2(socket, HOST_FD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above; closing a number that is not open is no error that matters.
+    unsafe { if log < 0 { libc::close(LOG_FD) } else { libc::dup2(log, LOG_FD) } };
+    Ok(())
+}
+
+fn system(error: io::Error) -> Failure {
+    Failure::new(FailureKind::System, error.to_string())
+}
+
+fn host_gone(error: io::Error) -> Failure {
+    Failure::new(FailureKind::System, format!("the engine host ended early: {error}"))
+}

@@ -1,0 +1,22 @@
+//! Where a guest runs: its bundle, root filesystem, cgroup and standard streams, and the engine
+//! host that forks it.
+//!
+//! This is the one crate that talks to the kernel. The daemon's side of a container's life is in
+//! [`launch`] (create, start), [`process`] (signals, exits), [`stdio`], [`cgroup`] and
+//! [`cleanup`], and its own in [`daemon`] and [`mod@log`]; the engine host's side is in [`host`]; [`protocol`] is what the two say to each
+//! other.
+
+pub mod bundle;
+pub mod cgroup;
+pub mod cleanup;
+pub mod daemon;
+pub mod host;
+pub mod launch;
+pub mod log;
+pub mod process;
+pub mod protocol;
+pub mod stdio;
+
+pub use bundle::Bundle;
+pub use cgroup::Cgroup;
+pub use protocol::{Failure, FailureKind, Mount};

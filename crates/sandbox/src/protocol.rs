@@ -1,0 +1,292 @@
+//! What the daemon, the engine host and a guest that is being prepared say to each other.
+//!
+//! Each conversation is a pair of connected `SOCK_SEQPACKET` sockets: one packet is one message,
+//! JSON, with file descriptors beside it. Both ends are the same build of the same project, so
+//! there are no versions to negotiate; a packet that does not parse ends the conversation.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use nix::cmsg_space;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, setsockopt, socketpair, sockopt,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The largest message, bytes. An overlay of 128 layers takes about 20 KB.
+const MESSAGE_MAX: usize = 256 * 1024;
+/// The most descriptors beside one message.
+const FDS_MAX: usize = 4;
+
+/// Daemon to engine host: prepare a container and fork its first process. Beside it, in this
+/// order: standard input, output and error, and the socket on which the guest answers with
+/// [`FromGuest`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CreateRequest {
+    /// The container's id.
+    pub id: String,
+    /// The bundle: the directory that holds `config.json`.
+    pub bundle: PathBuf,
+    /// The mounts that make up the root filesystem; none if it is already there.
+    pub rootfs: Vec<Mount>,
+    /// Whether systemd manages the cgroup.
+    pub systemd_cgroup: bool,
+    /// Move into the root filesystem with `MS_MOVE` and chroot instead of `pivot_root`.
+    pub no_pivot: bool,
+    /// Who owns the ends of the standard streams that the guest holds; the container's user if
+    /// it is 0.
+    pub io_uid: u32,
+    /// As `io_uid`, the group.
+    pub io_gid: u32,
+}
+
+/// A filesystem to mount, as containerd describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// The filesystem's type, or `bind`.
+    pub fstype: String,
+    /// What to mount.
+    pub source: String,
+    /// Where, below the root filesystem; empty for the root itself.
+    pub target: String,
+    /// Options as in fstab.
+    pub options: Vec<String>,
+}
+
+/// Engine host to daemon: how a [`CreateRequest`] ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum CreateReply {
+    /// The first process exists and waits for Start.
+    Created {
+        /// Its pid in the daemon's namespace.
+        pid: i32,
+    },
+    /// There is no container, and nothing is left of it.
+    Failed(Failure),
+}
+
+/// Guest to daemon.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromGuest {
+    /// Beside it: a module. The guest wants its compiled code.
+    Compile {
+        /// The engine's compile key.
+        key: String,
+    },
+    /// The guest cannot run.
+    Failed(Failure),
+}
+
+/// Daemon to guest: the answer to [`FromGuest::Compile`].
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToGuest {
+    /// Beside it: the compiled code.
+    Compiled,
+    /// There is none.
+    Refused(String),
+}
+
+/// Why a container cannot run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What sort of failure.
+    pub kind: FailureKind,
+    /// One sentence for the person who typed the command.
+    pub message: String,
+}
+
+/// What sort of failure; each is told apart by the code that a client gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// The program is not there. A shell would exit with 127.
+    NotFound,
+    /// The program is there and cannot be run. A shell would exit with 126.
+    NotExecutable,
+    /// The image or the configuration asks for what cannot be.
+    Invalid,
+    /// The machine failed: disk, memory, kernel.
+    System,
+}
+
+impl FailureKind {
+    /// The exit status of a process that ends for this reason, as shells have it.
+    #[must_use]
+    pub fn exit_status(self) -> i32 {
+        match self {
+            FailureKind::NotFound => 127,
+            FailureKind::NotExecutable | FailureKind::Invalid => 126,
+            FailureKind::System => 125,
+        }
+    }
+}
+
+impl Failure {
+    /// A failure with its sentence.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into() }
+    }
+}
+
+/// One end of a conversation. Blocking.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+/// A message and the descriptors beside it.
+#[derive(Debug)]
+pub struct Packet<T> {
+    /// The message.
+    pub message: T,
+    /// The descriptors, close-on-exec.
+    pub fds: Vec<OwnedFd>,
+}
+
+impl Channel {
+    /// Two connected ends, close-on-exec.
+    ///
+    /// # Errors
+    /// When the kernel has no more sockets or descriptors.
+    pub fn pair() -> io::Result<(Channel, Channel)> {
+        let (one, other) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
+        for end in [&one, &other] {
+            setsockopt(end, sockopt::SndBuf, &MESSAGE_MAX)?;
+        }
+        Ok((Channel(one), Channel(other)))
+    }
+
+    /// Takes a descriptor that is an end of a pair.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd) -> Channel {
+        Channel(fd)
+    }
+
+    /// The descriptor.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
+
+    /// Sends a message with descriptors beside it.
+    ///
+    /// # Errors
+    /// When the other end is closed, or the message is larger than a packet can be.
+    pub fn send<T: Serialize>(&self, message: &T, fds: &[RawFd]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        let rights = [ControlMessage::ScmRights(fds)];
+        let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
+        sendmsg::<()>(
+            self.0.as_raw_fd(),
+            &[IoSlice::new(&bytes)],
+            control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
+        Ok(())
+    }
+
+    /// Waits for a message. `None` when the other end is closed.
+    ///
+    /// # Errors
+    /// When what came is not such a message.
+    pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<Packet<T>>> {
+        let mut bytes = vec![0; MESSAGE_MAX];
+        let mut control = cmsg_space!([RawFd; FDS_MAX]);
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let received = loop {
+            match recvmsg::<()>(
+                self.0.as_raw_fd(),
+                &mut slices,
+                Some(&mut control),
+                MsgFlags::MSG_CMSG_CLOEXEC,
+            ) {
+                Err(nix::errno::Errno::EINTR) => {}
+                // The other end closed with something of ours unread.
+                Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+                other => break other?,
+            }
+        };
+        let length = received.bytes;
+        let truncated = received.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+        let mut fds = Vec::new();
+        for message in received.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = message {
+                fds.extend(raw.into_iter().map(adopt));
+            }
+        }
+        if truncated {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut off"));
+        }
+        if length == 0 {
+            return Ok(None);
+        }
+        let message = serde_json::from_slice(bytes.get(..length).unwrap_or_default())?;
+        Ok(Some(Packet { message, fds }))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Channel {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+#[allow(unsafe_code)]
+fn adopt(fd: RawFd) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn a_message_arrives_with_its_descriptors() {
+        let (one, other) = Channel::pair().unwrap();
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        one.send(&FromGuest::Compile { key: "k".into() }, &[writer.as_raw_fd()]).unwrap();
+        let packet = other.receive::<FromGuest>().unwrap().unwrap();
+        assert!(matches!(packet.message, FromGuest::Compile { key } if key == "k"));
+        writer.write_all(b"x").unwrap();
+        drop(writer);
+        std::fs::File::from(packet.fds.into_iter().next().unwrap()).write_all(b"y").unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "xy");
+    }
+
+    #[test]
+    fn a_large_message_is_whole() {
+        let (one, other) = Channel::pair().unwrap();
+        let text = "x".repeat(200_000);
+        one.send(&ToGuest::Refused(text.clone()), &[]).unwrap();
+        let packet = other.receive::<ToGuest>().unwrap().unwrap();
+        assert!(matches!(packet.message, ToGuest::Refused(t) if t == text));
+    }
+
+    #[test]
+    fn the_end_is_none_and_nonsense_an_error() {
+        let (one, other) = Channel::pair().unwrap();
+        one.send(&"nonsense", &[]).unwrap();
+        assert!(other.receive::<ToGuest>().is_err());
+        drop(one);
+        assert!(other.receive::<ToGuest>().unwrap().is_none());
+    }
+}

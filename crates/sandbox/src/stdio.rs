@@ -1,0 +1,245 @@
+//! Standard streams without a terminal.
+//!
+//! A client makes a named pipe for each stream and reads or writes the other end. The guest gets
+//! these pipes themselves: no byte is copied and nobody is woken on the way. The daemon keeps a
+//! descriptor of its own on each, so that neither side sees an end of file when the client goes
+//! away and comes back, as containerd does when it restarts.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Where the streams go, as a client says it: the path of a named pipe, `file://` and the path of
+/// a file to append to, or empty for none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StdioPaths {
+    /// Standard input.
+    pub stdin: String,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// The guest's ends.
+#[derive(Debug)]
+pub struct GuestEnds {
+    /// Standard input, output and error.
+    pub fds: [OwnedFd; 3],
+}
+
+/// What the daemon keeps while the guest lives.
+#[derive(Debug, Default)]
+pub struct Kept {
+    stdin: Option<File>,
+    outputs: Vec<(PathBuf, File)>,
+}
+
+/// Why a stream cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StdioError {
+    /// The pipe or file cannot be opened.
+    #[error("cannot open {} for {stream}: {source}", .path.display())]
+    Open {
+        /// Which stream.
+        stream: &'static str,
+        /// What was to be opened.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A way to log that there is no support for.
+    #[error("cannot write {stream} to {uri}: only named pipes and file:// are supported")]
+    Scheme {
+        /// Which stream.
+        stream: &'static str,
+        /// What was asked for.
+        uri: String,
+    },
+}
+
+/// Opens all three streams.
+///
+/// # Errors
+/// When one cannot be opened; the text names it.
+pub fn open(paths: &StdioPaths) -> Result<(GuestEnds, Kept), StdioError> {
+    let mut kept = Kept::default();
+    let stdin = input(&paths.stdin, &mut kept)?;
+    let stdout = output("standard output", &paths.stdout, &mut kept)?;
+    let stderr = if paths.stderr == paths.stdout {
+        stdout.try_clone().map_err(|source| StdioError::Open {
+            stream: "standard error",
+            path: (&paths.stderr).into(),
+            source,
+        })?
+    } else {
+        output("standard error", &paths.stderr, &mut kept)?
+    };
+    Ok((GuestEnds { fds: [stdin, stdout, stderr] }, kept))
+}
+
+fn input(path: &str, kept: &mut Kept) -> Result<OwnedFd, StdioError> {
+    let path = Path::new(if path.is_empty() { "/dev/null" } else { path });
+    let failed = |source| StdioError::Open { stream: "standard input", path: path.into(), source };
+    if is_fifo(path) {
+        // Holds the pipe open until CloseIO: the client may not have opened its end yet.
+        kept.stdin = Some(keep(path).map_err(failed)?);
+    }
+    Ok(File::open(path).map_err(failed)?.into())
+}
+
+fn output(stream: &'static str, path: &str, kept: &mut Kept) -> Result<OwnedFd, StdioError> {
+    let (path, create) = match path.split_once("://") {
+        _ if path.is_empty() => (Path::new("/dev/null"), false),
+        None => (Path::new(path), false),
+        Some(("file", rest)) => (Path::new(rest.split('?').next().unwrap_or(rest)), true),
+        Some(_) => return Err(StdioError::Scheme { stream, uri: path.to_owned() }),
+    };
+    let failed = |source| StdioError::Open { stream, path: path.into(), source };
+    if is_fifo(path) {
+        // Opened first, and for both ways: it makes the next open return at once.
+        let keeper = keep(path).map_err(failed)?;
+        kept.outputs.push((path.to_owned(), keeper));
+    }
+    Ok(OpenOptions::new().append(true).create(create).open(path).map_err(failed)?.into())
+}
+
+fn is_fifo(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo())
+}
+
+fn keep(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+impl Kept {
+    /// The client has said that there is no more input: the guest sees the end of the file when
+    /// the client's own end closes too.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Lets go of the streams after the guest's end, without losing what nobody has read yet: a
+    /// pipe's contents go when its last descriptor does.
+    pub async fn finish(self) {
+        for (path, keeper) in self.outputs {
+            if let Err(error) = drain(&path, keeper).await {
+                log::warn!("{}: {error}", path.display());
+            }
+        }
+    }
+}
+
+/// Waits until the pipe is empty or a reader has it open: a reader gets all that is in the pipe
+/// and then the end of the file, whatever we do.
+async fn drain(path: &Path, keeper: File) -> io::Result<()> {
+    if unread(&keeper)? == 0 {
+        return Ok(());
+    }
+    // From here on with the writing end alone, or we would be the reader that we look for.
+    let writer = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Ok(writer) => writer,
+        // The client has removed its pipe: nobody will ever read it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    drop(keeper);
+    let mut pause = Duration::from_millis(5);
+    while unread(&writer)? > 0 && !has_reader(&writer)? {
+        // Only when containerd is away while a container ends; nothing tells us of its return.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+    Ok(())
+}
+
+#[allow(unsafe_code)]
+fn unread(pipe: &File) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int where the pointer says.
+    let result = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    nix::errno::Errno::result(result)?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+fn has_reader(writer: &File) -> io::Result<bool> {
+    let mut fds = [PollFd::new(writer.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO)?;
+    let events = fds.first().and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+    Ok(!events.contains(PollFlags::POLLERR))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    fn fifo(directory: &Path, name: &str) -> String {
+        let path = directory.join(name);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn output_without_a_reader_waits_for_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let stdout = fifo(directory.path(), "out");
+        let paths = StdioPaths { stdout: stdout.clone(), ..StdioPaths::default() };
+        let (ends, kept) = open(&paths).unwrap();
+        let [_, guest, _] = ends.fds;
+        File::from(guest).write_all(b"last words").unwrap();
+        let finish = tokio::spawn(kept.finish());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!finish.is_finished());
+        let read = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            File::open(stdout).unwrap().read_to_string(&mut text).unwrap();
+            text
+        });
+        assert_eq!(read.await.unwrap(), "last words");
+        finish.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn input_ends_when_the_client_has_closed_and_said_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let stdin = fifo(directory.path(), "in");
+        let paths = StdioPaths { stdin: stdin.clone(), ..StdioPaths::default() };
+        let (ends, mut kept) = open(&paths).unwrap();
+        let [guest, _, _] = ends.fds;
+        let mut client = OpenOptions::new().write(true).open(&stdin).unwrap();
+        client.write_all(b"hello").unwrap();
+        kept.close_stdin();
+        drop(client);
+        let mut text = String::new();
+        File::from(guest).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn a_file_is_appended_to_and_other_ways_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        std::fs::write(&path, "a").unwrap();
+        let uri = format!("file://{}", path.display());
+        let paths = StdioPaths { stdout: uri.clone(), stderr: uri, ..StdioPaths::default() };
+        let (ends, _) = open(&paths).unwrap();
+        let [_, out, err] = ends.fds;
+        File::from(out).write_all(b"b").unwrap();
+        File::from(err).write_all(b"c").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "abc");
+
+        let paths = StdioPaths { stdout: "binary:///bin/logger".into(), ..StdioPaths::default() };
+        assert_eq!(
+            open(&paths).unwrap_err().to_string(),
+            "cannot write standard output to binary:///bin/logger: only named pipes and file:// are supported"
+        );
+        let paths = StdioPaths { stdin: "/nowhere".into(), ..StdioPaths::default() };
+        assert!(open(&paths).unwrap_err().to_string().starts_with("cannot open /nowhere for standard input"));
+    }
+}

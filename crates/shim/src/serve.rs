@@ -1,0 +1,102 @@
+//! The daemon: serves the Task API for one container, or for one pod.
+
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ttrpc::asynchronous::Server;
+use ttrpc::asynchronous::transport::Listener;
+use wherry_container::Runtime;
+use wherry_image::Cache;
+use wherry_sandbox::launch::{Host, HostProgram};
+use wherry_sandbox::process::Reaper;
+use wherry_sandbox::daemon;
+use wherry_task::{Publisher, Service, services};
+
+/// What the daemon begins with.
+pub(crate) struct Daemon {
+    pub(crate) listener: UnixListener,
+    pub(crate) socket: PathBuf,
+    pub(crate) program: HostProgram,
+    pub(crate) namespace: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) shim_cgroup: String,
+    pub(crate) debug: bool,
+}
+
+/// Where compiled code is kept when WHERRY_CACHE_DIR names no other directory.
+const CACHE: &str = "/var/lib/wherry/cache";
+/// The last events are told before the daemon ends, unless containerd takes longer than this.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// The answer to Shutdown is sent before the daemon ends, unless that takes longer than this.
+const LAST_ANSWER: Duration = Duration::from_millis(200);
+/// A daemon that nobody gives a container to is one that containerd has lost.
+const ABANDONED: Duration = Duration::from_secs(120);
+
+/// Serves until the last container is deleted and containerd says so, then ends the process.
+pub(crate) fn serve(daemon: Daemon) -> ! {
+    // The host loads its engine while containerd connects.
+    let warm = Host::spawn(&daemon.program);
+    daemon::protect_from_oom();
+    daemon::ignore_requests_to_end();
+    if !daemon.shim_cgroup.is_empty() {
+        daemon::join_cgroup(&daemon.shim_cgroup);
+    }
+    let logged = wherry_sandbox::log::to_pipe(&daemon.bundle.join("log"), daemon.debug);
+    // A bundle without a log is no reason to refuse its container.
+    drop(logged);
+    if let Err(error) = &warm {
+        log::error!("cannot run {}: {error}", daemon.program.path().display());
+    }
+    let socket = daemon.socket.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(Duration::from_millis(50))
+        .build();
+    let code = match runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+        runtime.block_on(run(daemon, warm.ok())).map_err(|error| error.to_string())
+    }) {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error!("the shim ends: {error}");
+            1
+        }
+    };
+    daemon::remove_socket(&socket);
+    std::process::exit(code)
+}
+
+async fn run(daemon: Daemon, warm: Option<Host>) -> Result<(), ttrpc::Error> {
+    let others = |error: std::io::Error| ttrpc::Error::Others(error.to_string());
+    let reaper = Reaper::start().map_err(others)?;
+    let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
+    let publisher = Publisher::start(&address, &daemon.namespace);
+    let cache = std::env::var_os("WHERRY_CACHE_DIR").map_or_else(|| Path::new(CACHE).to_owned(), PathBuf::from);
+    let service = Service::new(Arc::new(Runtime {
+        program: daemon.program,
+        cache: Cache::new(cache),
+        reaper,
+        events: Arc::new(publisher.clone()),
+        warm: Mutex::new(warm),
+    }));
+    daemon.listener.set_nonblocking(true).map_err(others)?;
+    let listener = Listener::try_from(daemon.listener).map_err(others)?;
+    let mut server = Server::new().add_listener(listener).register_service(services(&service));
+    server.start().await?;
+    tokio::select! {
+        () = service.ended() => {}
+        () = abandoned(&service) => log::warn!("no container came: the shim ends"),
+    }
+    publisher.flush(LAST_WORDS).await;
+    let _ = tokio::time::timeout(LAST_ANSWER, server.shutdown()).await;
+    Ok(())
+}
+
+/// Waits until it is clear that no container will come; for ever, once one has.
+async fn abandoned(service: &Service) {
+    tokio::time::sleep(ABANDONED).await;
+    if service.was_used() {
+        std::future::pending::<()>().await;
+    }
+}

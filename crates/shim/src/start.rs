@@ -1,0 +1,93 @@
+//! `start`: prints the address of the daemon that serves a container, and makes that daemon when
+//! there is none.
+//!
+//! containerd waits for this program, so nothing slow is done here: the socket is bound, the
+//! daemon forked, the address printed. containerd's connection waits in the socket's backlog
+//! until the daemon takes it.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use wherry_sandbox::daemon::{self, Listen};
+use wherry_sandbox::launch::HostProgram;
+use wherry_task::Options;
+
+use crate::args::Args;
+use crate::serve::{self, Daemon};
+use crate::{Shim, group};
+
+/// More than any options are.
+const OPTIONS_MAX: u64 = 1 << 20;
+
+pub(crate) fn start(shim: Shim, args: &Args) -> Result<(), String> {
+    let bundle = bundle(args)?;
+    let group = group::of(&bundle, &args.id)?;
+    let socket = group::socket(shim, args, &group);
+    let address = format!("unix://{}", socket.display());
+    let failed = |what: &str, error: io::Error| format!("cannot {what}: {error}");
+    let listener = match daemon::listen(&socket)
+        .map_err(|error| failed(&format!("listen on {}", socket.display()), error))?
+    {
+        Listen::Bound(listener) => listener,
+        Listen::Served => {
+            announce(&bundle, &address)?;
+            return Ok(());
+        }
+    };
+    // Found before the fork: afterwards there is nobody to tell.
+    let program = match HostProgram::find(shim.engine) {
+        Ok(program) => program,
+        Err(failure) => {
+            daemon::remove_dead_socket(&socket);
+            return Err(failure.message);
+        }
+    };
+    let options = options();
+    if daemon::fork_off().map_err(|error| failed("start the daemon", error))? {
+        return announce(&bundle, &address);
+    }
+    let daemon = Daemon {
+        listener,
+        socket,
+        program,
+        namespace: args.namespace.clone(),
+        bundle,
+        shim_cgroup: options.shim_cgroup,
+        debug: args.debug,
+    };
+    // From here on this is the daemon, and does not return.
+    serve::serve(daemon)
+}
+
+/// The bundle, absolute: the daemon leaves this directory.
+pub(crate) fn bundle(args: &Args) -> Result<PathBuf, String> {
+    let given = if args.bundle.is_empty() { "." } else { &args.bundle };
+    Path::new(given)
+        .canonicalize()
+        .map_err(|error| format!("cannot find the bundle {given}: {error}"))
+}
+
+/// Leaves the address where a restarted containerd looks for it, and prints it.
+fn announce(bundle: &Path, address: &str) -> Result<(), String> {
+    let path = bundle.join("address");
+    daemon::write_whole(&path, address)
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(address.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| format!("cannot print the address: {error}"))
+}
+
+/// The runtime's options, which containerd up to 2.2 writes to our standard input. Later ones
+/// write something else: then Create says all that matters.
+fn options() -> Options {
+    let mut bytes = Vec::new();
+    let _ = io::stdin().lock().take(OPTIONS_MAX).read_to_end(&mut bytes);
+    Any::parse_from_bytes(&bytes)
+        .ok()
+        .and_then(|any| Options::parse(Some(&any)).ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,63 @@
+//! Between plain types and protobuf.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
+use containerd_shim_protos::protobuf::MessageFull;
+use ttrpc::Code;
+use wherry_sandbox::Mount;
+
+use crate::error::status;
+
+/// A pid as the wire has it. Pids of processes are positive.
+pub(crate) fn pid(pid: i32) -> u32 {
+    u32::try_from(pid).unwrap_or(0)
+}
+
+/// A moment, as seconds and nanoseconds since 1970.
+pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut timestamp = Timestamp::new();
+    timestamp.seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    timestamp.nanos = i32::try_from(since.subsec_nanos()).unwrap_or(0);
+    timestamp
+}
+
+/// A message in an envelope. containerd's type URLs are bare names, without a host.
+pub(crate) fn any<M: MessageFull>(message: &M) -> ttrpc::Result<Any> {
+    let mut any = Any::new();
+    any.type_url = M::descriptor().full_name().to_owned();
+    any.value = message
+        .write_to_bytes()
+        .map_err(|error| status(Code::INTERNAL, format!("cannot encode {}: {error}", any.type_url)))?;
+    Ok(any)
+}
+
+/// A mount of a request.
+pub(crate) fn mount(mount: &containerd_shim_protos::api::Mount) -> Mount {
+    Mount {
+        fstype: mount.type_.clone(),
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        options: mount.options.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_moment_keeps_its_nanoseconds() {
+        let stamp = timestamp(UNIX_EPOCH + Duration::new(5, 7));
+        assert_eq!((stamp.seconds, stamp.nanos), (5, 7));
+    }
+
+    #[test]
+    fn a_type_url_is_the_bare_name() {
+        let event = containerd_shim_protos::events::task::TaskExit::new();
+        assert_eq!(any(&event).unwrap().type_url, "containerd.events.TaskExit");
+    }
+}

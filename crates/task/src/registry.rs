@@ -1,0 +1,88 @@
+//! The containers of this daemon, by their ids.
+//!
+//! The lock is held for a look-up and never across a wait. An id is taken from the moment that
+//! its Create begins.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use wherry_container::Container;
+
+#[derive(Default)]
+pub(crate) struct Registry {
+    slots: Mutex<HashMap<String, Slot>>,
+    used: AtomicBool,
+}
+
+enum Slot {
+    /// Its Create is on its way.
+    Coming,
+    There(Container),
+}
+
+/// An id that is taken; free again when this is dropped without [`Reserved::fill`].
+pub(crate) struct Reserved<'a> {
+    registry: &'a Registry,
+    id: String,
+    filled: bool,
+}
+
+impl Registry {
+    /// Takes an id. None when it is taken already.
+    pub(crate) fn reserve(&self, id: &str) -> Option<Reserved<'_>> {
+        self.used.store(true, Ordering::Relaxed);
+        match self.lock().entry(id.to_owned()) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(vacant) => {
+                vacant.insert(Slot::Coming);
+                Some(Reserved { registry: self, id: id.to_owned(), filled: false })
+            }
+        }
+    }
+
+    /// The container with this id.
+    pub(crate) fn get(&self, id: &str) -> Option<Container> {
+        match self.lock().get(id) {
+            Some(Slot::There(container)) => Some(container.clone()),
+            Some(Slot::Coming) | None => None,
+        }
+    }
+
+    /// Forgets a container.
+    pub(crate) fn remove(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
+    /// Whether there is none, nor one on its way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Whether an id has ever been taken.
+    pub(crate) fn was_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// No code panics while it holds this lock.
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reserved<'_> {
+    /// Puts the container where its id is.
+    pub(crate) fn fill(mut self, container: Container) {
+        self.filled = true;
+        self.registry.lock().insert(self.id.clone(), Slot::There(container));
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.registry.remove(&self.id);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! CloseIO: there will be no more input.
+
+use containerd_shim_protos::api::{CloseIORequest, Empty};
+
+use crate::error::from_container;
+use crate::service::Service;
+
+pub(crate) async fn close_io(service: &Service, request: CloseIORequest) -> ttrpc::Result<Empty> {
+    let container = service.init(&request.id, &request.exec_id)?;
+    if request.stdin {
+        container.close_stdin().await.map_err(|error| from_container(&error))?;
+    }
+    Ok(Empty::new())
+}

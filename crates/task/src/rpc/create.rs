@@ -1,0 +1,80 @@
+//! Create: a container comes into being, with its first process.
+
+use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
+use ttrpc::Code;
+use wherry_container::{Config, Container};
+use wherry_sandbox::stdio::StdioPaths;
+
+use crate::convert;
+use crate::error::{from_container, status, unimplemented};
+use crate::options::Options;
+use crate::service::Service;
+
+pub(crate) async fn create(
+    service: &Service,
+    request: CreateTaskRequest,
+) -> ttrpc::Result<CreateTaskResponse> {
+    valid_id(&request.id)?;
+    if request.terminal {
+        return Err(unimplemented("a terminal"));
+    }
+    if !request.checkpoint.is_empty() {
+        return Err(unimplemented("restoring from a checkpoint"));
+    }
+    let Some(reserved) = service.registry().reserve(&request.id) else {
+        let text = format!("container {:?} already exists", request.id);
+        return Err(status(Code::ALREADY_EXISTS, text));
+    };
+    let options = Options::parse(request.options.as_ref())
+        .map_err(|text| status(Code::INVALID_ARGUMENT, text))?;
+    let config = Config {
+        id: request.id,
+        bundle: request.bundle.into(),
+        rootfs: request.rootfs.iter().map(convert::mount).collect(),
+        stdio: StdioPaths {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+        },
+        systemd_cgroup: options.systemd_cgroup,
+        no_pivot: options.no_pivot_root,
+        io_uid: options.io_uid,
+        io_gid: options.io_gid,
+    };
+    let container = Container::create(service.runtime(), config)
+        .await
+        .map_err(|error| from_container(&error))?;
+    let mut response = CreateTaskResponse::new();
+    response.pid = convert::pid(container.pid());
+    reserved.fill(container);
+    Ok(response)
+}
+
+/// An id becomes part of paths.
+fn valid_id(id: &str) -> ttrpc::Result<()> {
+    let fits = !id.is_empty()
+        && id.len() <= 255
+        && id != "."
+        && id != ".."
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if fits {
+        return Ok(());
+    }
+    let text = format!("{id:?} is no id: it takes letters, digits, '-', '_' and '.'");
+    Err(status(Code::INVALID_ARGUMENT, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_cannot_leave_its_directory() {
+        for id in ["", ".", "..", "a/b", "a\0b", &"x".repeat(256)] {
+            assert!(valid_id(id).is_err(), "{id:?}");
+        }
+        for id in ["a", "A-b_c.d", "..a"] {
+            assert!(valid_id(id).is_ok(), "{id:?}");
+        }
+    }
+}

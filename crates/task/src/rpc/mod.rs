@@ -1,0 +1,13 @@
+//! The methods of the Task API, one file each.
+
+pub(crate) mod close_io;
+pub(crate) mod connect;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod kill;
+pub(crate) mod pids;
+pub(crate) mod shutdown;
+pub(crate) mod start;
+pub(crate) mod state;
+pub(crate) mod stats;
+pub(crate) mod wait;

@@ -1,0 +1,233 @@
+//! A container that runs in the background.
+
+use crate::io::Outcome;
+use crate::processes::{Process, processes};
+use crate::run::Daemon;
+use crate::wait::{DEADLINE, wait_for, wait_until};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+/// A running container, or an ended one that was not removed yet. It is removed when this is dropped.
+pub struct Container<'d> {
+    daemon: &'d dyn Daemon,
+    id: String,
+    pub(crate) streams: Streams,
+}
+
+/// Where a container's streams go.
+pub(crate) enum Streams {
+    /// The test reads the container's fifos itself.
+    Fifos { stdin: Option<File>, stdout: Arc<Mutex<Vec<u8>>>, stderr: Arc<Mutex<Vec<u8>>> },
+    /// Docker keeps a log; `attach` carries what is said to it.
+    Docker { attach: Option<Child>, logs: Box<dyn Fn(&str) -> Outcome + Send + Sync>, to: AttachTo },
+}
+
+/// Starts a client that forwards its standard input to the container of this id.
+pub(crate) type AttachTo = Box<dyn Fn(&str) -> Child + Send + Sync>;
+
+impl<'d> Container<'d> {
+    pub(crate) fn new(daemon: &'d dyn Daemon, id: &str, streams: Streams) -> Container<'d> {
+        Container { daemon, id: id.to_owned(), streams }
+    }
+
+    /// Its id, in full.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The number of its first process on the host.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[track_caller]
+    pub fn pid(&self) -> i32 {
+        self.daemon.pid(&self.id).unwrap_or_else(|| panic!("{} does not run", self.id))
+    }
+
+    /// Whether it has ended.
+    pub fn ended(&self) -> bool {
+        self.daemon.ended(&self.id)
+    }
+
+    /// Sends a signal, like `TERM`, and asserts that the daemon took it.
+    #[track_caller]
+    pub fn kill(&self, signal: &str) {
+        self.try_kill(signal).success();
+    }
+
+    /// Sends a signal, like `TERM`.
+    pub fn try_kill(&self, signal: &str) -> Outcome {
+        self.daemon.kill(&self.id, signal)
+    }
+
+    /// Waits for its end and returns its exit code. It can be asked for once: with `ctr` the way to the exit
+    /// code is to delete the task.
+    #[track_caller]
+    pub fn wait(&self) -> i32 {
+        wait_until(&format!("the end of container {}", self.id), DEADLINE, || self.ended());
+        self.daemon.take_exit_code(&self.id)
+    }
+
+    /// Removes it, killing it first where that is needed, and asserts that this went well.
+    #[track_caller]
+    pub fn remove(self) {
+        self.daemon.remove(&self.id).success();
+    }
+
+    /// What it wrote to its standard output so far.
+    pub fn stdout(&self) -> Vec<u8> {
+        match &self.streams {
+            Streams::Fifos { stdout, .. } => lock(stdout).clone(),
+            Streams::Docker { logs, .. } => logs(&self.id).stdout,
+        }
+    }
+
+    /// What it wrote to its standard error so far.
+    pub fn stderr(&self) -> Vec<u8> {
+        match &self.streams {
+            Streams::Fifos { stderr, .. } => lock(stderr).clone(),
+            Streams::Docker { logs, .. } => logs(&self.id).stderr,
+        }
+    }
+
+    /// Waits until its standard output contains `text`.
+    #[track_caller]
+    pub fn wait_for_output(&self, text: &str) {
+        wait_until(&format!("'{text}' in the output of {}", self.id), DEADLINE, || {
+            let said = String::from_utf8_lossy(&self.stdout()).contains(text);
+            assert!(said || !self.ended() || String::from_utf8_lossy(&self.stdout()).contains(text),
+                "{} ended without saying '{text}': {}{}", self.id,
+                String::from_utf8_lossy(&self.stdout()), String::from_utf8_lossy(&self.stderr()));
+            said
+        });
+    }
+
+    /// Writes to its standard input, which stays open.
+    pub fn say(&mut self, bytes: &[u8]) {
+        let written = match &mut self.streams {
+            Streams::Fifos { stdin, .. } => stdin.as_mut().expect("standard input is open").write_all(bytes),
+            Streams::Docker { attach, to, .. } => {
+                let client = attach.get_or_insert_with(|| to(&self.id));
+                client.stdin.as_mut().expect("piped").write_all(bytes)
+            }
+        };
+        written.unwrap_or_else(|e| panic!("cannot write to the standard input of {}: {e}", self.id));
+    }
+
+    /// Closes the test's own end of its standard input. With `ctr` the container sees the end once the shim's
+    /// CloseIO was called too.
+    pub fn close_input(&mut self) {
+        match &mut self.streams {
+            Streams::Fifos { stdin, .. } => drop(stdin.take()),
+            Streams::Docker { attach, .. } => drop(attach.as_mut().and_then(|client| client.stdin.take())),
+        }
+    }
+
+    /// The shim processes that serve it.
+    pub fn shims(&self) -> Vec<Process> {
+        let is_shim = |process: &Process| {
+            process.program().starts_with("containerd-shim-")
+                && process.command.split(' ').any(|word| word == self.id)
+                && process.command.contains(self.daemon.containerd_namespace())
+        };
+        processes().into_iter().filter(is_shim).collect()
+    }
+
+    /// Its bundle's folder, while it runs.
+    pub fn bundle(&self) -> PathBuf {
+        self.daemon.bundle(&self.id)
+    }
+
+    /// The path of its shim's socket, and the version of the task API that the shim announced.
+    pub fn shim_address(&self) -> (PathBuf, u32) {
+        shim_address(&self.bundle())
+    }
+}
+
+/// Reads a shim's address and API version from what containerd keeps in its bundle: `bootstrap.json` since
+/// 1.7, `address` before.
+fn shim_address(bundle: &Path) -> (PathBuf, u32) {
+    let plain = |address: &str| PathBuf::from(address.trim().trim_start_matches("unix://"));
+    if let Ok(text) = fs::read_to_string(bundle.join("bootstrap.json")) {
+        let json: serde_json::Value = serde_json::from_str(&text).expect("containerd writes JSON");
+        let version = json["version"].as_u64().unwrap_or(2);
+        return (plain(json["address"].as_str().expect("an address")), u32::try_from(version).unwrap_or(2));
+    }
+    let path = bundle.join("address");
+    (plain(&fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))), 2)
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        if let Streams::Docker { attach: Some(client), .. } = &mut self.streams {
+            let _ = client.kill();
+            let _ = client.wait();
+        }
+        // A test that failed leaves this to the reaper: a second panic would hide the first.
+        if !thread::panicking() {
+            self.daemon.remove(&self.id);
+        }
+    }
+}
+
+/// The fifos of a container that `ctr run --detach --fifo-dir` has made.
+pub(crate) struct Fifos {
+    dir: PathBuf,
+    stdin: File,
+}
+
+impl Fifos {
+    /// Waits for the fifos, and holds the writing end of standard input, so that it does not see its end
+    /// when `ctr` goes. `given_up` says that the client is gone, so that they will not come.
+    pub(crate) fn open(dir: &Path, id: &str, mut given_up: impl FnMut() -> bool) -> Option<Fifos> {
+        let find = || {
+            let found = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path());
+            found.into_iter().find(|dir| dir.join(format!("{id}-stdin")).exists())
+        };
+        let dir = wait_for("the fifos of a new container", DEADLINE, || match find() {
+            Some(dir) => Some(Some(dir)),
+            None => given_up().then(&find),
+        })?;
+        // For reading and writing: the open does not wait for the other side.
+        let stdin = File::options().read(true).write(true).open(dir.join(format!("{id}-stdin"))).ok()?;
+        Some(Fifos { dir, stdin })
+    }
+
+    /// Reads both outputs from now on, after what the client has read itself.
+    pub(crate) fn drain(self, id: &str, before: &Outcome) -> Streams {
+        let stdout = drain(self.dir.join(format!("{id}-stdout")), before.stdout.clone());
+        let stderr = drain(self.dir.join(format!("{id}-stderr")), before.stderr.clone());
+        Streams::Fifos { stdin: Some(self.stdin), stdout, stderr }
+    }
+}
+
+/// Collects what comes out of a fifo, on a thread that ends when nobody can write to it any more.
+fn drain(path: PathBuf, before: Vec<u8>) -> Arc<Mutex<Vec<u8>>> {
+    let collected = Arc::new(Mutex::new(before));
+    let Ok(mut fifo) = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) else {
+        return collected;
+    };
+    let into = Arc::clone(&collected);
+    thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match fifo.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(read) => lock(&into).extend_from_slice(&buffer[..read]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(2)),
+                Err(_) => return,
+            }
+        }
+    });
+    collected
+}
+
+fn lock(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    bytes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,471 @@
+//! A private containerd, driven by its own `ctr`.
+
+use crate::container::{Container, Fifos};
+use crate::image::Packed;
+use crate::io::{CALL_DEADLINE, Outcome, call, line_of, wait_child};
+use crate::places;
+use crate::processes::Process;
+use crate::run::{Daemon, Run};
+use crate::scope::Scope;
+use crate::wait::{DEADLINE, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// The containerds that the tests run against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ContainerdVersion {
+    /// 1.6, of Debian 12.
+    V1_6,
+    /// 1.7, of Debian 13.
+    V1_7,
+    /// 2.x, of Debian unstable.
+    V2,
+}
+
+impl ContainerdVersion {
+    /// The name under which `test/setup/daemons.sh` keeps it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ContainerdVersion::V1_6 => "containerd-1.6",
+            ContainerdVersion::V1_7 => "containerd-1.7",
+            ContainerdVersion::V2 => "containerd-2",
+        }
+    }
+}
+
+/// A containerd with a folder, sockets and containerd namespace of its own. All of it, with what runs in it,
+/// ends when this is dropped or when the test process dies.
+pub struct Containerd {
+    version: ContainerdVersion,
+    scope: Scope,
+    /// The network namespace to run in, for the one under Docker.
+    netns: Option<String>,
+    path: String,
+    process: Mutex<Child>,
+    loaded: Mutex<HashMap<String, Arc<OnceLock<()>>>>,
+    next: AtomicU32,
+}
+
+impl Containerd {
+    /// Starts one for this test alone: one that may kill it.
+    pub fn start(version: ContainerdVersion) -> Containerd {
+        Containerd::start_in(version, Scope::new(version.name()), None, &[version.name(), "runc"])
+    }
+
+    /// The one that the tests of this process share.
+    pub fn shared(version: ContainerdVersion) -> &'static Containerd {
+        static SHARED: [OnceLock<Containerd>; 3] = [const { OnceLock::new() }; 3];
+        let shared = SHARED[version as usize].get_or_init(|| Containerd::start(version));
+        shared.scope.mark_used();
+        shared
+    }
+
+    pub(crate) fn start_in(
+        version: ContainerdVersion,
+        scope: Scope,
+        netns: Option<String>,
+        daemons: &[&str],
+    ) -> Containerd {
+        scope.mark_used();
+        let path = places::search_path(daemons);
+        fs::write(scope.root().join("containerd.toml"), config(version, scope.root())).expect("the scope is writable");
+        let process = Mutex::new(spawn(&scope, netns.as_deref(), &path));
+        let loaded = Mutex::default();
+        let containerd = Containerd { version, scope, netns, path, process, loaded, next: AtomicU32::new(1) };
+        containerd.wait_ready();
+        containerd
+    }
+
+    /// Its version.
+    pub fn version(&self) -> ContainerdVersion {
+        self.version
+    }
+
+    /// The folder that holds everything it has.
+    pub fn root(&self) -> &Path {
+        self.scope.root()
+    }
+
+    /// The address of its socket.
+    pub fn address(&self) -> PathBuf {
+        self.root().join("c.sock")
+    }
+
+    /// The containerd namespace that the tests use; cgroups have it in their path.
+    pub fn namespace(&self) -> &str {
+        self.scope.name()
+    }
+
+    /// Where its log is.
+    pub fn log_path(&self) -> &Path {
+        self.scope.log_path()
+    }
+
+    /// Where it keeps the bundles of a namespace.
+    pub fn task_dir(&self, namespace: &str) -> PathBuf {
+        self.root().join("state/io.containerd.runtime.v2.task").join(namespace)
+    }
+
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    pub(crate) fn search_path(&self) -> &str {
+        &self.path
+    }
+
+    /// Its process number.
+    pub fn daemon_pid(&self) -> i32 {
+        i32::try_from(self.process.lock().unwrap_or_else(|p| p.into_inner()).id()).expect("a pid")
+    }
+
+    /// Kills it with SIGKILL; what it runs goes on.
+    pub fn kill9(&self) {
+        let mut process = self.process.lock().unwrap_or_else(|p| p.into_inner());
+        process.kill().expect("our own child");
+        process.wait().expect("our own child");
+    }
+
+    /// Starts it again after [`Containerd::kill9`], and waits until it answers.
+    pub fn start_again(&self) {
+        *self.process.lock().unwrap_or_else(|p| p.into_inner()) =
+            spawn(&self.scope, self.netns.as_deref(), &self.path);
+        self.wait_ready();
+    }
+
+    /// A `ctr` call in the tests' namespace.
+    pub fn ctr(&self, args: &[&str]) -> Outcome {
+        call(self.ctr_command(args), None)
+    }
+
+    /// A new id for a container.
+    pub fn new_id(&self) -> String {
+        format!("c{}", self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The command of a `ctr` call, for a test that wants to drive it itself.
+    pub fn ctr_command(&self, args: &[&str]) -> Command {
+        self.scope.mark_used();
+        let mut command = Command::new(places::daemon_bin(self.version.name()).join("ctr"));
+        command.args(["--address", &self.address().display().to_string(), "--namespace", self.namespace()]);
+        command.args(args);
+        command
+    }
+
+    /// Collects the events that containerd publishes from now on, until the result is dropped.
+    pub fn events(&self) -> Events {
+        let path = self.root().join(format!("events-{}", self.new_id()));
+        let file = fs::File::create(&path).expect("the scope is writable");
+        let mut command = self.ctr_command(&["events"]);
+        let client = command.stdin(Stdio::null()).stdout(file).stderr(Stdio::null()).spawn().expect("ctr runs");
+        let events = Events { client, path };
+        // `ctr events` does not say when it listens: publish until one arrives.
+        let mut tick = 0;
+        wait_until("the first event", DEADLINE, || {
+            tick += 1;
+            self.ctr(&["namespaces", "label", self.namespace(), &format!("tick={tick}")]);
+            events.text().contains("/namespaces/update")
+        });
+        events
+    }
+
+    fn wait_ready(&self) {
+        wait_until(&format!("{} listens", self.version.name()), DEADLINE, || {
+            let mut process = self.process.lock().unwrap_or_else(|p| p.into_inner());
+            if let Ok(Some(status)) = process.try_wait() {
+                panic!("{} ended at once with {status}; its log: {}", self.version.name(), self.log_path().display());
+            }
+            UnixStream::connect(self.address()).is_ok()
+        });
+        // It listens before its plugins are ready.
+        wait_until(&format!("{} answers", self.version.name()), DEADLINE, || self.ctr(&["version"]).code == 0);
+    }
+
+    fn run_words(&self, run: &Run, id: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut add = |new: &[&str]| words.extend(new.iter().map(|&word| word.to_owned()));
+        add(&["--runtime", &run.runtime, "--platform", &run.image.platform]);
+        for pair in &run.env {
+            add(&["--env", pair]);
+        }
+        if let Some(cwd) = &run.cwd {
+            add(&["--cwd", cwd]);
+        }
+        if run.read_only {
+            add(&["--read-only"]);
+        }
+        if let Some(bytes) = run.memory {
+            add(&["--memory-limit", &bytes.to_string()]);
+        }
+        if let Some(cpus) = run.cpus {
+            add(&["--cpus", &cpus.to_string()]);
+        }
+        for (host, inside, writable) in &run.binds {
+            let options = if *writable { "rbind:rw" } else { "rbind:ro" };
+            add(&["--mount", &format!("type=bind,src={},dst={inside},options={options}", host.display())]);
+        }
+        for inside in &run.tmpfs {
+            add(&["--mount", &format!("type=tmpfs,src=tmpfs,dst={inside},options=nosuid:nodev")]);
+        }
+        if let Some(name) = &run.netns {
+            add(&["--with-ns", &format!("network:/run/netns/{name}")]);
+        }
+        words.extend(run.extra.iter().cloned());
+        words.push(run.image.reference.clone());
+        words.push(id.to_owned());
+        if !run.args.is_empty() {
+            // Here, arguments take the place of the entrypoint too.
+            words.extend(run.image.entrypoint.iter().chain(&run.args).cloned());
+        }
+        words
+    }
+
+    /// The task's line in `ctr task ls`: its pid and state.
+    fn task(&self, id: &str) -> Option<(i32, String)> {
+        let list = self.ctr(&["task", "ls"]);
+        let text = list.out();
+        let line = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let found = line.into_iter().find(|words| words.first() == Some(&id))?;
+        Some((found.get(1)?.parse().ok()?, (*found.get(2)?).to_owned()))
+    }
+}
+
+impl Daemon for Containerd {
+    fn name(&self) -> String {
+        self.version.name().to_owned()
+    }
+
+    fn is_docker(&self) -> bool {
+        false
+    }
+
+    fn containerd(&self) -> &Containerd {
+        self
+    }
+
+    fn containerd_namespace(&self) -> &str {
+        self.namespace()
+    }
+
+    fn load(&self, image: &Packed) {
+        let once = {
+            let mut loaded = self.loaded.lock().unwrap_or_else(|p| p.into_inner());
+            Arc::clone(loaded.entry(image.reference.clone()).or_default())
+        };
+        once.get_or_init(|| {
+            let path = image.path.display().to_string();
+            let mut words = vec!["images", "import", "--platform", &image.platform];
+            if self.version == ContainerdVersion::V2 {
+                // The transfer service would unpack for the host's platform only.
+                words.push("--local");
+            }
+            words.push(&path);
+            self.ctr(&words).success();
+        });
+    }
+
+    fn run(&self, run: &Run) -> Outcome {
+        self.load(&run.image);
+        let id = self.new_id();
+        let words = self.run_words(run, &id);
+        let mut args = vec!["run", "--rm"];
+        args.extend(words.iter().map(String::as_str));
+        let outcome = call(self.ctr_command(&args), run.stdin.as_deref());
+        // `--rm` does not remove a container whose task could not be made.
+        self.ctr(&["containers", "rm", &id]);
+        outcome
+    }
+
+    fn try_start(&self, run: &Run) -> Result<Container<'_>, Outcome> {
+        self.load(&run.image);
+        let id = self.new_id();
+        let fifos = self.root().join("fifos").join(&id);
+        fs::create_dir_all(&fifos).expect("the scope is writable");
+        let fifos_text = fifos.display().to_string();
+        let words = self.run_words(run, &id);
+        let mut args = vec!["run", "--detach", "--fifo-dir", &fifos_text];
+        args.extend(words.iter().map(String::as_str));
+
+        // Its input stays open until it is gone: it would close the container's otherwise.
+        let mut command = self.ctr_command(&args);
+        let (out, err) = (fifos.join("ctr.out"), fifos.join("ctr.err"));
+        command.stdin(Stdio::piped());
+        command.stdout(fs::File::create(&out).expect("writable")).stderr(fs::File::create(&err).expect("writable"));
+        let mut client = command.spawn().expect("ctr runs");
+        let streams = Fifos::open(&fifos, &id, || client.try_wait().is_ok_and(|status| status.is_some()));
+        let keep_open = client.stdin.take();
+        let status = wait_child("ctr run --detach", &mut client);
+        drop(keep_open);
+        let read = |path: &Path| fs::read(path).unwrap_or_default();
+        let outcome = Outcome {
+            code: status.code().unwrap_or(-1),
+            stdout: read(&out),
+            stderr: read(&err),
+            command: line_of(&command),
+        };
+        match streams {
+            Some(streams) if status.success() => Ok(Container::new(self, &id, streams.drain(&id, &outcome))),
+            _ => {
+                self.ctr(&["containers", "rm", &id]);
+                Err(outcome)
+            }
+        }
+    }
+
+    fn pid(&self, id: &str) -> Option<i32> {
+        self.task(id).filter(|(_, state)| state != "STOPPED").map(|(pid, _)| pid)
+    }
+
+    fn ended(&self, id: &str) -> bool {
+        // An empty list may also mean that the daemon did not answer.
+        let list = self.ctr(&["task", "ls"]);
+        list.code == 0 && self.task(id).is_none_or(|(_, state)| state == "STOPPED")
+    }
+
+    fn kill(&self, id: &str, signal: &str) -> Outcome {
+        self.ctr(&["task", "kill", "--signal", &format!("SIG{signal}"), id])
+    }
+
+    fn take_exit_code(&self, id: &str) -> i32 {
+        let deleted = self.ctr(&["task", "rm", id]);
+        deleted.success();
+        // It says so only if the code is not 0, and only in a warning.
+        let said = deleted.err();
+        let code = said.split("non-zero exit code ").nth(1).map(|rest| rest.trim_end_matches(['"', '\n']));
+        code.map_or(0, |code| code.parse().unwrap_or_else(|_| panic!("no exit code: {deleted}")))
+    }
+
+    fn remove(&self, id: &str) -> Outcome {
+        if self.task(id).is_some() {
+            let deleted = self.ctr(&["task", "rm", "--force", id]);
+            if deleted.code != 0 {
+                return deleted;
+            }
+        }
+        self.ctr(&["containers", "rm", id])
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // The reaper would end it too, but here it is our child and must be waited for.
+        let mut process = self.process.lock().unwrap_or_else(|p| p.into_inner());
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+}
+
+/// The events that a containerd has published.
+pub struct Events {
+    client: Child,
+    path: PathBuf,
+}
+
+impl Events {
+    /// What `ctr events` has printed so far: one line per event.
+    pub fn text(&self) -> String {
+        fs::read_to_string(&self.path).unwrap_or_default()
+    }
+
+    /// The topics of the events about a container, in their order.
+    pub fn topics(&self, id: &str) -> Vec<String> {
+        let text = self.text();
+        let about = text.lines().filter(|line| line.contains(&format!("\"{id}\"")));
+        about.filter_map(|line| line.split(' ').find(|word| word.starts_with('/'))).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        let _ = self.client.kill();
+        let _ = self.client.wait();
+    }
+}
+
+fn spawn(scope: &Scope, netns: Option<&str>, path: &str) -> Child {
+    let mut command = in_network_namespace(netns, "containerd", path);
+    command.arg("--config").arg(scope.root().join("containerd.toml"));
+    command.stdin(Stdio::null()).stdout(scope.log()).stderr(scope.log());
+    command.spawn().unwrap_or_else(|e| panic!("`{}` cannot be run: {e}", line_of(&command)))
+}
+
+/// The command of a program from the given PATH, in a network namespace of a name, or in ours.
+pub(crate) fn in_network_namespace(name: Option<&str>, program: &str, path: &str) -> Command {
+    let program = resolve(program, path);
+    let mut command = match name {
+        // Not `ip netns exec`: that hides the cgroup mounts behind a new /sys.
+        Some(name) => {
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net=/run/netns/{name}")).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.env("PATH", path);
+    command
+}
+
+/// Finds a program in the given PATH.
+fn resolve(program: &str, path: &str) -> PathBuf {
+    let found = path.split(':').map(|dir| Path::new(dir).join(program)).find(|candidate| candidate.is_file());
+    found.unwrap_or_else(|| panic!("no {program} in {path}"))
+}
+
+/// Ends a child politely, then by force.
+pub(crate) fn terminate(child: &mut Child) {
+    let pid = i32::try_from(child.id()).expect("a pid");
+    if Process::of(pid).is_some() {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        let start = std::time::Instant::now();
+        while start.elapsed() < CALL_DEADLINE / 10 {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn config(version: ContainerdVersion, root: &Path) -> String {
+    let root = root.display();
+    let (format, unwanted) = match version {
+        ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => {
+            (2, r#""io.containerd.grpc.v1.cri", "io.containerd.tracing.processor.v1.otlp", "io.containerd.nri.v1.nri""#)
+        }
+        ContainerdVersion::V2 => (
+            3,
+            r#""io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+    "io.containerd.podsandbox.controller.v1.podsandbox", "io.containerd.nri.v1.nri",
+    "io.containerd.tracing.processor.v1.otlp""#,
+        ),
+    };
+    let level = if std::env::var_os("WHERRY_DEBUG").is_some() { "debug" } else { "info" };
+    format!(
+        r#"version = {format}
+root = "{root}/root"
+state = "{root}/state"
+disabled_plugins = [
+    {unwanted},
+    "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing",
+    "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.blockfile",
+    "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.erofs",
+]
+[grpc]
+address = "{root}/c.sock"
+[ttrpc]
+address = "{root}/c.sock.ttrpc"
+[debug]
+level = "{level}"
+"#
+    )
+}

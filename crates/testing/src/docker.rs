@@ -1,0 +1,297 @@
+//! A private dockerd on a private containerd, in a network namespace of its own.
+
+use crate::container::{Container, Streams};
+use crate::containerd::{Containerd, ContainerdVersion, in_network_namespace, terminate};
+use crate::image::Packed;
+use crate::io::{Outcome, call, line_of};
+use crate::places;
+use crate::run::{Daemon, Run};
+use crate::scope::Scope;
+use crate::wait::{DEADLINE, wait_until};
+use serde_json::json;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// The Dockers that the tests run against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DockerVersion {
+    /// 26, of Debian 13, with containerd 1.7.
+    V26,
+    /// 28, of Debian unstable, with containerd 2.x.
+    V28,
+}
+
+impl DockerVersion {
+    /// The name under which `test/setup/daemons.sh` keeps it.
+    pub fn name(self) -> &'static str {
+        match self {
+            DockerVersion::V26 => "docker-26",
+            DockerVersion::V28 => "docker-28",
+        }
+    }
+
+    fn containerd(self) -> ContainerdVersion {
+        match self {
+            DockerVersion::V26 => ContainerdVersion::V1_7,
+            DockerVersion::V28 => ContainerdVersion::V2,
+        }
+    }
+}
+
+/// A dockerd with a folder, a containerd and a network namespace of its own, so that neither bridges nor
+/// packet filters of two of them meet, nor those of the machine. No runtime is configured: the name
+/// `io.containerd.<engine>.v1` and the executable in PATH are all it knows.
+pub struct Docker {
+    version: DockerVersion,
+    process: Mutex<Child>,
+    loaded: Mutex<HashMap<String, Arc<OnceLock<()>>>>,
+    // Last: it takes the folder away.
+    containerd: Containerd,
+}
+
+impl Docker {
+    /// Starts one for this test alone.
+    pub fn start(version: DockerVersion) -> Docker {
+        let scope = Scope::new(version.name());
+        let netns = scope.name().to_owned();
+        let ip = |words: &[&str]| {
+            let mut command = Command::new("ip");
+            command.args(words);
+            call(command, None).success();
+        };
+        ip(&["netns", "add", &netns]);
+        ip(&["-netns", &netns, "link", "set", "lo", "up"]);
+        let daemons = [version.containerd().name(), version.name(), "runc"];
+        let containerd = Containerd::start_in(version.containerd(), scope, Some(netns), &daemons);
+
+        let root = containerd.root();
+        let config = json!({
+            "features": {"containerd-snapshotter": true},
+            "cgroup-parent": format!("/{}", containerd.scope().name()),
+            "data-root": root.join("data"),
+            "exec-root": root.join("exec"),
+            "pidfile": root.join("docker.pid"),
+            "hosts": [format!("unix://{}", root.join("d.sock").display())],
+            "containerd": containerd.address(),
+            // An image that is not there is a fault of the test, and no registry is asked.
+            "registry-mirrors": [],
+        });
+        fs::write(root.join("daemon.json"), config.to_string()).expect("the scope is writable");
+        let plugins = places::daemon_bin(version.name()).join("../usr/libexec/docker/cli-plugins");
+        fs::create_dir_all(root.join("client")).expect("the scope is writable");
+        let client = json!({"cliPluginsExtraDirs": [plugins]});
+        fs::write(root.join("client/config.json"), client.to_string()).expect("the scope is writable");
+
+        let process = Mutex::new(spawn(&containerd));
+        let docker = Docker { version, process, loaded: Mutex::default(), containerd };
+        docker.wait_ready();
+        docker
+    }
+
+    /// The one that the tests of this process share.
+    pub fn shared(version: DockerVersion) -> &'static Docker {
+        static SHARED: [OnceLock<Docker>; 2] = [const { OnceLock::new() }; 2];
+        let shared = SHARED[version as usize].get_or_init(|| Docker::start(version));
+        shared.containerd.scope().mark_used();
+        shared
+    }
+
+    /// A `docker` call.
+    pub fn docker(&self, args: &[&str]) -> Outcome {
+        call(self.docker_command(args), None)
+    }
+
+    /// The command of a `docker` call, for a test that wants to drive it itself.
+    pub fn docker_command(&self, args: &[&str]) -> Command {
+        self.containerd.scope().mark_used();
+        let root = self.containerd.root();
+        let mut command = Command::new(places::daemon_bin(self.version.name()).join("docker"));
+        command
+            .args(["--config", &root.join("client").display().to_string()])
+            .args(["--host", &format!("unix://{}", root.join("d.sock").display())])
+            .args(args);
+        command
+    }
+
+    /// Runs a program of this machine in the network namespace in which Docker publishes ports.
+    pub fn beside(&self, words: &[&str]) -> Outcome {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.containerd.scope().name())).args(words);
+        call(command, None)
+    }
+
+    /// Ends dockerd with SIGKILL; its containers go on.
+    pub fn kill9(&self) {
+        let mut process = self.process.lock().unwrap_or_else(|p| p.into_inner());
+        process.kill().expect("our own child");
+        process.wait().expect("our own child");
+    }
+
+    /// Starts dockerd again after [`Docker::kill9`].
+    pub fn start_again(&self) {
+        *self.process.lock().unwrap_or_else(|p| p.into_inner()) = spawn(&self.containerd);
+        self.wait_ready();
+    }
+
+    /// One fact about a container, as `docker inspect --format` gives it.
+    pub fn inspect(&self, id: &str, format: &str) -> Option<String> {
+        let outcome = self.docker(&["container", "inspect", "--format", format, id]);
+        (outcome.code == 0).then(|| outcome.out().trim().to_owned())
+    }
+
+    fn wait_ready(&self) {
+        wait_until(&format!("{} answers", self.version.name()), DEADLINE, || {
+            if let Ok(Some(status)) = self.process.lock().unwrap_or_else(|p| p.into_inner()).try_wait() {
+                let log = self.containerd.log_path().display();
+                panic!("{} ended at once with {status}; its log: {log}", self.version.name());
+            }
+            self.docker(&["version"]).code == 0
+        });
+    }
+
+    fn run_words(run: &Run) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut add = |new: &[&str]| words.extend(new.iter().map(|&word| word.to_owned()));
+        add(&["--pull", "never", "--runtime", &run.runtime]);
+        if run.image.platform != "linux/amd64" {
+            add(&["--platform", &run.image.platform]);
+        }
+        for pair in &run.env {
+            add(&["--env", pair]);
+        }
+        if let Some(cwd) = &run.cwd {
+            add(&["--workdir", cwd]);
+        }
+        if run.read_only {
+            add(&["--read-only"]);
+        }
+        if let Some(bytes) = run.memory {
+            add(&["--memory", &bytes.to_string(), "--memory-swap", &bytes.to_string()]);
+        }
+        if let Some(cpus) = run.cpus {
+            add(&["--cpus", &cpus.to_string()]);
+        }
+        for (host, inside, writable) in &run.binds {
+            let mode = if *writable { "rw" } else { "ro" };
+            add(&["--volume", &format!("{}:{inside}:{mode}", host.display())]);
+        }
+        for inside in &run.tmpfs {
+            add(&["--tmpfs", inside]);
+        }
+        words.extend(run.extra.iter().cloned());
+        words.push(run.image.reference.clone());
+        words.extend(run.args.iter().cloned());
+        words
+    }
+}
+
+impl Daemon for Docker {
+    fn name(&self) -> String {
+        self.version.name().to_owned()
+    }
+
+    fn is_docker(&self) -> bool {
+        true
+    }
+
+    fn containerd(&self) -> &Containerd {
+        &self.containerd
+    }
+
+    fn containerd_namespace(&self) -> &str {
+        "moby"
+    }
+
+    fn load(&self, image: &Packed) {
+        let once = {
+            let mut loaded = self.loaded.lock().unwrap_or_else(|p| p.into_inner());
+            Arc::clone(loaded.entry(image.reference.clone()).or_default())
+        };
+        once.get_or_init(|| {
+            self.docker(&["load", "--input", &image.path.display().to_string()]).success();
+        });
+    }
+
+    fn run(&self, run: &Run) -> Outcome {
+        self.load(&run.image);
+        let words = Docker::run_words(run);
+        let mut args = vec!["run", "--rm"];
+        if run.stdin.is_some() {
+            args.push("--interactive");
+        }
+        args.extend(words.iter().map(String::as_str));
+        call(self.docker_command(&args), run.stdin.as_deref())
+    }
+
+    fn try_start(&self, run: &Run) -> Result<Container<'_>, Outcome> {
+        self.load(&run.image);
+        let name = self.containerd.new_id();
+        let words = Docker::run_words(run);
+        let mut args = vec!["run", "--detach", "--interactive", "--name", &name];
+        args.extend(words.iter().map(String::as_str));
+        let outcome = self.docker(&args);
+        if outcome.code != 0 {
+            self.docker(&["rm", "--force", "--volumes", &name]);
+            return Err(outcome);
+        }
+        let client = |args: &[&str]| {
+            let mut command = self.docker_command(args);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            let words: Vec<String> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            (PathBuf::from(command.get_program()), words)
+        };
+        let (program, logs) = client(&["logs"]);
+        let logs = Box::new(move |id: &str| {
+            let mut command = Command::new(&program);
+            command.args(&logs).arg(id);
+            call(command, None)
+        });
+        let (program, attach) = client(&["attach", "--sig-proxy=false"]);
+        let to = Box::new(move |id: &str| attach_to(&program, &attach, id));
+        Ok(Container::new(self, outcome.out().trim(), Streams::Docker { attach: None, logs, to }))
+    }
+
+    fn pid(&self, id: &str) -> Option<i32> {
+        self.inspect(id, "{{.State.Pid}}")?.parse().ok().filter(|&pid| pid != 0)
+    }
+
+    fn ended(&self, id: &str) -> bool {
+        self.inspect(id, "{{.State.Status}}").is_none_or(|status| status == "exited" || status == "dead")
+    }
+
+    fn kill(&self, id: &str, signal: &str) -> Outcome {
+        self.docker(&["kill", "--signal", signal, id])
+    }
+
+    fn take_exit_code(&self, id: &str) -> i32 {
+        let code = self.inspect(id, "{{.State.ExitCode}}").unwrap_or_else(|| panic!("no container {id}"));
+        code.parse().unwrap_or_else(|_| panic!("no exit code: {code}"))
+    }
+
+    fn remove(&self, id: &str) -> Outcome {
+        self.docker(&["rm", "--force", "--volumes", id])
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        terminate(&mut self.process.lock().unwrap_or_else(|p| p.into_inner()));
+    }
+}
+
+fn attach_to(program: &Path, words: &[String], id: &str) -> Child {
+    let mut command = Command::new(program);
+    command.args(words).arg(id).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap_or_else(|e| panic!("`{}` cannot be run: {e}", line_of(&command)))
+}
+
+fn spawn(containerd: &Containerd) -> Child {
+    let scope = containerd.scope();
+    let mut command = in_network_namespace(Some(scope.name()), "dockerd", containerd.search_path());
+    command.arg("--config-file").arg(scope.root().join("daemon.json"));
+    command.stdin(Stdio::null()).stdout(scope.log()).stderr(scope.log());
+    command.spawn().unwrap_or_else(|e| panic!("`{}` cannot be run: {e}", line_of(&command)))
+}

@@ -1,0 +1,107 @@
+//! Proof that a container left nothing behind: neither mount nor cgroup, process, socket or file.
+
+use crate::processes::processes;
+use crate::run::Daemon;
+use crate::wait::DEADLINE;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What there was of a daemon's containers at one moment. Use it with a daemon of the test's own: containers
+/// of other tests would look like leftovers.
+pub struct Leftovers<'d> {
+    daemon: &'d dyn Daemon,
+    before: BTreeSet<String>,
+}
+
+impl<'d> Leftovers<'d> {
+    /// Notes what is there now.
+    pub fn snapshot(daemon: &'d dyn Daemon) -> Leftovers<'d> {
+        Leftovers { daemon, before: look(daemon) }
+    }
+
+    /// Waits until nothing is there that was not there at the snapshot, or panics with a list of it.
+    #[track_caller]
+    pub fn assert_none_new(&self) {
+        let start = Instant::now();
+        loop {
+            let now = look(self.daemon);
+            let new: Vec<&String> = now.difference(&self.before).collect();
+            if new.is_empty() {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "left behind on {}: {new:#?}", self.daemon.name());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn look(daemon: &dyn Daemon) -> BTreeSet<String> {
+    let containerd = daemon.containerd();
+    let root = containerd.root();
+    let mut found = BTreeSet::new();
+    found.extend(mounts_below(root).into_iter().map(|path| format!("mount {path}")));
+    found.extend(cgroups(containerd.namespace()).into_iter().map(|path| format!("cgroup {}", path.display())));
+    // Clients of the tests themselves come and go.
+    let others = |program: &str| !matches!(program, "ctr" | "docker" | "make" | "flock");
+    let members = processes().into_iter().filter(|p| others(p.program()) && p.belongs_to(root));
+    found.extend(members.map(|p| format!("process {} {}", p.pid, p.command)));
+    found.extend(dead_sockets().into_iter().map(|path| format!("dead socket {}", path.display())));
+    for dir in ["state/io.containerd.runtime.v2.task", "root/io.containerd.runtime.v2.task"] {
+        let mut files = Vec::new();
+        below(&root.join(dir), 2, &mut files);
+        found.extend(files.into_iter().map(|path| format!("bundle file {}", path.display())));
+    }
+    found
+}
+
+fn mounts_below(root: &Path) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc is there");
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    points.filter(|point| Path::new(point).starts_with(root)).map(str::to_owned).collect()
+}
+
+/// The cgroups, in all hierarchies, below one of this name. The one itself is the daemon's.
+fn cgroups(name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut stack = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(dir) = stack.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let path = entry.path();
+                if dir.components().any(|part| part.as_os_str() == name) {
+                    found.push(path.clone());
+                }
+                stack.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The shim sockets on which nobody listens.
+fn dead_sockets() -> Vec<PathBuf> {
+    let sockets = fs::read_dir("/run/containerd/s").into_iter().flatten().flatten().map(|entry| entry.path());
+    let refused = |path: &PathBuf| {
+        UnixStream::connect(path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
+    };
+    sockets.filter(refused).collect()
+}
+
+/// Files and folders exactly `depth` levels below `dir`, and what is in them.
+fn below(dir: &Path, depth: u32, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if depth <= 1 {
+            found.push(path.clone());
+        }
+        // Not into a mounted root filesystem: that one is reported as a mount.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "rootfs" {
+            below(&path, depth.saturating_sub(1), found);
+        }
+    }
+}

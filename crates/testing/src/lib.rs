@@ -1,0 +1,37 @@
+//! What the end-to-end tests stand on: private daemons, images built in code, and guests.
+//!
+//! - [`Containerd`] and [`Docker`] start a daemon of a given version with a folder, sockets, cgroups and
+//!   (Docker) a network namespace of its own, and end all of it when they are dropped, or when the test
+//!   process dies, however it dies.
+//! - [`Daemon`] is what both can do, so that one test body runs against every daemon; [`Run`] says what to
+//!   run, [`Outcome`] and [`Container`] are what came of it.
+//! - [`Image`] builds an OCI image, [`guests`] compiles the guests of `test/guests`.
+//! - [`wait_until`] waits for a condition with a deadline; [`Leftovers`] proves that nothing stayed behind.
+//!
+//! Everything here panics with a sentence when the ground under a test is not as it must be.
+
+mod busybox;
+mod container;
+mod containerd;
+mod docker;
+pub mod guests;
+mod image;
+mod io;
+mod leftovers;
+mod places;
+mod processes;
+mod run;
+mod scope;
+mod wait;
+
+pub use busybox::busybox;
+pub use container::Container;
+pub use containerd::{Containerd, ContainerdVersion};
+pub use docker::{Docker, DockerVersion};
+pub use image::{Image, Packed};
+pub use io::Outcome;
+pub use leftovers::Leftovers;
+pub use places::{bin_dir, cache_dir, engine, repository, runtime};
+pub use processes::{Process, processes};
+pub use run::{Daemon, Run};
+pub use wait::{DEADLINE, wait_for, wait_until};

@@ -1,0 +1,65 @@
+//! Where things are: the repository, the cache, the executables under test, the daemons.
+
+use std::collections::HashSet;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/testing lies in the repository").to_owned()
+}
+
+/// Where fetched daemons, built guests and packed images are kept: `WHERRY_CACHE`, or
+/// `/var/cache/wherry`.
+pub fn cache_dir() -> PathBuf {
+    env::var_os("WHERRY_CACHE").map_or_else(|| "/var/cache/wherry".into(), PathBuf::from)
+}
+
+/// The folder of the executables under test: `WHERRY_BIN_DIR`, or `release` in cargo's target folder.
+pub fn bin_dir() -> PathBuf {
+    if let Some(dir) = env::var_os("WHERRY_BIN_DIR") {
+        return dir.into();
+    }
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from).join("release")
+}
+
+/// The engine the tests are about: `WHERRY_ENGINE`, or `wasmtime`.
+pub fn engine() -> String {
+    env::var("WHERRY_ENGINE").unwrap_or_else(|_| "wasmtime".to_owned())
+}
+
+/// The runtime's name as a user gives it, for the engine the tests are about. `WHERRY_RUNTIME` puts another in
+/// its place: with `io.containerd.runc.v2` the tests of native programs show whether they ask too much.
+pub fn runtime() -> String {
+    env::var("WHERRY_RUNTIME").unwrap_or_else(|_| format!("io.containerd.{}.v1", engine()))
+}
+
+/// The `bin` folder of a fetched daemon; fetches it if it is not there yet.
+pub(crate) fn daemon_bin(name: &str) -> PathBuf {
+    static READY: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    let mut ready = READY.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let ready = ready.get_or_insert_default();
+    if !ready.contains(name) {
+        let script = repository().join("test/setup/daemons.sh");
+        let status = Command::new(&script)
+            .arg(name)
+            .env("WHERRY_CACHE", cache_dir())
+            .status()
+            .unwrap_or_else(|e| panic!("{} cannot be run: {e}", script.display()));
+        assert!(status.success(), "{} {name} failed", script.display());
+        ready.insert(name.to_owned());
+    }
+    cache_dir().join("daemons").join(name).join("bin")
+}
+
+/// PATH for a daemon: the executables under test first, then the daemon's own, then the system's.
+pub(crate) fn search_path(daemons: &[&str]) -> String {
+    let mut path = bin_dir().display().to_string();
+    for name in daemons {
+        path += ":";
+        path += &daemon_bin(name).display().to_string();
+    }
+    path + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+}

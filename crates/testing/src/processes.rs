@@ -1,0 +1,63 @@
+//! What `/proc` says about processes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A process as `/proc` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// Its command line, arguments separated by spaces.
+    pub command: String,
+    /// Its environment, one `NAME=value` per line.
+    pub environment: String,
+    /// Its working directory.
+    pub cwd: PathBuf,
+}
+
+/// All processes of this machine that are neither kernel threads nor dead.
+pub fn processes() -> Vec<Process> {
+    let pids = fs::read_dir("/proc").expect("/proc is there").flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Process::of).collect()
+}
+
+impl Process {
+    /// The process with this number, unless it is a kernel thread, a zombie or gone.
+    pub fn of(pid: i32) -> Option<Process> {
+        let dir = PathBuf::from(format!("/proc/{pid}"));
+        let text = |name: &str, end: &str| {
+            let bytes = fs::read(dir.join(name)).ok()?;
+            Some(String::from_utf8_lossy(&bytes).replace('\0', end))
+        };
+        let command = text("cmdline", " ")?.trim_end().to_owned();
+        if command.is_empty() {
+            return None;
+        }
+        let environment = text("environ", "\n").unwrap_or_default();
+        let cwd = fs::read_link(dir.join("cwd")).unwrap_or_default();
+        Some(Process { pid, command, environment, cwd })
+    }
+
+    /// The name of its program, without the folder.
+    pub fn program(&self) -> &str {
+        let path = self.command.split(' ').next().unwrap_or_default();
+        path.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether it belongs to what lives in `root`: it names the folder, works in it, or is a guest whose root
+    /// filesystem comes from there.
+    pub(crate) fn belongs_to(&self, root: &Path) -> bool {
+        let path = root.to_string_lossy();
+        self.command.contains(&*path)
+            || self.environment.contains(&*path)
+            || self.cwd.starts_with(root)
+            || self.is_guest_of(root)
+    }
+
+    fn is_guest_of(&self, root: &Path) -> bool {
+        let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", self.pid)).unwrap_or_default();
+        let from = format!("{}/", root.display());
+        mounts.lines().any(|line| line.split(' ').nth(4) == Some("/") && line.contains(&from))
+    }
+}

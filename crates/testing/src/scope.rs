@@ -1,0 +1,124 @@
+//! One daemon's world: its folder, its name, its logs, and the helper that ends it all.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::Write;
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, Stdio};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A folder that nobody else uses, and everything that is run from it.
+///
+/// A helper process waits for this value's end, which comes with [`Drop`] or with the death of the test
+/// process: statics are not dropped, and a test run may be interrupted. It then kills what belongs to the
+/// folder, unmounts, and removes network namespace, cgroups and folder.
+pub(crate) struct Scope {
+    root: PathBuf,
+    name: String,
+    log: PathBuf,
+    reaper: Child,
+}
+
+impl Scope {
+    /// Makes the folder and starts the helper. `what` becomes part of the log's name.
+    pub(crate) fn new(what: &str) -> Scope {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        // Short: socket paths below it must fit into 108 bytes. The last letter keeps one scope's name from
+        // being the beginning of another's.
+        let name = format!("wherry-{}-{}e", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let root = Path::new("/tmp").join(&name);
+        fs::create_dir_all(&root).unwrap_or_else(|e| panic!("{} cannot be made: {e}", root.display()));
+        let mut reaper = Command::new("setsid")
+            .args(["bash", "-c", include_str!("reap.sh")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("setsid cannot be run: {e}"));
+        let pipe = reaper.stdin.as_mut().expect("stdin was piped");
+        writeln!(pipe, "{}\n{name}", root.display()).expect("the reaper reads its input");
+        let log = logs_dir().join(format!("{what}-{name}.log"));
+        Scope { root, name, log, reaper }
+    }
+
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A name for whatever needs one outside of the folder: cgroup, network namespace, containerd namespace.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Opens the log for another daemon process to write to. It outlives the folder.
+    pub(crate) fn log(&self) -> File {
+        File::options().create(true).append(true).open(&self.log)
+            .unwrap_or_else(|e| panic!("{} cannot be opened: {e}", self.log.display()))
+    }
+
+    /// Where the log is.
+    pub(crate) fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// Makes a failing test on this thread show this scope's log.
+    pub(crate) fn mark_used(&self) {
+        USED.with_borrow_mut(|used| {
+            if !used.contains(&self.log) {
+                used.push(self.log.clone());
+            }
+        });
+        show_logs_on_panic();
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        drop(self.reaper.stdin.take());
+        let _ = self.reaper.wait();
+    }
+}
+
+thread_local! {
+    /// Logs of the daemons that the test on this thread has used.
+    static USED: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Logs survive their daemon, so that a failure can be looked into; those of earlier runs go after a day.
+fn logs_dir() -> PathBuf {
+    static SWEPT: Once = Once::new();
+    let dir = PathBuf::from("/tmp/wherry-logs");
+    fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{} cannot be made: {e}", dir.display()));
+    SWEPT.call_once(|| {
+        let old = |file: &fs::DirEntry| {
+            let changed = file.metadata().and_then(|meta| meta.modified()).ok();
+            changed.and_then(|at| at.elapsed().ok()).is_some_and(|age| age.as_secs() > 24 * 3600)
+        };
+        for file in fs::read_dir(&dir).into_iter().flatten().flatten().filter(old) {
+            let _ = fs::remove_file(file.path());
+        }
+    });
+    dir
+}
+
+/// Adds the end of the daemons' logs to the message of a failing test.
+fn show_logs_on_panic() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            usual(info);
+            USED.with_borrow(|used| {
+                for log in used {
+                    let text = fs::read_to_string(log).unwrap_or_default();
+                    let lines: Vec<&str> = text.lines().collect();
+                    let end = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default().join("\n");
+                    eprintln!("--- daemon's log {}, its end:\n{end}\n---", log.display());
+                }
+            });
+        }));
+    });
+}

@@ -1,0 +1,7 @@
+//! The runtime `io.containerd.wasmtime.v1`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wherry_shim::shim("wasmtime")
+}

@@ -1,0 +1,93 @@
+//! Core modules of WASI preview 1.
+
+use wasmtime::{ExternType, InstancePre, Module, Store, UnknownImportError};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::p1::{self, WasiP1Ctx};
+use wherry_engine::{ExitCode, Guest, LoadError, Program, Trap};
+
+use crate::{failed, world};
+
+const WASI: &str = "wasi_snapshot_preview1";
+
+/// The entry of a command.
+const START: &str = "_start";
+
+/// What a module that is not a command wants called before anything else.
+const INITIALIZE: &str = "_initialize";
+
+/// All that a module may import.
+pub(crate) type Linker = wasmtime::Linker<WasiP1Ctx>;
+
+pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker> {
+    let mut linker = Linker::new(engine);
+    p1::add_to_linker_async(&mut linker, |state| state)?;
+    // Wasmtime's own refuses what is above 125. A process may end with any code.
+    linker.allow_shadowing(true);
+    linker.func_wrap(WASI, "proc_exit", |code: i32| -> wasmtime::Result<()> {
+        Err(I32Exit(code).into())
+    })?;
+    Ok(linker)
+}
+
+/// A module with all its imports found.
+struct Ready {
+    instance: InstancePre<WasiP1Ctx>,
+    /// The exports to call, in this order.
+    calls: Vec<String>,
+    store: Store<WasiP1Ctx>,
+}
+
+pub(crate) fn load(
+    linker: &Linker,
+    module: &Module,
+    guest: Guest,
+) -> Result<Box<dyn Program>, LoadError> {
+    let instance = linker.instantiate_pre(module).map_err(|error| {
+        match error.downcast_ref::<UnknownImportError>() {
+            Some(import) => {
+                LoadError::MissingImport(format!("{}::{}", import.module(), import.name()))
+            }
+            None => failed(error),
+        }
+    })?;
+    let calls = calls(module, guest.function.as_deref())?;
+    let store = Store::new(module.engine(), world::build(&guest)?.build_p1());
+    Ok(Box::new(Ready { instance, calls, store }))
+}
+
+/// What to call. A function takes no arguments, because there is nobody to give them.
+fn calls(module: &Module, function: Option<&str>) -> Result<Vec<String>, LoadError> {
+    let exports: Vec<&str> = module
+        .exports()
+        .filter(|export| {
+            matches!(export.ty(), ExternType::Func(function) if function.params().len() == 0)
+        })
+        .map(|export| export.name())
+        .collect();
+    let entry = function.unwrap_or(START);
+    if exports.contains(&entry) {
+        let first = exports.contains(&INITIALIZE) && entry != INITIALIZE;
+        let first = first.then(|| INITIALIZE.to_owned());
+        return Ok(first.into_iter().chain([entry.to_owned()]).collect());
+    }
+    let exports = exports.into_iter().map(str::to_owned).collect();
+    Err(match function {
+        Some(function) => LoadError::MissingFunction { function: function.to_owned(), exports },
+        None => LoadError::NoEntry { entry: START.to_owned(), exports },
+    })
+}
+
+impl Program for Ready {
+    fn run(self: Box<Self>) -> Result<ExitCode, Trap> {
+        world::block_on(async move {
+            let Ready { instance, calls, mut store } = *self;
+            let instance = instance.instantiate_async(&mut store).await?;
+            for name in calls {
+                let Some(function) = instance.get_func(&mut store, &name) else { continue };
+                let mut results = vec![wasmtime::Val::I32(0); function.ty(&store).results().len()];
+                function.call_async(&mut store, &[], &mut results).await?;
+            }
+            Ok(ExitCode(0))
+        })
+    }
+}

@@ -1,0 +1,109 @@
+//! A guest's world as Wasmtime's WASI wants it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+use wherry_engine::{ExitCode, Guest, LoadError, Network, Trap};
+
+use crate::stdio::{Input, Output};
+use crate::trap;
+
+/// Arguments, environment, directories, network and standard streams: what `guest` says, and
+/// nothing else.
+pub(crate) fn build(guest: &Guest) -> Result<WasiCtxBuilder, LoadError> {
+    let mut wasi = WasiCtxBuilder::new();
+    // The guest's thread has nothing else to do; a helper thread would only cost. It must come
+    // before the directories, which take note of it.
+    wasi.allow_blocking_current_thread(true);
+    wasi.args(&guest.args).envs(&guest.env);
+    wasi.stdin(Input).stdout(Output::Stdout).stderr(Output::Stderr);
+    if let Some(cwd) = guest.cwd.to_str().filter(|cwd| !cwd.is_empty()) {
+        wasi.initial_cwd(cwd);
+    }
+    // First, because wasi-libc does not tell "." from "/" and takes the last of equals: absolute
+    // paths must stay right where both are there.
+    if let Some(host) = working_directory(guest) {
+        open(&mut wasi, &host, ".")?;
+    }
+    for preopen in &guest.preopens {
+        open(&mut wasi, &preopen.host, &preopen.guest)?;
+    }
+    match guest.network {
+        Network::Namespace => {
+            wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true)
+        }
+        Network::None => &mut wasi,
+    };
+    Ok(wasi)
+}
+
+fn open(wasi: &mut WasiCtxBuilder, host: &Path, guest: &str) -> Result<(), LoadError> {
+    wasi.preopened_dir(host, guest, FsPerms::ReadWrite).map_err(|error| LoadError::World {
+        what: format!("cannot open directory {} for the guest's {guest}", host.display()),
+        source: error.downcast::<io::Error>().unwrap_or_else(io::Error::other),
+    })?;
+    Ok(())
+}
+
+/// Where the guest's working directory lies for this process: in the closest preopen above it.
+/// `None` if no preopen holds it, or if it is the root, where relative paths begin anyway.
+fn working_directory(guest: &Guest) -> Option<PathBuf> {
+    if !guest.cwd.is_absolute() || guest.cwd == Path::new("/") {
+        return None;
+    }
+    let closest = guest
+        .preopens
+        .iter()
+        .filter_map(|preopen| Some((preopen, guest.cwd.strip_prefix(&preopen.guest).ok()?)))
+        .min_by_key(|(_, rest)| rest.components().count());
+    closest.map(|(preopen, rest)| preopen.host.join(rest))
+}
+
+/// Runs a guest on this thread. Others are made only for name look-ups, which block.
+pub(crate) fn block_on(
+    call: impl Future<Output = wasmtime::Result<ExitCode>>,
+) -> Result<ExitCode, Trap> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Trap(format!("cannot start the guest: {error}")))?;
+    let outcome = trap::outcome(runtime.block_on(call));
+    // A look-up that nobody waits for any more must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wherry_engine::Preopen;
+
+    fn guest(cwd: &str, preopens: &[(&str, &str)]) -> Guest {
+        let preopens = preopens
+            .iter()
+            .map(|&(host, guest)| Preopen { host: host.into(), guest: guest.to_owned() })
+            .collect();
+        Guest { cwd: cwd.into(), preopens, ..Guest::default() }
+    }
+
+    #[test]
+    fn the_working_directory_lies_in_the_closest_preopen() {
+        let root_and_data = [("/rootfs", "/"), ("/volumes/1", "/data")];
+        for (cwd, expected) in [
+            ("/app", Some("/rootfs/app")),
+            ("/data", Some("/volumes/1/")),
+            ("/data/a/b", Some("/volumes/1/a/b")),
+            ("/database", Some("/rootfs/database")),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                working_directory(&guest(cwd, &root_and_data)),
+                expected.map(PathBuf::from),
+                "{cwd}"
+            );
+        }
+        assert_eq!(working_directory(&guest("/app", &[("/volumes/1", "/data")])), None);
+    }
+}

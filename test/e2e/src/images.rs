@@ -1,0 +1,219 @@
+//! The guests' images. Small guests are written here in the text format; those in C are in `test/guests`.
+
+use wherry_testing::{Image, guests};
+
+/// WASI's functions that the guests here need, a page of memory and two helpers.
+const PRELUDE: &str = r#"
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
+  (memory (export "memory") 4)
+
+  ;; Writes `len` bytes from `from` to `fd`, all of them.
+  (func $write (param $fd i32) (param $from i32) (param $len i32)
+    (loop $more
+      (i32.store (i32.const 0) (local.get $from))
+      (i32.store (i32.const 4) (local.get $len))
+      (if (call $fd_write (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8))
+        (then (call $proc_exit (i32.const 99))))
+      (local.set $from (i32.add (local.get $from) (i32.load (i32.const 8))))
+      (local.set $len (i32.sub (local.get $len) (i32.load (i32.const 8))))
+      (br_if $more (local.get $len))))
+"#;
+
+/// Copies standard input to standard output, to its end.
+const CAT: &str = r#"
+  (func (export "_start") (local $read i32)
+    (loop $more
+      (i32.store (i32.const 0) (i32.const 65536))
+      (i32.store (i32.const 4) (i32.const 65536))
+      (if (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8))
+        (then (call $proc_exit (i32.const 98))))
+      (local.set $read (i32.load (i32.const 8)))
+      (if (local.get $read) (then
+        (call $write (i32.const 1) (i32.const 65536) (local.get $read))
+        (br $more)))))
+"#;
+
+/// The text of a module of the prelude and these fields.
+pub fn text(fields: &str) -> String {
+    format!("(module {PRELUDE} {fields})")
+}
+
+/// The binary format of a text.
+pub fn binary(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap_or_else(|e| panic!("a guest's text is wrong: {e}"))
+}
+
+/// An image of one wasm file that is its entrypoint: `/app.wasm`.
+pub fn app(name: &str, wasm: impl Into<Vec<u8>>) -> Image {
+    Image::new(name).file("/app.wasm", 0o755, wasm).entrypoint(&["/app.wasm"])
+}
+
+/// An image of a guest of the prelude and these fields.
+pub fn fields(name: &str, fields: &str) -> Image {
+    app(name, binary(&text(fields)))
+}
+
+/// The bytes of a guest that says "hello\n".
+pub fn hello_wasm() -> Vec<u8> {
+    binary(&text(&hello_fields("_start")))
+}
+
+/// A function of this name that says "hello\n", for [`text`].
+pub fn hello_fields(function: &str) -> String {
+    format!(
+        r#"(data (i32.const 1024) "hello\n")
+           (func (export "{function}") (call $write (i32.const 1) (i32.const 1024) (i32.const 6)))"#
+    )
+}
+
+/// A guest that says "hello\n".
+pub fn hello() -> Image {
+    app("hello", hello_wasm())
+}
+
+/// A guest that copies its standard input to its standard output.
+pub fn cat() -> Image {
+    fields("cat", CAT)
+}
+
+/// A guest that says "ready\n" and then computes for ever.
+pub fn spin() -> Image {
+    fields(
+        "spin",
+        r#"(data (i32.const 1024) "ready\n")
+           (func (export "_start")
+             (call $write (i32.const 1) (i32.const 1024) (i32.const 6))
+             (loop $forever (br $forever)))"#,
+    )
+}
+
+/// A guest that ends with an exit code.
+pub fn exit(code: u8) -> Image {
+    fields("exit", &format!(r#"(func (export "_start") (call $proc_exit (i32.const {code})))"#))
+}
+
+/// A guest that traps in a function called `$culprit`.
+pub fn trap() -> Image {
+    fields("trap", r#"(func $culprit unreachable) (func (export "_start") (call $culprit))"#)
+}
+
+/// A guest that takes memory and touches it, until there is none: the kernel must end it.
+pub fn glutton() -> Image {
+    app(
+        "glutton",
+        binary(
+            r#"(module (memory (export "memory") 1 65536)
+                 (func (export "_start") (local $at i32)
+                   (loop $more
+                     (local.set $at (i32.mul (memory.grow (i32.const 16)) (i32.const 65536)))
+                     (memory.fill (local.get $at) (i32.const 1) (i32.const 1048576))
+                     (br $more))))"#,
+        ),
+    )
+}
+
+/// A guest that prints its arguments, then its environment, each on a line of its own, and an empty line
+/// between the two.
+pub fn world() -> Image {
+    let list = |what: &str| {
+        format!(
+            r#"(drop (call ${what}_sizes_get (i32.const 16) (i32.const 20)))
+               (drop (call ${what}_get (i32.const 131072) (i32.const 65536)))
+               (call $lines (i32.load (i32.const 20)))"#
+        )
+    };
+    fields_with(
+        "world",
+        r#"
+  (import "wasi_snapshot_preview1" "args_get" (func $args_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "environ_get" (func $environ_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "environ_sizes_get" (func $environ_sizes_get (param i32 i32) (result i32)))"#,
+        &format!(
+            r#"(data (i32.const 1024) "\n")
+               ;; Prints the strings at 65536, a line each in place of the zero at their ends.
+               (func $lines (param $len i32) (local $at i32)
+                 (if (i32.eqz (local.get $len)) (then (return)))
+                 (loop $more
+                   (if (i32.eqz (i32.load8_u offset=65536 (local.get $at)))
+                     (then (i32.store8 offset=65536 (local.get $at) (i32.const 10))))
+                   (local.set $at (i32.add (local.get $at) (i32.const 1)))
+                   (br_if $more (i32.lt_u (local.get $at) (local.get $len))))
+                 (call $write (i32.const 1) (i32.const 65536) (local.get $len)))
+               (func (export "_start") {} (call $write (i32.const 1) (i32.const 1024) (i32.const 1)) {})"#,
+            list("args"),
+            list("environ")
+        ),
+    )
+}
+
+/// A guest that reads or writes a file below its first preopened directory, the root: arguments `r PATH` print
+/// the file, `w PATH` write "written\n" to it; PATH has no slash in front. Its exit code is WASI's error number.
+pub fn files() -> Image {
+    fields_with(
+        "files",
+        r#"
+  (import "wasi_snapshot_preview1" "args_get" (func $args_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "path_open"
+    (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))"#,
+        r#"(data (i32.const 1024) "written\n")
+           (func $check (param $errno i32) (if (local.get $errno) (then (call $proc_exit (local.get $errno)))))
+           (func $length (param $at i32) (result i32) (local $end i32)
+             (local.set $end (local.get $at))
+             (loop $more
+               (if (i32.load8_u (local.get $end)) (then
+                 (local.set $end (i32.add (local.get $end) (i32.const 1)))
+                 (br $more))))
+             (i32.sub (local.get $end) (local.get $at)))
+           (func (export "_start") (local $path i32) (local $writing i32) (local $read i32)
+             (drop (call $args_sizes_get (i32.const 16) (i32.const 20)))
+             (drop (call $args_get (i32.const 131072) (i32.const 65536)))
+             (local.set $writing
+               (i32.eq (i32.load8_u (i32.load (i32.const 131076))) (i32.const 119)))
+             (local.set $path (i32.load (i32.const 131080)))
+             ;; Create and truncate where it writes; the right to write, or to read.
+             (call $check (call $path_open (i32.const 3) (i32.const 1)
+               (local.get $path) (call $length (local.get $path))
+               (select (i32.const 9) (i32.const 0) (local.get $writing))
+               (select (i64.const 0x40) (i64.const 0x2) (local.get $writing))
+               (i64.const 0) (i32.const 0) (i32.const 24)))
+             (if (local.get $writing)
+               (then (call $write (i32.load (i32.const 24)) (i32.const 1024) (i32.const 8)))
+               (else
+                 (loop $more
+                   (i32.store (i32.const 0) (i32.const 65536))
+                   (i32.store (i32.const 4) (i32.const 65536))
+                   (call $check
+                     (call $fd_read (i32.load (i32.const 24)) (i32.const 0) (i32.const 1) (i32.const 8)))
+                   (local.set $read (i32.load (i32.const 8)))
+                   (if (local.get $read) (then
+                     (call $write (i32.const 1) (i32.const 65536) (local.get $read))
+                     (br $more)))))))"#,
+    )
+}
+
+/// An image of the prelude, more imports and fields.
+fn fields_with(name: &str, imports: &str, fields: &str) -> Image {
+    app(name, binary(&format!("(module {imports} {PRELUDE} {fields})")))
+}
+
+/// The C guest of many subcommands, as a core module: arguments say what to do.
+pub fn kit() -> Image {
+    app("kit", guests::bytes("kit.wasm"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_guests_text_is_right() {
+        // Each constructor encodes its text, or panics with the line.
+        for image in [hello(), cat(), spin(), exit(1), trap(), glutton(), world(), files()] {
+            image.pack();
+        }
+    }
+}

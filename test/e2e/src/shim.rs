@@ -1,0 +1,49 @@
+//! Raw calls of a shim's task API, for what no client of containerd can be made to ask.
+
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::ttrpc::{self, Client, Code};
+use std::time::Duration;
+use wherry_testing::Container;
+
+/// A connection to a shim.
+pub struct Shim {
+    client: Client,
+    service: String,
+}
+
+impl Shim {
+    /// Connects to the shim that serves this container.
+    pub fn of(container: &Container<'_>) -> Shim {
+        let (socket, version) = container.shim_address();
+        let client = Client::connect(&format!("unix://{}", socket.display()))
+            .unwrap_or_else(|e| panic!("{}: {e}", socket.display()));
+        Shim { client, service: format!("containerd.task.v{version}.Task") }
+    }
+
+    /// Calls a method.
+    ///
+    /// # Errors
+    /// The RPC's code and text.
+    pub fn call<R: Message>(&self, method: &str, request: &impl Message) -> Result<R, (Code, String)> {
+        let request = ttrpc::Request {
+            service: self.service.clone(),
+            method: method.to_owned(),
+            timeout_nano: i64::try_from(Duration::from_secs(30).as_nanos()).expect("fits"),
+            payload: request.write_to_bytes().expect("a complete message"),
+            ..Default::default()
+        };
+        let response = self.client.request(request).map_err(|e| match e {
+            ttrpc::Error::RpcStatus(status) => (status.code(), status.message().to_owned()),
+            other => panic!("{method}: {other}"),
+        })?;
+        Ok(R::parse_from_bytes(&response.payload).unwrap_or_else(|e| panic!("{method}: {e}")))
+    }
+
+    /// Calls a method that must fail, and returns the code and the text.
+    pub fn refused(&self, method: &str, request: &impl Message) -> (Code, String) {
+        match self.call::<containerd_shim_protos::api::Empty>(method, request) {
+            Ok(_) => panic!("{method} should have failed"),
+            Err(refusal) => refusal,
+        }
+    }
+}

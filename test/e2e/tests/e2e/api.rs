@@ -1,0 +1,191 @@
+//! The task API itself, for what no client of containerd can be made to ask: the codes of what is refused, and
+//! what is answered at once.
+
+use containerd_shim_protos::api::{
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, DeleteRequest, Empty,
+    ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest,
+    StartRequest, StateRequest, StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest, WaitRequest,
+    WaitResponse,
+};
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::ttrpc::Code;
+use wherry_e2e::images::{cat, spin};
+use wherry_e2e::on_containerds;
+use wherry_e2e::shim::Shim;
+use wherry_testing::{Container, Containerd, DEADLINE, Daemon, Run, wait_until};
+
+/// A message with its `id` set.
+fn about<M: Message>(id: &str, set: impl FnOnce(&mut M, String)) -> M {
+    let mut message = M::new();
+    set(&mut message, id.to_owned());
+    message
+}
+
+macro_rules! request {
+    ($kind:ident, $id:expr) => {
+        about::<$kind>($id, |message, id| message.id = id)
+    };
+}
+
+fn state(shim: &Shim, id: &str) -> StateResponse {
+    shim.call("State", &request!(StateRequest, id)).expect("State answers")
+}
+
+fn kill(id: &str, signal: u32) -> KillRequest {
+    let mut request = request!(KillRequest, id);
+    request.signal = signal;
+    request
+}
+
+fn ended(container: &Container<'_>) {
+    container.kill("KILL");
+    wait_until("the end", DEADLINE, || container.ended());
+}
+
+fn creating_an_id_twice_is_already_exists(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let mut request = request!(CreateTaskRequest, container.id());
+    request.bundle = container.bundle().display().to_string();
+    let (code, text) = Shim::of(&container).refused("Create", &request);
+    assert_eq!(code, Code::ALREADY_EXISTS, "{text}");
+    assert!(text.contains(container.id()), "{text}");
+    assert!(!container.ended());
+}
+
+fn an_unknown_id_is_not_found(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let shim = Shim::of(&container);
+    let refusals = [
+        shim.refused("State", &request!(StateRequest, "nobody")),
+        shim.refused("Start", &request!(StartRequest, "nobody")),
+        shim.refused("Delete", &request!(DeleteRequest, "nobody")),
+        shim.refused("Kill", &kill("nobody", 9)),
+        shim.refused("Wait", &request!(WaitRequest, "nobody")),
+        shim.refused("Pids", &request!(PidsRequest, "nobody")),
+        shim.refused("Stats", &request!(StatsRequest, "nobody")),
+    ];
+    for (code, text) in refusals {
+        assert_eq!(code, Code::NOT_FOUND, "{text}");
+        assert!(text.contains("nobody"), "{text}");
+    }
+}
+
+fn starting_twice_is_failed_precondition(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let (code, text) = Shim::of(&container).refused("Start", &request!(StartRequest, container.id()));
+    assert_eq!(code, Code::FAILED_PRECONDITION, "{text}");
+}
+
+fn deleting_what_runs_is_failed_precondition(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let (code, text) = Shim::of(&container).refused("Delete", &request!(DeleteRequest, container.id()));
+    assert_eq!(code, Code::FAILED_PRECONDITION, "{text}");
+    assert!(!container.ended());
+}
+
+fn a_kill_after_the_exit_is_not_found(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    ended(&container);
+    let (code, text) = Shim::of(&container).refused("Kill", &kill(container.id(), 15));
+    assert_eq!(code, Code::NOT_FOUND, "{text}");
+}
+
+fn connect_and_pids_name_real_processes(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let (shim, id, guest) = (Shim::of(&container), container.id(), container.pid());
+    let connected: ConnectResponse = shim.call("Connect", &request!(ConnectRequest, id)).expect("Connect answers");
+    assert_eq!(i32::try_from(connected.task_pid), Ok(guest));
+    let daemon = i32::try_from(connected.shim_pid).expect("a pid");
+    assert!(container.shims().iter().any(|shim| shim.pid == daemon), "{daemon} is no shim of {id}");
+    let pids: PidsResponse = shim.call("Pids", &request!(PidsRequest, id)).expect("Pids answers");
+    assert_eq!(pids.processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [connected.task_pid]);
+    // The guest lives in namespaces of its own.
+    let namespace = |pid: &str, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("it runs");
+    for kind in ["pid", "mnt", "net", "uts", "ipc"] {
+        assert_ne!(namespace(&guest.to_string(), kind), namespace("self", kind), "{kind}");
+    }
+}
+
+fn state_tells_what_is_and_asking_changes_nothing(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let (shim, id) = (Shim::of(&container), container.id());
+    for _ in 0..3 {
+        let now = state(&shim, id);
+        assert_eq!(now.status.enum_value(), Ok(Status::RUNNING));
+        assert_eq!(i32::try_from(now.pid), Ok(container.pid()));
+        assert!(now.stdout.ends_with(&format!("{id}-stdout")), "{}", now.stdout);
+    }
+    ended(&container);
+    for _ in 0..3 {
+        let now = state(&shim, id);
+        assert_eq!((now.status.enum_value(), now.exit_status), (Ok(Status::STOPPED), 137));
+        assert!(now.exited_at.is_some());
+    }
+}
+
+fn wait_answers_at_the_end_and_after_it(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let shim = Shim::of(&container);
+    let request = request!(WaitRequest, container.id());
+    std::thread::scope(|scope| {
+        let early = scope.spawn(|| shim.call::<WaitResponse>("Wait", &request).expect("Wait answers"));
+        ended(&container);
+        assert_eq!(early.join().expect("no panic").exit_status, 137);
+    });
+    let late: WaitResponse = shim.call("Wait", &request).expect("Wait answers after the end, too");
+    assert_eq!(late.exit_status, 137);
+    assert!(late.exited_at.is_some());
+}
+
+fn stats_answers_before_and_after_the_end(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let shim = Shim::of(&container);
+    let kind = || {
+        let answer = shim.call::<StatsResponse>("Stats", &request!(StatsRequest, container.id()));
+        answer.expect("Stats answers").stats.into_option().expect("it has metrics").type_url
+    };
+    let v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let expected = if v2 { "io.containerd.cgroups.v2.Metrics" } else { "io.containerd.cgroups.v1.Metrics" };
+    assert_eq!(kind(), expected);
+    ended(&container);
+    assert_eq!(kind(), expected);
+}
+
+fn what_is_not_supported_is_unimplemented(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&cat()));
+    let (shim, id) = (Shim::of(&container), container.id());
+    let refusals = [
+        shim.refused("Pause", &request!(PauseRequest, id)),
+        shim.refused("Resume", &request!(ResumeRequest, id)),
+        shim.refused("Checkpoint", &request!(CheckpointTaskRequest, id)),
+        shim.refused("Update", &request!(UpdateTaskRequest, id)),
+        shim.refused("Exec", &request!(ExecProcessRequest, id)),
+        shim.refused("ResizePty", &request!(ResizePtyRequest, id)),
+    ];
+    for (code, text) in refusals {
+        assert_eq!(code, Code::UNIMPLEMENTED, "{text}");
+    }
+}
+
+fn closing_stdin_is_seen_by_the_guest(containerd: &Containerd) {
+    let mut container = containerd.start(&Run::new(&cat()));
+    container.close_input();
+    let mut request = request!(CloseIORequest, container.id());
+    request.stdin = true;
+    let _: Empty = Shim::of(&container).call("CloseIO", &request).expect("CloseIO answers");
+    assert_eq!(container.wait(), 0);
+}
+
+on_containerds!(
+    creating_an_id_twice_is_already_exists,
+    an_unknown_id_is_not_found,
+    starting_twice_is_failed_precondition,
+    deleting_what_runs_is_failed_precondition,
+    a_kill_after_the_exit_is_not_found,
+    connect_and_pids_name_real_processes,
+    state_tells_what_is_and_asking_changes_nothing,
+    wait_answers_at_the_end_and_after_it,
+    stats_answers_before_and_after_the_end,
+    what_is_not_supported_is_unimplemented,
+    closing_stdin_is_seen_by_the_guest,
+);

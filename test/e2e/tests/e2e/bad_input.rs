@@ -1,0 +1,133 @@
+//! A mistake is one clear sentence in what the client prints, and leaves nothing behind.
+
+use wherry_e2e::images::{app, binary, hello, hello_fields, hello_wasm, text};
+use wherry_e2e::{on_all_daemons, on_own_daemons};
+use wherry_testing::{Daemon, Image, Leftovers, Run, busybox};
+
+/// Runs what cannot be run, and asserts what the client says: every one of `words`, and no more than a
+/// sentence about the fault. Docker's exit code is 125, or 126 or 127 by the fault.
+#[track_caller]
+fn refused(daemon: &dyn Daemon, run: &Run, docker_code: i32, words: &[&str]) {
+    let outcome = daemon.run(run);
+    let said = outcome.failure();
+    for word in words {
+        assert!(said.contains(word), "'{word}' is not in what the client says: {outcome}");
+    }
+    assert!(said.lines().filter(|line| !line.trim().is_empty()).count() <= 3, "more than a sentence: {outcome}");
+    if daemon.is_docker() {
+        assert_eq!(outcome.code, docker_code, "{outcome}");
+    }
+}
+
+fn a_missing_entrypoint_is_named(daemon: &dyn Daemon) {
+    let image = Image::new("gone").file("/other", 0o644, "x").entrypoint(&["/app.wasm"]);
+    refused(daemon, &Run::new(&image), 127, &["/app.wasm", "no such file or directory"]);
+}
+
+fn a_name_that_is_nowhere_in_path_is_named(daemon: &dyn Daemon) {
+    let image = Image::new("nowhere").file("/other", 0o644, "x").entrypoint(&["app.wasm"]).env("PATH", "/bin");
+    refused(daemon, &Run::new(&image), 127, &["app.wasm", "executable file not found", "/bin"]);
+}
+
+fn an_empty_entrypoint_is_said(daemon: &dyn Daemon) {
+    let image = app("empty", hello_wasm()).entrypoint(&[""]);
+    refused(daemon, &Run::new(&image), if daemon.is_docker() { 127 } else { 0 }, &["no entrypoint"]);
+}
+
+fn what_is_neither_wasm_nor_native_is_said(daemon: &dyn Daemon) {
+    let image = app("text", "this is just a note\n");
+    refused(daemon, &Run::new(&image), 126, &["/app.wasm"]);
+}
+
+fn an_empty_file_is_said(daemon: &dyn Daemon) {
+    refused(daemon, &Run::new(&app("nothing", "")), 126, &["/app.wasm"]);
+}
+
+fn a_truncated_module_is_said_with_the_offset(daemon: &dyn Daemon) {
+    let whole = hello_wasm();
+    let image = app("truncated", &whole[..whole.len() / 2]);
+    refused(daemon, &Run::new(&image), 125, &["invalid WebAssembly", "offset 0x"]);
+}
+
+fn an_invalid_module_is_said_with_the_offset(daemon: &dyn Daemon) {
+    let wrong = r#"(module (func (export "_start") (drop (i32.add (i32.const 1) (i64.const 2)))))"#;
+    refused(daemon, &Run::new(&app("invalid", binary(wrong))), 125, &["invalid WebAssembly", "offset 0x"]);
+}
+
+fn wrong_text_is_said_with_the_line(daemon: &dyn Daemon) {
+    let image = Image::new("wrong-text").file("/app.wat", 0o755, "(module\n  (func $f (bogus)))\n");
+    refused(daemon, &Run::new(&image.entrypoint(&["/app.wat"])), 125, &["bogus"]);
+}
+
+fn a_missing_import_is_named(daemon: &dyn Daemon) {
+    let wasm = binary(r#"(module (import "env" "launch_rocket" (func $f)) (func (export "_start") (call $f)))"#);
+    refused(daemon, &Run::new(&app("import", wasm)), 125, &["env", "launch_rocket"]);
+}
+
+fn a_missing_function_is_named_with_those_there_are(daemon: &dyn Daemon) {
+    let wasm = binary(&text(&(hello_fields("greet") + &hello_fields("_start").replace("1024", "2048"))));
+    let image = app("function", wasm).entrypoint(&["/app.wasm#nope"]);
+    refused(daemon, &Run::new(&image), 125, &["nope", "greet", "_start"]);
+}
+
+fn a_module_with_nothing_to_run_is_said(daemon: &dyn Daemon) {
+    let wasm = binary(&text(&hello_fields("greet")));
+    refused(daemon, &Run::new(&app("no-start", wasm)), 125, &["_start", "greet"]);
+}
+
+fn a_component_with_nothing_to_run_is_said(daemon: &dyn Daemon) {
+    refused(daemon, &Run::new(&app("no-run", binary("(component)"))), 125, &["wasi:cli/run"]);
+}
+
+fn a_compiled_file_from_an_image_is_never_loaded(daemon: &dyn Daemon) {
+    // What an engine's ahead-of-time compiler writes is an ELF file. It must not be taken for native code of
+    // ours: it is an executable without an entry for this kernel, and is refused before anything is run.
+    let mut elf = vec![0; 256];
+    elf[..20].copy_from_slice(b"\x7fELF\x02\x01\x01\xc8\0\0\0\0\0\0\0\0\x01\0\x3e\0");
+    let image = Image::new("compiled").file("/app.cwasm", 0o755, elf).entrypoint(&["/app.cwasm"]);
+    refused(daemon, &Run::new(&image), 126, &["/app.cwasm"]);
+}
+
+fn a_native_file_without_permission_is_said(daemon: &dyn Daemon) {
+    let image = busybox().file("/tool", 0o644, "#!/bin/sh\necho hello\n").entrypoint(&["/tool"]);
+    refused(daemon, &Run::new(&image), 126, &["/tool", "permission denied"]);
+}
+
+on_all_daemons!(
+    a_missing_entrypoint_is_named,
+    a_name_that_is_nowhere_in_path_is_named,
+    an_empty_entrypoint_is_said,
+    what_is_neither_wasm_nor_native_is_said,
+    an_empty_file_is_said,
+    a_truncated_module_is_said_with_the_offset,
+    an_invalid_module_is_said_with_the_offset,
+    wrong_text_is_said_with_the_line,
+    a_missing_import_is_named,
+    a_missing_function_is_named_with_those_there_are,
+    a_module_with_nothing_to_run_is_said,
+    a_component_with_nothing_to_run_is_said,
+    a_compiled_file_from_an_image_is_never_loaded,
+    a_native_file_without_permission_is_said,
+);
+
+mod own {
+    use super::*;
+
+    fn a_failed_start_leaves_nothing_behind(daemon: &dyn Daemon) {
+        // Both images are there before the snapshot: unpacking leaves what it should leave.
+        daemon.run(&Run::new(&hello())).success();
+        let gone = Image::new("gone").file("/other", 0o644, "x").entrypoint(&["/app.wasm"]);
+        let invalid = app("invalid-too", &hello_wasm()[..40]);
+        daemon.load(&gone.pack());
+        daemon.load(&invalid.pack());
+        let leftovers = Leftovers::snapshot(daemon);
+        daemon.run(&Run::new(&gone)).failure();
+        daemon.run(&Run::new(&invalid)).failure();
+        assert!(daemon.try_start(&Run::new(&invalid)).is_err());
+        leftovers.assert_none_new();
+        // And what is in order still runs.
+        assert_eq!(daemon.run(&Run::new(&hello())).success(), "hello\n");
+    }
+
+    on_own_daemons!(a_failed_start_leaves_nothing_behind);
+}

@@ -1,0 +1,121 @@
+//! A container's limits hold for a guest, and what goes over them is told.
+
+use std::fs;
+use wherry_e2e::images::{glutton, hello, spin};
+use wherry_e2e::{on_all_daemons, on_containerds, on_dockers};
+use wherry_testing::{Containerd, DEADLINE, Daemon, Docker, Run, busybox, wait_until};
+
+const MEGABYTE: u64 = 1 << 20;
+
+fn too_much_memory_ends_in_an_oom_kill(daemon: &dyn Daemon) {
+    let container = daemon.start(&Run::new(&glutton()).memory(64 * MEGABYTE));
+    assert_eq!(container.wait(), 137);
+}
+
+fn a_guest_within_its_memory_runs(daemon: &dyn Daemon) {
+    assert_eq!(daemon.run(&Run::new(&hello()).memory(64 * MEGABYTE)).success(), "hello\n");
+}
+
+/// The value of a file in the container's cgroup, in the hierarchy of a v1 controller or in v2.
+fn cgroup_value(pid: i32, controller: &str, v1: &str, v2: &str) -> String {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+    let path = |line: &str| line.splitn(3, ':').nth(2).map(str::to_owned);
+    let old = groups.lines().find(|line| line.split(':').nth(1).is_some_and(|n| n.split(',').any(|c| c == controller)));
+    let file = match old.and_then(path) {
+        Some(path) => format!("/sys/fs/cgroup/{controller}{path}/{v1}"),
+        None => {
+            let unified = groups.lines().find(|line| line.starts_with("0::")).and_then(path).expect("a cgroup");
+            format!("/sys/fs/cgroup{unified}/{v2}")
+        }
+    };
+    fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file}: {e}")).trim().to_owned()
+}
+
+fn memory_and_cpu_limits_are_the_kernels(daemon: &dyn Daemon) {
+    let container = daemon.start(&Run::new(&spin()).memory(64 * MEGABYTE).cpus(0.5));
+    let pid = container.pid();
+    let memory = cgroup_value(pid, "memory", "memory.limit_in_bytes", "memory.max");
+    assert_eq!(memory, (64 * MEGABYTE).to_string());
+    let cpu = match cgroup_value(pid, "cpu", "cpu.cfs_quota_us", "cpu.max").split_once(' ') {
+        Some((quota, period)) => (quota.to_owned(), period.to_owned()),
+        None => (
+            cgroup_value(pid, "cpu", "cpu.cfs_quota_us", "cpu.max"),
+            cgroup_value(pid, "cpu", "cpu.cfs_period_us", "cpu.max"),
+        ),
+    };
+    assert_eq!(cpu, ("50000".to_owned(), "100000".to_owned()));
+    // The quota bites: a guest that computes without end is throttled.
+    wait_until("the guest is throttled", DEADLINE, || {
+        let stat = cgroup_value(pid, "cpu", "cpu.stat", "cpu.stat");
+        stat.lines().any(|line| line.strip_prefix("nr_throttled ").is_some_and(|count| count != "0"))
+    });
+}
+
+on_all_daemons!(
+    too_much_memory_ends_in_an_oom_kill,
+    a_guest_within_its_memory_runs,
+    memory_and_cpu_limits_are_the_kernels,
+);
+
+mod containerd {
+    use super::*;
+
+    fn an_oom_kill_is_an_event(containerd: &Containerd) {
+        let events = containerd.events();
+        let container = containerd.start(&Run::new(&glutton()).memory(64 * MEGABYTE));
+        wait_until("the OOM event", DEADLINE, || events.topics(container.id()).contains(&"/tasks/oom".to_owned()));
+        assert_eq!(container.wait(), 137);
+    }
+
+    fn metrics_tell_memory_and_cpu(containerd: &Containerd) {
+        let container = containerd.start(&Run::new(&spin()).memory(64 * MEGABYTE));
+        let metrics = containerd.ctr(&["task", "metrics", container.id()]).success();
+        let value = |name: &str| {
+            let line = metrics.lines().find(|line| line.split_whitespace().next() == Some(name));
+            line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        };
+        let usage = value("memory.usage_in_bytes").or_else(|| value("memory.usage"));
+        assert!(usage.is_some_and(|bytes| bytes > 0 && bytes <= 64 * MEGABYTE), "{metrics}");
+        let cpu = value("cpuacct.usage").or_else(|| value("cpu.usage_usec"));
+        assert!(cpu.is_some_and(|time| time > 0), "{metrics}");
+    }
+
+    on_containerds!(an_oom_kill_is_an_event, metrics_tell_memory_and_cpu);
+}
+
+mod docker {
+    use super::*;
+
+    fn an_oom_kill_is_shown(docker: &Docker) {
+        let container = docker.start(&Run::new(&glutton()).memory(64 * MEGABYTE));
+        assert_eq!(container.wait(), 137);
+        let shown = || docker.inspect(container.id(), "{{.State.OOMKilled}}");
+        wait_until("OOMKilled", DEADLINE, || shown().as_deref() == Some("true"));
+    }
+
+    fn a_limit_of_processes_holds(docker: &Docker) {
+        let container = docker.start(&Run::new(&spin()).extra(&["--pids-limit", "40"]));
+        assert_eq!(cgroup_value(container.pid(), "pids", "pids.max", "pids.max"), "40");
+    }
+
+    fn a_native_program_feels_the_limit_of_processes(docker: &Docker) {
+        let bomb = "i=0; while [ $i -lt 100 ]; do sleep 100 & i=$((i+1)); done; echo all";
+        let run = Run::new(&busybox()).args(&["sh", "-c", bomb]).extra(&["--pids-limit", "40"]);
+        let outcome = docker.run(&run);
+        assert!(!outcome.out().contains("all"), "{outcome}");
+        assert!(outcome.err().contains("fork"), "{outcome}");
+    }
+
+    fn stats_and_top_show_it(docker: &Docker) {
+        let container = docker.start(&Run::new(&spin()).memory(64 * MEGABYTE));
+        let pid = container.pid().to_string();
+        let top = docker.docker(&["top", container.id(), "-o", "pid,comm"]).success();
+        assert!(top.lines().skip(1).any(|line| line.split_whitespace().next() == Some(&*pid)), "{pid}: {top}");
+        let format = "{{.MemUsage}} {{.PIDs}}";
+        let stats = docker.docker(&["stats", "--no-stream", "--format", format, container.id()]).success();
+        assert!(stats.contains("/ 64MiB"), "{stats}");
+    }
+
+    on_dockers!(an_oom_kill_is_shown, a_limit_of_processes_holds, a_native_program_feels_the_limit_of_processes,
+        stats_and_top_show_it);
+}

@@ -1,0 +1,13 @@
+//! What a user is promised, tried on real containerd and real Docker. One file per subject.
+
+mod api;
+mod bad_input;
+mod crash;
+mod files;
+mod ground;
+mod limits;
+mod network;
+mod restart;
+mod run;
+mod signals;
+mod stdio;

@@ -1,0 +1,103 @@
+//! Signals end a guest as they end any program, and exit codes say how it ended.
+
+use wherry_e2e::images::{cat, exit, hello, spin, trap};
+use wherry_e2e::{on_all_daemons, on_dockers};
+use wherry_testing::{Daemon, Docker, Run};
+
+/// Starts a guest, sends it a signal and returns its exit code.
+fn code_after(daemon: &dyn Daemon, run: &Run, ready: Option<&str>, signal: &str) -> i32 {
+    let container = daemon.start(run);
+    if let Some(text) = ready {
+        if daemon.is_docker() {
+            container.wait_for_output(text);
+        }
+    }
+    container.kill(signal);
+    container.wait()
+}
+
+fn term_ends_a_computing_guest(daemon: &dyn Daemon) {
+    assert_eq!(code_after(daemon, &Run::new(&spin()), Some("ready\n"), "TERM"), 143);
+}
+
+fn int_ends_a_computing_guest(daemon: &dyn Daemon) {
+    assert_eq!(code_after(daemon, &Run::new(&spin()), Some("ready\n"), "INT"), 130);
+}
+
+fn kill_ends_a_computing_guest(daemon: &dyn Daemon) {
+    assert_eq!(code_after(daemon, &Run::new(&spin()), Some("ready\n"), "KILL"), 137);
+}
+
+fn term_ends_a_waiting_guest(daemon: &dyn Daemon) {
+    let mut container = daemon.start(&Run::new(&cat()));
+    container.say(b"here\n");
+    container.wait_for_output("here\n");
+    container.kill("TERM");
+    assert_eq!(container.wait(), 143);
+}
+
+fn term_right_after_start_ends_the_guest(daemon: &dyn Daemon) {
+    // Ten times: the signal meets the guest at different stages of its start.
+    for _ in 0..10 {
+        assert_eq!(code_after(daemon, &Run::new(&spin()), None, "TERM"), 143);
+    }
+}
+
+fn the_guests_own_code_is_handed_on(daemon: &dyn Daemon) {
+    for code in [0, 1, 7, 126, 255] {
+        let outcome = daemon.run(&Run::new(&exit(code)));
+        assert_eq!(outcome.code, i32::from(code), "{outcome}");
+        assert_eq!((outcome.out(), outcome.err()), (String::new(), String::new()));
+    }
+}
+
+fn a_trap_is_134_with_message_and_backtrace(daemon: &dyn Daemon) {
+    let outcome = daemon.run(&Run::new(&trap()));
+    assert_eq!(outcome.code, 134, "{outcome}");
+    assert_eq!(outcome.out(), "");
+    for word in ["unreachable", "culprit"] {
+        assert!(outcome.err().contains(word), "'{word}' is missing: {outcome}");
+    }
+}
+
+fn a_kill_after_the_end_is_refused(daemon: &dyn Daemon) {
+    let container = daemon.start(&Run::new(&spin()));
+    container.kill("KILL");
+    wherry_testing::wait_until("the end", wherry_testing::DEADLINE, || container.ended());
+    assert_ne!(container.try_kill("TERM").code, 0);
+    assert_eq!(container.wait(), 137);
+}
+
+on_all_daemons!(
+    term_ends_a_computing_guest,
+    int_ends_a_computing_guest,
+    kill_ends_a_computing_guest,
+    term_ends_a_waiting_guest,
+    term_right_after_start_ends_the_guest,
+    the_guests_own_code_is_handed_on,
+    a_trap_is_134_with_message_and_backtrace,
+    a_kill_after_the_end_is_refused,
+);
+
+mod docker {
+    use super::*;
+
+    fn stop_needs_no_kill(docker: &Docker) {
+        let container = docker.start(&Run::new(&spin()));
+        container.wait_for_output("ready\n");
+        docker.docker(&["stop", "--time", "60", container.id()]).success();
+        // Docker's own kill after the time would have given 137.
+        assert_eq!(container.wait(), 143);
+        assert_eq!(docker.inspect(container.id(), "{{.State.OOMKilled}}").as_deref(), Some("false"));
+    }
+
+    fn restart_runs_it_again(docker: &Docker) {
+        let container = docker.start(&Run::new(&hello()));
+        assert_eq!(container.wait(), 0);
+        docker.docker(&["restart", container.id()]).success();
+        container.wait();
+        assert_eq!(container.stdout(), b"hello\nhello\n");
+    }
+
+    on_dockers!(stop_needs_no_kill, restart_runs_it_again);
+}

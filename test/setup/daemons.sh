@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# Fetches the daemons the tests run against, from Debian's packages, into a cache folder.
+#
+#   test/setup/daemons.sh [NAME…]     without a name: all of them
+#
+# Each ends up as $WHERRY_CACHE/daemons/NAME, the unpacked packages, with one folder `bin` that holds a
+# link to each executable. The system's own packages are neither used nor changed. What is there already
+# costs no network; a fetch that was interrupted leaves nothing behind and is done again.
+set -euo pipefail
+
+CACHE=${WHERRY_CACHE:-/var/cache/wherry}
+DAEMONS=$CACHE/daemons
+ALL=(runc busybox containerd-1.6 containerd-1.7 containerd-2 docker-26 docker-28)
+
+# One line per daemon: the suite of Debian it comes from, and its packages.
+recipe() {
+    case $1 in
+        runc) echo "bookworm runc" ;;
+        busybox) echo "bookworm busybox-static" ;;
+        containerd-1.6) echo "bookworm containerd" ;;
+        containerd-1.7) echo "trixie containerd" ;;
+        containerd-2) echo "unstable containerd" ;;
+        docker-26) echo "trixie docker.io docker-cli docker-compose docker-buildx tini" ;;
+        docker-28) echo "unstable docker.io docker-cli docker-compose docker-buildx tini-static" ;;
+        *) return 1 ;;
+    esac
+}
+
+# The executable that shows that a daemon runs on this host, and how its version must begin.
+proof() {
+    case $1 in
+        runc) echo "runc 1." ;;
+        busybox) echo "busybox 1." ;;
+        containerd-*) echo "containerd ${1#containerd-}" ;;
+        docker-*) echo "dockerd ${1#docker-}" ;;
+    esac
+}
+
+fail() {
+    echo "daemons.sh: $*" >&2
+    exit 1
+}
+
+# The mirror this machine already uses. On Ubuntu it carries no Debian: WHERRY_DEBIAN_MIRROR names one then.
+mirror() {
+    if [ -n "${WHERRY_DEBIAN_MIRROR:-}" ]; then
+        echo "$WHERRY_DEBIAN_MIRROR"
+        return
+    fi
+    local uri
+    uri=$(apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(SITE) $(REPO_URI)' 'Created-By: Packages' \
+        | awk '$1 == "Debian" && $2 == "main" && $4 !~ /security/ { print $4; exit }')
+    [ -n "$uri" ] || fail "this machine's apt knows no Debian mirror: run 'apt-get update' once," \
+        "or set WHERRY_DEBIAN_MIRROR to the address of one"
+    echo "$uri"
+}
+
+# apt with lists, cache and sources of its own, for one suite; its state is kept between calls.
+suite_apt() {
+    local suite=$1
+    shift
+    local home=$DAEMONS/.apt/$suite
+    apt-get -q=2 \
+        -o Dir::State="$home" -o Dir::State::Lists="$home/lists" -o Dir::State::status="$home/status" \
+        -o Dir::Cache="$home/cache" -o Dir::Etc::sourcelist="$home/sources.list" \
+        -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
+        -o APT::Get::List-Cleanup=0 -o APT::Sandbox::User=root -o Acquire::Languages=none \
+        -o Acquire::Retries=3 "$@"
+}
+
+# Reads the lists of a suite, once per run of this script.
+declare -A LISTS_READ=()
+read_lists() {
+    local suite=$1 home=$DAEMONS/.apt/$1 keyring
+    [ -z "${LISTS_READ[$suite]:-}" ] || return 0
+    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    [ -e "$keyring" ] || fail "$keyring is missing: install the package debian-archive-keyring"
+    mkdir -p "$home/lists/partial" "$home/cache/archives/partial"
+    : > "$home/status"
+    echo "deb [signed-by=$keyring] $(mirror) $suite main" > "$home/sources.list"
+    suite_apt "$suite" update || fail "the package lists of Debian's suite '$suite' cannot be read from $(mirror)"
+    LISTS_READ[$suite]=1
+}
+
+# Whether the daemon in folder $2 is the one named $1, and runs here.
+works() {
+    local name=$1 folder=$2 exe want said
+    read -r exe want <<< "$(proof "$name")"
+    [ -x "$folder/bin/$exe" ] || return 1
+    case $exe in
+        busybox) said=$("$folder/bin/$exe" 2>&1 | head -n 1) ;;
+        *) said=$("$folder/bin/$exe" --version 2>&1) || return 1 ;;
+    esac
+    grep -qE "(^| |~|v)${want//./\\.}" <<< "$said"
+}
+
+fetch() {
+    local name=$1 suite packages new
+    read -r suite packages <<< "$(recipe "$name")"
+    read_lists "$suite"
+    new=$(mktemp -d "$DAEMONS/.new.XXXXXX")
+    # shellcheck disable=SC2064
+    trap "rm -rf '$new'" EXIT
+    mkdir "$new/debs" "$new/root"
+    # shellcheck disable=SC2086
+    (cd "$new/debs" && suite_apt "$suite" download $packages) \
+        || fail "$name: not all of '$packages' can be had from Debian's suite '$suite'"
+    for deb in "$new"/debs/*.deb; do
+        dpkg -x "$deb" "$new/root" || fail "$name: $(basename "$deb") cannot be unpacked"
+    done
+    # busybox-static keeps its executable in /bin, where our own folder of links goes.
+    [ ! -d "$new/root/bin" ] || mv "$new/root/bin" "$new/root/slash-bin"
+    mkdir "$new/root/bin"
+    (cd "$new/root" && find usr/bin usr/sbin usr/libexec slash-bin -type f -perm /111 2> /dev/null || true) \
+        | while read -r file; do ln -sf "../$file" "$new/root/bin/$(basename "$file")"; done
+    # dockerd looks for `docker run --init`'s helper under this name.
+    [ ! -e "$new/root/bin/tini-static" ] || ln -s tini-static "$new/root/bin/docker-init"
+    rm -rf "$new/root/usr/share"
+    works "$name" "$new/root" \
+        || fail "$name: what was fetched does not run on this host, or is another version:" \
+            "$("$new/root/bin/$(proof "$name" | cut -d' ' -f1)" --version 2>&1 | head -n 3 || true)"
+    rm -rf "${DAEMONS:?}/$name"
+    mv "$new/root" "$DAEMONS/$name"
+    rm -rf "$new"
+    trap - EXIT
+    echo "daemons.sh: $name is ready"
+}
+
+main() {
+    local names=("$@") name
+    [ $# -gt 0 ] || names=("${ALL[@]}")
+    for name in "${names[@]}"; do
+        recipe "$name" > /dev/null || fail "'$name' is none of: ${ALL[*]}"
+    done
+    mkdir -p "$DAEMONS"
+    # Two runs at once would fetch everything twice.
+    exec 9> "$DAEMONS/.lock"
+    flock 9
+    rm -rf "$DAEMONS"/.new.*
+    for name in "${names[@]}"; do
+        works "$name" "$DAEMONS/$name" || fetch "$name"
+    done
+}
+
+main "$@"

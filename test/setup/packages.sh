@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Installs the Debian or Ubuntu packages that a purpose needs and that are not there yet.
+#
+#   test/setup/packages.sh build|demo|test…
+#
+# Asks apt only if something is missing, so that a machine that has everything needs no network.
+set -euo pipefail
+
+# What each purpose needs, by the name in Debian 12. `a|b` means: a, or on another release b.
+BUILD="gcc libc6-dev make pkg-config libseccomp-dev libelf-dev zlib1g-dev clang libclang-dev ca-certificates"
+DEMO="containerd runc"
+TEST="clang lld wasi-libc $(echo libclang-rt-{14,15,16,17,18,19,20,21,22}-dev-wasm32 | tr ' ' '|') rustc libstd-rust-dev-wasm32
+    iptables iproute2 strace util-linux mount procps xz-utils debian-archive-keyring gpgv"
+
+fail() {
+    echo "packages.sh: $*" >&2
+    exit 1
+}
+
+installed() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2> /dev/null)" = installed ]
+}
+
+# The one of the alternatives that this release has: the runtime library must belong to its own clang.
+choose() {
+    local alternatives=${1//|/ } name clang
+    if [[ $1 == libclang-rt-* ]]; then
+        clang=$(apt-cache depends clang 2> /dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -n 1)
+        if [ -n "$clang" ]; then
+            echo "libclang-rt-$clang-dev-wasm32"
+            return
+        fi
+    fi
+    for name in $alternatives; do
+        if apt-cache show "$name" > /dev/null 2>&1; then
+            echo "$name"
+            return
+        fi
+    done
+    fail "no package of '$1' is known to apt on this machine"
+}
+
+# Whether one of the alternatives is there.
+satisfied() {
+    local name
+    for name in ${1//|/ }; do
+        if installed "$name"; then return 0; fi
+    done
+    return 1
+}
+
+main() {
+    local wanted="" missing=() purpose item chosen
+    [ $# -gt 0 ] || fail "usage: packages.sh build|demo|test…"
+    for purpose in "$@"; do
+        case $purpose in
+            build) wanted+=" $BUILD" ;;
+            demo) wanted+=" $DEMO" ;;
+            test) wanted+=" $TEST" ;;
+            *) fail "'$purpose' is none of: build demo test" ;;
+        esac
+    done
+    for item in $wanted; do
+        satisfied "$item" || missing+=("$item")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+
+    command -v apt-get > /dev/null || fail "this machine has no apt; please install by hand: ${missing[*]}"
+    [ "$(id -u)" = 0 ] || fail "not root; please install: ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    echo "packages.sh: installing ${missing[*]//|*/}"
+    # One of the machine's sources may be out of reach; the install below says whether that matters.
+    apt-get -q=2 -o Acquire::Retries=3 update || echo "packages.sh: not every package list could be read" >&2
+    local names=()
+    for item in "${missing[@]}"; do
+        chosen=$(choose "$item")
+        names+=("$chosen")
+    done
+    # A package that starts a daemon (containerd) must not do so here: we only want its files.
+    local policy=/usr/sbin/policy-rc.d made=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' > "$policy"
+        chmod +x "$policy"
+        made=1
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    apt-get -q=2 -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 install --no-install-recommends -y "${names[@]}" > /dev/null \
+        || fail "apt-get could not install: ${names[*]}"
+    [ -z "$made" ] || rm -f "$policy"
+}
+
+main "$@"

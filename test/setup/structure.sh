@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Checks what the compiler does not: which crate may depend on which, and where `unsafe` may be.
+# ARCHITECTURE.md says why.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+bad=0
+complain() {
+    echo "structure.sh: $*" >&2
+    bad=1
+}
+
+# Each crate may use the ones after it: shims → shim → task → container → sandbox → {image, engine}.
+declare -A MAY=(
+    [engine]="" [image]="" [sandbox]="image engine" [container]="sandbox image engine"
+    [task]="container sandbox image engine" [shim]="task container sandbox image engine" [testing]=""
+)
+for manifest in crates/*/Cargo.toml; do
+    crate=$(basename "$(dirname "$manifest")")
+    [ -n "${MAY[$crate]+known}" ] || { complain "crates/$crate is not in the list of who may use whom"; continue; }
+    # Tests may use what they like: only [dependencies] and [build-dependencies] count.
+    used=$(awk '/^\[/ { section = $0 } section ~ /^\[(build-)?dependencies/ && match($0, /wherry-[a-z]+/) {
+        print substr($0, RSTART + 7, RLENGTH - 7) }' "$manifest" | sort -u)
+    for other in $used; do
+        [ "$other" != "$crate" ] || continue
+        case " ${MAY[$crate]} " in *" $other "*) ;; *) complain "crates/$crate may not depend on wherry-$other" ;; esac
+    done
+done
+
+uses() { # MANIFEST PATTERN
+    awk -v pattern="^($2)[ .=]" '/^\[/ { section = $0; if (section ~ "^\\[(build-)?dependencies\\.(" "'"$2"'" ")\\]") found = 1 }
+        section ~ /^\[(build-)?dependencies\]/ && $0 ~ pattern { found = 1 } END { exit !found }' "$1"
+}
+
+for manifest in crates/*/Cargo.toml; do
+    crate=$(basename "$(dirname "$manifest")")
+    # An engine's library is a dependency of its folder under shims/ alone.
+    if uses "$manifest" 'wasmtime|wasmtime-wasi|wasmedge-sdk|wasmedge-sys|wasmer|wasmer-wasix|wamrx-sys'; then
+        complain "crates/$crate depends on an engine's library"
+    fi
+    case $crate in
+        task | shim | testing) ;;
+        *) ! uses "$manifest" 'ttrpc|protobuf|containerd-shim-protos' || complain "crates/$crate knows the wire protocol" ;;
+    esac
+    case $crate in
+        sandbox | testing) ;;
+        *) ! uses "$manifest" 'libcontainer|libcgroups' || complain "crates/$crate touches the kernel" ;;
+    esac
+done
+
+# `unsafe` is in sandbox and, where an engine's interface demands it, in shims/: elsewhere the lint forbids it.
+for manifest in crates/*/Cargo.toml test/e2e/Cargo.toml; do
+    folder=$(dirname "$manifest")
+    [ "$folder" != crates/sandbox ] || continue
+    if ! grep -qE '^\[lints\]' "$manifest" && ! grep -qE '^unsafe_code *= *"forbid"' "$manifest"; then
+        complain "$folder neither takes the workspace's lints nor forbids unsafe_code"
+    fi
+done
+
+exit $bad
