@@ -92,13 +92,8 @@ static int nap(long long milliseconds) {
 
 static volatile int zero = 0;
 
-/* What comes after the call keeps the compiler from making a loop of it. */
-static int recurse(int depth) {
-  volatile char frame[64];
-  frame[0] = (char)depth;
-  if (!zero) frame[1] = (char)recurse(depth + 1);
-  return frame[0];
-}
+/* The division after the call keeps the compiler from making a loop of it. */
+static int recurse(int depth) { return zero ? depth : recurse(depth + 1) / (zero + 2); }
 
 static int trap(const char *kind) {
   if (strcmp(kind, "bounds") == 0) return *(volatile int *)(uintptr_t)0x7fffff00;

@@ -23,8 +23,11 @@ fail() {
 work=$(mktemp -d /tmp/wherry-demo.XXXXXX)
 daemon=
 finish() {
-    # The one we started, by its number.
     if [ -n "$daemon" ]; then
+        # Of a container that failed something may be left.
+        ctr tasks rm --force demo > /dev/null 2>&1 || true
+        ctr containers rm demo > /dev/null 2>&1 || true
+        # The one we started, by its number.
         kill "$daemon" 2> /dev/null || true
         wait "$daemon" 2> /dev/null || true
     fi

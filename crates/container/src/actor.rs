@@ -3,7 +3,6 @@
 //! It takes requests one after the other, and in between hears that the guest runs or has ended.
 //! It never waits for a guest: what takes its time (the start, the clean-up) runs beside it.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -273,15 +272,12 @@ async fn joined(starting: &mut Option<Starting>) -> Result<(), Failure> {
 }
 
 /// How the first process ended, once it has.
-fn told(exit: &mut Option<oneshot::Receiver<Exit>>) -> impl Future<Output = Exit> + '_ {
-    async move {
-        match exit {
-            Some(receiver) => match receiver.await {
-                Ok(how) => how,
-                // Only when the reaper is gone, and with it the daemon.
-                Err(_) => std::future::pending().await,
-            },
-            None => std::future::pending().await,
-        }
+async fn told(exit: &mut Option<oneshot::Receiver<Exit>>) -> Exit {
+    if let Some(receiver) = exit
+        && let Ok(how) = receiver.await
+    {
+        return how;
     }
+    // Only when the reaper is gone, and with it the daemon.
+    std::future::pending().await
 }

@@ -8,7 +8,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -139,6 +139,8 @@ impl Cache {
             return self.fill(path, wasm, compiler);
         }
         let written = (|| {
+            // A guest of any user maps it, through the descriptor; the directory is root's.
+            file.set_permissions(fs::Permissions::from_mode(0o644))?;
             file.set_len(0)?;
             (&*file).seek(SeekFrom::Start(0))?;
             compiler.compile(wasm, &file).map_err(Fault::Compile)?;
@@ -370,7 +372,6 @@ mod tests {
 
     #[test]
     fn a_directory_that_others_can_write_is_not_used() {
-        use std::os::unix::fs::PermissionsExt;
         let mut world = World::new();
         fs::create_dir(world.cache()).unwrap();
         fs::set_permissions(world.cache(), fs::Permissions::from_mode(0o777)).unwrap();

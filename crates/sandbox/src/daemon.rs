@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -71,13 +72,13 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Forks. In the parent: true. In the child, detached from the session, the terminal and the
-/// streams of whoever called: false.
+/// Forks. In the parent: true. In the child, detached from the session, the terminal and all
+/// descriptors of whoever called, but for `kept`: false.
 ///
 /// # Errors
 /// When the kernel will not, or this process has more than one thread.
 #[allow(unsafe_code)]
-pub fn fork_off() -> io::Result<bool> {
+pub fn fork_off(kept: &UnixListener) -> io::Result<bool> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("a process of several threads does not fork"));
     }
@@ -91,8 +92,21 @@ pub fn fork_off() -> io::Result<bool> {
             dup2_stdin(&null)?;
             dup2_stdout(&null)?;
             dup2_stderr(&null)?;
+            drop(null);
+            close_others(kept.as_raw_fd());
             Ok(false)
         }
+    }
+}
+
+/// Closes every descriptor above 2 but one: what the caller had open is not for us.
+#[allow(unsafe_code)]
+fn close_others(kept: i32) {
+    let kept = kept.unsigned_abs();
+    // SAFETY: nothing in this process uses a descriptor above 2 but the listener.
+    unsafe {
+        libc::close_range(3, kept.saturating_sub(1), 0);
+        libc::close_range(kept + 1, u32::MAX, 0);
     }
 }
 

@@ -2,14 +2,17 @@
 //!
 //! A client makes a named pipe for each stream and reads or writes the other end. The guest gets
 //! these pipes themselves: no byte is copied and nobody is woken on the way. The daemon keeps a
-//! descriptor of its own on each, so that neither side sees an end of file when the client goes
-//! away and comes back, as containerd does when it restarts.
+//! descriptor of its own on the outputs, so that a guest may write on when the client goes away
+//! and comes back, as containerd does when it restarts. Input ends when the client closes its
+//! end: not every client says so with CloseIO.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -63,7 +66,10 @@ pub enum StdioError {
     },
 }
 
-/// Opens all three streams.
+/// A client opens its pipes before it asks for a container, or at the same moment.
+const CLIENT: Duration = Duration::from_secs(2);
+
+/// Opens all three streams. Blocks.
 ///
 /// # Errors
 /// When one cannot be opened; the text names it.
@@ -86,11 +92,23 @@ pub fn open(paths: &StdioPaths) -> Result<(GuestEnds, Kept), StdioError> {
 fn input(path: &str, kept: &mut Kept) -> Result<OwnedFd, StdioError> {
     let path = Path::new(if path.is_empty() { "/dev/null" } else { path });
     let failed = |source| StdioError::Open { stream: "standard input", path: path.into(), source };
-    if is_fifo(path) {
-        // Holds the pipe open until CloseIO: the client may not have opened its end yet.
-        kept.stdin = Some(keep(path).map_err(failed)?);
+    if !is_fifo(path) {
+        return Ok(File::open(path).map_err(failed)?.into());
     }
-    Ok(File::open(path).map_err(failed)?.into())
+    // The guest must not read before the client has opened its end: it would see the end of the
+    // file. This open returns as soon as the client has, even if that has closed again since.
+    let (sender, opened) = mpsc::channel();
+    let name = path.to_owned();
+    thread::spawn(move || sender.send(File::open(name)));
+    let file = match opened.recv_timeout(CLIENT) {
+        Ok(file) => file,
+        // Nobody has come: somebody may later, so the pipe is held open until CloseIO.
+        Err(_) => {
+            kept.stdin = Some(keep(path).map_err(failed)?);
+            opened.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
+        }
+    };
+    Ok(file.map_err(failed)?.into())
 }
 
 fn output(stream: &'static str, path: &str, kept: &mut Kept) -> Result<OwnedFd, StdioError> {
@@ -118,8 +136,8 @@ fn keep(path: &Path) -> io::Result<File> {
 }
 
 impl Kept {
-    /// The client has said that there is no more input: the guest sees the end of the file when
-    /// the client's own end closes too.
+    /// The client has said that there is no more input. The guest sees the end of the file when
+    /// no client has its end open any more.
     pub fn close_stdin(&mut self) {
         self.stdin = None;
     }
@@ -205,20 +223,34 @@ mod tests {
         finish.await.unwrap();
     }
 
-    #[tokio::test]
-    async fn input_ends_when_the_client_has_closed_and_said_so() {
+    #[test]
+    fn input_ends_when_the_client_closes() {
         let directory = tempfile::tempdir().unwrap();
         let stdin = fifo(directory.path(), "in");
         let paths = StdioPaths { stdin: stdin.clone(), ..StdioPaths::default() };
-        let (ends, mut kept) = open(&paths).unwrap();
+        // Closed before the guest has begun to read, and even before it has its end.
+        let client = thread::spawn(move || {
+            OpenOptions::new().write(true).open(stdin).unwrap().write_all(b"hello").unwrap();
+        });
+        let (ends, _kept) = open(&paths).unwrap();
+        client.join().unwrap();
         let [guest, _, _] = ends.fds;
-        let mut client = OpenOptions::new().write(true).open(&stdin).unwrap();
-        client.write_all(b"hello").unwrap();
-        kept.close_stdin();
-        drop(client);
         let mut text = String::new();
         File::from(guest).read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn input_that_nobody_opens_ends_with_close_io() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = StdioPaths { stdin: fifo(directory.path(), "in"), ..StdioPaths::default() };
+        let (ends, mut kept) = open(&paths).unwrap();
+        let [guest, _, _] = ends.fds;
+        let reader = thread::spawn(move || File::from(guest).read(&mut [0; 8]).unwrap());
+        thread::sleep(Duration::from_millis(20));
+        assert!(!reader.is_finished());
+        kept.close_stdin();
+        assert_eq!(reader.join().unwrap(), 0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```ignore
 //! fn main() -> ExitCode { wherry_shim::shim("wasmtime") }                    // containerd-shim-wasmtime-v1
-//! fn main() -> ExitCode { wherry_shim::host(Rc::new(Wasmtime::default())) }  // wherry-wasmtime
+//! fn main() -> ExitCode { wherry_shim::host(Wasmtime::new()) }    // wherry-wasmtime
 //! ```
 //!
 //! containerd runs the first as [`start`] (make a daemon, or find the one of the pod, and print

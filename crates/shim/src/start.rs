@@ -45,7 +45,7 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<(), String> {
         }
     };
     let options = options();
-    if daemon::fork_off().map_err(|error| failed("start the daemon", error))? {
+    if daemon::fork_off(&listener).map_err(|error| failed("start the daemon", error))? {
         return announce(&bundle, &address);
     }
     let daemon = Daemon {

@@ -7,7 +7,8 @@ use std::fs;
 /// An image of a static busybox with its usual names, for native entrypoints: `/bin/sh` by default.
 pub fn busybox() -> Image {
     let path = daemon_bin("busybox").join("busybox");
-    let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{} cannot be read: {e}", path.display()));
+    let bytes =
+        fs::read(&path).unwrap_or_else(|e| panic!("{} cannot be read: {e}", path.display()));
     let names = "sh cat echo env false head httpd id kill ls mkdir mount nc nslookup ps pwd sleep stat stty sync tail \
                  tee test touch trap true wc wget yes";
     let mut image = Image::new("busybox").file("/bin/busybox", 0o755, bytes);

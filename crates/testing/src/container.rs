@@ -33,6 +33,9 @@ pub(crate) type AttachTo = Box<dyn Fn(&str) -> Child + Send + Sync>;
 
 impl<'d> Container<'d> {
     pub(crate) fn new(daemon: &'d dyn Daemon, id: &str, streams: Streams) -> Container<'d> {
+        if let Some((socket, _)) = shim_address(&daemon.bundle(id)) {
+            daemon.containerd().note_socket(socket);
+        }
         Container { daemon, id: id.to_owned(), streams }
     }
 
@@ -101,9 +104,13 @@ impl<'d> Container<'d> {
     pub fn wait_for_output(&self, text: &str) {
         wait_until(&format!("'{text}' in the output of {}", self.id), DEADLINE, || {
             let said = String::from_utf8_lossy(&self.stdout()).contains(text);
-            assert!(said || !self.ended() || String::from_utf8_lossy(&self.stdout()).contains(text),
-                "{} ended without saying '{text}': {}{}", self.id,
-                String::from_utf8_lossy(&self.stdout()), String::from_utf8_lossy(&self.stderr()));
+            assert!(
+                said || !self.ended() || String::from_utf8_lossy(&self.stdout()).contains(text),
+                "{} ended without saying '{text}': {}{}",
+                self.id,
+                String::from_utf8_lossy(&self.stdout()),
+                String::from_utf8_lossy(&self.stderr())
+            );
             said
         });
     }
@@ -111,13 +118,16 @@ impl<'d> Container<'d> {
     /// Writes to its standard input, which stays open.
     pub fn say(&mut self, bytes: &[u8]) {
         let written = match &mut self.streams {
-            Streams::Fifos { stdin, .. } => stdin.as_mut().expect("standard input is open").write_all(bytes),
+            Streams::Fifos { stdin, .. } => {
+                stdin.as_mut().expect("standard input is open").write_all(bytes)
+            }
             Streams::Docker { attach, to, .. } => {
                 let client = attach.get_or_insert_with(|| to(&self.id));
                 client.stdin.as_mut().expect("piped").write_all(bytes)
             }
         };
-        written.unwrap_or_else(|e| panic!("cannot write to the standard input of {}: {e}", self.id));
+        written
+            .unwrap_or_else(|e| panic!("cannot write to the standard input of {}: {e}", self.id));
     }
 
     /// Closes the test's own end of its standard input. With `ctr` the container sees the end once the shim's
@@ -125,7 +135,9 @@ impl<'d> Container<'d> {
     pub fn close_input(&mut self) {
         match &mut self.streams {
             Streams::Fifos { stdin, .. } => drop(stdin.take()),
-            Streams::Docker { attach, .. } => drop(attach.as_mut().and_then(|client| client.stdin.take())),
+            Streams::Docker { attach, .. } => {
+                drop(attach.as_mut().and_then(|client| client.stdin.take()))
+            }
         }
     }
 
@@ -146,21 +158,21 @@ impl<'d> Container<'d> {
 
     /// The path of its shim's socket, and the version of the task API that the shim announced.
     pub fn shim_address(&self) -> (PathBuf, u32) {
-        shim_address(&self.bundle())
+        let bundle = self.bundle();
+        shim_address(&bundle).unwrap_or_else(|| panic!("no shim's address in {}", bundle.display()))
     }
 }
 
 /// Reads a shim's address and API version from what containerd keeps in its bundle: `bootstrap.json` since
 /// 1.7, `address` before.
-fn shim_address(bundle: &Path) -> (PathBuf, u32) {
+fn shim_address(bundle: &Path) -> Option<(PathBuf, u32)> {
     let plain = |address: &str| PathBuf::from(address.trim().trim_start_matches("unix://"));
     if let Ok(text) = fs::read_to_string(bundle.join("bootstrap.json")) {
-        let json: serde_json::Value = serde_json::from_str(&text).expect("containerd writes JSON");
+        let json: serde_json::Value = serde_json::from_str(&text).ok()?;
         let version = json["version"].as_u64().unwrap_or(2);
-        return (plain(json["address"].as_str().expect("an address")), u32::try_from(version).unwrap_or(2));
+        return Some((plain(json["address"].as_str()?), u32::try_from(version).ok()?));
     }
-    let path = bundle.join("address");
-    (plain(&fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))), 2)
+    Some((plain(&fs::read_to_string(bundle.join("address")).ok()?), 2))
 }
 
 impl Drop for Container<'_> {
@@ -195,7 +207,8 @@ impl Fifos {
             None => given_up().then(&find),
         })?;
         // For reading and writing: the open does not wait for the other side.
-        let stdin = File::options().read(true).write(true).open(dir.join(format!("{id}-stdin"))).ok()?;
+        let stdin =
+            File::options().read(true).write(true).open(dir.join(format!("{id}-stdin"))).ok()?;
         Some(Fifos { dir, stdin })
     }
 
@@ -210,7 +223,8 @@ impl Fifos {
 /// Collects what comes out of a fifo, on a thread that ends when nobody can write to it any more.
 fn drain(path: PathBuf, before: Vec<u8>) -> Arc<Mutex<Vec<u8>>> {
     let collected = Arc::new(Mutex::new(before));
-    let Ok(mut fifo) = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) else {
+    let Ok(mut fifo) = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)
+    else {
         return collected;
     };
     let into = Arc::clone(&collected);
@@ -220,7 +234,9 @@ fn drain(path: PathBuf, before: Vec<u8>) -> Arc<Mutex<Vec<u8>>> {
             match fifo.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(read) => lock(&into).extend_from_slice(&buffer[..read]),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(2)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    thread::sleep(Duration::from_millis(2))
+                }
                 Err(_) => return,
             }
         }

@@ -1,16 +1,15 @@
 //! A private containerd, driven by its own `ctr`.
 
 use crate::container::{Container, Fifos};
+use crate::events::Events;
 use crate::image::Packed;
-use crate::io::{CALL_DEADLINE, Outcome, call, line_of, wait_child};
+use crate::io::{Outcome, call, line_of, wait_child};
 use crate::places;
-use crate::processes::Process;
+use crate::process::{config, spawn};
 use crate::run::{Daemon, Run};
 use crate::scope::Scope;
 use crate::wait::{DEADLINE, wait_until};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -48,15 +47,33 @@ pub struct Containerd {
     /// The network namespace to run in, for the one under Docker.
     netns: Option<String>,
     path: String,
+    environment: Vec<(String, String)>,
     process: Mutex<Child>,
     loaded: Mutex<HashMap<String, Arc<OnceLock<()>>>>,
+    /// The sockets of shims that were seen.
+    sockets: Mutex<BTreeSet<PathBuf>>,
     next: AtomicU32,
 }
 
 impl Containerd {
     /// Starts one for this test alone: one that may kill it.
     pub fn start(version: ContainerdVersion) -> Containerd {
-        Containerd::start_in(version, Scope::new(version.name()), None, &[version.name(), "runc"])
+        Containerd::start_with(version, &[])
+    }
+
+    /// Like [`Containerd::start`], with variables in its environment that the shims inherit.
+    pub fn start_with(version: ContainerdVersion, environment: &[(&str, &str)]) -> Containerd {
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Containerd::start_in(
+            version,
+            Scope::new(version.name()),
+            None,
+            &[version.name(), "runc"],
+            environment,
+        )
     }
 
     /// The one that the tests of this process share.
@@ -72,13 +89,24 @@ impl Containerd {
         scope: Scope,
         netns: Option<String>,
         daemons: &[&str],
+        environment: Vec<(String, String)>,
     ) -> Containerd {
         scope.mark_used();
         let path = places::search_path(daemons);
-        fs::write(scope.root().join("containerd.toml"), config(version, scope.root())).expect("the scope is writable");
-        let process = Mutex::new(spawn(&scope, netns.as_deref(), &path));
-        let loaded = Mutex::default();
-        let containerd = Containerd { version, scope, netns, path, process, loaded, next: AtomicU32::new(1) };
+        fs::write(scope.root().join("containerd.toml"), config(version, scope.root()))
+            .expect("the scope is writable");
+        let process = Mutex::new(spawn(&scope, netns.as_deref(), &path, &environment));
+        let containerd = Containerd {
+            version,
+            scope,
+            netns,
+            path,
+            environment,
+            process,
+            loaded: Mutex::default(),
+            sockets: Mutex::default(),
+            next: AtomicU32::new(1),
+        };
         containerd.wait_ready();
         containerd
     }
@@ -136,7 +164,7 @@ impl Containerd {
     /// Starts it again after [`Containerd::kill9`], and waits until it answers.
     pub fn start_again(&self) {
         *self.process.lock().unwrap_or_else(|p| p.into_inner()) =
-            spawn(&self.scope, self.netns.as_deref(), &self.path);
+            spawn(&self.scope, self.netns.as_deref(), &self.path, &self.environment);
         self.wait_ready();
     }
 
@@ -154,7 +182,12 @@ impl Containerd {
     pub fn ctr_command(&self, args: &[&str]) -> Command {
         self.scope.mark_used();
         let mut command = Command::new(places::daemon_bin(self.version.name()).join("ctr"));
-        command.args(["--address", &self.address().display().to_string(), "--namespace", self.namespace()]);
+        command.args([
+            "--address",
+            &self.address().display().to_string(),
+            "--namespace",
+            self.namespace(),
+        ]);
         command.args(args);
         command
     }
@@ -164,7 +197,12 @@ impl Containerd {
         let path = self.root().join(format!("events-{}", self.new_id()));
         let file = fs::File::create(&path).expect("the scope is writable");
         let mut command = self.ctr_command(&["events"]);
-        let client = command.stdin(Stdio::null()).stdout(file).stderr(Stdio::null()).spawn().expect("ctr runs");
+        let client = command
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("ctr runs");
         let events = Events { client, path };
         // `ctr events` does not say when it listens: publish until one arrives.
         let mut tick = 0;
@@ -176,16 +214,32 @@ impl Containerd {
         events
     }
 
+    /// Remembers the socket of a shim, for [`Leftovers`](crate::Leftovers).
+    pub(crate) fn note_socket(&self, path: PathBuf) {
+        self.sockets.lock().unwrap_or_else(|p| p.into_inner()).insert(path);
+    }
+
+    /// The sockets of all shims that were seen here.
+    pub(crate) fn sockets(&self) -> BTreeSet<PathBuf> {
+        self.sockets.lock().unwrap_or_else(|p| p.into_inner()).clone()
+    }
+
     fn wait_ready(&self) {
         wait_until(&format!("{} listens", self.version.name()), DEADLINE, || {
             let mut process = self.process.lock().unwrap_or_else(|p| p.into_inner());
             if let Ok(Some(status)) = process.try_wait() {
-                panic!("{} ended at once with {status}; its log: {}", self.version.name(), self.log_path().display());
+                panic!(
+                    "{} ended at once with {status}; its log: {}",
+                    self.version.name(),
+                    self.log_path().display()
+                );
             }
             UnixStream::connect(self.address()).is_ok()
         });
         // It listens before its plugins are ready.
-        wait_until(&format!("{} answers", self.version.name()), DEADLINE, || self.ctr(&["version"]).code == 0);
+        wait_until(&format!("{} answers", self.version.name()), DEADLINE, || {
+            self.ctr(&["version"]).code == 0
+        });
     }
 
     fn run_words(&self, run: &Run, id: &str) -> Vec<String> {
@@ -209,7 +263,10 @@ impl Containerd {
         }
         for (host, inside, writable) in &run.binds {
             let options = if *writable { "rbind:rw" } else { "rbind:ro" };
-            add(&["--mount", &format!("type=bind,src={},dst={inside},options={options}", host.display())]);
+            add(&[
+                "--mount",
+                &format!("type=bind,src={},dst={inside},options={options}", host.display()),
+            ]);
         }
         for inside in &run.tmpfs {
             add(&["--mount", &format!("type=tmpfs,src=tmpfs,dst={inside},options=nosuid:nodev")]);
@@ -297,9 +354,12 @@ impl Daemon for Containerd {
         let mut command = self.ctr_command(&args);
         let (out, err) = (fifos.join("ctr.out"), fifos.join("ctr.err"));
         command.stdin(Stdio::piped());
-        command.stdout(fs::File::create(&out).expect("writable")).stderr(fs::File::create(&err).expect("writable"));
+        command
+            .stdout(fs::File::create(&out).expect("writable"))
+            .stderr(fs::File::create(&err).expect("writable"));
         let mut client = command.spawn().expect("ctr runs");
-        let streams = Fifos::open(&fifos, &id, || client.try_wait().is_ok_and(|status| status.is_some()));
+        let streams =
+            Fifos::open(&fifos, &id, || client.try_wait().is_ok_and(|status| status.is_some()));
         let keep_open = client.stdin.take();
         let status = wait_child("ctr run --detach", &mut client);
         drop(keep_open);
@@ -311,7 +371,9 @@ impl Daemon for Containerd {
             command: line_of(&command),
         };
         match streams {
-            Some(streams) if status.success() => Ok(Container::new(self, &id, streams.drain(&id, &outcome))),
+            Some(streams) if status.success() => {
+                Ok(Container::new(self, &id, streams.drain(&id, &outcome)))
+            }
             _ => {
                 self.ctr(&["containers", "rm", &id]);
                 Err(outcome)
@@ -338,7 +400,8 @@ impl Daemon for Containerd {
         deleted.success();
         // It says so only if the code is not 0, and only in a warning.
         let said = deleted.err();
-        let code = said.split("non-zero exit code ").nth(1).map(|rest| rest.trim_end_matches(['"', '\n']));
+        let code =
+            said.split("non-zero exit code ").nth(1).map(|rest| rest.trim_end_matches(['"', '\n']));
         code.map_or(0, |code| code.parse().unwrap_or_else(|_| panic!("no exit code: {deleted}")))
     }
 
@@ -360,112 +423,4 @@ impl Drop for Containerd {
         let _ = process.kill();
         let _ = process.wait();
     }
-}
-
-/// The events that a containerd has published.
-pub struct Events {
-    client: Child,
-    path: PathBuf,
-}
-
-impl Events {
-    /// What `ctr events` has printed so far: one line per event.
-    pub fn text(&self) -> String {
-        fs::read_to_string(&self.path).unwrap_or_default()
-    }
-
-    /// The topics of the events about a container, in their order.
-    pub fn topics(&self, id: &str) -> Vec<String> {
-        let text = self.text();
-        let about = text.lines().filter(|line| line.contains(&format!("\"{id}\"")));
-        about.filter_map(|line| line.split(' ').find(|word| word.starts_with('/'))).map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        let _ = self.client.kill();
-        let _ = self.client.wait();
-    }
-}
-
-fn spawn(scope: &Scope, netns: Option<&str>, path: &str) -> Child {
-    let mut command = in_network_namespace(netns, "containerd", path);
-    command.arg("--config").arg(scope.root().join("containerd.toml"));
-    command.stdin(Stdio::null()).stdout(scope.log()).stderr(scope.log());
-    command.spawn().unwrap_or_else(|e| panic!("`{}` cannot be run: {e}", line_of(&command)))
-}
-
-/// The command of a program from the given PATH, in a network namespace of a name, or in ours.
-pub(crate) fn in_network_namespace(name: Option<&str>, program: &str, path: &str) -> Command {
-    let program = resolve(program, path);
-    let mut command = match name {
-        // Not `ip netns exec`: that hides the cgroup mounts behind a new /sys.
-        Some(name) => {
-            let mut command = Command::new("nsenter");
-            command.arg(format!("--net=/run/netns/{name}")).arg(program);
-            command
-        }
-        None => Command::new(program),
-    };
-    command.env("PATH", path);
-    command
-}
-
-/// Finds a program in the given PATH.
-fn resolve(program: &str, path: &str) -> PathBuf {
-    let found = path.split(':').map(|dir| Path::new(dir).join(program)).find(|candidate| candidate.is_file());
-    found.unwrap_or_else(|| panic!("no {program} in {path}"))
-}
-
-/// Ends a child politely, then by force.
-pub(crate) fn terminate(child: &mut Child) {
-    let pid = i32::try_from(child.id()).expect("a pid");
-    if Process::of(pid).is_some() {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        let start = std::time::Instant::now();
-        while start.elapsed() < CALL_DEADLINE / 10 {
-            if !matches!(child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-fn config(version: ContainerdVersion, root: &Path) -> String {
-    let root = root.display();
-    let (format, unwanted) = match version {
-        ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => {
-            (2, r#""io.containerd.grpc.v1.cri", "io.containerd.tracing.processor.v1.otlp", "io.containerd.nri.v1.nri""#)
-        }
-        ContainerdVersion::V2 => (
-            3,
-            r#""io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
-    "io.containerd.podsandbox.controller.v1.podsandbox", "io.containerd.nri.v1.nri",
-    "io.containerd.tracing.processor.v1.otlp""#,
-        ),
-    };
-    let level = if std::env::var_os("WHERRY_DEBUG").is_some() { "debug" } else { "info" };
-    format!(
-        r#"version = {format}
-root = "{root}/root"
-state = "{root}/state"
-disabled_plugins = [
-    {unwanted},
-    "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing",
-    "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.blockfile",
-    "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
-    "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.erofs",
-]
-[grpc]
-address = "{root}/c.sock"
-[ttrpc]
-address = "{root}/c.sock.ttrpc"
-[debug]
-level = "{level}"
-"#
-    )
 }

@@ -1,10 +1,11 @@
 //! A private dockerd on a private containerd, in a network namespace of its own.
 
 use crate::container::{Container, Streams};
-use crate::containerd::{Containerd, ContainerdVersion, in_network_namespace, terminate};
+use crate::containerd::{Containerd, ContainerdVersion};
 use crate::image::Packed;
 use crate::io::{Outcome, call, line_of};
 use crate::places;
+use crate::process::{in_network_namespace, terminate};
 use crate::run::{Daemon, Run};
 use crate::scope::Scope;
 use crate::wait::{DEADLINE, wait_until};
@@ -65,7 +66,8 @@ impl Docker {
         ip(&["netns", "add", &netns]);
         ip(&["-netns", &netns, "link", "set", "lo", "up"]);
         let daemons = [version.containerd().name(), version.name(), "runc"];
-        let containerd = Containerd::start_in(version.containerd(), scope, Some(netns), &daemons);
+        let containerd =
+            Containerd::start_in(version.containerd(), scope, Some(netns), &daemons, Vec::new());
 
         let root = containerd.root();
         let config = json!({
@@ -83,7 +85,8 @@ impl Docker {
         let plugins = places::daemon_bin(version.name()).join("../usr/libexec/docker/cli-plugins");
         fs::create_dir_all(root.join("client")).expect("the scope is writable");
         let client = json!({"cliPluginsExtraDirs": [plugins]});
-        fs::write(root.join("client/config.json"), client.to_string()).expect("the scope is writable");
+        fs::write(root.join("client/config.json"), client.to_string())
+            .expect("the scope is writable");
 
         let process = Mutex::new(spawn(&containerd));
         let docker = Docker { version, process, loaded: Mutex::default(), containerd };
@@ -144,7 +147,9 @@ impl Docker {
 
     fn wait_ready(&self) {
         wait_until(&format!("{} answers", self.version.name()), DEADLINE, || {
-            if let Ok(Some(status)) = self.process.lock().unwrap_or_else(|p| p.into_inner()).try_wait() {
+            if let Ok(Some(status)) =
+                self.process.lock().unwrap_or_else(|p| p.into_inner()).try_wait()
+            {
                 let log = self.containerd.log_path().display();
                 panic!("{} ended at once with {status}; its log: {log}", self.version.name());
             }
@@ -240,7 +245,8 @@ impl Daemon for Docker {
         let client = |args: &[&str]| {
             let mut command = self.docker_command(args);
             command.stdout(Stdio::null()).stderr(Stdio::null());
-            let words: Vec<String> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            let words: Vec<String> =
+                command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
             (PathBuf::from(command.get_program()), words)
         };
         let (program, logs) = client(&["logs"]);
@@ -259,7 +265,8 @@ impl Daemon for Docker {
     }
 
     fn ended(&self, id: &str) -> bool {
-        self.inspect(id, "{{.State.Status}}").is_none_or(|status| status == "exited" || status == "dead")
+        self.inspect(id, "{{.State.Status}}")
+            .is_none_or(|status| status == "exited" || status == "dead")
     }
 
     fn kill(&self, id: &str, signal: &str) -> Outcome {
@@ -267,7 +274,8 @@ impl Daemon for Docker {
     }
 
     fn take_exit_code(&self, id: &str) -> i32 {
-        let code = self.inspect(id, "{{.State.ExitCode}}").unwrap_or_else(|| panic!("no container {id}"));
+        let code =
+            self.inspect(id, "{{.State.ExitCode}}").unwrap_or_else(|| panic!("no container {id}"));
         code.parse().unwrap_or_else(|_| panic!("no exit code: {code}"))
     }
 

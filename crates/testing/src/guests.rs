@@ -15,7 +15,8 @@ pub fn dir() -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         let out = cache_dir().join("guests");
-        fs::create_dir_all(&out).unwrap_or_else(|e| panic!("{} cannot be made: {e}", out.display()));
+        fs::create_dir_all(&out)
+            .unwrap_or_else(|e| panic!("{} cannot be made: {e}", out.display()));
         let mut command = Command::new("flock");
         command.arg(out.join(".lock")).args(["make", "--no-print-directory", "-C"]);
         command.arg(repository().join("test/guests")).arg(format!("OUT={}", out.display()));

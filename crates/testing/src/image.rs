@@ -130,7 +130,8 @@ impl Image {
         let config = serde_json::to_vec(&self.config(&layer)).expect("JSON of plain values");
         let tag = &hex(&config)[..12];
         let dir = cache_dir().join("images");
-        fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{} cannot be made: {e}", dir.display()));
+        fs::create_dir_all(&dir)
+            .unwrap_or_else(|e| panic!("{} cannot be made: {e}", dir.display()));
         let packed = Packed {
             reference: format!("docker.io/wherry/{}:{tag}", self.name),
             path: dir.join(format!("{}-{tag}.tar", self.name)),
@@ -139,9 +140,14 @@ impl Image {
         };
         if !packed.path.exists() {
             static NEXT: AtomicU32 = AtomicU32::new(0);
-            let part = dir.join(format!(".part-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+            let part = dir.join(format!(
+                ".part-{}-{}",
+                process::id(),
+                NEXT.fetch_add(1, Ordering::Relaxed)
+            ));
             self.write(&part, &packed.reference, &layer, &config);
-            fs::rename(&part, &packed.path).unwrap_or_else(|e| panic!("{}: {e}", packed.path.display()));
+            fs::rename(&part, &packed.path)
+                .unwrap_or_else(|e| panic!("{}: {e}", packed.path.display()));
         }
         packed
     }
@@ -208,7 +214,8 @@ impl Image {
         let mut tar = Tar::new();
         let mut made = BTreeSet::new();
         for entry in &self.entries {
-            let (Entry::File { path, .. } | Entry::Folder { path, .. } | Entry::Link { path, .. }) = entry;
+            let (Entry::File { path, .. } | Entry::Folder { path, .. } | Entry::Link { path, .. }) =
+                entry;
             let above: Vec<&Path> = Path::new(path).ancestors().skip(1).collect();
             for folder in above.into_iter().rev().filter(|folder| folder.parent().is_some()) {
                 if made.insert(folder.to_owned()) {
@@ -249,17 +256,23 @@ impl Tar {
 
     fn file(&mut self, path: &str, mode: u32, bytes: &[u8]) {
         let mut header = Tar::header(tar::EntryType::Regular, mode, bytes.len());
-        self.0.append_data(&mut header, path.trim_start_matches('/'), bytes).expect("tar in memory");
+        self.0
+            .append_data(&mut header, path.trim_start_matches('/'), bytes)
+            .expect("tar in memory");
     }
 
     fn folder(&mut self, path: &str, mode: u32) {
         let mut header = Tar::header(tar::EntryType::Directory, mode, 0);
-        self.0.append_data(&mut header, path.trim_start_matches('/'), [].as_slice()).expect("tar in memory");
+        self.0
+            .append_data(&mut header, path.trim_start_matches('/'), [].as_slice())
+            .expect("tar in memory");
     }
 
     fn link(&mut self, path: &str, target: &str) {
         let mut header = Tar::header(tar::EntryType::Symlink, 0o777, 0);
-        self.0.append_link(&mut header, path.trim_start_matches('/'), target).expect("tar in memory");
+        self.0
+            .append_link(&mut header, path.trim_start_matches('/'), target)
+            .expect("tar in memory");
     }
 
     fn end(self) -> Vec<u8> {

@@ -52,9 +52,13 @@ impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);
-            if text.len() > 4000 { text.chars().take(4000).collect::<String>() + "…" } else { text.into_owned() }
+            if text.len() > 4000 {
+                text.chars().take(4000).collect::<String>() + "…"
+            } else {
+                text.into_owned()
+            }
         };
-        write!(f, "`{}` ended with {}\n", self.command, self.code)?;
+        writeln!(f, "`{}` ended with {}", self.command, self.code)?;
         write!(f, "--- stdout\n{}\n--- stderr\n{}", text(&self.stdout), text(&self.stderr))
     }
 }
@@ -65,7 +69,8 @@ pub(crate) fn call(mut command: Command, stdin: Option<&[u8]>) -> Outcome {
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|e| panic!("`{line}` cannot be run: {e}"));
-    let (mut out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let (mut out, mut err) =
+        (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
     thread::scope(|scope| {
         if let (Some(mut pipe), Some(bytes)) = (child.stdin.take(), stdin) {
             // It may end before it has read everything.
@@ -85,8 +90,10 @@ pub(crate) fn call(mut command: Command, stdin: Option<&[u8]>) -> Outcome {
         if ended.is_none() {
             let _ = child.kill();
         }
-        let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
-        let outcome = Outcome { code: ended.map_or(-1, code_of), stdout, stderr, command: line.clone() };
+        let (stdout, stderr) =
+            (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
+        let outcome =
+            Outcome { code: ended.map_or(-1, code_of), stdout, stderr, command: line.clone() };
         assert!(ended.is_some(), "it did not end within {CALL_DEADLINE:?}: {outcome}");
         outcome
     })

@@ -45,12 +45,19 @@ fn look(daemon: &dyn Daemon) -> BTreeSet<String> {
     let root = containerd.root();
     let mut found = BTreeSet::new();
     found.extend(mounts_below(root).into_iter().map(|path| format!("mount {path}")));
-    found.extend(cgroups(containerd.namespace()).into_iter().map(|path| format!("cgroup {}", path.display())));
-    // Clients of the tests themselves come and go.
-    let others = |program: &str| !matches!(program, "ctr" | "docker" | "make" | "flock");
+    found.extend(
+        cgroups(containerd.namespace())
+            .into_iter()
+            .map(|path| format!("cgroup {}", path.display())),
+    );
+    // Clients of the tests themselves come and go, and the daemon may be another process by now.
+    let others = |program: &str| {
+        !matches!(program, "ctr" | "docker" | "make" | "flock" | "containerd" | "dockerd")
+    };
     let members = processes().into_iter().filter(|p| others(p.program()) && p.belongs_to(root));
     found.extend(members.map(|p| format!("process {} {}", p.pid, p.command)));
-    found.extend(dead_sockets().into_iter().map(|path| format!("dead socket {}", path.display())));
+    let dead = containerd.sockets().into_iter().filter(|path| is_dead(path));
+    found.extend(dead.map(|path| format!("dead socket {}", path.display())));
     for dir in ["state/io.containerd.runtime.v2.task", "root/io.containerd.runtime.v2.task"] {
         let mut files = Vec::new();
         below(&root.join(dir), 2, &mut files);
@@ -83,13 +90,9 @@ fn cgroups(name: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The shim sockets on which nobody listens.
-fn dead_sockets() -> Vec<PathBuf> {
-    let sockets = fs::read_dir("/run/containerd/s").into_iter().flatten().flatten().map(|entry| entry.path());
-    let refused = |path: &PathBuf| {
-        UnixStream::connect(path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
-    };
-    sockets.filter(refused).collect()
+/// Whether there is a socket on which nobody listens.
+fn is_dead(path: &Path) -> bool {
+    UnixStream::connect(path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// Files and folders exactly `depth` levels below `dir`, and what is in them.

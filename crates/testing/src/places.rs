@@ -8,7 +8,11 @@ use std::sync::Mutex;
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/testing lies in the repository").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("crates/testing lies in the repository")
+        .to_owned()
 }
 
 /// Where fetched daemons, built guests and packed images are kept: `WHERRY_CACHE`, or
@@ -22,7 +26,9 @@ pub fn bin_dir() -> PathBuf {
     if let Some(dir) = env::var_os("WHERRY_BIN_DIR") {
         return dir.into();
     }
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from).join("release")
+    env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| repository().join("target"), PathBuf::from)
+        .join("release")
 }
 
 /// The engine the tests are about: `WHERRY_ENGINE`, or `wasmtime`.

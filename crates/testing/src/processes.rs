@@ -19,7 +19,9 @@ pub struct Process {
 /// All processes of this machine that are neither kernel threads nor dead.
 pub fn processes() -> Vec<Process> {
     let pids = fs::read_dir("/proc").expect("/proc is there").flatten();
-    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Process::of).collect()
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(Process::of)
+        .collect()
 }
 
 impl Process {
@@ -56,7 +58,8 @@ impl Process {
     }
 
     fn is_guest_of(&self, root: &Path) -> bool {
-        let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", self.pid)).unwrap_or_default();
+        let mounts =
+            fs::read_to_string(format!("/proc/{}/mountinfo", self.pid)).unwrap_or_default();
         let from = format!("{}/", root.display());
         mounts.lines().any(|line| line.split(' ').nth(4) == Some("/") && line.contains(&from))
     }

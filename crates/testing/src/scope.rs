@@ -29,7 +29,8 @@ impl Scope {
         // being the beginning of another's.
         let name = format!("wherry-{}-{}e", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let root = Path::new("/tmp").join(&name);
-        fs::create_dir_all(&root).unwrap_or_else(|e| panic!("{} cannot be made: {e}", root.display()));
+        fs::create_dir_all(&root)
+            .unwrap_or_else(|e| panic!("{} cannot be made: {e}", root.display()));
         let mut reaper = Command::new("setsid")
             .args(["bash", "-c", include_str!("reap.sh")])
             .stdin(Stdio::piped())
@@ -55,7 +56,10 @@ impl Scope {
 
     /// Opens the log for another daemon process to write to. It outlives the folder.
     pub(crate) fn log(&self) -> File {
-        File::options().create(true).append(true).open(&self.log)
+        File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
             .unwrap_or_else(|e| panic!("{} cannot be opened: {e}", self.log.display()))
     }
 
@@ -115,7 +119,8 @@ fn show_logs_on_panic() {
                 for log in used {
                     let text = fs::read_to_string(log).unwrap_or_default();
                     let lines: Vec<&str> = text.lines().collect();
-                    let end = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default().join("\n");
+                    let end =
+                        lines.get(lines.len().saturating_sub(12)..).unwrap_or_default().join("\n");
                     eprintln!("--- daemon's log {}, its end:\n{end}\n---", log.display());
                 }
             });

@@ -138,7 +138,7 @@ impl Program for Ready {
         world::block_on(async move {
             let Ready { instance, entry, mut store } = *self;
             let instance = instance.instantiate_async(&mut store).await?;
-            let Some(function) = instance.get_func(&mut store, &entry) else {
+            let Some(function) = instance.get_func(&mut store, entry) else {
                 return Err(wasmtime::Error::msg("the function to call is not one"));
             };
             let mut results = vec![Val::Bool(false); function.ty(&store).results().len()];

@@ -33,13 +33,14 @@ pub(crate) fn invalid(error: &wasmtime::Error) -> String {
     text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
-/// The cause first, and below it where it happened.
+/// The cause first, and below it where it happened. Before the guest's first instruction there is
+/// no such place, and then all the causes count.
 fn text(error: &wasmtime::Error) -> String {
+    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return one_line(error) };
     let cause = match error.downcast_ref::<WasmTrap>() {
         Some(trap) => trap.to_string(),
         None => error.root_cause().to_string(),
     };
-    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return cause };
     // Few modules have a name; the others' functions need no stand-in before theirs.
     let frames = backtrace.to_string().replace("<unknown>!", "");
     match frames.split_once('\n') {

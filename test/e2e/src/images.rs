@@ -200,9 +200,23 @@ fn fields_with(name: &str, imports: &str, fields: &str) -> Image {
     app(name, binary(&format!("(module {imports} {PRELUDE} {fields})")))
 }
 
-/// The C guest of many subcommands, as a core module: arguments say what to do.
-pub fn kit() -> Image {
-    app("kit", guests::bytes("kit.wasm"))
+/// The C guest of many commands, `test/guests/kit.c`: as a core module, or as a component.
+pub fn kit(component: bool) -> Image {
+    if component {
+        app("kit-component", guests::bytes("kit.component.wasm"))
+    } else {
+        app("kit", guests::bytes("kit.wasm"))
+    }
+}
+
+/// The guest that uses the network, `test/guests/net.c`, a component.
+pub fn net() -> Image {
+    app("net", guests::bytes("net.component.wasm"))
+}
+
+/// A file of `test/guests` that needs no argument.
+pub fn guest(name: &str) -> Image {
+    app(&name.replace('.', "-"), guests::bytes(name))
 }
 
 #[cfg(test)]

@@ -24,7 +24,11 @@ impl Shim {
     ///
     /// # Errors
     /// The RPC's code and text.
-    pub fn call<R: Message>(&self, method: &str, request: &impl Message) -> Result<R, (Code, String)> {
+    pub fn call<R: Message>(
+        &self,
+        method: &str,
+        request: &impl Message,
+    ) -> Result<R, (Code, String)> {
         let request = ttrpc::Request {
             service: self.service.clone(),
             method: method.to_owned(),

@@ -53,13 +53,15 @@ fn work(engine: &dyn Engine) -> Result<(), CompileError> {
 /// The binary format of `bytes`, which may be text.
 pub(super) fn binary(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, CompileError> {
     wat::Parser::new().parse_bytes(None, bytes).map_err(|error| {
-        // The parser draws the place with a caret over several lines; one line is enough.
+        // The parser draws the place with a caret over several lines; here it is one line.
         let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        let place = text.lines().find_map(|line| line.trim().strip_prefix("--> "));
-        CompileError::Invalid(match place {
-            Some(place) => format!("{first} at {}", place.trim_start_matches("<anon>:")),
-            None => first.to_owned(),
+        let mut lines = text.lines().map(str::trim);
+        let what = lines.next().unwrap_or_default();
+        let place = lines.next().and_then(|line| line.strip_prefix("--> <anon>:"));
+        let source = lines.find_map(|line| line.split_once(" | "));
+        CompileError::Invalid(match (place, source) {
+            (Some(place), Some((_, source))) => format!("{what} at {place}: {}", source.trim()),
+            _ => what.to_owned(),
         })
     })
 }
@@ -79,4 +81,18 @@ fn confine() -> io::Result<()> {
     }
     nix::sys::prctl::set_no_new_privs()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_text_is_one_line_with_its_place() {
+        let error = binary(b"(module\n  (func $f (bogus)))\n").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "invalid WebAssembly: unknown operator or unexpected token at 2:13: (func $f (bogus)))"
+        );
+    }
 }

@@ -14,6 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
 
+use caps::CapSet;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{
     Executor as Workload, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
@@ -70,6 +71,7 @@ impl Workload for Executor {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         // As early as can be: a stop must work from here on.
         signals::end_on_request();
+        drop_as_exec_would().map_err(ExecutorValidationError::ArgValidationError)?;
         let process = spec.process().as_ref();
         let wanted = Wanted {
             args: process.and_then(|p| p.args().clone()).unwrap_or_default(),
@@ -129,6 +131,21 @@ impl Workload for Executor {
             _ => Err(ExecutorError::Other("the guest was not prepared".into())),
         }
     }
+}
+
+/// Takes from a user who is not root the capabilities that exec would take. A native program loses
+/// them there; a wasm guest never passes through exec, and would keep root's power over files.
+fn drop_as_exec_would() -> Result<(), String> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let kept = caps::read(None, CapSet::Ambient).map_err(|error| error.to_string())?;
+    // Effective first: it must not hold what is not permitted.
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::set(None, set, &kept)
+            .map_err(|error| format!("cannot drop capabilities: {error}"))?;
+    }
+    Ok(())
 }
 
 /// Runs a guest and ends the process as the guest ended.
@@ -201,12 +218,7 @@ impl Inner {
         Guest {
             function: entry.function.clone(),
             args: wanted.args.clone(),
-            env: wanted
-                .env
-                .iter()
-                .filter_map(|pair| pair.split_once('='))
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect(),
+            env: environment(&wanted.env, cwd),
             cwd: cwd.to_owned(),
             preopens: vec![Preopen { host: "/".into(), guest: "/".into() }],
             network: Network::Namespace,
@@ -242,6 +254,20 @@ impl Inner {
             .load(code, guest)
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))
     }
+}
+
+/// The guest's variables: those of the configuration, and PWD, the only way in which preview 1
+/// can tell a guest its working directory.
+fn environment(env: &[String], cwd: &Path) -> Vec<(String, String)> {
+    let mut pairs: Vec<(String, String)> = env
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    if !pairs.iter().any(|(key, _)| key == "PWD") {
+        pairs.push(("PWD".to_owned(), cwd.display().to_string()));
+    }
+    pairs
 }
 
 fn probe(path: &Path) -> io::Result<(File, Kind)> {

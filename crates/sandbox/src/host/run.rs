@@ -82,7 +82,7 @@ fn load(
     let bytes = super::read_all(&file).map_err(|error| failed(error.to_string()))?;
     match Kind::of(&bytes) {
         Kind::Module | Kind::Component | Kind::Text => {}
-        _ => return Err((126, "not WebAssembly (module, component or text)".to_owned())),
+        _ => return Err(failed("not WebAssembly (module, component or text)".to_owned())),
     }
     let wasm = super::compile::binary(&bytes).map_err(|error| failed(error.to_string()))?;
     let code = if engine.compile_key().is_some() {

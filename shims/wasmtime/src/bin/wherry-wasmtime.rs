@@ -1,8 +1,7 @@
 //! The engine host: Wasmtime, in a process of its own.
 
 use std::process::ExitCode;
-use std::rc::Rc;
 
 fn main() -> ExitCode {
-    wherry_shim::host(Rc::new(wherry_wasmtime::Wasmtime::default()))
+    wherry_shim::host(wherry_wasmtime::Wasmtime::new())
 }

@@ -2,10 +2,10 @@
 //! what is answered at once.
 
 use containerd_shim_protos::api::{
-    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, DeleteRequest, Empty,
-    ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest,
-    StartRequest, StateRequest, StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest, WaitRequest,
-    WaitResponse,
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
+    DeleteRequest, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse,
+    ResizePtyRequest, ResumeRequest, StartRequest, StateRequest, StateResponse, StatsRequest,
+    StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::Code;
@@ -72,13 +72,15 @@ fn an_unknown_id_is_not_found(containerd: &Containerd) {
 
 fn starting_twice_is_failed_precondition(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&spin()));
-    let (code, text) = Shim::of(&container).refused("Start", &request!(StartRequest, container.id()));
+    let (code, text) =
+        Shim::of(&container).refused("Start", &request!(StartRequest, container.id()));
     assert_eq!(code, Code::FAILED_PRECONDITION, "{text}");
 }
 
 fn deleting_what_runs_is_failed_precondition(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&spin()));
-    let (code, text) = Shim::of(&container).refused("Delete", &request!(DeleteRequest, container.id()));
+    let (code, text) =
+        Shim::of(&container).refused("Delete", &request!(DeleteRequest, container.id()));
     assert_eq!(code, Code::FAILED_PRECONDITION, "{text}");
     assert!(!container.ended());
 }
@@ -93,14 +95,20 @@ fn a_kill_after_the_exit_is_not_found(containerd: &Containerd) {
 fn connect_and_pids_name_real_processes(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&spin()));
     let (shim, id, guest) = (Shim::of(&container), container.id(), container.pid());
-    let connected: ConnectResponse = shim.call("Connect", &request!(ConnectRequest, id)).expect("Connect answers");
+    let connected: ConnectResponse =
+        shim.call("Connect", &request!(ConnectRequest, id)).expect("Connect answers");
     assert_eq!(i32::try_from(connected.task_pid), Ok(guest));
     let daemon = i32::try_from(connected.shim_pid).expect("a pid");
     assert!(container.shims().iter().any(|shim| shim.pid == daemon), "{daemon} is no shim of {id}");
     let pids: PidsResponse = shim.call("Pids", &request!(PidsRequest, id)).expect("Pids answers");
-    assert_eq!(pids.processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [connected.task_pid]);
+    assert_eq!(
+        pids.processes.iter().map(|process| process.pid).collect::<Vec<_>>(),
+        [connected.task_pid]
+    );
     // The guest lives in namespaces of its own.
-    let namespace = |pid: &str, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("it runs");
+    let namespace = |pid: &str, kind: &str| {
+        std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("it runs")
+    };
     for kind in ["pid", "mnt", "net", "uts", "ipc"] {
         assert_ne!(namespace(&guest.to_string(), kind), namespace("self", kind), "{kind}");
     }
@@ -128,7 +136,8 @@ fn wait_answers_at_the_end_and_after_it(containerd: &Containerd) {
     let shim = Shim::of(&container);
     let request = request!(WaitRequest, container.id());
     std::thread::scope(|scope| {
-        let early = scope.spawn(|| shim.call::<WaitResponse>("Wait", &request).expect("Wait answers"));
+        let early =
+            scope.spawn(|| shim.call::<WaitResponse>("Wait", &request).expect("Wait answers"));
         ended(&container);
         assert_eq!(early.join().expect("no panic").exit_status, 137);
     });
@@ -145,7 +154,8 @@ fn stats_answers_before_and_after_the_end(containerd: &Containerd) {
         answer.expect("Stats answers").stats.into_option().expect("it has metrics").type_url
     };
     let v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let expected = if v2 { "io.containerd.cgroups.v2.Metrics" } else { "io.containerd.cgroups.v1.Metrics" };
+    let expected =
+        if v2 { "io.containerd.cgroups.v2.Metrics" } else { "io.containerd.cgroups.v1.Metrics" };
     assert_eq!(kind(), expected);
     ended(&container);
     assert_eq!(kind(), expected);

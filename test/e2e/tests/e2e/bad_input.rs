@@ -13,7 +13,10 @@ fn refused(daemon: &dyn Daemon, run: &Run, docker_code: i32, words: &[&str]) {
     for word in words {
         assert!(said.contains(word), "'{word}' is not in what the client says: {outcome}");
     }
-    assert!(said.lines().filter(|line| !line.trim().is_empty()).count() <= 3, "more than a sentence: {outcome}");
+    assert!(
+        said.lines().filter(|line| !line.trim().is_empty()).count() <= 3,
+        "more than a sentence: {outcome}"
+    );
     if daemon.is_docker() {
         assert_eq!(outcome.code, docker_code, "{outcome}");
     }
@@ -25,13 +28,21 @@ fn a_missing_entrypoint_is_named(daemon: &dyn Daemon) {
 }
 
 fn a_name_that_is_nowhere_in_path_is_named(daemon: &dyn Daemon) {
-    let image = Image::new("nowhere").file("/other", 0o644, "x").entrypoint(&["app.wasm"]).env("PATH", "/bin");
+    let image = Image::new("nowhere")
+        .file("/other", 0o644, "x")
+        .entrypoint(&["app.wasm"])
+        .env("PATH", "/bin");
     refused(daemon, &Run::new(&image), 127, &["app.wasm", "executable file not found", "/bin"]);
 }
 
 fn an_empty_entrypoint_is_said(daemon: &dyn Daemon) {
     let image = app("empty", hello_wasm()).entrypoint(&[""]);
-    refused(daemon, &Run::new(&image), if daemon.is_docker() { 127 } else { 0 }, &["no entrypoint"]);
+    refused(
+        daemon,
+        &Run::new(&image),
+        if daemon.is_docker() { 127 } else { 0 },
+        &["no entrypoint"],
+    );
 }
 
 fn what_is_neither_wasm_nor_native_is_said(daemon: &dyn Daemon) {
@@ -51,7 +62,12 @@ fn a_truncated_module_is_said_with_the_offset(daemon: &dyn Daemon) {
 
 fn an_invalid_module_is_said_with_the_offset(daemon: &dyn Daemon) {
     let wrong = r#"(module (func (export "_start") (drop (i32.add (i32.const 1) (i64.const 2)))))"#;
-    refused(daemon, &Run::new(&app("invalid", binary(wrong))), 125, &["invalid WebAssembly", "offset 0x"]);
+    refused(
+        daemon,
+        &Run::new(&app("invalid", binary(wrong))),
+        125,
+        &["invalid WebAssembly", "offset 0x"],
+    );
 }
 
 fn wrong_text_is_said_with_the_line(daemon: &dyn Daemon) {
@@ -60,12 +76,15 @@ fn wrong_text_is_said_with_the_line(daemon: &dyn Daemon) {
 }
 
 fn a_missing_import_is_named(daemon: &dyn Daemon) {
-    let wasm = binary(r#"(module (import "env" "launch_rocket" (func $f)) (func (export "_start") (call $f)))"#);
+    let wasm = binary(
+        r#"(module (import "env" "launch_rocket" (func $f)) (func (export "_start") (call $f)))"#,
+    );
     refused(daemon, &Run::new(&app("import", wasm)), 125, &["env", "launch_rocket"]);
 }
 
 fn a_missing_function_is_named_with_those_there_are(daemon: &dyn Daemon) {
-    let wasm = binary(&text(&(hello_fields("greet") + &hello_fields("_start").replace("1024", "2048"))));
+    let wasm =
+        binary(&text(&(hello_fields("greet") + &hello_fields("_start").replace("1024", "2048"))));
     let image = app("function", wasm).entrypoint(&["/app.wasm#nope"]);
     refused(daemon, &Run::new(&image), 125, &["nope", "greet", "_start"]);
 }
@@ -112,6 +131,8 @@ on_all_daemons!(
 
 mod own {
     use super::*;
+    use std::process::Command;
+    use wherry_testing::{Containerd, ContainerdVersion};
 
     fn a_failed_start_leaves_nothing_behind(daemon: &dyn Daemon) {
         // Both images are there before the snapshot: unpacking leaves what it should leave.
@@ -130,4 +151,45 @@ mod own {
     }
 
     on_own_daemons!(a_failed_start_leaves_nothing_behind);
+
+    /// A tmpfs with no room left, gone with the value.
+    struct Full(tempfile::TempDir);
+
+    impl Full {
+        fn new() -> Full {
+            let dir = tempfile::TempDir::new().expect("a temporary folder");
+            let mut mount = Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", "size=16k,mode=700", "tmpfs"]).arg(dir.path());
+            assert!(mount.status().is_ok_and(|status| status.success()), "mount");
+            let error = std::fs::write(dir.path().join("filler"), vec![0; 1 << 20])
+                .expect_err("it is small");
+            assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+            Full(dir)
+        }
+    }
+
+    impl Drop for Full {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+        }
+    }
+
+    /// The compile cache on a full disk costs speed, never a start.
+    fn a_full_cache_stops_nobody(version: ContainerdVersion) {
+        let full = Full::new();
+        let cache = full.0.path().display().to_string();
+        let containerd = Containerd::start_with(version, &[("WHERRY_CACHE_DIR", &cache)]);
+        for _ in 0..2 {
+            assert_eq!(containerd.run(&Run::new(&hello())).success(), "hello\n");
+        }
+    }
+
+    mod full_disk {
+        wherry_e2e::tests_in!(containerd_1_6, ContainerdVersion::V1_6, cache);
+        wherry_e2e::tests_in!(containerd_2, ContainerdVersion::V2, cache);
+
+        fn cache(version: wherry_testing::ContainerdVersion) {
+            super::a_full_cache_stops_nobody(version);
+        }
+    }
 }

@@ -43,7 +43,11 @@ fn a_normal_life_leaves_nothing_behind(daemon: &dyn Daemon) {
     for _ in 0..3 {
         assert_eq!(daemon.run(&Run::new(&hello())).success(), "hello\n");
     }
+    // Through `start` the sockets of the shims are known, and looked for as well.
+    daemon.start(&Run::new(&spin())).remove();
     let container = daemon.start(&Run::new(&spin()));
+    container.kill("TERM");
+    assert_eq!(container.wait(), 143);
     container.remove();
     leftovers.assert_none_new();
 }

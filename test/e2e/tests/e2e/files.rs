@@ -13,8 +13,8 @@ const ACCES: i32 = 2;
 const NOENT: i32 = 44;
 /// WASI's number for "operation not permitted".
 const PERM: i32 = 63;
-/// WASI's number for "read-only file system".
-const ROFS: i32 = 69;
+/// The error for a read-only filesystem, and what Wasmtime makes of it: an error of the device.
+const READ_ONLY: [i32; 2] = [69, 29];
 
 /// A folder of the host for a volume, which every user may write to.
 fn volume() -> TempDir {
@@ -25,7 +25,10 @@ fn volume() -> TempDir {
 
 fn the_images_files_are_there(daemon: &dyn Daemon) {
     let image = files().file("/etc/motd", 0o644, "from the image\n");
-    assert_eq!(daemon.run(&Run::new(&image).args(&["r", "etc/motd"])).success(), "from the image\n");
+    assert_eq!(
+        daemon.run(&Run::new(&image).args(&["r", "etc/motd"])).success(),
+        "from the image\n"
+    );
 }
 
 fn the_hosts_files_are_not(daemon: &dyn Daemon) {
@@ -46,7 +49,7 @@ fn the_root_can_be_written_to(daemon: &dyn Daemon) {
 fn a_read_only_root_cannot_be_written_to(daemon: &dyn Daemon) {
     let image = files().file("/etc/motd", 0o644, "from the image\n");
     let outcome = daemon.run(&Run::new(&image).read_only().args(&["w", "new"]));
-    assert_eq!(outcome.code, ROFS, "{outcome}");
+    assert!(READ_ONLY.contains(&outcome.code), "{outcome}");
     let read = daemon.run(&Run::new(&image).read_only().args(&["r", "etc/motd"]));
     assert_eq!(read.success(), "from the image\n");
 }
@@ -57,7 +60,10 @@ fn a_volume_is_read_and_written(daemon: &dyn Daemon) {
     let run = Run::new(&files()).bind(dir.path(), "/data");
     assert_eq!(daemon.run(&run.clone().args(&["r", "data/in"])).success(), "from the host\n");
     daemon.run(&run.args(&["w", "data/out"])).success();
-    assert_eq!(fs::read_to_string(dir.path().join("out")).expect("the guest wrote it"), "written\n");
+    assert_eq!(
+        fs::read_to_string(dir.path().join("out")).expect("the guest wrote it"),
+        "written\n"
+    );
 }
 
 fn a_read_only_volume_cannot_be_written_to(daemon: &dyn Daemon) {
@@ -65,7 +71,8 @@ fn a_read_only_volume_cannot_be_written_to(daemon: &dyn Daemon) {
     fs::write(dir.path().join("in"), "from the host\n").expect("our own folder");
     let run = Run::new(&files()).bind_read_only(dir.path(), "/data");
     assert_eq!(daemon.run(&run.clone().args(&["r", "data/in"])).success(), "from the host\n");
-    assert_eq!(daemon.run(&run.args(&["w", "data/out"])).code, ROFS);
+    let outcome = daemon.run(&run.args(&["w", "data/out"]));
+    assert!(READ_ONLY.contains(&outcome.code), "{outcome}");
     assert!(!dir.path().join("out").exists());
 }
 
@@ -73,18 +80,31 @@ fn a_volume_works_in_a_read_only_root(daemon: &dyn Daemon) {
     let dir = volume();
     // Where it is mounted must be there already: nothing can be made in a read-only root.
     let image = files().folder("/data", 0o755);
-    daemon.run(&Run::new(&image).read_only().bind(dir.path(), "/data").args(&["w", "data/out"])).success();
-    assert_eq!(fs::read_to_string(dir.path().join("out")).expect("the guest wrote it"), "written\n");
+    daemon
+        .run(&Run::new(&image).read_only().bind(dir.path(), "/data").args(&["w", "data/out"]))
+        .success();
+    assert_eq!(
+        fs::read_to_string(dir.path().join("out")).expect("the guest wrote it"),
+        "written\n"
+    );
 }
 
 fn a_tmpfs_is_written_to(daemon: &dyn Daemon) {
     let image = files().folder("/scratch", 0o755);
-    daemon.run(&Run::new(&image).read_only().tmpfs("/scratch").args(&["w", "scratch/out"])).success();
+    daemon
+        .run(&Run::new(&image).read_only().tmpfs("/scratch").args(&["w", "scratch/out"]))
+        .success();
 }
 
 fn a_user_writes_as_himself(daemon: &dyn Daemon) {
     let dir = volume();
-    daemon.run(&Run::new(&files().user("1234:4321")).bind(dir.path(), "/data").args(&["w", "data/out"])).success();
+    daemon
+        .run(
+            &Run::new(&files().user("1234:4321"))
+                .bind(dir.path(), "/data")
+                .args(&["w", "data/out"]),
+        )
+        .success();
     let meta = fs::metadata(dir.path().join("out")).expect("the guest wrote it");
     assert_eq!((meta.uid(), meta.gid()), (1234, 4321));
 }

@@ -14,7 +14,11 @@ mod shared {
     }
 
     fn hands_the_exit_code_on(daemon: &dyn Daemon) {
-        let outcome = daemon.run(&Run::new(&busybox()).runtime(RUNC).args(&["sh", "-c", "echo no >&2; exit 7"]));
+        let outcome = daemon.run(&Run::new(&busybox()).runtime(RUNC).args(&[
+            "sh",
+            "-c",
+            "echo no >&2; exit 7",
+        ]));
         assert_eq!((outcome.code, outcome.err().as_str()), (7, "no\n"));
     }
 
@@ -35,16 +39,20 @@ mod shared {
         assert_eq!(container.wait(), 137);
     }
 
-    on_all_daemons!(prints_hello, hands_the_exit_code_on, reads_stdin_to_its_end, echoes_what_is_said_to_it);
+    on_all_daemons!(
+        prints_hello,
+        hands_the_exit_code_on,
+        reads_stdin_to_its_end,
+        echoes_what_is_said_to_it
+    );
 }
 
 mod own {
     use containerd_shim_protos::api::{StateRequest, StateResponse};
     use containerd_shim_protos::ttrpc::Code;
-    use std::process::Command;
     use wherry_e2e::shim::Shim;
     use wherry_e2e::{on_own_containerds, on_own_daemons};
-    use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, Process, Run, busybox, wait_until};
+    use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, Run, busybox, wait_until};
 
     const RUNC: &str = "io.containerd.runc.v2";
 
@@ -70,39 +78,23 @@ mod own {
         container.wait_for_output("nobody is there\n");
         let events = containerd.events();
         container.kill("KILL");
-        wait_until("the exit event", DEADLINE, || events.topics(container.id()).contains(&"/tasks/exit".to_owned()));
+        wait_until("the exit event", DEADLINE, || {
+            events.topics(container.id()).contains(&"/tasks/exit".to_owned())
+        });
         assert_eq!(container.wait(), 137);
-    }
-
-    fn a_killed_shim_takes_all_with_it(daemon: &dyn Daemon) {
-        daemon.run(&Run::new(&busybox()).runtime(RUNC).args(&["true"])).success();
-        let leftovers = Leftovers::snapshot(daemon);
-        let container = daemon.start(&Run::new(&busybox()).runtime(RUNC).args(&["sleep", "1000"]));
-        let guest = container.pid();
-        for shim in container.shims() {
-            kill(shim.pid);
-        }
-        wait_until("the guest's end", DEADLINE, || Process::of(guest).is_none());
-        wait_until("the exit is reported", DEADLINE, || container.ended());
-        container.remove();
-        leftovers.assert_none_new();
-    }
-
-    fn kill(pid: i32) {
-        let status = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
-        assert!(status.is_ok_and(|status| status.success()), "kill {pid}");
     }
 
     fn the_shims_api_can_be_called(daemon: &dyn Daemon) {
         let container = daemon.start(&Run::new(&busybox()).runtime(RUNC).args(&["sleep", "1000"]));
         let request = StateRequest { id: container.id().to_owned(), ..Default::default() };
-        let state: StateResponse = Shim::of(&container).call("State", &request).expect("State answers");
+        let state: StateResponse =
+            Shim::of(&container).call("State", &request).expect("State answers");
         assert_eq!(i32::try_from(state.pid), Ok(container.pid()));
         let request = StateRequest { id: "nobody".to_owned(), ..Default::default() };
         assert_eq!(Shim::of(&container).refused("State", &request).0, Code::NOT_FOUND);
     }
 
-    on_own_daemons!(leaves_nothing_behind, a_killed_shim_takes_all_with_it, the_shims_api_can_be_called);
+    on_own_daemons!(leaves_nothing_behind, the_shims_api_can_be_called);
     mod restart {
         use super::*;
         on_own_containerds!(keeps_its_tasks_over_a_restart);

@@ -20,11 +20,17 @@ fn a_guest_within_its_memory_runs(daemon: &dyn Daemon) {
 fn cgroup_value(pid: i32, controller: &str, v1: &str, v2: &str) -> String {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
     let path = |line: &str| line.splitn(3, ':').nth(2).map(str::to_owned);
-    let old = groups.lines().find(|line| line.split(':').nth(1).is_some_and(|n| n.split(',').any(|c| c == controller)));
+    let old = groups
+        .lines()
+        .find(|line| line.split(':').nth(1).is_some_and(|n| n.split(',').any(|c| c == controller)));
     let file = match old.and_then(path) {
         Some(path) => format!("/sys/fs/cgroup/{controller}{path}/{v1}"),
         None => {
-            let unified = groups.lines().find(|line| line.starts_with("0::")).and_then(path).expect("a cgroup");
+            let unified = groups
+                .lines()
+                .find(|line| line.starts_with("0::"))
+                .and_then(path)
+                .expect("a cgroup");
             format!("/sys/fs/cgroup{unified}/{v2}")
         }
     };
@@ -47,7 +53,8 @@ fn memory_and_cpu_limits_are_the_kernels(daemon: &dyn Daemon) {
     // The quota bites: a guest that computes without end is throttled.
     wait_until("the guest is throttled", DEADLINE, || {
         let stat = cgroup_value(pid, "cpu", "cpu.stat", "cpu.stat");
-        stat.lines().any(|line| line.strip_prefix("nr_throttled ").is_some_and(|count| count != "0"))
+        stat.lines()
+            .any(|line| line.strip_prefix("nr_throttled ").is_some_and(|count| count != "0"))
     });
 }
 
@@ -63,7 +70,9 @@ mod containerd {
     fn an_oom_kill_is_an_event(containerd: &Containerd) {
         let events = containerd.events();
         let container = containerd.start(&Run::new(&glutton()).memory(64 * MEGABYTE));
-        wait_until("the OOM event", DEADLINE, || events.topics(container.id()).contains(&"/tasks/oom".to_owned()));
+        wait_until("the OOM event", DEADLINE, || {
+            events.topics(container.id()).contains(&"/tasks/oom".to_owned())
+        });
         assert_eq!(container.wait(), 137);
     }
 
@@ -110,12 +119,20 @@ mod docker {
         let container = docker.start(&Run::new(&spin()).memory(64 * MEGABYTE));
         let pid = container.pid().to_string();
         let top = docker.docker(&["top", container.id(), "-o", "pid,comm"]).success();
-        assert!(top.lines().skip(1).any(|line| line.split_whitespace().next() == Some(&*pid)), "{pid}: {top}");
+        assert!(
+            top.lines().skip(1).any(|line| line.split_whitespace().next() == Some(&*pid)),
+            "{pid}: {top}"
+        );
         let format = "{{.MemUsage}} {{.PIDs}}";
-        let stats = docker.docker(&["stats", "--no-stream", "--format", format, container.id()]).success();
+        let stats =
+            docker.docker(&["stats", "--no-stream", "--format", format, container.id()]).success();
         assert!(stats.contains("/ 64MiB"), "{stats}");
     }
 
-    on_dockers!(an_oom_kill_is_shown, a_limit_of_processes_holds, a_native_program_feels_the_limit_of_processes,
-        stats_and_top_show_it);
+    on_dockers!(
+        an_oom_kill_is_shown,
+        a_limit_of_processes_holds,
+        a_native_program_feels_the_limit_of_processes,
+        stats_and_top_show_it
+    );
 }

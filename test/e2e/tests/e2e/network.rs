@@ -1,7 +1,7 @@
 //! A container has the network that its daemon gives it: a namespace, addresses, names, published ports.
 
 use std::process::Command;
-use wherry_e2e::images::{files, spin};
+use wherry_e2e::images::{files, net, spin};
 use wherry_e2e::{on_all_daemons, on_containerds, on_dockers};
 use wherry_testing::{Containerd, DEADLINE, Daemon, Docker, Run, busybox, wait_for, wait_until};
 
@@ -53,7 +53,35 @@ mod containerd {
         container.remove();
     }
 
-    on_containerds!(a_given_namespace_is_joined);
+    fn guests_talk_in_a_shared_namespace(containerd: &Containerd) {
+        let netns = Netns::new(containerd);
+        let up = Command::new("ip").args(["-netns", &netns.0, "link", "set", "lo", "up"]).status();
+        assert!(up.is_ok_and(|status| status.success()));
+        let image = net().file("/etc/hosts", 0o644, "127.0.0.1 server\n");
+        let run = |args: &[&str]| Run::new(&image).network_namespace(&netns.0).args(args);
+        let tcp = containerd.start(&run(&["tcp-serve", "7000"]));
+        let udp = containerd.start(&run(&["udp-serve", "7001"]));
+        wait_until("the TCP server answers", DEADLINE, || {
+            containerd.run(&run(&["tcp-get", "server", "7000"])).out() == "hello over tcp\n"
+        });
+        assert_eq!(containerd.run(&run(&["lookup", "server"])).success(), "127.0.0.1\n");
+        wait_until("the UDP server listens", DEADLINE, || {
+            let sockets =
+                std::fs::read_to_string(format!("/proc/{}/net/udp", udp.pid())).unwrap_or_default();
+            sockets.contains(":1B59 ")
+        });
+        assert_eq!(
+            containerd.run(&run(&["udp-send", "127.0.0.1", "7001", "a datagram"])).success(),
+            "a datagram\n"
+        );
+        // Nobody listens there.
+        let refused = containerd.run(&run(&["tcp-get", "127.0.0.1", "7002"]));
+        assert!(refused.failure().contains("connection refused"), "{refused}");
+        tcp.remove();
+        udp.remove();
+    }
+
+    on_containerds!(a_given_namespace_is_joined, guests_talk_in_a_shared_namespace);
 }
 
 mod docker {
@@ -71,7 +99,14 @@ mod docker {
         let port = port.trim().rsplit(':').next().expect("a port").to_owned();
         let wget = busybox_of_the_host();
         let page = wait_for("an answer", DEADLINE, || {
-            let outcome = docker.beside(&[&wget, "wget", "-q", "-O", "-", &format!("http://127.0.0.1:{port}/")]);
+            let outcome = docker.beside(&[
+                &wget,
+                "wget",
+                "-q",
+                "-O",
+                "-",
+                &format!("http://127.0.0.1:{port}/"),
+            ]);
             (outcome.code == 0).then(|| outcome.out())
         });
         assert_eq!(page, "served\n");
@@ -80,7 +115,8 @@ mod docker {
     fn containers_meet_by_name_in_a_network(docker: &Docker) {
         let name = format!("net-{}", docker.containerd().new_id());
         docker.docker(&["network", "create", &name]).success();
-        let server = docker.start(&server().extra(&["--network", &name, "--network-alias", "server"]));
+        let server =
+            docker.start(&server().extra(&["--network", &name, "--network-alias", "server"]));
         let client = Run::new(&busybox()).args(&["wget", "-q", "-O", "-", "http://server:8080/"]);
         let client = client.extra(&["--network", &name]);
         wait_until("the server answers", DEADLINE, || docker.run(&client).out() == "served\n");
@@ -88,12 +124,67 @@ mod docker {
         docker.docker(&["network", "rm", &name]).success();
     }
 
+    fn guests_meet_by_name_in_a_network(docker: &Docker) {
+        let name = format!("net-{}", docker.containerd().new_id());
+        docker.docker(&["network", "create", &name]).success();
+        let run = |args: &[&str]| Run::new(&net()).args(args).extra(&["--network", &name]);
+        let tcp =
+            docker.start(&run(&["tcp-serve", "7000"]).extra(&["--network-alias", "tcp-server"]));
+        let udp =
+            docker.start(&run(&["udp-serve", "7001"]).extra(&["--network-alias", "udp-server"]));
+        tcp.wait_for_output("ready\n");
+        udp.wait_for_output("ready\n");
+        // Docker's own name server answers inside the container's namespace.
+        let address =
+            docker.inspect(tcp.id(), "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
+        let found = docker.run(&run(&["lookup", "tcp-server"])).success();
+        assert_eq!(Some(found.trim()), address.as_deref());
+        assert_eq!(
+            docker.run(&run(&["tcp-get", "tcp-server", "7000"])).success(),
+            "hello over tcp\n"
+        );
+        let answer = docker.run(&run(&["udp-send", "udp-server", "7001", "a datagram"]));
+        assert_eq!(answer.success(), "a datagram\n");
+        tcp.remove();
+        udp.remove();
+        docker.docker(&["network", "rm", &name]).success();
+    }
+
+    fn a_guests_published_port_is_reached(docker: &Docker) {
+        let run =
+            Run::new(&net()).args(&["tcp-serve", "7000"]).extra(&["--publish", "127.0.0.1::7000"]);
+        let container = docker.start(&run);
+        container.wait_for_output("ready\n");
+        let port = docker.docker(&["port", container.id(), "7000/tcp"]).success();
+        let port = port.trim().rsplit(':').next().expect("a port").to_owned();
+        let script = format!("echo ping | {} nc -w 10 127.0.0.1 {port}", busybox_of_the_host());
+        assert_eq!(docker.beside(&["sh", "-c", &script]).success(), "ping\n");
+    }
+
+    fn without_a_network_there_is_none(docker: &Docker) {
+        let run =
+            Run::new(&net()).args(&["tcp-get", "192.0.2.1", "80"]).extra(&["--network", "none"]);
+        let outcome = docker.run(&run);
+        assert!(outcome.failure().contains("connect"), "{outcome}");
+    }
+
     fn a_guest_sees_dockers_hosts_and_names(docker: &Docker) {
-        let run = Run::new(&files()).extra(&["--add-host", "somewhere:192.0.2.7", "--dns", "192.0.2.53"]);
+        let run =
+            Run::new(&files()).extra(&["--add-host", "somewhere:192.0.2.7", "--dns", "192.0.2.53"]);
         let hosts = docker.run(&run.clone().args(&["r", "etc/hosts"])).success();
-        assert!(hosts.lines().any(|line| line.split_whitespace().eq(["192.0.2.7", "somewhere"])), "{hosts}");
+        assert!(
+            hosts.lines().any(|line| line.split_whitespace().eq(["192.0.2.7", "somewhere"])),
+            "{hosts}"
+        );
         let resolv = docker.run(&run.args(&["r", "etc/resolv.conf"])).success();
         assert!(resolv.lines().any(|line| line.trim() == "nameserver 192.0.2.53"), "{resolv}");
+        // And what resolves names uses them.
+        let found = docker.run(
+            &Run::new(&net())
+                .args(&["lookup", "somewhere"])
+                .extra(&["--add-host", "somewhere:192.0.2.7"]),
+        );
+        assert_eq!(found.success(), "192.0.2.7\n");
     }
 
     fn busybox_of_the_host() -> String {
@@ -103,6 +194,9 @@ mod docker {
     on_dockers!(
         a_published_port_is_reached,
         containers_meet_by_name_in_a_network,
+        guests_meet_by_name_in_a_network,
+        a_guests_published_port_is_reached,
+        without_a_network_there_is_none,
         a_guest_sees_dockers_hosts_and_names,
     );
 }

@@ -1,6 +1,6 @@
 //! A wasm image runs like any other: arguments, environment, entrypoints, and native programs beside it.
 
-use wherry_e2e::images::{hello, hello_fields, hello_wasm, text, world};
+use wherry_e2e::images::{guest, hello, hello_fields, hello_wasm, kit, text, world};
 use wherry_e2e::{on_all_daemons, on_containerds};
 use wherry_testing::{Containerd, Daemon, Image, Run, busybox};
 
@@ -20,7 +20,8 @@ fn a_second_run_says_the_same(daemon: &dyn Daemon) {
 fn world_of(daemon: &dyn Daemon, run: &Run) -> (Vec<String>, Vec<String>) {
     let said = daemon.run(run).success();
     // An argument may be empty; the environment has no empty line: the last one parts the two.
-    let (args, env) = said.rsplit_once("\n\n").map_or((said.trim_end(), ""), |(args, env)| (args, env));
+    let (args, env) =
+        said.rsplit_once("\n\n").map_or((said.trim_end(), ""), |(args, env)| (args, env));
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
     (lines(args), lines(env))
 }
@@ -39,7 +40,8 @@ fn the_images_default_arguments_are_used(daemon: &dyn Daemon) {
 
 fn environment_comes_from_image_and_user(daemon: &dyn Daemon) {
     let image = world().env("FROM_IMAGE", "one").env("BOTH", "image");
-    let (_, env) = world_of(daemon, &Run::new(&image).env("FROM_USER", "two = 2").env("BOTH", "user"));
+    let (_, env) =
+        world_of(daemon, &Run::new(&image).env("FROM_USER", "two = 2").env("BOTH", "user"));
     for pair in ["FROM_IMAGE=one", "FROM_USER=two = 2", "BOTH=user"] {
         assert!(env.iter().any(|found| found == pair), "{pair} is not in {env:?}");
     }
@@ -49,15 +51,28 @@ fn environment_comes_from_image_and_user(daemon: &dyn Daemon) {
 fn no_variable_of_the_shim_or_host_is_seen(daemon: &dyn Daemon) {
     let (_, env) = world_of(daemon, &Run::new(&world()));
     let foreign = |pair: &&String| {
-        ["TTRPC", "GRPC", "CONTAINERD", "NAMESPACE", "WHERRY", "OTEL", "GOMAXPROCS", "SCHED", "_LIBCONTAINER", "RUST"]
-            .iter()
-            .any(|name| pair.starts_with(name))
+        [
+            "TTRPC",
+            "GRPC",
+            "CONTAINERD",
+            "NAMESPACE",
+            "WHERRY",
+            "OTEL",
+            "GOMAXPROCS",
+            "SCHED",
+            "_LIBCONTAINER",
+            "RUST",
+        ]
+        .iter()
+        .any(|name| pair.starts_with(name))
     };
     assert_eq!(env.iter().filter(foreign).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 fn a_relative_entrypoint_starts_at_the_working_directory(daemon: &dyn Daemon) {
-    let image = Image::new("relative").file("/work/deep/app.wasm", 0o755, hello_wasm()).entrypoint(&["./deep/app.wasm"]);
+    let image = Image::new("relative")
+        .file("/work/deep/app.wasm", 0o755, hello_wasm())
+        .entrypoint(&["./deep/app.wasm"]);
     assert_eq!(daemon.run(&Run::new(&image.clone().workdir("/work"))).success(), "hello\n");
     assert_eq!(daemon.run(&Run::new(&image).cwd("/work")).success(), "hello\n");
 }
@@ -69,7 +84,9 @@ fn an_entrypoint_is_found_through_path(daemon: &dyn Daemon) {
 }
 
 fn a_link_to_the_module_is_followed_inside_the_image(daemon: &dyn Daemon) {
-    let image = Image::new("linked").file("/real/app.wasm", 0o755, hello_wasm()).link("/app", "/real/app.wasm");
+    let image = Image::new("linked")
+        .file("/real/app.wasm", 0o755, hello_wasm())
+        .link("/app", "/real/app.wasm");
     assert_eq!(daemon.run(&Run::new(&image.entrypoint(&["/app"]))).success(), "hello\n");
 }
 
@@ -80,26 +97,70 @@ fn a_function_is_called_by_name(daemon: &dyn Daemon) {
 }
 
 fn the_text_format_runs(daemon: &dyn Daemon) {
-    let image = Image::new("wat").file("/app.wat", 0o644, text(&hello_fields("_start"))).entrypoint(&["/app.wat"]);
+    let image = Image::new("wat")
+        .file("/app.wat", 0o644, text(&hello_fields("_start")))
+        .entrypoint(&["/app.wat"]);
     assert_eq!(daemon.run(&Run::new(&image)).success(), "hello\n");
 }
 
 fn a_file_without_the_executable_bit_runs(daemon: &dyn Daemon) {
-    let image = Image::new("plain").file("/app.wasm", 0o644, hello_wasm()).entrypoint(&["/app.wasm"]);
+    let image =
+        Image::new("plain").file("/app.wasm", 0o644, hello_wasm()).entrypoint(&["/app.wasm"]);
     assert_eq!(daemon.run(&Run::new(&image)).success(), "hello\n");
 }
 
 fn a_native_program_runs_natively(daemon: &dyn Daemon) {
-    let outcome = daemon.run(&Run::new(&busybox()).args(&["sh", "-c", "echo from $0 pid $$; exit 3"]));
+    let outcome =
+        daemon.run(&Run::new(&busybox()).args(&["sh", "-c", "echo from $0 pid $$; exit 3"]));
     assert_eq!((outcome.code, outcome.out().as_str()), (3, "from sh pid 1\n"), "{outcome}");
 }
 
 fn a_script_runs_natively(daemon: &dyn Daemon) {
-    let image = busybox().file("/hello.sh", 0o755, "#!/bin/sh\necho script $1\n").entrypoint(&["/hello.sh"]);
+    let image = busybox()
+        .file("/hello.sh", 0o755, "#!/bin/sh\necho script $1\n")
+        .entrypoint(&["/hello.sh"]);
     assert_eq!(daemon.run(&Run::new(&image).args(&["one"])).success(), "script one\n");
 }
 
+/// Preview 1 has no working directory: a guest is told through PWD, as a shell tells its children.
+fn the_working_directory_is_the_images_or_the_users(daemon: &dyn Daemon) {
+    for component in [false, true] {
+        let image = kit(component).folder("/work/deep", 0o755).workdir("/work");
+        let cwd = |run: &Run| {
+            let said = daemon.run(&run.clone().args(&["show"])).success();
+            said.lines().find_map(|line| line.strip_prefix("env PWD=").map(str::to_owned))
+        };
+        assert_eq!(cwd(&Run::new(&image)).as_deref(), Some("/work"));
+        assert_eq!(cwd(&Run::new(&image).cwd("/work/deep")).as_deref(), Some("/work/deep"));
+    }
+}
+
+fn a_component_has_its_arguments_and_environment(daemon: &dyn Daemon) {
+    let run = Run::new(&kit(true)).env("GIVEN", "two words").args(&["show", "one", "two words"]);
+    let said = daemon.run(&run).success();
+    for line in ["arg show", "arg one", "arg two words", "env GIVEN=two words"] {
+        assert!(said.lines().any(|found| found == line), "'{line}' is not in {said}");
+    }
+}
+
+fn a_component_hands_its_exit_code_on(daemon: &dyn Daemon) {
+    // A component can only say whether it went well: wasi:cli/exit knows no numbers in preview 2.
+    assert_eq!(daemon.run(&Run::new(&kit(true)).args(&["exit", "0"])).code, 0);
+    assert_eq!(daemon.run(&Run::new(&kit(true)).args(&["exit", "1"])).code, 1);
+}
+
+fn guests_from_c_and_rust_run(daemon: &dyn Daemon) {
+    for name in ["hello.wasm", "hello.component.wasm", "rust-hello.wasm"] {
+        let outcome = daemon.run(&Run::new(&guest(name)));
+        assert!(outcome.success().to_lowercase().contains("hello"), "{name}: {outcome}");
+    }
+}
+
 on_all_daemons!(
+    the_working_directory_is_the_images_or_the_users,
+    a_component_has_its_arguments_and_environment,
+    a_component_hands_its_exit_code_on,
+    guests_from_c_and_rust_run,
     hello_is_said,
     a_second_run_says_the_same,
     arguments_arrive_as_they_are,
@@ -125,8 +186,16 @@ mod containerd {
         let id = container.id().to_owned();
         assert_eq!(container.wait(), 0);
         let expected = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"];
-        let seen = || events.topics(&id).into_iter().filter(|topic| topic.starts_with("/tasks/")).collect::<Vec<_>>();
-        wherry_testing::wait_until("four events", wherry_testing::DEADLINE, || seen().len() >= expected.len());
+        let seen = || {
+            events
+                .topics(&id)
+                .into_iter()
+                .filter(|topic| topic.starts_with("/tasks/"))
+                .collect::<Vec<_>>()
+        };
+        wherry_testing::wait_until("four events", wherry_testing::DEADLINE, || {
+            seen().len() >= expected.len()
+        });
         assert_eq!(seen(), expected);
     }
 

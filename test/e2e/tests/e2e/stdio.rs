@@ -34,7 +34,8 @@ fn a_hundred_megabytes_arrive_byte_for_byte(daemon: &dyn Daemon) {
     // Docker keeps a copy of it all in its log: a tenth will do there.
     let chunks = if daemon.is_docker() { 160 } else { 1600 };
     let run = Run::new(&flood(chunks));
-    let outcome = daemon.run(&if daemon.is_docker() { run.extra(&["--log-driver", "none"]) } else { run });
+    let outcome =
+        daemon.run(&if daemon.is_docker() { run.extra(&["--log-driver", "none"]) } else { run });
     assert_eq!(outcome.code, 0, "{}", outcome.err());
     assert_eq!(outcome.stdout.len(), chunks as usize * 65536);
     assert_eq!(right(&outcome.stdout), outcome.stdout.len());
@@ -91,7 +92,8 @@ mod slow {
         let image = flood(80).pack();
         containerd.load(&image);
         let (id, runtime) = (containerd.new_id(), wherry_testing::runtime());
-        let mut command = containerd.ctr_command(&["run", "--rm", "--runtime", &runtime, &image.reference, &id]);
+        let mut command =
+            containerd.ctr_command(&["run", "--rm", "--runtime", &runtime, &image.reference, &id]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut client = command.spawn().expect("ctr runs");
         let mut pipe = client.stdout.take().expect("piped");

@@ -1,0 +1,103 @@
+//! Starting and ending daemons: their command lines, their configuration.
+
+use crate::containerd::ContainerdVersion;
+use crate::io::{CALL_DEADLINE, line_of};
+use crate::processes::Process;
+use crate::scope::Scope;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Starts the containerd of a scope.
+pub(crate) fn spawn(
+    scope: &Scope,
+    netns: Option<&str>,
+    path: &str,
+    environment: &[(String, String)],
+) -> Child {
+    let mut command = in_network_namespace(netns, "containerd", path);
+    command.arg("--config").arg(scope.root().join("containerd.toml"));
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    command.stdin(Stdio::null()).stdout(scope.log()).stderr(scope.log());
+    command.spawn().unwrap_or_else(|e| panic!("`{}` cannot be run: {e}", line_of(&command)))
+}
+
+/// The command of a program from the given PATH, in a network namespace of a name, or in ours.
+pub(crate) fn in_network_namespace(name: Option<&str>, program: &str, path: &str) -> Command {
+    let program = resolve(program, path);
+    let mut command = match name {
+        // Not `ip netns exec`: that hides the cgroup mounts behind a new /sys.
+        Some(name) => {
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net=/run/netns/{name}")).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.env("PATH", path);
+    command
+}
+
+/// Finds a program in the given PATH.
+fn resolve(program: &str, path: &str) -> PathBuf {
+    let found = path
+        .split(':')
+        .map(|dir| Path::new(dir).join(program))
+        .find(|candidate| candidate.is_file());
+    found.unwrap_or_else(|| panic!("no {program} in {path}"))
+}
+
+/// Ends a child politely, then by force.
+pub(crate) fn terminate(child: &mut Child) {
+    let pid = i32::try_from(child.id()).expect("a pid");
+    if Process::of(pid).is_some() {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        let start = std::time::Instant::now();
+        while start.elapsed() < CALL_DEADLINE / 10 {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// What the containerd of this folder is told: where everything is, and to leave out what takes time to start.
+pub(crate) fn config(version: ContainerdVersion, root: &Path) -> String {
+    let root = root.display();
+    let (format, unwanted) = match version {
+        ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => (
+            2,
+            r#""io.containerd.grpc.v1.cri", "io.containerd.tracing.processor.v1.otlp", "io.containerd.nri.v1.nri""#,
+        ),
+        ContainerdVersion::V2 => (
+            3,
+            r#""io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+    "io.containerd.podsandbox.controller.v1.podsandbox", "io.containerd.nri.v1.nri",
+    "io.containerd.tracing.processor.v1.otlp""#,
+        ),
+    };
+    let level = if std::env::var_os("WHERRY_DEBUG").is_some() { "debug" } else { "info" };
+    format!(
+        r#"version = {format}
+root = "{root}/root"
+state = "{root}/state"
+disabled_plugins = [
+    {unwanted},
+    "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing",
+    "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.blockfile",
+    "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.erofs",
+]
+[grpc]
+address = "{root}/c.sock"
+[ttrpc]
+address = "{root}/c.sock.ttrpc"
+[debug]
+level = "{level}"
+"#
+    )
+}
