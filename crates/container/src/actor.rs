@@ -3,13 +3,14 @@
 //! It takes requests one after the other, and in between hears that the guest runs or has ended.
 //! It never waits for a guest: what takes its time (the start, the clean-up) runs beside it.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wherry_sandbox::process::{Exit, Process, SignalError, signal_each};
 use wherry_sandbox::protocol::{Channel, Failure, FailureKind};
-use wherry_sandbox::stdio::Kept;
+use wherry_sandbox::stdio::{CLIENT_OPENS, Kept};
 use wherry_sandbox::{Bundle, Cgroup, cleanup, launch};
 
 use crate::create::{Config, Newborn, Runtime};
@@ -103,6 +104,8 @@ impl Actor {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>, exit: oneshot::Receiver<Exit>) {
         let mut exit = Some(exit);
         let mut ended = None;
+        let mut client_opens = pin!(tokio::time::sleep(CLIENT_OPENS));
+        let mut input_held = true;
         loop {
             tokio::select! {
                 // An end that is known is told before anything else is done, but after a start
@@ -111,6 +114,10 @@ impl Actor {
                 result = joined(&mut self.starting) => self.started(result),
                 how = told(&mut exit), if ended.is_none() => {
                     ended = Some(how);
+                }
+                () = &mut client_opens, if input_held => {
+                    input_held = false;
+                    self.close_stdin();
                 }
                 request = requests.recv() => match request {
                     Some(request) => {
@@ -147,9 +154,7 @@ impl Actor {
                 let _ = reply.send(self.kill(signal, all));
             }
             Request::CloseStdin(reply) => {
-                if let Some(kept) = &mut self.kept {
-                    kept.close_stdin();
-                }
+                self.close_stdin();
                 let _ = reply.send(Ok(()));
             }
             Request::Delete(reply) => {
@@ -160,6 +165,12 @@ impl Actor {
             }
         }
         false
+    }
+
+    fn close_stdin(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.close_stdin();
+        }
     }
 
     fn start(&mut self, reply: Reply<()>) {
@@ -237,8 +248,9 @@ impl Actor {
             draining.abort();
         }
         let (bundle, systemd) = (self.bundle.clone(), self.systemd_cgroup);
-        let left =
-            blocking(move || Ok::<_, std::convert::Infallible>(cleanup::container(&bundle, systemd)));
+        let left = blocking(move || {
+            Ok::<_, std::convert::Infallible>(cleanup::container(&bundle, systemd))
+        });
         let left = match left.await {
             Ok(left) => left,
             Err(never) => match never {},

@@ -98,7 +98,10 @@ impl Cache {
             Ok(file) => Some(file),
             // The second is for the attempt to write to tell.
             Err(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
             {
                 None
             }
@@ -110,12 +113,7 @@ impl Cache {
     }
 
     /// Compiles into a file of its own and gives it its name when it is whole.
-    fn fill(
-        &self,
-        path: &Path,
-        wasm: &File,
-        compiler: &dyn Compiler,
-    ) -> Result<File, Fault> {
+    fn fill(&self, path: &Path, wasm: &File, compiler: &dyn Compiler) -> Result<File, Fault> {
         self.make_directory()?;
         let aside = path.with_extension("new");
         let file = OpenOptions::new()

@@ -97,7 +97,11 @@ fn find(program: &str, path: &str, cwd: &Path, is_file: impl Fn(&Path) -> bool) 
 mod tests {
     use super::*;
 
-    fn resolve(program: &str, path: Option<&str>, files: &[&str]) -> Result<Entrypoint, EntrypointError> {
+    fn resolve(
+        program: &str,
+        path: Option<&str>,
+        files: &[&str],
+    ) -> Result<Entrypoint, EntrypointError> {
         Entrypoint::resolve(&[program.to_owned()], path, Path::new("/work"), |candidate| {
             files.iter().any(|file| Path::new(file) == candidate)
         })

@@ -67,7 +67,10 @@ fn is_text(head: &[u8]) -> bool {
     let form = form.trim_start();
     ["module", "component"].iter().any(|word| {
         form.strip_prefix(word).is_some_and(|after| {
-            after.chars().next().is_none_or(|c| c.is_whitespace() || c == '(' || c == ')' || c == '$')
+            after
+                .chars()
+                .next()
+                .is_none_or(|c| c.is_whitespace() || c == '(' || c == ')' || c == '$')
         })
     })
 }

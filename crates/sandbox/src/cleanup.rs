@@ -37,7 +37,8 @@ fn unmount(path: &Path, left: &mut Vec<String>) {
             Ok(()) => {}
             // Still used by a process that is about to end: it goes with its last user.
             Err(Errno::EBUSY) => {
-                if let Err(errno) = umount2(path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH) {
+                if let Err(errno) = umount2(path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)
+                {
                     left.push(format!("cannot unmount {}: {errno}", path.display()));
                     return;
                 }

@@ -160,11 +160,10 @@ pub fn join_cgroup(path: &str) {
     }
     for hierarchy in hierarchies {
         let group = hierarchy.join(relative);
-        let joined = fs::create_dir_all(&group)
-            .and_then(|()| fs::write(group.join("cgroup.procs"), &pid));
+        let joined =
+            fs::create_dir_all(&group).and_then(|()| fs::write(group.join("cgroup.procs"), &pid));
         if let Err(error) = joined {
             log::warn!("cannot join the shim's cgroup {}: {error}", group.display());
         }
     }
 }
-

@@ -47,10 +47,14 @@ impl HostProgram {
             .map(|place| place.join(&name))
             .find(|candidate| candidate.is_file());
         found.map(HostProgram).ok_or_else(|| {
-            let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+            let places: Vec<String> =
+                places.iter().map(|place| place.display().to_string()).collect();
             Failure::new(
                 FailureKind::System,
-                format!("the engine host {name} is missing: looked in {} and PATH", places.join(", ")),
+                format!(
+                    "the engine host {name} is missing: looked in {} and PATH",
+                    places.join(", ")
+                ),
             )
         })
     }
@@ -194,8 +198,10 @@ fn notify(socket: &Path) -> io::Result<()> {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     // The path is longer than the address of a socket may be.
-    let directory =
-        fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(directory)?;
+    let directory = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(directory)?;
     let short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
     UnixStream::connect(short)?.write_all(b"start container")
 }
@@ -233,7 +239,9 @@ impl Compiler for HostCompiler<'_> {
             Ok(status) if status == u32::from(EXIT_IO) => {
                 Err(CacheError::NoRoom(io::Error::other(text)))
             }
-            Ok(status) => Err(CacheError::Compiler(format!("the compiler ended with status {status}: {text}"))),
+            Ok(status) => Err(CacheError::Compiler(format!(
+                "the compiler ended with status {status}: {text}"
+            ))),
             Err(_) => Err(CacheError::Compiler("the shim is ending".to_owned())),
         }
     }

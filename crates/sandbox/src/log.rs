@@ -25,7 +25,8 @@ struct Logger {
 /// When it cannot be opened; then there is no log.
 pub fn to_pipe(path: &Path, debug: bool) -> io::Result<()> {
     // For both ways: neither the open nor a write then fails when nobody reads.
-    let out = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let out =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     install(out, debug);
     Ok(())
 }

@@ -201,6 +201,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    #[expect(clippy::zombie_processes, reason = "the reaper waits for them")]
     async fn an_exit_is_told_whether_asked_for_before_or_after() {
         let reaper = Reaper::start().unwrap();
         let early = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();

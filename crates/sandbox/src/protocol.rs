@@ -150,12 +150,8 @@ impl Channel {
     /// # Errors
     /// When the kernel has no more sockets or descriptors.
     pub fn pair() -> io::Result<(Channel, Channel)> {
-        let (one, other) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )?;
+        let (one, other) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         for end in [&one, &other] {
             setsockopt(end, sockopt::SndBuf, &MESSAGE_MAX)?;
         }
@@ -173,7 +169,6 @@ impl Channel {
     pub fn into_fd(self) -> OwnedFd {
         self.0
     }
-
 
     /// Sends a message with descriptors beside it.
     ///

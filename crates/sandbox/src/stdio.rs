@@ -11,8 +11,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -66,10 +64,12 @@ pub enum StdioError {
     },
 }
 
-/// A client opens its pipes before it asks for a container, or at the same moment.
-const CLIENT: Duration = Duration::from_secs(2);
+/// How long input is held open for a client that is slow to open its end. Clients do so before
+/// they ask for a container; one with nothing to say may even have closed it again by then, and
+/// nothing in the kernel tells the two apart.
+pub const CLIENT_OPENS: Duration = Duration::from_secs(1);
 
-/// Opens all three streams. Blocks.
+/// Opens all three streams.
 ///
 /// # Errors
 /// When one cannot be opened; the text names it.
@@ -95,20 +95,10 @@ fn input(path: &str, kept: &mut Kept) -> Result<OwnedFd, StdioError> {
     if !is_fifo(path) {
         return Ok(File::open(path).map_err(failed)?.into());
     }
-    // The guest must not read before the client has opened its end: it would see the end of the
-    // file. This open returns as soon as the client has, even if that has closed again since.
-    let (sender, opened) = mpsc::channel();
-    let name = path.to_owned();
-    thread::spawn(move || sender.send(File::open(name)));
-    let file = match opened.recv_timeout(CLIENT) {
-        Ok(file) => file,
-        // Nobody has come: somebody may later, so the pipe is held open until CloseIO.
-        Err(_) => {
-            kept.stdin = Some(keep(path).map_err(failed)?);
-            opened.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
-        }
-    };
-    Ok(file.map_err(failed)?.into())
+    // Held open for a moment: a guest that reads before the client has opened its end would see
+    // the end of the file. It also makes the next open return at once.
+    kept.stdin = Some(keep(path).map_err(failed)?);
+    Ok(File::open(path).map_err(failed)?.into())
 }
 
 fn output(stream: &'static str, path: &str, kept: &mut Kept) -> Result<OwnedFd, StdioError> {
@@ -136,8 +126,9 @@ fn keep(path: &Path) -> io::Result<File> {
 }
 
 impl Kept {
-    /// The client has said that there is no more input. The guest sees the end of the file when
-    /// no client has its end open any more.
+    /// Lets go of the input, because the client has said that there is no more, or because
+    /// [`CLIENT_OPENS`] is over. The guest sees the end of the file when no client has its end
+    /// open.
     pub fn close_stdin(&mut self) {
         self.stdin = None;
     }
@@ -196,6 +187,7 @@ fn has_reader(writer: &File) -> io::Result<bool> {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
+    use std::thread;
 
     fn fifo(directory: &Path, name: &str) -> String {
         let path = directory.join(name);
@@ -228,29 +220,21 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let stdin = fifo(directory.path(), "in");
         let paths = StdioPaths { stdin: stdin.clone(), ..StdioPaths::default() };
-        // Closed before the guest has begun to read, and even before it has its end.
-        let client = thread::spawn(move || {
-            OpenOptions::new().write(true).open(stdin).unwrap().write_all(b"hello").unwrap();
-        });
-        let (ends, _kept) = open(&paths).unwrap();
-        client.join().unwrap();
-        let [guest, _, _] = ends.fds;
-        let mut text = String::new();
-        File::from(guest).read_to_string(&mut text).unwrap();
-        assert_eq!(text, "hello");
-    }
-
-    #[test]
-    fn input_that_nobody_opens_ends_with_close_io() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = StdioPaths { stdin: fifo(directory.path(), "in"), ..StdioPaths::default() };
         let (ends, mut kept) = open(&paths).unwrap();
         let [guest, _, _] = ends.fds;
-        let reader = thread::spawn(move || File::from(guest).read(&mut [0; 8]).unwrap());
+        let reader = thread::spawn(move || {
+            let mut text = String::new();
+            File::from(guest).read_to_string(&mut text).unwrap();
+            text
+        });
+        // The guest reads before the client has come.
         thread::sleep(Duration::from_millis(20));
         assert!(!reader.is_finished());
+        let mut client = OpenOptions::new().write(true).open(stdin).unwrap();
         kept.close_stdin();
-        assert_eq!(reader.join().unwrap(), 0);
+        client.write_all(b"hello").unwrap();
+        drop(client);
+        assert_eq!(reader.join().unwrap(), "hello");
     }
 
     #[test]
@@ -272,6 +256,11 @@ mod tests {
             "cannot write standard output to binary:///bin/logger: only named pipes and file:// are supported"
         );
         let paths = StdioPaths { stdin: "/nowhere".into(), ..StdioPaths::default() };
-        assert!(open(&paths).unwrap_err().to_string().starts_with("cannot open /nowhere for standard input"));
+        assert!(
+            open(&paths)
+                .unwrap_err()
+                .to_string()
+                .starts_with("cannot open /nowhere for standard input")
+        );
     }
 }

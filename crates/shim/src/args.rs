@@ -71,8 +71,9 @@ impl Args {
                 }
             }
         }
-        parsed.action = action
-            .ok_or("containerd runs this program: it needs the action start or delete, or -info or -v")?;
+        parsed.action = action.ok_or(
+            "containerd runs this program: it needs the action start or delete, or -info or -v",
+        )?;
         for (flag, value) in [("namespace", &parsed.namespace), ("id", &parsed.id)] {
             if value.is_empty() {
                 return Err(format!("flag -{flag} is missing"));

@@ -18,7 +18,8 @@ pub fn host<E: Engine + 'static>(engine: Result<E, LoadError>) -> ExitCode {
     let engine = match engine {
         Ok(engine) => engine,
         Err(error) => {
-            let _ = std::io::stderr().write_all(format!("the engine does not work: {error}\n").as_bytes());
+            let _ = std::io::stderr()
+                .write_all(format!("the engine does not work: {error}\n").as_bytes());
             return ExitCode::FAILURE;
         }
     };

@@ -9,9 +9,9 @@ use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 use wherry_container::Runtime;
 use wherry_image::Cache;
+use wherry_sandbox::daemon;
 use wherry_sandbox::launch::{Host, HostProgram};
 use wherry_sandbox::process::Reaper;
-use wherry_sandbox::daemon;
 use wherry_task::{Publisher, Service, services};
 
 /// What the daemon begins with.
@@ -72,7 +72,8 @@ async fn run(daemon: Daemon, warm: Option<Host>) -> Result<(), ttrpc::Error> {
     let reaper = Reaper::start().map_err(others)?;
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let publisher = Publisher::start(&address, &daemon.namespace);
-    let cache = std::env::var_os("WHERRY_CACHE_DIR").map_or_else(|| Path::new(CACHE).to_owned(), PathBuf::from);
+    let cache = std::env::var_os("WHERRY_CACHE_DIR")
+        .map_or_else(|| Path::new(CACHE).to_owned(), PathBuf::from);
     let service = Service::new(Arc::new(Runtime {
         program: daemon.program,
         cache: Cache::new(cache),

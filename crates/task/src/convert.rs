@@ -2,9 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use containerd_shim_protos::protobuf::MessageFull;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
-use containerd_shim_protos::protobuf::MessageFull;
 use ttrpc::Code;
 use wherry_sandbox::Mount;
 
@@ -28,9 +28,9 @@ pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
 pub(crate) fn any<M: MessageFull>(message: &M) -> ttrpc::Result<Any> {
     let mut any = Any::new();
     any.type_url = M::descriptor().full_name().to_owned();
-    any.value = message
-        .write_to_bytes()
-        .map_err(|error| status(Code::INTERNAL, format!("cannot encode {}: {error}", any.type_url)))?;
+    any.value = message.write_to_bytes().map_err(|error| {
+        status(Code::INTERNAL, format!("cannot encode {}: {error}", any.type_url))
+    })?;
     Ok(any)
 }
 

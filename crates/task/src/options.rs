@@ -50,8 +50,9 @@ impl Options {
         // The name may have a host before it.
         match any.type_url.rsplit('/').next().unwrap_or_default() {
             "containerd.runc.v1.Options" => {
-                let runc = oci::Options::parse_from_bytes(&any.value)
-                    .map_err(|error| format!("runtime options of type {}: {error}", any.type_url))?;
+                let runc = oci::Options::parse_from_bytes(&any.value).map_err(|error| {
+                    format!("runtime options of type {}: {error}", any.type_url)
+                })?;
                 Ok(Options {
                     systemd_cgroup: runc.systemd_cgroup,
                     no_pivot_root: runc.no_pivot_root,
@@ -61,8 +62,9 @@ impl Options {
                 })
             }
             "runtimeoptions.v1.Options" => {
-                let generic = Generic::parse(&any.value)
-                    .map_err(|error| format!("runtime options of type {}: {error}", any.type_url))?;
+                let generic = Generic::parse(&any.value).map_err(|error| {
+                    format!("runtime options of type {}: {error}", any.type_url)
+                })?;
                 generic.read()
             }
             _ => {
@@ -73,9 +75,8 @@ impl Options {
     }
 
     fn from_toml(text: &str, place: &str) -> Result<Options, String> {
-        let failed = |error: toml::de::Error| {
-            format!("runtime options in {place}: {}", error.message())
-        };
+        let failed =
+            |error: toml::de::Error| format!("runtime options in {place}: {}", error.message());
         let table: toml::Table = toml::from_str(text).map_err(failed)?;
         for key in table.keys() {
             let known = ["SystemdCgroup", "NoPivotRoot", "ShimCgroup", "IoUid", "IoGid"];
@@ -126,8 +127,9 @@ impl Generic {
         if self.config_path.is_empty() {
             return Ok(Options::default());
         }
-        let text = std::fs::read_to_string(&self.config_path)
-            .map_err(|error| format!("runtime options: cannot read {}: {error}", self.config_path))?;
+        let text = std::fs::read_to_string(&self.config_path).map_err(|error| {
+            format!("runtime options: cannot read {}: {error}", self.config_path)
+        })?;
         Options::from_toml(&text, &self.config_path)
     }
 }
@@ -168,7 +170,8 @@ mod tests {
         runc.io_uid = 7;
         runc.shim_cgroup = "/shims".into();
         let bytes = runc.write_to_bytes().unwrap();
-        for url in ["containerd.runc.v1.Options", "type.googleapis.com/containerd.runc.v1.Options"] {
+        for url in ["containerd.runc.v1.Options", "type.googleapis.com/containerd.runc.v1.Options"]
+        {
             let options = Options::parse(Some(&any(url, bytes.clone()))).unwrap();
             assert!(options.systemd_cgroup);
             assert_eq!((options.io_uid, options.shim_cgroup.as_str()), (7, "/shims"));

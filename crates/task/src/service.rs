@@ -90,11 +90,19 @@ impl Task for Service {
         rpc::create::create(self, request).await
     }
 
-    async fn start(&self, _: &TtrpcContext, request: api::StartRequest) -> Answer<api::StartResponse> {
+    async fn start(
+        &self,
+        _: &TtrpcContext,
+        request: api::StartRequest,
+    ) -> Answer<api::StartResponse> {
         rpc::start::start(self, request).await
     }
 
-    async fn state(&self, _: &TtrpcContext, request: api::StateRequest) -> Answer<api::StateResponse> {
+    async fn state(
+        &self,
+        _: &TtrpcContext,
+        request: api::StateRequest,
+    ) -> Answer<api::StateResponse> {
         rpc::state::state(self, &request)
     }
 
@@ -118,7 +126,11 @@ impl Task for Service {
         rpc::pids::pids(self, &request)
     }
 
-    async fn stats(&self, _: &TtrpcContext, request: api::StatsRequest) -> Answer<api::StatsResponse> {
+    async fn stats(
+        &self,
+        _: &TtrpcContext,
+        request: api::StatsRequest,
+    ) -> Answer<api::StatsResponse> {
         rpc::stats::stats(self, &request)
     }
 

@@ -33,9 +33,7 @@ pub(crate) type AttachTo = Box<dyn Fn(&str) -> Child + Send + Sync>;
 
 impl<'d> Container<'d> {
     pub(crate) fn new(daemon: &'d dyn Daemon, id: &str, streams: Streams) -> Container<'d> {
-        if let Some((socket, _)) = shim_address(&daemon.bundle(id)) {
-            daemon.containerd().note_socket(socket);
-        }
+        daemon.containerd().note_shim(daemon.containerd_namespace(), id);
         Container { daemon, id: id.to_owned(), streams }
     }
 
@@ -58,13 +56,13 @@ impl<'d> Container<'d> {
         self.daemon.ended(&self.id)
     }
 
-    /// Sends a signal, like `TERM`, and asserts that the daemon took it.
+    /// Sends a signal, like `TERM` or `37`, and asserts that the daemon took it.
     #[track_caller]
     pub fn kill(&self, signal: &str) {
         self.try_kill(signal).success();
     }
 
-    /// Sends a signal, like `TERM`.
+    /// Sends a signal, like `TERM` or `37`.
     pub fn try_kill(&self, signal: &str) -> Outcome {
         self.daemon.kill(&self.id, signal)
     }
@@ -165,7 +163,7 @@ impl<'d> Container<'d> {
 
 /// Reads a shim's address and API version from what containerd keeps in its bundle: `bootstrap.json` since
 /// 1.7, `address` before.
-fn shim_address(bundle: &Path) -> Option<(PathBuf, u32)> {
+pub(crate) fn shim_address(bundle: &Path) -> Option<(PathBuf, u32)> {
     let plain = |address: &str| PathBuf::from(address.trim().trim_start_matches("unix://"));
     if let Ok(text) = fs::read_to_string(bundle.join("bootstrap.json")) {
         let json: serde_json::Value = serde_json::from_str(&text).ok()?;

@@ -1,6 +1,6 @@
 //! A private containerd, driven by its own `ctr`.
 
-use crate::container::{Container, Fifos};
+use crate::container::{Container, Fifos, shim_address};
 use crate::events::Events;
 use crate::image::Packed;
 use crate::io::{Outcome, call, line_of, wait_child};
@@ -44,15 +44,24 @@ impl ContainerdVersion {
 pub struct Containerd {
     version: ContainerdVersion,
     scope: Scope,
-    /// The network namespace to run in, for the one under Docker.
-    netns: Option<String>,
+    setup: Setup,
     path: String,
-    environment: Vec<(String, String)>,
     process: Mutex<Child>,
     loaded: Mutex<HashMap<String, Arc<OnceLock<()>>>>,
     /// The sockets of shims that were seen.
     sockets: Mutex<BTreeSet<PathBuf>>,
     next: AtomicU32,
+}
+
+/// What one containerd has that another has not.
+#[derive(Default)]
+pub(crate) struct Setup {
+    /// The network namespace to run in, for the one under Docker.
+    pub(crate) netns: Option<String>,
+    /// Variables that the shims inherit.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Serve Kubernetes, with this image of a pod's first container.
+    pub(crate) sandbox_image: Option<String>,
 }
 
 impl Containerd {
@@ -67,13 +76,19 @@ impl Containerd {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        Containerd::start_in(
-            version,
-            Scope::new(version.name()),
-            None,
-            &[version.name(), "runc"],
-            environment,
-        )
+        Containerd::start_alone(version, Setup { environment, ..Setup::default() })
+    }
+
+    /// Like [`Containerd::start`], with Kubernetes' interface on. The engine's name is the runtime handler's;
+    /// `sandbox_image` is what a pod's first container is made of.
+    pub fn start_for_kubernetes(version: ContainerdVersion, sandbox_image: &Packed) -> Containerd {
+        let sandbox_image = Some(sandbox_image.reference.clone());
+        Containerd::start_alone(version, Setup { sandbox_image, ..Setup::default() })
+    }
+
+    fn start_alone(version: ContainerdVersion, setup: Setup) -> Containerd {
+        let daemons = [version.name(), "runc"];
+        Containerd::start_in(version, Scope::new(version.name()), &daemons, setup)
     }
 
     /// The one that the tests of this process share.
@@ -87,21 +102,19 @@ impl Containerd {
     pub(crate) fn start_in(
         version: ContainerdVersion,
         scope: Scope,
-        netns: Option<String>,
         daemons: &[&str],
-        environment: Vec<(String, String)>,
+        setup: Setup,
     ) -> Containerd {
         scope.mark_used();
         let path = places::search_path(daemons);
-        fs::write(scope.root().join("containerd.toml"), config(version, scope.root()))
-            .expect("the scope is writable");
-        let process = Mutex::new(spawn(&scope, netns.as_deref(), &path, &environment));
+        let text = config(version, scope.root(), setup.sandbox_image.as_deref());
+        fs::write(scope.root().join("containerd.toml"), text).expect("the scope is writable");
+        let process = Mutex::new(spawn(&scope, setup.netns.as_deref(), &path, &setup.environment));
         let containerd = Containerd {
             version,
             scope,
-            netns,
+            setup,
             path,
-            environment,
             process,
             loaded: Mutex::default(),
             sockets: Mutex::default(),
@@ -164,7 +177,7 @@ impl Containerd {
     /// Starts it again after [`Containerd::kill9`], and waits until it answers.
     pub fn start_again(&self) {
         *self.process.lock().unwrap_or_else(|p| p.into_inner()) =
-            spawn(&self.scope, self.netns.as_deref(), &self.path, &self.environment);
+            spawn(&self.scope, self.setup.netns.as_deref(), &self.path, &self.setup.environment);
         self.wait_ready();
     }
 
@@ -180,16 +193,27 @@ impl Containerd {
 
     /// The command of a `ctr` call, for a test that wants to drive it itself.
     pub fn ctr_command(&self, args: &[&str]) -> Command {
+        self.ctr_command_in(self.namespace(), args)
+    }
+
+    fn ctr_command_in(&self, namespace: &str, args: &[&str]) -> Command {
         self.scope.mark_used();
         let mut command = Command::new(places::daemon_bin(self.version.name()).join("ctr"));
-        command.args([
-            "--address",
-            &self.address().display().to_string(),
-            "--namespace",
-            self.namespace(),
-        ]);
-        command.args(args);
+        let address = self.address().display().to_string();
+        command.args(["--address", &address, "--namespace", namespace]).args(args);
         command
+    }
+
+    /// Makes the image known in a containerd namespace.
+    pub fn import(&self, image: &Packed, namespace: &str) {
+        let path = image.path.display().to_string();
+        let mut words = vec!["images", "import", "--platform", &image.platform];
+        if self.version == ContainerdVersion::V2 {
+            // The transfer service would unpack for the host's platform only.
+            words.push("--local");
+        }
+        words.push(&path);
+        call(self.ctr_command_in(namespace, &words), None).success();
     }
 
     /// Collects the events that containerd publishes from now on, until the result is dropped.
@@ -212,6 +236,14 @@ impl Containerd {
             events.text().contains("/namespaces/update")
         });
         events
+    }
+
+    /// Remembers the socket of the shim that serves this container, for
+    /// [`Leftovers`](crate::Leftovers).
+    pub fn note_shim(&self, namespace: &str, id: &str) {
+        if let Some((socket, _)) = shim_address(&self.task_dir(namespace).join(id)) {
+            self.note_socket(socket);
+        }
     }
 
     /// Remembers the socket of a shim, for [`Leftovers`](crate::Leftovers).
@@ -316,16 +348,7 @@ impl Daemon for Containerd {
             let mut loaded = self.loaded.lock().unwrap_or_else(|p| p.into_inner());
             Arc::clone(loaded.entry(image.reference.clone()).or_default())
         };
-        once.get_or_init(|| {
-            let path = image.path.display().to_string();
-            let mut words = vec!["images", "import", "--platform", &image.platform];
-            if self.version == ContainerdVersion::V2 {
-                // The transfer service would unpack for the host's platform only.
-                words.push("--local");
-            }
-            words.push(&path);
-            self.ctr(&words).success();
-        });
+        once.get_or_init(|| self.import(image, self.namespace()));
     }
 
     fn run(&self, run: &Run) -> Outcome {
@@ -392,7 +415,9 @@ impl Daemon for Containerd {
     }
 
     fn kill(&self, id: &str, signal: &str) -> Outcome {
-        self.ctr(&["task", "kill", "--signal", &format!("SIG{signal}"), id])
+        let named = !signal.starts_with(|first: char| first.is_ascii_digit());
+        let signal = if named { format!("SIG{signal}") } else { signal.to_owned() };
+        self.ctr(&["task", "kill", "--signal", &signal, id])
     }
 
     fn take_exit_code(&self, id: &str) -> i32 {

@@ -1,7 +1,7 @@
 //! A private dockerd on a private containerd, in a network namespace of its own.
 
 use crate::container::{Container, Streams};
-use crate::containerd::{Containerd, ContainerdVersion};
+use crate::containerd::{Containerd, ContainerdVersion, Setup};
 use crate::image::Packed;
 use crate::io::{Outcome, call, line_of};
 use crate::places;
@@ -9,7 +9,7 @@ use crate::process::{in_network_namespace, terminate};
 use crate::run::{Daemon, Run};
 use crate::scope::Scope;
 use crate::wait::{DEADLINE, wait_until};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,11 @@ pub struct Docker {
 impl Docker {
     /// Starts one for this test alone.
     pub fn start(version: DockerVersion) -> Docker {
+        Docker::start_with(version, json!({}))
+    }
+
+    /// Like [`Docker::start`], with more keys in its `daemon.json`.
+    pub fn start_with(version: DockerVersion, keys: Value) -> Docker {
         let scope = Scope::new(version.name());
         let netns = scope.name().to_owned();
         let ip = |words: &[&str]| {
@@ -66,11 +71,11 @@ impl Docker {
         ip(&["netns", "add", &netns]);
         ip(&["-netns", &netns, "link", "set", "lo", "up"]);
         let daemons = [version.containerd().name(), version.name(), "runc"];
-        let containerd =
-            Containerd::start_in(version.containerd(), scope, Some(netns), &daemons, Vec::new());
+        let setup = Setup { netns: Some(netns), ..Setup::default() };
+        let containerd = Containerd::start_in(version.containerd(), scope, &daemons, setup);
 
         let root = containerd.root();
-        let config = json!({
+        let mut config = json!({
             "features": {"containerd-snapshotter": true},
             "cgroup-parent": format!("/{}", containerd.scope().name()),
             "data-root": root.join("data"),
@@ -81,6 +86,9 @@ impl Docker {
             // An image that is not there is a fault of the test, and no registry is asked.
             "registry-mirrors": [],
         });
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
         fs::write(root.join("daemon.json"), config.to_string()).expect("the scope is writable");
         let plugins = places::daemon_bin(version.name()).join("../usr/libexec/docker/cli-plugins");
         fs::create_dir_all(root.join("client")).expect("the scope is writable");

@@ -2,6 +2,7 @@
 
 use crate::containerd::ContainerdVersion;
 use crate::io::{CALL_DEADLINE, line_of};
+use crate::places::{self, engine};
 use crate::processes::Process;
 use crate::scope::Scope;
 use nix::sys::signal::{Signal, kill};
@@ -66,27 +67,39 @@ pub(crate) fn terminate(child: &mut Child) {
 }
 
 /// What the containerd of this folder is told: where everything is, and to leave out what takes time to start.
-pub(crate) fn config(version: ContainerdVersion, root: &Path) -> String {
-    let root = root.display();
-    let (format, unwanted) = match version {
-        ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => (
-            2,
-            r#""io.containerd.grpc.v1.cri", "io.containerd.tracing.processor.v1.otlp", "io.containerd.nri.v1.nri""#,
-        ),
+/// With `sandbox_image`, the image of a pod's first container, it serves Kubernetes.
+pub(crate) fn config(
+    version: ContainerdVersion,
+    root: &Path,
+    sandbox_image: Option<&str>,
+) -> String {
+    let (format, cri) = match version {
+        ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => {
+            (2, [r#""io.containerd.grpc.v1.cri""#].as_slice())
+        }
         ContainerdVersion::V2 => (
             3,
-            r#""io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
-    "io.containerd.podsandbox.controller.v1.podsandbox", "io.containerd.nri.v1.nri",
-    "io.containerd.tracing.processor.v1.otlp""#,
+            [
+                r#""io.containerd.grpc.v1.cri""#,
+                r#""io.containerd.cri.v1.images""#,
+                r#""io.containerd.cri.v1.runtime""#,
+                r#""io.containerd.podsandbox.controller.v1.podsandbox""#,
+            ]
+            .as_slice(),
         ),
     };
+    let unwanted = if sandbox_image.is_some() { String::new() } else { cri.join(", ") + "," };
     let level = if std::env::var_os("WHERRY_DEBUG").is_some() { "debug" } else { "info" };
+    let kubernetes =
+        sandbox_image.map_or_else(String::new, |image| kubernetes(version, root, image));
+    let root = root.display();
     format!(
         r#"version = {format}
 root = "{root}/root"
 state = "{root}/state"
 disabled_plugins = [
-    {unwanted},
+    {unwanted}
+    "io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp",
     "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing",
     "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.blockfile",
     "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
@@ -98,6 +111,39 @@ address = "{root}/c.sock"
 address = "{root}/c.sock.ttrpc"
 [debug]
 level = "{level}"
+{kubernetes}"#
+    )
+}
+
+/// The CRI plugin's part: a runtime handler with the engine's name, and options as a node's operator gives
+/// them to every runtime, one of which means nothing to this one.
+fn kubernetes(version: ContainerdVersion, root: &Path, sandbox_image: &str) -> String {
+    let (runtime, images) = match version {
+        ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => (
+            r#"plugins."io.containerd.grpc.v1.cri""#,
+            format!(
+                r#"[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{sandbox_image}""#
+            ),
+        ),
+        ContainerdVersion::V2 => (
+            r#"plugins."io.containerd.cri.v1.runtime""#,
+            format!(
+                r#"[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{sandbox_image}""#
+            ),
+        ),
+    };
+    let (engine, kind, root) = (engine(), places::runtime(), root.display());
+    format!(
+        r#"{images}
+[{runtime}.cni]
+conf_dir = "{root}/cni"
+[{runtime}.containerd.runtimes.{engine}]
+runtime_type = "{kind}"
+[{runtime}.containerd.runtimes.{engine}.options]
+SystemdCgroup = false
+KeyOfAnotherRuntime = "value"
 "#
     )
 }

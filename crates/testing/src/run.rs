@@ -166,7 +166,7 @@ pub trait Daemon: Send + Sync {
     /// Whether the container has ended (or never was).
     fn ended(&self, id: &str) -> bool;
 
-    /// Sends a signal, like `TERM`.
+    /// Sends a signal, like `TERM` or `37`.
     fn kill(&self, id: &str, signal: &str) -> Outcome;
 
     /// Takes the exit code of an ended container; with `ctr` this deletes the task.

@@ -125,7 +125,10 @@ pub fn remove(path: &Path, systemd: bool, id: &str) -> Result<(), String> {
     for _ in 0..100 {
         match manager.get_all_pids() {
             Ok(pids) if !pids.is_empty() => {
-                signal_each(&pids.iter().map(|pid| pid.as_raw()).collect::<Vec<_>>(), libc::SIGKILL);
+                signal_each(
+                    &pids.iter().map(|pid| pid.as_raw()).collect::<Vec<_>>(),
+                    libc::SIGKILL,
+                );
                 std::thread::sleep(std::time::Duration::from_millis(2));
             }
             _ => break,

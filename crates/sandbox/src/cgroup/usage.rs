@@ -118,7 +118,8 @@ impl Cgroup {
             self.directory(controller).map(|directory| directory.join(name)).unwrap_or_default()
         };
         let counter = |prefix: &str| {
-            let part = |what: &str| number(&file("memory", &format!("{prefix}.{what}"))).unwrap_or(0);
+            let part =
+                |what: &str| number(&file("memory", &format!("{prefix}.{what}"))).unwrap_or(0);
             Counter {
                 limit: part("limit_in_bytes"),
                 usage: part("usage_in_bytes"),

@@ -87,7 +87,9 @@ impl Workload for Executor {
         // not find settings in it. Nothing of the daemon's is left either.
         clear_environment();
         let Stage::Known(mut wanted) = self.0.stage.replace(Stage::Gone) else {
-            return Err(ExecutorSetEnvsError::Other("the container's configuration is missing".into()));
+            return Err(ExecutorSetEnvsError::Other(
+                "the container's configuration is missing".into(),
+            ));
         };
         // What libcontainer added: HOME, from the container's passwd.
         for (key, value) in envs {
@@ -166,19 +168,23 @@ impl Inner {
         let stray = open_descriptors();
         let path = wanted.env.iter().find_map(|pair| pair.strip_prefix("PATH="));
         let cwd = Path::new(if wanted.cwd.is_empty() { "/" } else { &wanted.cwd });
-        let entry = Entrypoint::resolve(&wanted.args, path, cwd, super::is_file).map_err(|error| {
-            let kind = match error {
-                EntrypointError::None => FailureKind::Invalid,
-                _ => FailureKind::NotFound,
-            };
-            Failure::new(kind, error.to_string())
-        })?;
+        let entry =
+            Entrypoint::resolve(&wanted.args, path, cwd, super::is_file).map_err(|error| {
+                let kind = match error {
+                    EntrypointError::None => FailureKind::Invalid,
+                    _ => FailureKind::NotFound,
+                };
+                Failure::new(kind, error.to_string())
+            })?;
         let shown = entry.path.display().to_string();
         let (file, kind) = match probe(&entry.path) {
             // A native program that may be run but not read.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (None, Kind::Native),
             Err(error) => {
-                return Err(Failure::new(FailureKind::NotExecutable, format!("exec {shown:?}: {error}")));
+                return Err(Failure::new(
+                    FailureKind::NotExecutable,
+                    format!("exec {shown:?}: {error}"),
+                ));
             }
             Ok((file, kind)) => (Some(file), kind),
         };
@@ -189,7 +195,8 @@ impl Inner {
                     message: format!("{shown}: {}", failure.message),
                     ..failure
                 })?;
-                let name = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name =
+                    entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 Ok(Ready::Wasm { program, name, stray })
             }
             (Kind::Precompiled, _) => Err(Failure::new(
@@ -338,7 +345,10 @@ fn clear_environment() {
 #[allow(unsafe_code)]
 fn name_lookup_without_plugins() {
     unsafe extern "C" {
-        fn __nss_configure_lookup(database: *const libc::c_char, line: *const libc::c_char) -> libc::c_int;
+        fn __nss_configure_lookup(
+            database: *const libc::c_char,
+            line: *const libc::c_char,
+        ) -> libc::c_int;
     }
     for (database, line) in
         [(c"hosts", c"files dns"), (c"services", c"files"), (c"protocols", c"files")]

@@ -89,7 +89,8 @@ fn create(
         return Err(Failure::new(FailureKind::System, "four descriptors belong to a request"));
     };
     let bundle = Bundle::new(&request.bundle, &request.id);
-    let spec = bundle.spec().map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+    let spec =
+        bundle.spec().map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
     mount::rootfs(&bundle.rootfs(&spec), &request.rootfs)
         .map_err(|error| Failure::new(FailureKind::System, error))?;
     for stream in [&stdin, &stdout, &stderr] {

@@ -113,17 +113,17 @@ impl Options {
         if whole.len() <= OPTIONS_MAX {
             return (None, whole);
         }
-        let Some(layers) = self.data.iter().find_map(|option| option.strip_prefix("lowerdir=")) else {
+        let Some(layers) = self.data.iter().find_map(|option| option.strip_prefix("lowerdir="))
+        else {
             return (None, whole);
         };
         let Some(common) = common_directory(layers.split(':')) else { return (None, whole) };
         let relative: Vec<String> = layers
             .split(':')
             .map(|layer| {
-                Path::new(layer).strip_prefix(&common).map_or_else(
-                    |_| layer.to_owned(),
-                    |rest| rest.display().to_string(),
-                )
+                Path::new(layer)
+                    .strip_prefix(&common)
+                    .map_or_else(|_| layer.to_owned(), |rest| rest.display().to_string())
             })
             .collect();
         let data: Vec<String> = self
@@ -173,7 +173,9 @@ mod tests {
         let lower = format!("lowerdir={}", layers.join(":"));
         let (directory, data) = options(&["index=off", &lower, "upperdir=/u"]).fit();
         assert_eq!(directory, Some("/var/lib/snapshots".into()));
-        assert!(data.starts_with("index=off,lowerdir=00000000000000000000/fs:00000000000000000001/fs:"));
+        assert!(
+            data.starts_with("index=off,lowerdir=00000000000000000000/fs:00000000000000000001/fs:")
+        );
         assert!(data.ends_with(",upperdir=/u"));
     }
 }

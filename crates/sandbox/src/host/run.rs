@@ -13,8 +13,7 @@ use wherry_image::Kind;
 use super::guest::run_to_end;
 use super::signals;
 
-const USAGE: &str =
-    "usage: run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--net] FILE[#function] [ARG]...";
+const USAGE: &str = "usage: run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--net] FILE[#function] [ARG]...";
 
 /// Runs the guest that `args` describe; they are those behind the word `run`.
 #[must_use]
@@ -26,8 +25,8 @@ pub fn run(engine: &dyn Engine, args: Vec<String>) -> ExitCode {
     }) {
         Ok((program, name)) => run_to_end(program, &name),
         Err((code, text)) => {
-            let _ = io::stderr()
-                .write_all(format!("wherry-{}: {text}\n", engine.name()).as_bytes());
+            let _ =
+                io::stderr().write_all(format!("wherry-{}: {text}\n", engine.name()).as_bytes());
             ExitCode::from(code)
         }
     }
@@ -91,12 +90,16 @@ fn load(
         Code::Wasm(wasm.into_owned())
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    engine.load(code, guest).map(|program| (program, name)).map_err(|error| failed(error.to_string()))
+    engine
+        .load(code, guest)
+        .map(|program| (program, name))
+        .map_err(|error| failed(error.to_string()))
 }
 
 /// Compiles into memory: a developer changes the module between one run and the next.
 fn compiled(engine: &dyn Engine, wasm: &[u8]) -> Result<File, String> {
-    let fd = memfd_create(c"wherry-code", MFdFlags::MFD_CLOEXEC).map_err(|errno| errno.to_string())?;
+    let fd =
+        memfd_create(c"wherry-code", MFdFlags::MFD_CLOEXEC).map_err(|errno| errno.to_string())?;
     let mut code = File::from(fd);
     engine.compile(wasm, &mut code).map_err(|error| error.to_string())?;
     code.rewind().map_err(|error| error.to_string())?;

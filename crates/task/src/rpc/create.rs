@@ -31,11 +31,7 @@ pub(crate) async fn create(
         id: request.id,
         bundle: request.bundle.into(),
         rootfs: request.rootfs.iter().map(convert::mount).collect(),
-        stdio: StdioPaths {
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-        },
+        stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
         systemd_cgroup: options.systemd_cgroup,
         no_pivot: options.no_pivot_root,
         io_uid: options.io_uid,

@@ -6,7 +6,10 @@ use crate::convert;
 use crate::error::from_container;
 use crate::service::Service;
 
-pub(crate) async fn delete(service: &Service, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
+pub(crate) async fn delete(
+    service: &Service,
+    request: DeleteRequest,
+) -> ttrpc::Result<DeleteResponse> {
     let container = service.init(&request.id, &request.exec_id)?;
     let exit = container.delete().await.map_err(|error| from_container(&error))?;
     service.registry().remove(&request.id);
