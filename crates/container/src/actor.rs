@@ -1,20 +1,22 @@
-//! The one task that changes a container's state.
+//! The one task that changes a process's state: a container's first one, or another in it.
 //!
 //! It takes requests one after the other, and in between hears that the guest runs or has ended.
-//! It never waits for a guest: what takes its time (the start, the clean-up) runs beside it.
+//! It never waits for a guest: what takes its time (the start, the draining of output) runs
+//! beside it.
 
 use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use wherry_sandbox::process::{Exit, Process, SignalError, signal_each};
+use wherry_sandbox::process::{Exit, Process, Reaper, SignalError, signal_each};
 use wherry_sandbox::protocol::{Channel, Failure, FailureKind};
-use wherry_sandbox::stdio::{CLIENT_OPENS, Kept};
+use wherry_sandbox::stdio::{CLIENT_OPENS, Streams};
 use wherry_sandbox::{Bundle, Cgroup, cleanup, launch};
 
 use crate::create::{Config, Newborn, Runtime};
-use crate::event::{Event, EventSink};
+use crate::event::{Event, EventSink, What};
+use crate::exec::{self, ExecConfig};
 use crate::handle::{Error, Snapshot};
 use crate::state::{Happening, State};
 
@@ -25,39 +27,81 @@ pub(crate) enum Request {
     Start(Reply<()>),
     Kill { signal: u32, all: bool, reply: Reply<()> },
     CloseStdin(Reply<()>),
+    Resize { columns: u32, rows: u32, reply: Reply<()> },
+    Pause(Reply<()>),
+    Resume(Reply<()>),
     Delete(Reply<Exit>),
+}
+
+/// Which process an actor is for.
+pub(crate) enum Role {
+    /// A container's first one, which exists.
+    Init { config: Arc<Config>, newborn: Newborn },
+    /// Another, which Start makes.
+    Exec { runtime: Arc<Runtime>, container: Arc<Config>, config: Arc<ExecConfig> },
 }
 
 /// The status of a process that SIGKILL ended.
 const KILLED: u32 = 137;
+const SIGKILL: i32 = 9;
 
-/// Starts the actor of a container that was just created.
+/// Starts the actor of a process.
 pub(crate) fn spawn(
     runtime: &Runtime,
-    config: Arc<Config>,
-    newborn: Newborn,
+    role: Role,
 ) -> (mpsc::Sender<Request>, watch::Receiver<Snapshot>) {
-    let pid = newborn.created.pid;
-    // Taken hold of before anybody is told of its end: until then the pid cannot be another's.
-    let process = Process::new(pid);
-    let exit = runtime.reaper.wait(pid);
-    let (snapshot, receiver) = watch::channel(Snapshot { state: State::Created });
+    let (snapshot, receiver) = watch::channel(Snapshot { state: State::Created, pid: 0 });
     let (sender, requests) = mpsc::channel(16);
-    let actor = Actor {
+    let mut actor = Actor {
         events: Arc::clone(&runtime.events),
-        config,
-        bundle: newborn.bundle,
-        cgroup: newborn.cgroup,
-        systemd_cgroup: newborn.systemd_cgroup,
-        process,
-        guest: Some(newborn.created.guest),
-        kept: Some(newborn.kept),
+        reaper: runtime.reaper.clone(),
+        id: String::new(),
+        exec_id: String::new(),
+        process: None,
+        exit: None,
+        streams: None,
         draining: None,
         starting: None,
+        container: None,
+        launch: None,
         snapshot,
     };
-    tokio::spawn(actor.run(requests, exit));
+    match role {
+        Role::Init { config, newborn } => {
+            actor.id.clone_from(&config.id);
+            actor.container = Some(Whole {
+                bundle: newborn.bundle,
+                cgroup: newborn.cgroup,
+                systemd_cgroup: newborn.systemd_cgroup,
+            });
+            actor.launch = Some(Launch::Go(newborn.guest));
+            actor.take(newborn.pid, newborn.streams);
+        }
+        Role::Exec { runtime, container, config } => {
+            actor.id.clone_from(&container.id);
+            actor.exec_id.clone_from(&config.exec_id);
+            actor.launch = Some(Launch::Make { runtime, container, config });
+        }
+    }
+    tokio::spawn(actor.run(requests));
     (sender, receiver)
+}
+
+/// Asks an actor, and waits for its answer.
+pub(crate) async fn ask<T>(
+    requests: &mpsc::Sender<Request>,
+    request: impl FnOnce(Reply<T>) -> Request,
+) -> Result<T, Error> {
+    let (reply, answer) = oneshot::channel();
+    requests.send(request(reply)).await.map_err(|_| Error::Gone)?;
+    answer.await.map_err(|_| Error::Gone)?
+}
+
+/// Waits for the end of an actor's process.
+pub(crate) async fn wait(snapshot: &watch::Receiver<Snapshot>) -> Result<Exit, Error> {
+    let mut snapshot = snapshot.clone();
+    let ended = snapshot.wait_for(|now| now.state.exit().is_some()).await;
+    ended.ok().and_then(|now| now.state.exit()).ok_or(Error::Gone)
 }
 
 /// Runs what blocks on a thread of its own.
@@ -79,30 +123,47 @@ where
 
 struct Actor {
     events: Arc<dyn EventSink>,
-    config: Arc<Config>,
-    bundle: Bundle,
-    cgroup: Option<Cgroup>,
-    systemd_cgroup: bool,
-    process: Process,
-    /// Until Start.
-    guest: Option<Channel>,
+    reaper: Reaper,
+    id: String,
+    /// Empty for a container's first process.
+    exec_id: String,
+    process: Option<Process>,
+    exit: Option<oneshot::Receiver<Exit>>,
     /// Until the end.
-    kept: Option<Kept>,
+    streams: Option<Streams>,
     /// From the end until Delete.
     draining: Option<JoinHandle<()>>,
     starting: Option<Starting>,
+    /// For a container's first process.
+    container: Option<Whole>,
+    /// Until Start.
+    launch: Option<Launch>,
     snapshot: watch::Sender<Snapshot>,
 }
 
-/// A start on its way.
+/// What there is of a container besides its first process.
+struct Whole {
+    bundle: Bundle,
+    cgroup: Option<Cgroup>,
+    systemd_cgroup: bool,
+}
+
+/// What Start does.
+enum Launch {
+    /// Tells the process that waits to go on.
+    Go(Channel),
+    /// Makes a process.
+    Make { runtime: Arc<Runtime>, container: Arc<Config>, config: Arc<ExecConfig> },
+}
+
+/// A start on its way. It yields the process, if it makes one.
 struct Starting {
-    result: JoinHandle<Result<(), Failure>>,
+    result: JoinHandle<Result<Option<(i32, Streams)>, Failure>>,
     reply: Reply<()>,
 }
 
 impl Actor {
-    async fn run(mut self, mut requests: mpsc::Receiver<Request>, exit: oneshot::Receiver<Exit>) {
-        let mut exit = Some(exit);
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut ended = None;
         let mut client_opens = pin!(tokio::time::sleep(CLIENT_OPENS));
         let mut input_held = true;
@@ -111,13 +172,19 @@ impl Actor {
                 // An end that is known is told before anything else is done, but after a start
                 // that is on its way: Exit never overtakes Start.
                 biased;
-                result = joined(&mut self.starting) => self.started(result),
-                how = told(&mut exit), if ended.is_none() => {
+                result = joined(&mut self.starting) => {
+                    self.started(result);
+                    client_opens.as_mut().reset(tokio::time::Instant::now() + CLIENT_OPENS);
+                }
+                how = told(&mut self.exit), if ended.is_none() => {
                     ended = Some(how);
                 }
-                () = &mut client_opens, if input_held => {
+                () = &mut client_opens, if input_held && self.streams.is_some() => {
                     input_held = false;
-                    self.close_stdin();
+                    // A terminal's input is the terminal's.
+                    if let Some(Streams::Pipes(kept)) = &mut self.streams {
+                        kept.close_stdin();
+                    }
                 }
                 request = requests.recv() => match request {
                     Some(request) => {
@@ -142,8 +209,27 @@ impl Actor {
         self.snapshot.borrow().state
     }
 
-    fn id(&self) -> String {
-        self.config.id.clone()
+    fn pid(&self) -> i32 {
+        self.snapshot.borrow().pid
+    }
+
+    fn tell(&self, what: What) {
+        self.events.send(Event { id: self.id.clone(), exec_id: self.exec_id.clone(), what });
+    }
+
+    fn become_(&mut self, what: Happening) -> Result<(), Error> {
+        let state = self.state().after(what)?;
+        self.snapshot.send_modify(|now| now.state = state);
+        Ok(())
+    }
+
+    /// Takes hold of the process, before anybody else is told of it: until it has been waited for
+    /// its pid cannot be another's.
+    fn take(&mut self, pid: i32, streams: Streams) {
+        self.process = Some(Process::new(pid));
+        self.exit = Some(self.reaper.wait(pid));
+        self.streams = Some(streams);
+        self.snapshot.send_modify(|now| now.pid = pid);
     }
 
     /// Carries out a request. True when it was the last one.
@@ -154,8 +240,19 @@ impl Actor {
                 let _ = reply.send(self.kill(signal, all));
             }
             Request::CloseStdin(reply) => {
-                self.close_stdin();
+                if let Some(streams) = &mut self.streams {
+                    streams.close_stdin();
+                }
                 let _ = reply.send(Ok(()));
+            }
+            Request::Resize { columns, rows, reply } => {
+                let _ = reply.send(self.resize(columns, rows));
+            }
+            Request::Pause(reply) => {
+                let _ = reply.send(self.freeze(Happening::Paused).await);
+            }
+            Request::Resume(reply) => {
+                let _ = reply.send(self.freeze(Happening::Resumed).await);
             }
             Request::Delete(reply) => {
                 let result = self.delete().await;
@@ -167,55 +264,68 @@ impl Actor {
         false
     }
 
-    fn close_stdin(&mut self) {
-        if let Some(kept) = &mut self.kept {
-            kept.close_stdin();
-        }
-    }
-
     fn start(&mut self, reply: Reply<()>) {
-        match (self.state().after(Happening::Started), self.guest.take()) {
-            (Err(refused), guest) => {
-                self.guest = guest;
+        let running = match self.state().after(Happening::Started) {
+            Ok(running) => running,
+            Err(refused) => {
                 let _ = reply.send(Err(refused.into()));
+                return;
+            }
+        };
+        let result = match (self.launch.take(), &self.container) {
+            (Some(Launch::Go(guest)), Some(whole)) => {
+                let bundle = whole.bundle.clone();
+                tokio::spawn(blocking(move || launch::start(&bundle, &guest).map(|()| None)))
+            }
+            (Some(Launch::Make { runtime, container, config }), _) => {
+                tokio::spawn(blocking(move || exec::start(&runtime, &container, &config).map(Some)))
             }
             // A second Start while the first is on its way meets a running container.
-            (Ok(running), None) => {
+            _ => {
                 let refused = running.after(Happening::Started).err();
                 let _ = reply.send(Err(refused.map_or(Error::Gone, Error::Refused)));
+                return;
             }
-            (Ok(_), Some(guest)) => {
-                let bundle = self.bundle.clone();
-                let result = tokio::spawn(blocking(move || launch::start(&bundle, &guest)));
-                self.starting = Some(Starting { result, reply });
-            }
-        }
+        };
+        self.starting = Some(Starting { result, reply });
     }
 
-    fn started(&mut self, result: Result<(), Failure>) {
+    fn started(&mut self, result: Result<Option<(i32, Streams)>, Failure>) {
         let Some(starting) = self.starting.take() else { return };
-        let result = result.map_err(Error::Failure).and_then(|()| {
-            self.become_(Happening::Started)?;
-            self.events.send(Event::Started { id: self.id(), pid: self.process.pid() });
-            Ok(())
-        });
+        let result = match result {
+            Ok(made) => {
+                if let Some((pid, streams)) = made {
+                    self.take(pid, streams);
+                }
+                self.become_(Happening::Started)
+                    .map(|()| self.tell(What::Started { pid: self.pid() }))
+            }
+            Err(failure) => {
+                if self.process.is_none() {
+                    // One that never came to be has ended as it would have, for whoever waits.
+                    let status = u32::try_from(failure.kind.exit_status()).unwrap_or(KILLED);
+                    let _ = self.become_(Happening::Exited(Exit::now(status)));
+                }
+                Err(failure.into())
+            }
+        };
         let _ = starting.reply.send(result);
     }
 
     fn exited(&mut self, exit: Exit) {
-        if let Some(cgroup) = &self.cgroup {
+        if let Some(Whole { cgroup: Some(cgroup), .. }) = &self.container {
             if cgroup.oom_kills() > 0 {
-                self.events.send(Event::OutOfMemory { id: self.id() });
+                self.tell(What::OutOfMemory);
             }
             // With a pid namespace of its own the kernel has ended the others; without, they are
             // ended here. Either way nobody else holds the streams open.
-            signal_each(&cgroup.pids(), 9);
+            signal_each(&cgroup.pids(), SIGKILL);
         }
-        if let Some(kept) = self.kept.take() {
-            self.draining = Some(tokio::spawn(kept.finish()));
+        if let Some(streams) = self.streams.take() {
+            self.draining = Some(tokio::spawn(streams.finish()));
         }
         if self.become_(Happening::Exited(exit)).is_ok() {
-            self.events.send(Event::Exited { id: self.id(), pid: self.process.pid(), exit });
+            self.tell(What::Exited { pid: self.pid(), exit });
         }
     }
 
@@ -223,12 +333,47 @@ impl Actor {
         if self.state().exit().is_some() {
             return Err(SignalError::Gone.into());
         }
-        self.process.signal(signal)?;
-        if all && let (Some(cgroup), Ok(signal)) = (&self.cgroup, i32::try_from(signal)) {
-            let mut others = cgroup.pids();
-            others.retain(|pid| *pid != self.process.pid());
-            signal_each(&others, signal);
+        let process = self.process.as_ref().ok_or(Error::NotStarted)?;
+        process.signal(signal)?;
+        let signal = i32::try_from(signal).unwrap_or(0);
+        if let Some(Whole { cgroup: Some(cgroup), .. }) = &self.container {
+            if all {
+                let mut others = cgroup.pids();
+                others.retain(|pid| *pid != process.pid());
+                signal_each(&others, signal);
+            }
+            // A frozen process does not die before it is thawed.
+            if signal == SIGKILL && self.state() == State::Paused {
+                cgroup.freeze(false).map_err(|error| Error::Cgroup(error.to_string()))?;
+            }
         }
+        Ok(())
+    }
+
+    fn resize(&self, columns: u32, rows: u32) -> Result<(), Error> {
+        if self.state().exit().is_some() {
+            return Err(SignalError::Gone.into());
+        }
+        let terminal = self.streams.as_ref().and_then(Streams::terminal).ok_or_else(|| {
+            Error::Terminal(std::io::Error::new(
+                std::io::ErrorKind::Unsupported,
+                "the process has no terminal",
+            ))
+        })?;
+        terminal.resize(columns, rows).map_err(Error::Terminal)
+    }
+
+    async fn freeze(&mut self, what: Happening) -> Result<(), Error> {
+        self.state().after(what)?;
+        let Some(Whole { cgroup: Some(cgroup), .. }) = &self.container else {
+            return Err(Error::Gone);
+        };
+        let cgroup = cgroup.clone();
+        blocking(move || cgroup.freeze(what == Happening::Paused))
+            .await
+            .map_err(|error| Error::Cgroup(error.to_string()))?;
+        self.become_(what)?;
+        self.tell(if what == Happening::Paused { What::Paused } else { What::Resumed });
         Ok(())
     }
 
@@ -236,8 +381,12 @@ impl Actor {
         let exit = match self.state() {
             // One that was never started may be deleted as runc has it: it is ended first.
             State::Created if self.starting.is_none() => {
-                let _ = self.process.signal(9);
-                Exit::now(KILLED)
+                if let Some(process) = &self.process {
+                    let _ = process.signal(SIGKILL.unsigned_abs());
+                }
+                let exit = Exit::now(KILLED);
+                self.become_(Happening::Exited(exit))?;
+                exit
             }
             state => {
                 state.after(Happening::Deleted)?;
@@ -247,34 +396,23 @@ impl Actor {
         if let Some(draining) = self.draining.take() {
             draining.abort();
         }
-        let (bundle, systemd) = (self.bundle.clone(), self.systemd_cgroup);
-        let left = blocking(move || {
-            Ok::<_, std::convert::Infallible>(cleanup::container(&bundle, systemd))
-        });
-        let left = match left.await {
-            Ok(left) => left,
-            Err(never) => match never {},
-        };
-        for sentence in left {
-            log::error!("{}: {sentence}", self.config.id);
-        }
-        if self.state() == State::Created {
-            self.become_(Happening::Exited(exit))?;
+        if let Some(whole) = &self.container {
+            let (bundle, systemd) = (whole.bundle.clone(), whole.systemd_cgroup);
+            let left = blocking(move || {
+                Ok::<_, std::convert::Infallible>(cleanup::container(&bundle, systemd))
+            });
+            for sentence in left.await.unwrap_or_default() {
+                log::error!("{}: {sentence}", self.id);
+            }
+            self.tell(What::Deleted { pid: self.pid(), exit });
         }
         self.become_(Happening::Deleted)?;
-        self.events.send(Event::Deleted { id: self.id(), pid: self.process.pid(), exit });
         Ok(exit)
-    }
-
-    fn become_(&mut self, what: Happening) -> Result<(), Error> {
-        let state = self.state().after(what)?;
-        self.snapshot.send_replace(Snapshot { state });
-        Ok(())
     }
 }
 
 /// The result of a start on its way; never, when there is none.
-async fn joined(starting: &mut Option<Starting>) -> Result<(), Failure> {
+async fn joined(starting: &mut Option<Starting>) -> Result<Option<(i32, Streams)>, Failure> {
     match starting {
         Some(starting) => (&mut starting.result).await.unwrap_or_else(|error| {
             Err(Failure::new(FailureKind::System, format!("the start was abandoned: {error}")))
@@ -283,13 +421,13 @@ async fn joined(starting: &mut Option<Starting>) -> Result<(), Failure> {
     }
 }
 
-/// How the first process ended, once it has.
+/// How the process ended, once it has.
 async fn told(exit: &mut Option<oneshot::Receiver<Exit>>) -> Exit {
     if let Some(receiver) = exit
         && let Ok(how) = receiver.await
     {
         return how;
     }
-    // Only when the reaper is gone, and with it the daemon.
+    // There is none yet; or the reaper is gone, and with it the daemon.
     std::future::pending().await
 }

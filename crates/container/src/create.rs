@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wherry_image::Cache;
-use wherry_sandbox::launch::{Created, Host, HostCompiler, HostProgram};
+use wherry_sandbox::launch::{Forked, Host, HostCompiler, HostProgram};
 use wherry_sandbox::process::Reaper;
-use wherry_sandbox::protocol::CreateRequest;
-use wherry_sandbox::stdio::{self, Kept, StdioPaths};
+use wherry_sandbox::protocol::{Channel, CreateRequest, HostRequest};
+use wherry_sandbox::stdio::{self, StdioError, StdioPaths, Streams};
+use wherry_sandbox::terminal::Terminal;
 use wherry_sandbox::{Bundle, Cgroup, Failure, FailureKind, Mount, cgroup, cleanup};
 
 use crate::EventSink;
@@ -24,6 +25,8 @@ pub struct Config {
     pub rootfs: Vec<Mount>,
     /// Its streams.
     pub stdio: StdioPaths,
+    /// Whether its streams are a terminal.
+    pub terminal: bool,
     /// Whether systemd manages its cgroup.
     pub systemd_cgroup: bool,
     /// See [`CreateRequest::no_pivot`].
@@ -50,8 +53,9 @@ pub struct Runtime {
 
 /// A container as it was just created.
 pub(crate) struct Newborn {
-    pub(crate) created: Created,
-    pub(crate) kept: Kept,
+    pub(crate) pid: i32,
+    pub(crate) guest: Channel,
+    pub(crate) streams: Streams,
     pub(crate) bundle: Bundle,
     /// None: it ended before anybody could look.
     pub(crate) cgroup: Option<Cgroup>,
@@ -65,23 +69,25 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
         bundle.spec().map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
     let systemd_cgroup =
         config.systemd_cgroup || cgroup::is_systemd_path(&bundle.cgroup_path(&spec));
-    let (ends, kept) = stdio::open(&config.stdio)
-        .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
-    let host = host(runtime)?;
-    let request = CreateRequest {
+    let request = HostRequest::Create(CreateRequest {
         id: config.id.clone(),
         bundle: config.bundle.clone(),
         rootfs: config.rootfs.clone(),
+        terminal: config.terminal,
         systemd_cgroup,
         no_pivot: config.no_pivot,
         io_uid: config.io_uid,
         io_gid: config.io_gid,
-    };
-    match host.create(&request, ends, &mut |module, key| compiled(runtime, module, key)) {
-        Ok(created) => {
-            let cgroup = Cgroup::of(created.pid);
-            Ok(Newborn { created, kept, bundle, cgroup, systemd_cgroup })
-        }
+    });
+    match fork(runtime, &request, &config.stdio, config.terminal) {
+        Ok((forked, streams)) => Ok(Newborn {
+            pid: forked.pid,
+            guest: forked.guest,
+            streams,
+            bundle,
+            cgroup: Cgroup::of(forked.pid),
+            systemd_cgroup,
+        }),
         Err(failure) => {
             for sentence in cleanup::container(&bundle, systemd_cgroup) {
                 log::warn!("{}: {sentence}", config.id);
@@ -89,6 +95,29 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
             Err(failure)
         }
     }
+}
+
+/// Has a process forked, with its streams. Blocks. Must be called within the runtime.
+pub(crate) fn fork(
+    runtime: &Runtime,
+    request: &HostRequest,
+    stdio: &StdioPaths,
+    terminal: bool,
+) -> Result<(Forked, Streams), Failure> {
+    let system = |error: StdioError| Failure::new(FailureKind::System, error.to_string());
+    let mut compile = |module: &File, key: &str| compiled(runtime, module, key);
+    if terminal {
+        let mut forked = host(runtime)?.fork(request, None, &mut compile)?;
+        let console = forked
+            .console
+            .take()
+            .ok_or_else(|| Failure::new(FailureKind::System, "the engine host sent no terminal"))?;
+        let terminal = Terminal::start(console, stdio).map_err(system)?;
+        return Ok((forked, Streams::Terminal(terminal)));
+    }
+    let (ends, kept) = stdio::open(stdio).map_err(system)?;
+    let forked = host(runtime)?.fork(request, Some(ends), &mut compile)?;
+    Ok((forked, Streams::Pipes(kept)))
 }
 
 /// The host that was started ahead of time, or a new one. It serves one container and ends, when

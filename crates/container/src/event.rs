@@ -3,49 +3,55 @@
 use wherry_sandbox::process::Exit;
 use wherry_sandbox::stdio::StdioPaths;
 
-/// Something that happened to a container.
+/// Something that happened to the container `id`, or to the process `exec_id` in it.
 #[derive(Debug, Clone)]
-pub enum Event {
-    /// It exists.
+pub struct Event {
+    /// The container.
+    pub id: String,
+    /// The process; empty for the first one, and for what concerns the container as a whole.
+    pub exec_id: String,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// The container exists.
     Created {
-        /// The container.
-        id: String,
         /// Its bundle.
         bundle: String,
         /// The mounts of its root filesystem.
         rootfs: Vec<wherry_sandbox::Mount>,
         /// Its streams.
         stdio: StdioPaths,
-        /// Whether standard input and output are a terminal.
+        /// Whether they are a terminal.
         terminal: bool,
         /// Its first process.
         pid: i32,
     },
-    /// The guest runs.
+    /// Another process was asked for.
+    ExecAdded,
+    /// The process runs.
     Started {
-        /// The container.
-        id: String,
-        /// Its first process.
+        /// Its pid.
         pid: i32,
     },
-    /// The kernel killed a process in it for want of memory.
-    OutOfMemory {
-        /// The container.
-        id: String,
-    },
-    /// The guest ended.
+    /// All processes are frozen.
+    Paused,
+    /// They go on.
+    Resumed,
+    /// The kernel killed a process for want of memory.
+    OutOfMemory,
+    /// The process ended.
     Exited {
-        /// The container.
-        id: String,
-        /// Its first process.
+        /// What its pid was.
         pid: i32,
         /// How.
         exit: Exit,
     },
-    /// Nothing is left of it.
+    /// Nothing is left of the container.
     Deleted {
-        /// The container.
-        id: String,
         /// What its first process was.
         pid: i32,
         /// How that ended.

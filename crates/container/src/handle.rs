@@ -1,32 +1,39 @@
 //! The handle to a container.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use oci_spec::runtime::LinuxResources;
+use tokio::sync::{mpsc, watch};
 use wherry_sandbox::cgroup::usage::Usage;
 use wherry_sandbox::process::{Exit, SignalError};
 use wherry_sandbox::{Cgroup, Failure};
 
-use crate::actor::{self, Request};
+use crate::actor::{self, Request, Role, ask};
 use crate::create::{self, Config, Runtime};
-use crate::event::Event;
+use crate::event::{Event, What};
+use crate::exec::{Exec, ExecConfig};
 use crate::state::{Refused, State};
 
 /// A container. Queries answer at once, whatever the guest does.
 #[derive(Clone)]
 pub struct Container {
+    runtime: Arc<Runtime>,
     config: Arc<Config>,
-    pid: i32,
     cgroup: Option<Cgroup>,
     requests: mpsc::Sender<Request>,
     snapshot: watch::Receiver<Snapshot>,
+    execs: Arc<Mutex<HashMap<String, Exec>>>,
 }
 
-/// A container at one moment.
+/// A process at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
     /// Its state.
     pub state: State,
+    /// Its pid in the daemon's namespace, also after its end; 0 before there is one.
+    pub pid: i32,
 }
 
 /// Why a request was not carried out.
@@ -41,8 +48,23 @@ pub enum Error {
     /// The signal could not be sent.
     #[error(transparent)]
     Signal(#[from] SignalError),
-    /// The container is gone.
-    #[error("the container has been deleted")]
+    /// The terminal could not be sized, or there is none.
+    #[error("cannot resize the terminal: {0}")]
+    Terminal(io::Error),
+    /// The process has not been started.
+    #[error("the process has not been started")]
+    NotStarted,
+    /// A process can only join a container that runs.
+    #[error("cannot exec in a {0} container")]
+    NotRunning(&'static str),
+    /// The id is taken.
+    #[error("exec {0:?} already exists")]
+    ExecExists(String),
+    /// The cgroup does not do what was asked for.
+    #[error("{0}")]
+    Cgroup(String),
+    /// It is gone.
+    #[error("it has been deleted")]
     Gone,
 }
 
@@ -58,18 +80,21 @@ impl Container {
             let (runtime, config) = (Arc::clone(&runtime), Arc::clone(&config));
             actor::blocking(move || create::create(&runtime, &config)).await?
         };
-        let pid = newborn.created.pid;
         let cgroup = newborn.cgroup.clone();
-        runtime.events.send(Event::Created {
+        runtime.events.send(Event {
             id: config.id.clone(),
-            bundle: config.bundle.display().to_string(),
-            rootfs: config.rootfs.clone(),
-            stdio: config.stdio.clone(),
-            terminal: false,
-            pid,
+            exec_id: String::new(),
+            what: What::Created {
+                bundle: config.bundle.display().to_string(),
+                rootfs: config.rootfs.clone(),
+                stdio: config.stdio.clone(),
+                terminal: config.terminal,
+                pid: newborn.pid,
+            },
         });
-        let (requests, snapshot) = actor::spawn(&runtime, Arc::clone(&config), newborn);
-        Ok(Container { config, pid, cgroup, requests, snapshot })
+        let role = Role::Init { config: Arc::clone(&config), newborn };
+        let (requests, snapshot) = actor::spawn(&runtime, role);
+        Ok(Container { runtime, config, cgroup, requests, snapshot, execs: Arc::default() })
     }
 
     /// What it was created from.
@@ -81,7 +106,7 @@ impl Container {
     /// Its first process, in the daemon's pid namespace. Known for ever, also after the end.
     #[must_use]
     pub fn pid(&self) -> i32 {
-        self.pid
+        self.snapshot().pid
     }
 
     /// Its state at this moment.
@@ -95,9 +120,7 @@ impl Container {
     /// # Errors
     /// [`Error::Gone`] if the daemon ends first.
     pub async fn wait(&self) -> Result<Exit, Error> {
-        let mut snapshot = self.snapshot.clone();
-        let ended = snapshot.wait_for(|now| now.state.exit().is_some()).await;
-        ended.ok().and_then(|now| now.state.exit()).ok_or(Error::Gone)
+        actor::wait(&self.snapshot).await
     }
 
     /// Lets the guest run.
@@ -106,7 +129,7 @@ impl Container {
     /// [`Error::Refused`] unless it is created; [`Error::Failure`] when its program cannot be
     /// executed.
     pub async fn start(&self) -> Result<(), Error> {
-        self.ask(Request::Start).await
+        ask(&self.requests, Request::Start).await
     }
 
     /// Sends a signal to the first process, or to all.
@@ -114,7 +137,7 @@ impl Container {
     /// # Errors
     /// [`Error::Signal`] with [`SignalError::Gone`] when it has ended.
     pub async fn kill(&self, signal: u32, all: bool) -> Result<(), Error> {
-        self.ask(|reply| Request::Kill { signal, all, reply }).await
+        ask(&self.requests, |reply| Request::Kill { signal, all, reply }).await
     }
 
     /// Tells that there will be no more input.
@@ -122,7 +145,40 @@ impl Container {
     /// # Errors
     /// [`Error::Gone`].
     pub async fn close_stdin(&self) -> Result<(), Error> {
-        self.ask(Request::CloseStdin).await
+        ask(&self.requests, Request::CloseStdin).await
+    }
+
+    /// Sets the size of its terminal.
+    ///
+    /// # Errors
+    /// [`Error::Terminal`] when it has none, or there is no such size.
+    pub async fn resize(&self, columns: u32, rows: u32) -> Result<(), Error> {
+        ask(&self.requests, |reply| Request::Resize { columns, rows, reply }).await
+    }
+
+    /// Freezes all its processes.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] unless it runs; [`Error::Cgroup`].
+    pub async fn pause(&self) -> Result<(), Error> {
+        ask(&self.requests, Request::Pause).await
+    }
+
+    /// Lets its processes go on.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] unless it is paused; [`Error::Cgroup`].
+    pub async fn resume(&self) -> Result<(), Error> {
+        ask(&self.requests, Request::Resume).await
+    }
+
+    /// Changes its limits.
+    ///
+    /// # Errors
+    /// [`Error::Cgroup`] with what the kernel refused; [`Error::Signal`] after its end.
+    pub async fn update(&self, resources: LinuxResources) -> Result<(), Error> {
+        let cgroup = self.living_cgroup()?;
+        actor::blocking(move || cgroup.update(&resources)).await.map_err(Error::Cgroup)
     }
 
     /// Removes all that is left of it.
@@ -130,7 +186,49 @@ impl Container {
     /// # Errors
     /// [`Error::Refused`] while the guest lives.
     pub async fn delete(&self) -> Result<Exit, Error> {
-        self.ask(Request::Delete).await
+        ask(&self.requests, Request::Delete).await
+    }
+
+    /// Adds another process, which Start lets run.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`], [`Error::ExecExists`].
+    pub fn exec(&self, config: ExecConfig) -> Result<(), Error> {
+        match self.snapshot().state {
+            State::Running => {}
+            state => return Err(Error::NotRunning(state.name())),
+        }
+        let exec_id = config.exec_id.clone();
+        let mut execs = self.lock();
+        if execs.contains_key(&exec_id) {
+            return Err(Error::ExecExists(exec_id));
+        }
+        let exec = Exec::add(&self.runtime, Arc::clone(&self.config), config);
+        self.runtime.events.send(Event {
+            id: self.config.id.clone(),
+            exec_id: exec_id.clone(),
+            what: What::ExecAdded,
+        });
+        execs.insert(exec_id, exec);
+        Ok(())
+    }
+
+    /// The process that was added under this id.
+    #[must_use]
+    pub fn find_exec(&self, exec_id: &str) -> Option<Exec> {
+        self.lock().get(exec_id).cloned()
+    }
+
+    /// Forgets the process of this id, which has been deleted.
+    pub fn forget_exec(&self, exec_id: &str) {
+        self.lock().remove(exec_id);
+    }
+
+    /// The ids of the processes that were added, by their pids, as far as they exist.
+    #[must_use]
+    pub fn exec_pids(&self) -> HashMap<i32, String> {
+        let running = |exec: &Exec| (exec.snapshot().pid, exec.config().exec_id.clone());
+        self.lock().values().map(running).filter(|(pid, _)| *pid != 0).collect()
     }
 
     /// The processes in it, by their pids in the daemon's pid namespace; none after its end.
@@ -140,8 +238,8 @@ impl Container {
             return Vec::new();
         }
         let mut pids = self.cgroup.as_ref().map(Cgroup::pids).unwrap_or_default();
-        if !pids.contains(&self.pid) {
-            pids.insert(0, self.pid);
+        if !pids.contains(&self.pid()) {
+            pids.insert(0, self.pid());
         }
         pids
     }
@@ -152,12 +250,15 @@ impl Container {
         self.cgroup.as_ref().map(Cgroup::usage)
     }
 
-    async fn ask<T>(
-        &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Request,
-    ) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| Error::Gone)?;
-        answer.await.map_err(|_| Error::Gone)?
+    fn living_cgroup(&self) -> Result<Cgroup, Error> {
+        match (self.snapshot().state.exit(), &self.cgroup) {
+            (None, Some(cgroup)) => Ok(cgroup.clone()),
+            _ => Err(SignalError::Gone.into()),
+        }
+    }
+
+    /// No code panics while it holds this lock.
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Exec>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,11 +7,13 @@
 mod actor;
 mod create;
 mod event;
+mod exec;
 mod handle;
 pub mod state;
 
 pub use create::{Config, Runtime};
-pub use event::{Event, EventSink};
+pub use event::{Event, EventSink, What};
+pub use exec::{Exec, ExecConfig};
 pub use handle::{Container, Error, Snapshot};
 pub use state::{Refused, State};
 pub use wherry_sandbox::process::Exit;

@@ -1,4 +1,4 @@
-//! The states of a container, and what may follow on what.
+//! The states of a container, or of another process in it, and what may follow on what.
 //!
 //! ```text
 //!            Start                Pause
@@ -13,7 +13,8 @@
 //! ```
 //!
 //! A container comes into being Created: before that there is nothing that could be asked for
-//! anything. One that was never started may end, and be deleted.
+//! anything. One that was never started may end, and be deleted. A process that joins a container
+//! has the same states but Paused; Created, it is only known and does not exist yet.
 
 use wherry_sandbox::process::Exit;
 
@@ -95,7 +96,9 @@ impl State {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// The state's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             State::Created => "created",
             State::Running => "running",

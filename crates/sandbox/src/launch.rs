@@ -17,9 +17,7 @@ use wherry_image::{CacheError, Compiler};
 use crate::bundle::Bundle;
 use crate::host::{EXIT_INVALID, EXIT_IO, HOST_FD, LOG_FD};
 use crate::process::Reaper;
-use crate::protocol::{
-    Channel, CreateReply, CreateRequest, Failure, FailureKind, FromGuest, ToGuest,
-};
+use crate::protocol::{Channel, Failure, FailureKind, FromGuest, HostReply, HostRequest, ToGuest};
 use crate::stdio::GuestEnds;
 
 /// The executable that has an engine linked in, `wherry-E`.
@@ -72,14 +70,19 @@ pub struct Host {
     channel: Channel,
 }
 
-/// A container whose first process exists and waits for Start.
+/// A process that exists. A container's first one waits for Start; any other runs.
 #[derive(Debug)]
-pub struct Created {
-    /// The first process, a child of the daemon.
+pub struct Forked {
+    /// The process, a child of the daemon.
     pub pid: i32,
     /// On which the guest says how its start went.
     pub guest: Channel,
+    /// The daemon's end of its terminal, if it has one.
+    pub console: Option<OwnedFd>,
 }
+
+/// Gives the compiled code of a module, given the module and the engine's compile key.
+pub type Compile<'a> = &'a mut dyn FnMut(&File, &str) -> Result<File, String>;
 
 impl Host {
     /// Starts an engine host. It begins to load its engine at once.
@@ -104,22 +107,21 @@ impl Host {
         Ok(Host { channel: ours })
     }
 
-    /// Creates a container. `compile` is asked for the compiled code of a module, given the
-    /// module and the engine's compile key.
+    /// Creates a container, or executes another process in one. `ends`: its streams, unless it
+    /// has a terminal.
     ///
     /// # Errors
-    /// With the guest's own reason where it gave one. What was mounted or made is still there:
-    /// [`crate::cleanup::container`] removes it.
-    pub fn create(
+    /// With the guest's own reason where it gave one. What was mounted or made for a container is
+    /// still there: [`crate::cleanup::container`] removes it.
+    pub fn fork(
         &self,
-        request: &CreateRequest,
-        ends: GuestEnds,
-        compile: &mut dyn FnMut(&File, &str) -> Result<File, String>,
-    ) -> Result<Created, Failure> {
+        request: &HostRequest,
+        ends: Option<GuestEnds>,
+        compile: Compile<'_>,
+    ) -> Result<Forked, Failure> {
         let (guest, theirs) = Channel::pair().map_err(system)?;
-        let theirs = theirs.into_fd();
-        let [stdin, stdout, stderr] = &ends.fds;
-        let fds = [stdin, stdout, stderr, &theirs].map(AsRawFd::as_raw_fd);
+        let mut fds = vec![theirs.as_raw_fd()];
+        fds.extend(ends.iter().flat_map(|ends| &ends.fds).map(AsRawFd::as_raw_fd));
         self.channel.send(request, &fds).map_err(host_gone)?;
         drop(theirs);
         drop(ends);
@@ -143,24 +145,24 @@ impl Host {
         }
     }
 
-    fn reply(&self, reason: Option<Failure>, guest: Channel) -> Result<Created, Failure> {
-        match self.channel.receive::<CreateReply>() {
-            Ok(Some(packet)) => match packet.message {
-                CreateReply::Created { pid } => Ok(Created { pid, guest }),
-                CreateReply::Failed(failure) => Err(reason.unwrap_or(failure)),
-            },
-            Ok(None) => Err(host_gone(io::ErrorKind::BrokenPipe.into())),
-            Err(error) => Err(host_gone(error)),
+    fn reply(&self, reason: Option<Failure>, guest: Channel) -> Result<Forked, Failure> {
+        let packet = match self.channel.receive::<HostReply>() {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return Err(host_gone(io::ErrorKind::BrokenPipe.into())),
+            Err(error) => return Err(host_gone(error)),
+        };
+        match (packet.message, reason) {
+            // A process that was forked and then could not be executed is none.
+            (_, Some(reason)) => Err(reason),
+            (HostReply::Failed(failure), None) => Err(failure),
+            (HostReply::Forked { pid }, None) => {
+                Ok(Forked { pid, guest, console: packet.fds.into_iter().next() })
+            }
         }
     }
 }
 
-fn answer(
-    guest: &Channel,
-    fds: Vec<OwnedFd>,
-    key: &str,
-    compile: &mut dyn FnMut(&File, &str) -> Result<File, String>,
-) {
+fn answer(guest: &Channel, fds: Vec<OwnedFd>, key: &str, compile: Compile<'_>) {
     let result = match fds.into_iter().next() {
         Some(module) => compile(&File::from(module), key),
         None => Err("no module came with the question".to_owned()),

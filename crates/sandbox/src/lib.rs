@@ -2,7 +2,7 @@
 //! host that forks it.
 //!
 //! This is the one crate that talks to the kernel. The daemon's side of a container's life is in
-//! [`launch`] (create, start), [`process`] (signals, exits), [`stdio`], [`cgroup`] and
+//! [`launch`] (create, start), [`process`] (signals, exits), [`stdio`], [`terminal`], [`cgroup`] and
 //! [`cleanup`], and its own in [`daemon`] and [`mod@log`]; the engine host's side is in [`host`]; [`protocol`] is what the two say to each
 //! other.
 
@@ -16,6 +16,7 @@ pub mod log;
 pub mod process;
 pub mod protocol;
 pub mod stdio;
+pub mod terminal;
 
 pub use bundle::Bundle;
 pub use cgroup::Cgroup;

@@ -61,7 +61,7 @@ fn install(out: File, debug: bool) {
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Libraries say much that only their authors want to know.
-        metadata.target().starts_with("wherry") || metadata.level() <= Level::Warn
+        metadata.target().starts_with("wherry") || metadata.level() <= Level::Error
     }
 
     fn log(&self, record: &Record<'_>) {

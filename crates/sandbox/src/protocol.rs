@@ -21,9 +21,17 @@ const MESSAGE_MAX: usize = 256 * 1024;
 /// The most descriptors beside one message.
 const FDS_MAX: usize = 4;
 
-/// Daemon to engine host: prepare a container and fork its first process. Beside it, in this
-/// order: standard input, output and error, and the socket on which the guest answers with
-/// [`FromGuest`].
+/// Daemon to engine host. Beside it: the socket on which the guest answers with [`FromGuest`], and,
+/// without a terminal, standard input, output and error.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum HostRequest {
+    /// Prepare a container and fork its first process.
+    Create(CreateRequest),
+    /// Fork another process into a container, and let it run.
+    Exec(ExecRequest),
+}
+
+/// What a container is made from.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CreateRequest {
     /// The container's id.
@@ -32,6 +40,8 @@ pub struct CreateRequest {
     pub bundle: PathBuf,
     /// The mounts that make up the root filesystem; none if it is already there.
     pub rootfs: Vec<Mount>,
+    /// Whether the guest's streams are a terminal, which the host makes.
+    pub terminal: bool,
     /// Whether systemd manages the cgroup.
     pub systemd_cgroup: bool,
     /// Move into the root filesystem with `MS_MOVE` and chroot instead of `pivot_root`.
@@ -40,6 +50,25 @@ pub struct CreateRequest {
     /// it is 0.
     pub io_uid: u32,
     /// As `io_uid`, the group.
+    pub io_gid: u32,
+}
+
+/// What another process in a container is made from.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// The container's id.
+    pub id: String,
+    /// The process's id.
+    pub exec_id: String,
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// The process, as the `process` of an OCI configuration.
+    pub process: String,
+    /// As in [`CreateRequest`].
+    pub terminal: bool,
+    /// As in [`CreateRequest`].
+    pub io_uid: u32,
+    /// As in [`CreateRequest`].
     pub io_gid: u32,
 }
 
@@ -56,15 +85,15 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
-/// Engine host to daemon: how a [`CreateRequest`] ended.
+/// Engine host to daemon: how a [`HostRequest`] ended.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum CreateReply {
-    /// The first process exists and waits for Start.
-    Created {
+pub enum HostReply {
+    /// The process exists. Beside it, for a terminal: the end that is not the guest's.
+    Forked {
         /// Its pid in the daemon's namespace.
         pid: i32,
     },
-    /// There is no container, and nothing is left of it.
+    /// There is no process, and nothing is left of it.
     Failed(Failure),
 }
 
@@ -226,6 +255,27 @@ impl Channel {
         let message = serde_json::from_slice(bytes.get(..length).unwrap_or_default())?;
         Ok(Some(Packet { message, fds }))
     }
+}
+
+/// Takes the first descriptor that arrives on a stream socket.
+///
+/// # Errors
+/// When none comes with the next bytes.
+pub(crate) fn receive_descriptor(socket: &OwnedFd) -> io::Result<OwnedFd> {
+    let mut bytes = [0; 64];
+    let mut control = cmsg_space!([RawFd; 1]);
+    let mut slices = [IoSliceMut::new(&mut bytes)];
+    let received = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut slices,
+        Some(&mut control),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let mut fds = received.cmsgs()?.filter_map(|message| match message {
+        ControlMessageOwned::ScmRights(raw) => raw.into_iter().next().map(adopt),
+        _ => None,
+    });
+    fds.next().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no descriptor came"))
 }
 
 impl AsFd for Channel {

@@ -13,7 +13,44 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::terminal::Terminal;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// The daemon's part in a process's streams.
+#[derive(Debug)]
+pub enum Streams {
+    /// The guest has the client's pipes.
+    Pipes(Kept),
+    /// The guest has a terminal.
+    Terminal(Terminal),
+}
+
+impl Streams {
+    /// Lets go of the input: see [`Kept::close_stdin`] and [`Terminal::close_stdin`].
+    pub fn close_stdin(&mut self) {
+        match self {
+            Streams::Pipes(kept) => kept.close_stdin(),
+            Streams::Terminal(terminal) => terminal.close_stdin(),
+        }
+    }
+
+    /// The terminal, if there is one.
+    #[must_use]
+    pub fn terminal(&self) -> Option<&Terminal> {
+        match self {
+            Streams::Pipes(_) => None,
+            Streams::Terminal(terminal) => Some(terminal),
+        }
+    }
+
+    /// Lets go of the streams after the guest's end, without losing what nobody has read yet.
+    pub async fn finish(self) {
+        match self {
+            Streams::Pipes(kept) => kept.finish().await,
+            Streams::Terminal(terminal) => terminal.finish().await,
+        }
+    }
+}
 
 /// Where the streams go, as a client says it: the path of a named pipe, `file://` and the path of
 /// a file to append to, or empty for none.
@@ -144,9 +181,30 @@ impl Kept {
     }
 }
 
+/// What a terminal needs of the pipes.
+pub(crate) struct TerminalPipes {
+    pub(crate) input: Option<File>,
+    pub(crate) output: Option<(PathBuf, File)>,
+}
+
+/// Opens the pipes between which and a terminal the daemon copies.
+pub(crate) fn open_for_terminal(paths: &StdioPaths) -> Result<TerminalPipes, StdioError> {
+    let one = |stream: &'static str, path: &str| {
+        let path = Path::new(path);
+        match keep(path) {
+            Ok(file) => Ok(Some(file)),
+            Err(_) if path.as_os_str().is_empty() => Ok(None),
+            Err(source) => Err(StdioError::Open { stream, path: path.into(), source }),
+        }
+    };
+    let input = one("standard input", &paths.stdin)?;
+    let output = one("standard output", &paths.stdout)?;
+    Ok(TerminalPipes { input, output: output.map(|file| ((&paths.stdout).into(), file)) })
+}
+
 /// Waits until the pipe is empty or a reader has it open: a reader gets all that is in the pipe
 /// and then the end of the file, whatever we do.
-async fn drain(path: &Path, keeper: File) -> io::Result<()> {
+pub(crate) async fn drain(path: &Path, keeper: File) -> io::Result<()> {
     if unread(&keeper)? == 0 {
         return Ok(());
     }

@@ -37,7 +37,10 @@ pub(crate) fn from_container(error: &Error) -> ttrpc::Error {
             }
             FailureKind::System => Code::UNKNOWN,
         },
-        Error::Refused(_) => Code::FAILED_PRECONDITION,
+        Error::Refused(_) | Error::NotStarted | Error::NotRunning(_) => Code::FAILED_PRECONDITION,
+        Error::ExecExists(_) => Code::ALREADY_EXISTS,
+        Error::Terminal(_) => Code::INVALID_ARGUMENT,
+        Error::Cgroup(_) => Code::UNKNOWN,
         Error::Signal(SignalError::Gone) => {
             // runc's words: clients look for them.
             return status(Code::NOT_FOUND, "process already finished");

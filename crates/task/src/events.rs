@@ -10,14 +10,15 @@ use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::ForwardRequest;
 use containerd_shim_protos::events::task::{
-    TaskCreate, TaskDelete, TaskExit, TaskIO, TaskOOM, TaskStart,
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused,
+    TaskResumed, TaskStart,
 };
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use containerd_shim_protos::{topics, types};
 use tokio::sync::Notify;
-use wherry_container::{Event, EventSink};
+use wherry_container::{Event, EventSink, What};
 
 use crate::convert;
 
@@ -147,22 +148,13 @@ impl EventSink for Publisher {
 
 /// An event with its topic, as containerd knows it.
 fn message(event: Event) -> ttrpc::Result<(&'static str, Any)> {
-    Ok(match event {
-        Event::Created { id, bundle, rootfs, stdio, terminal, pid } => {
+    let Event { id, exec_id, what } = event;
+    Ok(match what {
+        What::Created { bundle, rootfs, stdio, terminal, pid } => {
             let mut message = TaskCreate::new();
             message.container_id = id;
             message.bundle = bundle;
-            message.rootfs = rootfs
-                .into_iter()
-                .map(|mount| {
-                    let mut message = types::mount::Mount::new();
-                    message.type_ = mount.fstype;
-                    message.source = mount.source;
-                    message.target = mount.target;
-                    message.options = mount.options;
-                    message
-                })
-                .collect();
+            message.rootfs = rootfs.into_iter().map(mount).collect();
             let mut io = TaskIO::new();
             io.stdin = stdio.stdin;
             io.stdout = stdio.stdout;
@@ -172,28 +164,51 @@ fn message(event: Event) -> ttrpc::Result<(&'static str, Any)> {
             message.pid = convert::pid(pid);
             (topics::TASK_CREATE_EVENT_TOPIC, convert::any(&message)?)
         }
-        Event::Started { id, pid } => {
+        What::ExecAdded => {
+            let mut message = TaskExecAdded::new();
+            message.container_id = id;
+            message.exec_id = exec_id;
+            (topics::TASK_EXEC_ADDED_EVENT_TOPIC, convert::any(&message)?)
+        }
+        What::Started { pid } if exec_id.is_empty() => {
             let mut message = TaskStart::new();
             message.container_id = id;
             message.pid = convert::pid(pid);
             (topics::TASK_START_EVENT_TOPIC, convert::any(&message)?)
         }
-        Event::OutOfMemory { id } => {
+        What::Started { pid } => {
+            let mut message = TaskExecStarted::new();
+            message.container_id = id;
+            message.exec_id = exec_id;
+            message.pid = convert::pid(pid);
+            (topics::TASK_EXEC_STARTED_EVENT_TOPIC, convert::any(&message)?)
+        }
+        What::Paused => {
+            let mut message = TaskPaused::new();
+            message.container_id = id;
+            (topics::TASK_PAUSED_EVENT_TOPIC, convert::any(&message)?)
+        }
+        What::Resumed => {
+            let mut message = TaskResumed::new();
+            message.container_id = id;
+            (topics::TASK_RESUMED_EVENT_TOPIC, convert::any(&message)?)
+        }
+        What::OutOfMemory => {
             let mut message = TaskOOM::new();
             message.container_id = id;
             (topics::TASK_OOM_EVENT_TOPIC, convert::any(&message)?)
         }
-        Event::Exited { id, pid, exit } => {
+        What::Exited { pid, exit } => {
             let mut message = TaskExit::new();
             // The first process has the container's own id.
-            message.id = id.clone();
+            message.id = if exec_id.is_empty() { id.clone() } else { exec_id };
             message.container_id = id;
             message.pid = convert::pid(pid);
             message.exit_status = exit.status;
             message.exited_at = Some(convert::timestamp(exit.at)).into();
             (topics::TASK_EXIT_EVENT_TOPIC, convert::any(&message)?)
         }
-        Event::Deleted { id, pid, exit } => {
+        What::Deleted { pid, exit } => {
             let mut message = TaskDelete::new();
             message.container_id = id;
             message.pid = convert::pid(pid);
@@ -202,4 +217,13 @@ fn message(event: Event) -> ttrpc::Result<(&'static str, Any)> {
             (topics::TASK_DELETE_EVENT_TOPIC, convert::any(&message)?)
         }
     })
+}
+
+fn mount(mount: wherry_sandbox::Mount) -> types::mount::Mount {
+    let mut message = types::mount::Mount::new();
+    message.type_ = mount.fstype;
+    message.source = mount.source;
+    message.target = mount.target;
+    message.options = mount.options;
+    message
 }

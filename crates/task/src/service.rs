@@ -8,7 +8,7 @@ use containerd_shim_protos::api;
 use containerd_shim_protos::shim_async::{Task, create_task};
 use tokio::sync::watch;
 use ttrpc::asynchronous::{Service as Methods, TtrpcContext};
-use wherry_container::{Container, Runtime};
+use wherry_container::{Container, Exec, Runtime};
 
 use crate::error::{no_such_container, no_such_exec, unimplemented};
 use crate::registry::Registry;
@@ -61,11 +61,20 @@ impl Service {
         self.0.registry.get(id).ok_or_else(|| no_such_container(id))
     }
 
-    /// The container whose first process a request names.
-    pub(crate) fn init(&self, id: &str, exec_id: &str) -> ttrpc::Result<Container> {
+    /// The process that a request names: a container's first one, or another in it.
+    pub(crate) fn process(&self, id: &str, exec_id: &str) -> ttrpc::Result<Process> {
         let container = self.container(id)?;
-        if exec_id.is_empty() { Ok(container) } else { Err(no_such_exec(id, exec_id)) }
+        if exec_id.is_empty() {
+            return Ok(Process::Init(container));
+        }
+        container.find_exec(exec_id).map(Process::Exec).ok_or_else(|| no_such_exec(id, exec_id))
     }
+}
+
+/// A process of a container.
+pub(crate) enum Process {
+    Init(Container),
+    Exec(Exec),
 }
 
 /// The service under the names of both versions of the API.
@@ -154,24 +163,32 @@ impl Task for Service {
         rpc::close_io::close_io(self, request).await
     }
 
-    async fn exec(&self, _: &TtrpcContext, _: api::ExecProcessRequest) -> Answer<api::Empty> {
-        Err(unimplemented("exec"))
+    async fn exec(&self, _: &TtrpcContext, request: api::ExecProcessRequest) -> Answer<api::Empty> {
+        rpc::exec::exec(self, request)
     }
 
-    async fn resize_pty(&self, _: &TtrpcContext, _: api::ResizePtyRequest) -> Answer<api::Empty> {
-        Err(unimplemented("resizing a terminal"))
+    async fn resize_pty(
+        &self,
+        _: &TtrpcContext,
+        request: api::ResizePtyRequest,
+    ) -> Answer<api::Empty> {
+        rpc::resize_pty::resize_pty(self, request).await
     }
 
-    async fn pause(&self, _: &TtrpcContext, _: api::PauseRequest) -> Answer<api::Empty> {
-        Err(unimplemented("pause"))
+    async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> Answer<api::Empty> {
+        rpc::pause::pause(self, request).await
     }
 
-    async fn resume(&self, _: &TtrpcContext, _: api::ResumeRequest) -> Answer<api::Empty> {
-        Err(unimplemented("resume"))
+    async fn resume(&self, _: &TtrpcContext, request: api::ResumeRequest) -> Answer<api::Empty> {
+        rpc::resume::resume(self, request).await
     }
 
-    async fn update(&self, _: &TtrpcContext, _: api::UpdateTaskRequest) -> Answer<api::Empty> {
-        Err(unimplemented("update"))
+    async fn update(
+        &self,
+        _: &TtrpcContext,
+        request: api::UpdateTaskRequest,
+    ) -> Answer<api::Empty> {
+        rpc::update::update(self, request).await
     }
 
     async fn checkpoint(
@@ -179,6 +196,6 @@ impl Task for Service {
         _: &TtrpcContext,
         _: api::CheckpointTaskRequest,
     ) -> Answer<api::Empty> {
-        Err(unimplemented("checkpoint"))
+        Err(unimplemented("a checkpoint"))
     }
 }

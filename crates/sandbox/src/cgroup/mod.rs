@@ -4,15 +4,18 @@
 //! It is found by what the kernel says of the container's first process, which is right for
 //! every version and driver. libcgroups, which made it, removes it.
 
+pub mod update;
 pub mod usage;
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use libcgroups::common::{
-    CgroupConfig, CgroupManager, CgroupSetup, DEFAULT_CGROUP_ROOT, create_cgroup_manager,
-    get_cgroup_setup,
+    CgroupConfig, CgroupManager, CgroupSetup, DEFAULT_CGROUP_ROOT, FreezerState,
+    create_cgroup_manager, get_cgroup_setup,
 };
 
 use crate::process::signal_each;
@@ -77,6 +80,37 @@ impl Cgroup {
         pids
     }
 
+    /// Freezes all processes in it, or lets them go on. Blocks until they are, a second at most.
+    ///
+    /// # Errors
+    /// When the kernel does not do it.
+    pub fn freeze(&self, frozen: bool) -> io::Result<()> {
+        let directory = self.directory("freezer").ok_or(io::ErrorKind::Unsupported)?;
+        let (file, value, report, done) = match (self, frozen) {
+            (Cgroup::V1(_), true) => ("freezer.state", "FROZEN", "freezer.state", "FROZEN"),
+            (Cgroup::V1(_), false) => ("freezer.state", "THAWED", "freezer.state", "THAWED"),
+            (Cgroup::V2(_), true) => ("cgroup.freeze", "1", "cgroup.events", "frozen 1"),
+            (Cgroup::V2(_), false) => ("cgroup.freeze", "0", "cgroup.events", "frozen 0"),
+        };
+        let failed = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", directory.join(file).display()))
+        };
+        for _ in 0..1000 {
+            // On version 1 a process that forked meanwhile takes a second attempt.
+            fs::write(directory.join(file), value).map_err(failed)?;
+            let state = fs::read_to_string(directory.join(report)).map_err(failed)?;
+            if state.lines().any(|line| line == done) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if frozen {
+            // Half frozen is worse than running.
+            let _ = self.freeze(false);
+        }
+        Err(failed(io::ErrorKind::TimedOut.into()))
+    }
+
     /// How many processes in it the kernel has killed for want of memory.
     #[must_use]
     pub fn oom_kills(&self) -> u64 {
@@ -121,6 +155,8 @@ pub fn remove(path: &Path, systemd: bool, id: &str) -> Result<(), String> {
         container_name: id.to_owned(),
     })
     .map_err(|error| failed(&error))?;
+    // A frozen process does not die; that there is nothing to thaw is no fault.
+    let _ = manager.freeze(FreezerState::Thawed);
     // A process that forks while it is being killed leaves a child: go on until none is left.
     for _ in 0..100 {
         match manager.get_all_pids() {
@@ -129,7 +165,7 @@ pub fn remove(path: &Path, systemd: bool, id: &str) -> Result<(), String> {
                     &pids.iter().map(|pid| pid.as_raw()).collect::<Vec<_>>(),
                     libc::SIGKILL,
                 );
-                std::thread::sleep(std::time::Duration::from_millis(2));
+                std::thread::sleep(Duration::from_millis(2));
             }
             _ => break,
         }

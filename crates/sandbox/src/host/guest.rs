@@ -23,6 +23,7 @@ use nix::errno::Errno;
 use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program};
 use wherry_image::{Entrypoint, EntrypointError, Kind, kind};
 
+use super::exec::Confinement;
 use super::signals;
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, ToGuest};
 
@@ -36,6 +37,7 @@ pub(super) struct Executor(Rc<Inner>);
 struct Inner {
     engine: Rc<dyn Engine>,
     channel: Channel,
+    confinement: Option<Confinement>,
     stage: RefCell<Stage>,
 }
 
@@ -62,8 +64,13 @@ enum Ready {
 }
 
 impl Executor {
-    pub(super) fn new(engine: Rc<dyn Engine>, channel: Channel) -> Executor {
-        Executor(Rc::new(Inner { engine, channel, stage: RefCell::new(Stage::New) }))
+    /// `confinement` is what libcontainer does not do for a process that joins a container.
+    pub(super) fn new(
+        engine: Rc<dyn Engine>,
+        channel: Channel,
+        confinement: Option<Confinement>,
+    ) -> Executor {
+        Executor(Rc::new(Inner { engine, channel, confinement, stage: RefCell::new(Stage::New) }))
     }
 }
 
@@ -71,6 +78,9 @@ impl Workload for Executor {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         // As early as can be: a stop must work from here on.
         signals::end_on_request();
+        if let Some(confinement) = &self.0.confinement {
+            confinement.apply().map_err(ExecutorValidationError::ArgValidationError)?;
+        }
         drop_as_exec_would().map_err(ExecutorValidationError::ArgValidationError)?;
         let process = spec.process().as_ref();
         let wanted = Wanted {

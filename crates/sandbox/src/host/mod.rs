@@ -5,6 +5,8 @@
 //! away, the guest stays.
 
 mod compile;
+mod console;
+mod exec;
 mod guest;
 mod mount;
 mod run;
@@ -20,12 +22,14 @@ use std::rc::Rc;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::unistd::{Gid, Uid, fchown};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, User};
 use wherry_engine::Engine;
 
 use crate::bundle::Bundle;
 use crate::daemon;
-use crate::protocol::{Channel, CreateReply, CreateRequest, Failure, FailureKind};
+use crate::protocol::{Channel, CreateRequest, Failure, FailureKind, HostReply, HostRequest};
+
+use console::Console;
 
 pub use compile::{EXIT_INVALID, EXIT_IO, compile};
 pub use run::run;
@@ -52,7 +56,7 @@ pub fn serve(engine: Rc<dyn Engine>, oom_score_adj: Option<&str>) -> ExitCode {
     }
     crate::log::to_descriptor(LOG_FD);
     loop {
-        let packet = match channel.receive::<CreateRequest>() {
+        let packet = match channel.receive::<HostRequest>() {
             Ok(Some(packet)) => packet,
             Ok(None) => return ExitCode::SUCCESS,
             Err(error) => {
@@ -64,11 +68,16 @@ pub fn serve(engine: Rc<dyn Engine>, oom_score_adj: Option<&str>) -> ExitCode {
         if let Some(score) = oom_score_adj {
             let _ = fs::write(daemon::OOM_SCORE_ADJ, score);
         }
-        let reply = match create(&engine, &packet.message, packet.fds) {
-            Ok(pid) => CreateReply::Created { pid },
-            Err(failure) => CreateReply::Failed(failure),
+        let result = match &packet.message {
+            HostRequest::Create(request) => create(&engine, request, packet.fds),
+            HostRequest::Exec(request) => exec::exec(&engine, request, packet.fds),
         };
-        if channel.send(&reply, &[]).is_err() {
+        let (reply, console) = match result {
+            Ok(Forked { pid, console }) => (HostReply::Forked { pid }, console),
+            Err(failure) => (HostReply::Failed(failure), None),
+        };
+        let fds: Vec<i32> = console.iter().map(AsRawFd::as_raw_fd).collect();
+        if channel.send(&reply, &fds).is_err() {
             return ExitCode::FAILURE;
         }
     }
@@ -80,54 +89,94 @@ fn borrow(fd: i32) -> std::os::fd::BorrowedFd<'static> {
     unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) }
 }
 
+/// What a request brings: the guest's channel, and its streams unless it has a terminal.
+struct Descriptors {
+    channel: OwnedFd,
+    streams: Option<[OwnedFd; 3]>,
+}
+
+impl Descriptors {
+    fn take(fds: Vec<OwnedFd>, terminal: bool) -> Result<Descriptors, Failure> {
+        let mut fds = fds.into_iter();
+        let taken = (fds.next(), fds.next(), fds.next(), fds.next());
+        match taken {
+            (Some(channel), None, ..) if terminal => Ok(Descriptors { channel, streams: None }),
+            (Some(channel), Some(stdin), Some(stdout), Some(stderr)) if !terminal => {
+                Ok(Descriptors { channel, streams: Some([stdin, stdout, stderr]) })
+            }
+            _ => {
+                Err(Failure::new(FailureKind::System, "the wrong descriptors came with a request"))
+            }
+        }
+    }
+}
+
+/// A process that was forked, and the daemon's end of its terminal.
+struct Forked {
+    pid: i32,
+    console: Option<OwnedFd>,
+}
+
 fn create(
     engine: &Rc<dyn Engine>,
     request: &CreateRequest,
     fds: Vec<OwnedFd>,
-) -> Result<i32, Failure> {
-    let Ok([stdin, stdout, stderr, channel]) = <[OwnedFd; 4]>::try_from(fds) else {
-        return Err(Failure::new(FailureKind::System, "four descriptors belong to a request"));
-    };
+) -> Result<Forked, Failure> {
+    let Descriptors { channel, streams } = Descriptors::take(fds, request.terminal)?;
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec =
         bundle.spec().map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
-    mount::rootfs(&bundle.rootfs(&spec), &request.rootfs)
-        .map_err(|error| Failure::new(FailureKind::System, error))?;
-    for stream in [&stdin, &stdout, &stderr] {
-        own_stream(stream, request, &spec);
-    }
-    let executor = guest::Executor::new(Rc::clone(engine), Channel::from_fd(channel));
-    ContainerBuilder::new(request.id.clone(), SyscallType::default())
+    mount::rootfs(&bundle.rootfs(&spec), &request.rootfs).map_err(system)?;
+    let executor = guest::Executor::new(Rc::clone(engine), Channel::from_fd(channel), None);
+    let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_root_path(bundle.path())
-        .map(|builder| {
-            builder
-                .with_executor(executor)
-                .with_stdin(stdin)
-                .with_stdout(stdout)
-                .with_stderr(stderr)
-                .as_init(bundle.path())
-                .with_systemd(request.systemd_cgroup)
-                .with_no_pivot(request.no_pivot)
-                .with_detach(true)
-                .as_sibling(true)
-        })
-        .and_then(|builder| builder.build())
-        .map_err(|error| Failure::new(FailureKind::System, sentence(&error)))
-        .and_then(|container| match container.pid() {
-            Some(pid) => Ok(pid.as_raw()),
-            None => Err(Failure::new(FailureKind::System, "the container has no first process")),
-        })
+        .map_err(|error| system(sentence(&error)))?
+        .with_executor(executor);
+    let user = spec.process().as_ref().map(Process::user);
+    let (builder, console) =
+        streams_of(builder, streams, (request.io_uid, request.io_gid), user, &bundle)?;
+    let container = builder
+        .as_init(bundle.path())
+        .with_systemd(request.systemd_cgroup)
+        .with_no_pivot(request.no_pivot)
+        .with_detach(true)
+        .as_sibling(true)
+        .build()
+        .map_err(|error| system(sentence(&error)))?;
+    let pid = container.pid().ok_or_else(|| system("the container has no first process".into()))?;
+    Ok(Forked { pid: pid.as_raw(), console: console.map(Console::receive).transpose()? })
+}
+
+/// Gives a process its streams: those that came, or a terminal.
+fn streams_of(
+    builder: ContainerBuilder,
+    streams: Option<[OwnedFd; 3]>,
+    io: (u32, u32),
+    user: Option<&User>,
+    bundle: &Bundle,
+) -> Result<(ContainerBuilder, Option<Console>), Failure> {
+    let Some([stdin, stdout, stderr]) = streams else {
+        let console = Console::new(bundle.path())?;
+        return Ok((builder.with_console_socket(Some(console.path())), Some(console)));
+    };
+    for stream in [&stdin, &stdout, &stderr] {
+        own_stream(stream, io, user);
+    }
+    Ok((builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr), None))
+}
+
+fn system(text: String) -> Failure {
+    Failure::new(FailureKind::System, text)
 }
 
 /// Gives a stream to the container's user, so that the guest may open `/dev/stdout` anew.
-fn own_stream(stream: &OwnedFd, request: &CreateRequest, spec: &Spec) {
-    let user = spec.process().as_ref().map(|process| process.user());
+fn own_stream(stream: &OwnedFd, (uid, gid): (u32, u32), user: Option<&User>) {
     let pick = |given: u32, user: Option<u32>| match given {
         0 => user.unwrap_or(0),
         given => given,
     };
-    let uid = pick(request.io_uid, user.map(oci_spec::runtime::User::uid));
-    let gid = pick(request.io_gid, user.map(oci_spec::runtime::User::gid));
+    let uid = pick(uid, user.map(User::uid));
+    let gid = pick(gid, user.map(User::gid));
     let fifo = nix::sys::stat::fstat(stream)
         .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO);
     if fifo && (uid, gid) != (0, 0) {

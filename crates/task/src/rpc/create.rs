@@ -15,9 +15,6 @@ pub(crate) async fn create(
     request: CreateTaskRequest,
 ) -> ttrpc::Result<CreateTaskResponse> {
     valid_id(&request.id)?;
-    if request.terminal {
-        return Err(unimplemented("a terminal"));
-    }
     if !request.checkpoint.is_empty() {
         return Err(unimplemented("restoring from a checkpoint"));
     }
@@ -32,6 +29,7 @@ pub(crate) async fn create(
         bundle: request.bundle.into(),
         rootfs: request.rootfs.iter().map(convert::mount).collect(),
         stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
+        terminal: request.terminal,
         systemd_cgroup: options.systemd_cgroup,
         no_pivot: options.no_pivot_root,
         io_uid: options.io_uid,
@@ -47,7 +45,7 @@ pub(crate) async fn create(
 }
 
 /// An id becomes part of paths.
-fn valid_id(id: &str) -> ttrpc::Result<()> {
+pub(super) fn valid_id(id: &str) -> ttrpc::Result<()> {
     let fits = !id.is_empty()
         && id.len() <= 255
         && id != "."

@@ -1,12 +1,15 @@
-//! Kill: a signal to the guest.
+//! Kill: a signal to a process.
 
 use containerd_shim_protos::api::{Empty, KillRequest};
 
 use crate::error::from_container;
-use crate::service::Service;
+use crate::service::{Process, Service};
 
 pub(crate) async fn kill(service: &Service, request: KillRequest) -> ttrpc::Result<Empty> {
-    let container = service.init(&request.id, &request.exec_id)?;
-    container.kill(request.signal, request.all).await.map_err(|error| from_container(&error))?;
+    match service.process(&request.id, &request.exec_id)? {
+        Process::Init(container) => container.kill(request.signal, request.all).await,
+        Process::Exec(exec) => exec.kill(request.signal).await,
+    }
+    .map_err(|error| from_container(&error))?;
     Ok(Empty::new())
 }

@@ -4,6 +4,7 @@
 //! that lives has its first process, at least.
 
 use containerd_shim_protos::api::{PidsRequest, PidsResponse, ProcessInfo};
+use containerd_shim_protos::shim::oci::ProcessDetails;
 
 use crate::convert;
 use crate::service::Service;
@@ -15,14 +16,20 @@ pub(crate) fn pids(service: &Service, request: &PidsRequest) -> ttrpc::Result<Pi
         // Ended and not deleted: there is still something to ask for, so it is not lost.
         pids.push(container.pid());
     }
+    let mut execs = container.exec_pids();
     let mut response = PidsResponse::new();
     response.processes = pids
         .into_iter()
         .map(|pid| {
             let mut process = ProcessInfo::new();
             process.pid = convert::pid(pid);
-            process
+            if let Some(exec_id) = execs.remove(&pid) {
+                let mut details = ProcessDetails::new();
+                details.exec_id = exec_id;
+                process.info = Some(convert::any(&details)?).into();
+            }
+            Ok(process)
         })
-        .collect();
+        .collect::<ttrpc::Result<_>>()?;
     Ok(response)
 }

@@ -1,18 +1,21 @@
-//! Start: the guest runs.
+//! Start: a process runs.
 
 use containerd_shim_protos::api::{StartRequest, StartResponse};
 
 use crate::convert;
 use crate::error::from_container;
-use crate::service::Service;
+use crate::service::{Process, Service};
 
 pub(crate) async fn start(
     service: &Service,
     request: StartRequest,
 ) -> ttrpc::Result<StartResponse> {
-    let container = service.init(&request.id, &request.exec_id)?;
-    container.start().await.map_err(|error| from_container(&error))?;
+    let (result, pid) = match service.process(&request.id, &request.exec_id)? {
+        Process::Init(container) => (container.start().await, container.pid()),
+        Process::Exec(exec) => (exec.start().await, exec.snapshot().pid),
+    };
+    result.map_err(|error| from_container(&error))?;
     let mut response = StartResponse::new();
-    response.pid = convert::pid(container.pid());
+    response.pid = convert::pid(pid);
     Ok(response)
 }

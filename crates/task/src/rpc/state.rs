@@ -1,30 +1,37 @@
-//! State: how a container is at this moment.
+//! State: how a process is at this moment.
 
 use containerd_shim_protos::api::{StateRequest, StateResponse, Status};
 use wherry_container::State;
 
 use crate::convert;
-use crate::service::Service;
+use crate::service::{Process, Service};
 
 pub(crate) fn state(service: &Service, request: &StateRequest) -> ttrpc::Result<StateResponse> {
-    let container = service.init(&request.id, &request.exec_id)?;
-    let config = container.config();
-    let state = container.snapshot().state;
+    let process = service.process(&request.id, &request.exec_id)?;
+    let (snapshot, stdio, terminal) = match &process {
+        Process::Init(container) => {
+            let config = container.config();
+            (container.snapshot(), &config.stdio, config.terminal)
+        }
+        Process::Exec(exec) => (exec.snapshot(), &exec.config().stdio, exec.config().terminal),
+    };
     let mut response = StateResponse::new();
-    response.id = config.id.clone();
-    response.bundle = config.bundle.display().to_string();
-    response.pid = convert::pid(container.pid());
-    response.status = match state {
+    response.id = request.id.clone();
+    response.exec_id = request.exec_id.clone();
+    response.bundle = service.container(&request.id)?.config().bundle.display().to_string();
+    response.pid = convert::pid(snapshot.pid);
+    response.status = match snapshot.state {
         State::Created => Status::CREATED,
         State::Running => Status::RUNNING,
         State::Paused => Status::PAUSED,
         State::Stopped(_) | State::Deleted(_) => Status::STOPPED,
     }
     .into();
-    response.stdin = config.stdio.stdin.clone();
-    response.stdout = config.stdio.stdout.clone();
-    response.stderr = config.stdio.stderr.clone();
-    if let Some(exit) = state.exit() {
+    response.stdin = stdio.stdin.clone();
+    response.stdout = stdio.stdout.clone();
+    response.stderr = stdio.stderr.clone();
+    response.terminal = terminal;
+    if let Some(exit) = snapshot.state.exit() {
         response.exit_status = exit.status;
         response.exited_at = Some(convert::timestamp(exit.at)).into();
     }

@@ -1,0 +1,123 @@
+//! Another process in a container.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use wherry_sandbox::Failure;
+use wherry_sandbox::process::Exit;
+use wherry_sandbox::protocol::{ExecRequest, HostRequest};
+use wherry_sandbox::stdio::{StdioPaths, Streams};
+
+use crate::actor::{self, Request, Role, ask};
+use crate::create::{self, Config, Runtime};
+use crate::handle::{Error, Snapshot};
+
+/// What a client wants of another process.
+#[derive(Debug, Clone)]
+pub struct ExecConfig {
+    /// Its id.
+    pub exec_id: String,
+    /// The process, as the `process` of an OCI configuration: JSON.
+    pub process: String,
+    /// Whether its streams are a terminal.
+    pub terminal: bool,
+    /// Its streams.
+    pub stdio: StdioPaths,
+}
+
+/// Another process in a container. It exists from Start on.
+#[derive(Clone)]
+pub struct Exec {
+    config: Arc<ExecConfig>,
+    requests: mpsc::Sender<Request>,
+    snapshot: watch::Receiver<Snapshot>,
+}
+
+impl Exec {
+    pub(crate) fn add(runtime: &Arc<Runtime>, container: Arc<Config>, config: ExecConfig) -> Exec {
+        let config = Arc::new(config);
+        let role =
+            Role::Exec { runtime: Arc::clone(runtime), container, config: Arc::clone(&config) };
+        let (requests, snapshot) = actor::spawn(runtime, role);
+        Exec { config, requests, snapshot }
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn config(&self) -> &ExecConfig {
+        &self.config
+    }
+
+    /// Its state at this moment. Until Start it has no pid.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        *self.snapshot.borrow()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if it is deleted before it was started.
+    pub async fn wait(&self) -> Result<Exit, Error> {
+        actor::wait(&self.snapshot).await
+    }
+
+    /// Lets it run.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it was started before; [`Error::Failure`] when it cannot be executed.
+    pub async fn start(&self) -> Result<(), Error> {
+        ask(&self.requests, Request::Start).await
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// [`Error::Signal`] when it has ended, [`Error::NotStarted`] when it does not exist yet.
+    pub async fn kill(&self, signal: u32) -> Result<(), Error> {
+        ask(&self.requests, |reply| Request::Kill { signal, all: false, reply }).await
+    }
+
+    /// Tells that there will be no more input.
+    ///
+    /// # Errors
+    /// [`Error::Gone`].
+    pub async fn close_stdin(&self) -> Result<(), Error> {
+        ask(&self.requests, Request::CloseStdin).await
+    }
+
+    /// Sets the size of its terminal.
+    ///
+    /// # Errors
+    /// [`Error::Terminal`] when it has none, or there is no such size.
+    pub async fn resize(&self, columns: u32, rows: u32) -> Result<(), Error> {
+        ask(&self.requests, |reply| Request::Resize { columns, rows, reply }).await
+    }
+
+    /// Forgets it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] while it runs.
+    pub async fn delete(&self) -> Result<Exit, Error> {
+        ask(&self.requests, Request::Delete).await
+    }
+}
+
+/// Has the process forked, and lets it run. Blocks. Must be called within the runtime.
+pub(crate) fn start(
+    runtime: &Runtime,
+    container: &Config,
+    config: &ExecConfig,
+) -> Result<(i32, Streams), Failure> {
+    let request = HostRequest::Exec(ExecRequest {
+        id: container.id.clone(),
+        exec_id: config.exec_id.clone(),
+        bundle: container.bundle.clone(),
+        process: config.process.clone(),
+        terminal: config.terminal,
+        io_uid: container.io_uid,
+        io_gid: container.io_gid,
+    });
+    let (forked, streams) = create::fork(runtime, &request, &config.stdio, config.terminal)?;
+    Ok((forked.pid, streams))
+}

@@ -1,0 +1,64 @@
+//! A guest's terminal: made inside the container, by libcontainer, which hands its other end out
+//! through a socket.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use crate::protocol::{self, Failure, FailureKind};
+
+const NAME: &str = "console.sock";
+
+/// The socket on which a terminal's other end arrives.
+pub(super) struct Console {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Console {
+    pub(super) fn new(directory: &Path) -> Result<Console, Failure> {
+        let path = directory.join(NAME);
+        listen(directory, &path)
+            .map(|listener| Console { listener, path: path.clone() })
+            .map_err(|error| failed(&path, &error))
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    /// Takes the end that has arrived: to be called when the guest's process is there.
+    pub(super) fn receive(self) -> Result<OwnedFd, Failure> {
+        let received = self
+            .listener
+            .accept()
+            .and_then(|(stream, _)| protocol::receive_descriptor(&OwnedFd::from(stream)));
+        received.map_err(|error| failed(&self.path, &error))
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn listen(directory: &Path, path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // The path is longer than the address of a socket may be.
+    let directory = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(directory)?;
+    UnixListener::bind(format!("/proc/self/fd/{}/{NAME}", directory.as_raw_fd()))
+}
+
+fn failed(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(FailureKind::System, format!("no terminal through {}: {error}", path.display()))
+}
