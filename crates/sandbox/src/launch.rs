@@ -98,6 +98,8 @@ impl Host {
         let mut command = Command::new(&program.0);
         let score = crate::daemon::inherited_oom_score_adj();
         command.args(["host", score]).current_dir("/").env_clear();
+        // Short, and with something behind it: see `title`.
+        command.arg0("wherry").env("TITLE", "-".repeat(crate::host::title::ROOM));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // SAFETY: between fork and exec only `fcntl` and `dup2` are called, on plain numbers.
         unsafe {

@@ -1,12 +1,11 @@
 //! A private containerd, driven by its own `ctr`.
 
-use crate::container::{Container, Fifos, shim_address};
+use crate::container::shim_address;
 use crate::events::Events;
 use crate::image::Packed;
-use crate::io::{Outcome, call, line_of, wait_child};
+use crate::io::{Outcome, call};
 use crate::places;
 use crate::process::{config, spawn};
-use crate::run::{Daemon, Run};
 use crate::scope::Scope;
 use crate::wait::{DEADLINE, wait_until};
 use std::collections::{BTreeSet, HashMap};
@@ -238,6 +237,12 @@ impl Containerd {
         events
     }
 
+    /// What is initialised when the image of this name was loaded into the tests' namespace.
+    pub(crate) fn load_once(&self, reference: &str) -> Arc<OnceLock<()>> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(|p| p.into_inner());
+        Arc::clone(loaded.entry(reference.to_owned()).or_default())
+    }
+
     /// Remembers the socket of the shim that serves this container, for
     /// [`Leftovers`](crate::Leftovers).
     pub fn note_shim(&self, namespace: &str, id: &str) {
@@ -272,172 +277,6 @@ impl Containerd {
         wait_until(&format!("{} answers", self.version.name()), DEADLINE, || {
             self.ctr(&["version"]).code == 0
         });
-    }
-
-    fn run_words(&self, run: &Run, id: &str) -> Vec<String> {
-        let mut words = Vec::new();
-        let mut add = |new: &[&str]| words.extend(new.iter().map(|&word| word.to_owned()));
-        add(&["--runtime", &run.runtime, "--platform", &run.image.platform]);
-        for pair in &run.env {
-            add(&["--env", pair]);
-        }
-        if let Some(cwd) = &run.cwd {
-            add(&["--cwd", cwd]);
-        }
-        if run.read_only {
-            add(&["--read-only"]);
-        }
-        if let Some(bytes) = run.memory {
-            add(&["--memory-limit", &bytes.to_string()]);
-        }
-        if let Some(cpus) = run.cpus {
-            add(&["--cpus", &cpus.to_string()]);
-        }
-        for (host, inside, writable) in &run.binds {
-            let options = if *writable { "rbind:rw" } else { "rbind:ro" };
-            add(&[
-                "--mount",
-                &format!("type=bind,src={},dst={inside},options={options}", host.display()),
-            ]);
-        }
-        for inside in &run.tmpfs {
-            add(&["--mount", &format!("type=tmpfs,src=tmpfs,dst={inside},options=nosuid:nodev")]);
-        }
-        if let Some(name) = &run.netns {
-            add(&["--with-ns", &format!("network:/run/netns/{name}")]);
-        }
-        words.extend(run.extra.iter().cloned());
-        words.push(run.image.reference.clone());
-        words.push(id.to_owned());
-        if !run.args.is_empty() {
-            // Here, arguments take the place of the entrypoint too.
-            words.extend(run.image.entrypoint.iter().chain(&run.args).cloned());
-        }
-        words
-    }
-
-    /// The task's line in `ctr task ls`: its pid and state.
-    fn task(&self, id: &str) -> Option<(i32, String)> {
-        let list = self.ctr(&["task", "ls"]);
-        let text = list.out();
-        let line = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let found = line.into_iter().find(|words| words.first() == Some(&id))?;
-        Some((found.get(1)?.parse().ok()?, (*found.get(2)?).to_owned()))
-    }
-}
-
-impl Daemon for Containerd {
-    fn name(&self) -> String {
-        self.version.name().to_owned()
-    }
-
-    fn is_docker(&self) -> bool {
-        false
-    }
-
-    fn containerd(&self) -> &Containerd {
-        self
-    }
-
-    fn containerd_namespace(&self) -> &str {
-        self.namespace()
-    }
-
-    fn load(&self, image: &Packed) {
-        let once = {
-            let mut loaded = self.loaded.lock().unwrap_or_else(|p| p.into_inner());
-            Arc::clone(loaded.entry(image.reference.clone()).or_default())
-        };
-        once.get_or_init(|| self.import(image, self.namespace()));
-    }
-
-    fn run(&self, run: &Run) -> Outcome {
-        self.load(&run.image);
-        let id = self.new_id();
-        let words = self.run_words(run, &id);
-        let mut args = vec!["run", "--rm"];
-        args.extend(words.iter().map(String::as_str));
-        let outcome = call(self.ctr_command(&args), run.stdin.as_deref());
-        // `--rm` does not remove a container whose task could not be made.
-        self.ctr(&["containers", "rm", &id]);
-        outcome
-    }
-
-    fn try_start(&self, run: &Run) -> Result<Container<'_>, Outcome> {
-        self.load(&run.image);
-        let id = self.new_id();
-        let fifos = self.root().join("fifos").join(&id);
-        fs::create_dir_all(&fifos).expect("the scope is writable");
-        let fifos_text = fifos.display().to_string();
-        let words = self.run_words(run, &id);
-        let mut args = vec!["run", "--detach", "--fifo-dir", &fifos_text];
-        args.extend(words.iter().map(String::as_str));
-
-        // Its input stays open until it is gone: it would close the container's otherwise.
-        let mut command = self.ctr_command(&args);
-        let (out, err) = (fifos.join("ctr.out"), fifos.join("ctr.err"));
-        command.stdin(Stdio::piped());
-        command
-            .stdout(fs::File::create(&out).expect("writable"))
-            .stderr(fs::File::create(&err).expect("writable"));
-        let mut client = command.spawn().expect("ctr runs");
-        let streams =
-            Fifos::open(&fifos, &id, || client.try_wait().is_ok_and(|status| status.is_some()));
-        let keep_open = client.stdin.take();
-        let status = wait_child("ctr run --detach", &mut client);
-        drop(keep_open);
-        let read = |path: &Path| fs::read(path).unwrap_or_default();
-        let outcome = Outcome {
-            code: status.code().unwrap_or(-1),
-            stdout: read(&out),
-            stderr: read(&err),
-            command: line_of(&command),
-        };
-        match streams {
-            Some(streams) if status.success() => {
-                Ok(Container::new(self, &id, streams.drain(&id, &outcome)))
-            }
-            _ => {
-                self.ctr(&["containers", "rm", &id]);
-                Err(outcome)
-            }
-        }
-    }
-
-    fn pid(&self, id: &str) -> Option<i32> {
-        self.task(id).filter(|(_, state)| state != "STOPPED").map(|(pid, _)| pid)
-    }
-
-    fn ended(&self, id: &str) -> bool {
-        // An empty list may also mean that the daemon did not answer.
-        let list = self.ctr(&["task", "ls"]);
-        list.code == 0 && self.task(id).is_none_or(|(_, state)| state == "STOPPED")
-    }
-
-    fn kill(&self, id: &str, signal: &str) -> Outcome {
-        let named = !signal.starts_with(|first: char| first.is_ascii_digit());
-        let signal = if named { format!("SIG{signal}") } else { signal.to_owned() };
-        self.ctr(&["task", "kill", "--signal", &signal, id])
-    }
-
-    fn take_exit_code(&self, id: &str) -> i32 {
-        let deleted = self.ctr(&["task", "rm", id]);
-        deleted.success();
-        // It says so only if the code is not 0, and only in a warning.
-        let said = deleted.err();
-        let code =
-            said.split("non-zero exit code ").nth(1).map(|rest| rest.trim_end_matches(['"', '\n']));
-        code.map_or(0, |code| code.parse().unwrap_or_else(|_| panic!("no exit code: {deleted}")))
-    }
-
-    fn remove(&self, id: &str) -> Outcome {
-        if self.task(id).is_some() {
-            let deleted = self.ctr(&["task", "rm", "--force", id]);
-            if deleted.code != 0 {
-                return deleted;
-            }
-        }
-        self.ctr(&["containers", "rm", id])
     }
 }
 

@@ -13,6 +13,7 @@
 mod busybox;
 mod container;
 mod containerd;
+mod ctr;
 mod docker;
 mod events;
 pub mod guests;

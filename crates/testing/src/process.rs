@@ -116,15 +116,13 @@ level = "{level}"
 }
 
 /// The CRI plugin's part: a runtime handler with the engine's name, and options as a node's operator gives
-/// them to every runtime, one of which means nothing to this one.
+/// them to every runtime, one of which means nothing to this one. A machine may forbid root to lower a process's OOM score, which CRI
+/// does for a pause container.
 fn kubernetes(version: ContainerdVersion, root: &Path, sandbox_image: &str) -> String {
     let (runtime, images) = match version {
         ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => (
             r#"plugins."io.containerd.grpc.v1.cri""#,
-            format!(
-                r#"[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "{sandbox_image}""#
-            ),
+            format!(r#"sandbox_image = "{sandbox_image}""#),
         ),
         ContainerdVersion::V2 => (
             r#"plugins."io.containerd.cri.v1.runtime""#,
@@ -136,9 +134,13 @@ sandbox = "{sandbox_image}""#
     };
     let (engine, kind, root) = (engine(), places::runtime(), root.display());
     format!(
-        r#"{images}
+        r#"[{runtime}]
+restrict_oom_score_adj = true
+{images}
 [{runtime}.cni]
 conf_dir = "{root}/cni"
+[{runtime}.containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
 [{runtime}.containerd.runtimes.{engine}]
 runtime_type = "{kind}"
 [{runtime}.containerd.runtimes.{engine}.options]

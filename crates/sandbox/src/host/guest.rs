@@ -24,7 +24,7 @@ use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program};
 use wherry_image::{Entrypoint, EntrypointError, Kind, kind};
 
 use super::exec::Confinement;
-use super::signals;
+use super::{signals, title};
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, ToGuest};
 
 /// The exit status of a guest that trapped: what a native program that aborts has, 128 + SIGABRT.
@@ -59,7 +59,7 @@ struct Wanted {
 }
 
 enum Ready {
-    Wasm { program: Box<dyn Program>, name: String, stray: Vec<i32> },
+    Wasm { program: Box<dyn Program>, name: String, args: Vec<String>, stray: Vec<i32> },
     Native { path: CString, args: Vec<CString>, env: Vec<CString> },
 }
 
@@ -123,7 +123,8 @@ impl Workload for Executor {
 
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         match self.0.stage.replace(Stage::Gone) {
-            Stage::Ready(Ready::Wasm { program, name, stray }) => {
+            Stage::Ready(Ready::Wasm { program, name, args, stray }) => {
+                title::set(&args);
                 // Says that the guest is about to run: see `launch::start`.
                 close_all(&stray);
                 run_to_end(program, &name)
@@ -207,7 +208,7 @@ impl Inner {
                 })?;
                 let name =
                     entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                Ok(Ready::Wasm { program, name, stray })
+                Ok(Ready::Wasm { program, name, args: wanted.args.clone(), stray })
             }
             (Kind::Precompiled, _) => Err(Failure::new(
                 FailureKind::NotExecutable,

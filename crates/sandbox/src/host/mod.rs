@@ -11,6 +11,7 @@ mod guest;
 mod mount;
 mod run;
 mod signals;
+pub(crate) mod title;
 
 use std::fs;
 use std::io;
@@ -55,6 +56,7 @@ pub fn serve(engine: Rc<dyn Engine>, oom_score_adj: Option<&str>) -> ExitCode {
         );
     }
     crate::log::to_descriptor(LOG_FD);
+    title::find();
     loop {
         let packet = match channel.receive::<HostRequest>() {
             Ok(Some(packet)) => packet,
