@@ -52,18 +52,10 @@ impl Bundle {
         Spec::load(&path).map_err(|source| BundleError { path, source })
     }
 
-    /// The root filesystem.
+    /// Where Create mounts the root filesystem that it is given. A configuration may name another
+    /// one, which is then somebody else's to mount and unmount, as Docker's is.
     #[must_use]
-    pub fn rootfs(&self, spec: &Spec) -> PathBuf {
-        match spec.root() {
-            Some(root) => self.path.join(root.path()),
-            None => self.default_rootfs(),
-        }
-    }
-
-    /// Where containerd wants the root filesystem when nobody says otherwise.
-    #[must_use]
-    pub fn default_rootfs(&self) -> PathBuf {
+    pub fn rootfs(&self) -> PathBuf {
         self.path.join("rootfs")
     }
 

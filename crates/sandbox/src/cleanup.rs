@@ -16,16 +16,14 @@ use crate::cgroup;
 #[must_use]
 pub fn container(bundle: &Bundle, systemd_cgroup: bool) -> Vec<String> {
     let mut left = Vec::new();
-    let spec = bundle.spec();
-    if let Ok(spec) = &spec {
-        let path = bundle.cgroup_path(spec);
+    if let Ok(spec) = bundle.spec() {
+        let path = bundle.cgroup_path(&spec);
         let systemd = systemd_cgroup || cgroup::is_systemd_path(&path);
         if let Err(sentence) = cgroup::remove(&path, systemd, bundle.id()) {
             left.push(sentence);
         }
-        unmount(&bundle.rootfs(spec), &mut left);
     }
-    unmount(&bundle.default_rootfs(), &mut left);
+    unmount(&bundle.rootfs(), &mut left);
     bundle.remove_state();
     left
 }

@@ -127,7 +127,7 @@ impl Host {
         self.channel.send(request, &fds).map_err(host_gone)?;
         drop(theirs);
         drop(ends);
-        let mut reason = None;
+        let (mut reason, mut detail) = (None, None);
         loop {
             let (host, spoken) = wait(&self.channel, &guest).map_err(system)?;
             // What the guest says comes first: it knows more than the host.
@@ -135,19 +135,26 @@ impl Host {
                 match guest.receive::<FromGuest>() {
                     Ok(Some(packet)) => match packet.message {
                         FromGuest::Failed(failure) => reason = Some(failure),
+                        // The first is the one that is nearest to the cause.
+                        FromGuest::Detail(text) => detail = detail.or(Some(text)),
                         FromGuest::Compile { key } => answer(&guest, packet.fds, &key, compile),
                     },
                     // It closed its end: the host tells the rest.
-                    Ok(None) => return self.reply(reason, guest),
+                    Ok(None) => return self.reply(reason, detail, guest),
                     Err(error) => return Err(system(error)),
                 }
             } else if host {
-                return self.reply(reason, guest);
+                return self.reply(reason, detail, guest);
             }
         }
     }
 
-    fn reply(&self, reason: Option<Failure>, guest: Channel) -> Result<Forked, Failure> {
+    fn reply(
+        &self,
+        reason: Option<Failure>,
+        detail: Option<String>,
+        guest: Channel,
+    ) -> Result<Forked, Failure> {
         let packet = match self.channel.receive::<HostReply>() {
             Ok(Some(packet)) => packet,
             Ok(None) => return Err(host_gone(io::ErrorKind::BrokenPipe.into())),
@@ -156,7 +163,10 @@ impl Host {
         match (packet.message, reason) {
             // A process that was forked and then could not be executed is none.
             (_, Some(reason)) => Err(reason),
-            (HostReply::Failed(failure), None) => Err(failure),
+            (HostReply::Failed(failure), None) => Err(match detail {
+                Some(detail) => Failure { message: detail, ..failure },
+                None => failure,
+            }),
             (HostReply::Forked { pid }, None) => {
                 Ok(Forked { pid, guest, console: packet.fds.into_iter().next() })
             }
@@ -186,9 +196,10 @@ pub fn start(bundle: &Bundle, guest: &Channel) -> Result<(), Failure> {
     match guest.receive::<FromGuest>() {
         Ok(Some(packet)) => match packet.message {
             FromGuest::Failed(failure) => Err(failure),
-            FromGuest::Compile { .. } => {
-                Err(Failure::new(FailureKind::System, "the guest asked for code after its start"))
-            }
+            FromGuest::Compile { .. } | FromGuest::Detail(_) => Err(Failure::new(
+                FailureKind::System,
+                "the guest said what it may only say earlier",
+            )),
         },
         Ok(None) => Ok(()),
         Err(error) => Err(system(error)),

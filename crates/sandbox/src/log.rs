@@ -5,18 +5,25 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::protocol::{self, FromGuest};
+
 static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// On which a library's errors are told besides; -1 for nowhere.
+static DETAILS: AtomicI32 = AtomicI32::new(-1);
 
 #[derive(Debug)]
 struct Logger {
-    out: File,
+    /// None: there is nowhere to write to.
+    out: Option<File>,
 }
 
 /// Writes the log to the named pipe at `path`. Later calls change nothing.
@@ -27,7 +34,7 @@ pub fn to_pipe(path: &Path, debug: bool) -> io::Result<()> {
     // For both ways: neither the open nor a write then fails when nobody reads.
     let out =
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    install(out, debug);
+    install(Some(out), debug);
     Ok(())
 }
 
@@ -38,18 +45,36 @@ pub(crate) fn to_descriptor(fd: i32) {
     // never closed.
     let out = unsafe { File::from_raw_fd(fd) };
     if out.metadata().is_ok() {
-        install(out, false);
+        install(Some(out), false);
     } else {
         std::mem::forget(out);
+        install(None, false);
     }
 }
 
 /// The descriptor of the log, or -1.
 pub(crate) fn fd() -> i32 {
-    LOGGER.get().map_or(-1, |logger| logger.out.as_raw_fd())
+    LOGGER.get().and_then(|logger| logger.out.as_ref()).map_or(-1, AsRawFd::as_raw_fd)
 }
 
-fn install(out: File, debug: bool) {
+/// Tells a guest's daemon what goes wrong in libcontainer, in this process and those that it forks:
+/// the error that libcontainer returns in the end has lost the cause. `None`: no longer.
+pub(crate) fn tell_details(channel: Option<&OwnedFd>) {
+    DETAILS.store(channel.map_or(-1, AsRawFd::as_raw_fd), Ordering::Relaxed);
+}
+
+#[allow(unsafe_code)]
+fn tell(text: &str) {
+    let fd = DETAILS.load(Ordering::Relaxed);
+    if fd < 0 {
+        return;
+    }
+    // SAFETY: it is open for as long as it is named in DETAILS.
+    let channel = unsafe { BorrowedFd::borrow_raw(fd) };
+    let _ = protocol::send(channel, &FromGuest::Detail(text.to_owned()), &[]);
+}
+
+fn install(out: Option<File>, debug: bool) {
     if LOGGER.set(Logger { out }).is_ok()
         && let Some(logger) = LOGGER.get()
         && log::set_logger(logger).is_ok()
@@ -70,7 +95,12 @@ impl Log for Logger {
             let level = record.level().as_str().to_lowercase();
             // One write is one line, also when several processes share the pipe.
             let line = format!("level={level} msg={text:?} source={}\n", record.target());
-            let _ = (&self.out).write_all(line.as_bytes());
+            if let Some(mut out) = self.out.as_ref() {
+                let _ = out.write_all(line.as_bytes());
+            }
+            if record.level() == Level::Error && !record.target().starts_with("wherry") {
+                tell(&text);
+            }
         }
     }
 

@@ -107,6 +107,9 @@ pub enum FromGuest {
     },
     /// The guest cannot run.
     Failed(Failure),
+    /// Something went wrong on the way, in the words of whoever met it. If the container fails
+    /// for it, this says more than what is reported in the end.
+    Detail(String),
 }
 
 /// Daemon to guest: the answer to [`FromGuest::Compile`].
@@ -204,17 +207,7 @@ impl Channel {
     /// # Errors
     /// When the other end is closed, or the message is larger than a packet can be.
     pub fn send<T: Serialize>(&self, message: &T, fds: &[RawFd]) -> io::Result<()> {
-        let bytes = serde_json::to_vec(message)?;
-        let rights = [ControlMessage::ScmRights(fds)];
-        let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
-        sendmsg::<()>(
-            self.0.as_raw_fd(),
-            &[IoSlice::new(&bytes)],
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        )?;
-        Ok(())
+        send(self.0.as_fd(), message, fds)
     }
 
     /// Waits for a message. `None` when the other end is closed.
@@ -255,6 +248,25 @@ impl Channel {
         let message = serde_json::from_slice(bytes.get(..length).unwrap_or_default())?;
         Ok(Some(Packet { message, fds }))
     }
+}
+
+/// As [`Channel::send`], on a descriptor that is somebody else's.
+pub(crate) fn send<T: Serialize>(
+    channel: BorrowedFd<'_>,
+    message: &T,
+    fds: &[RawFd],
+) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    let rights = [ControlMessage::ScmRights(fds)];
+    let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
+    sendmsg::<()>(
+        channel.as_raw_fd(),
+        &[IoSlice::new(&bytes)],
+        control,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    Ok(())
 }
 
 /// Takes the first descriptor that arrives on a stream socket.

@@ -2,6 +2,7 @@
 
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::{self, Client, Code};
+use std::path::Path;
 use std::time::Duration;
 use wherry_testing::Container;
 
@@ -15,6 +16,11 @@ impl Shim {
     /// Connects to the shim that serves this container.
     pub fn of(container: &Container<'_>) -> Shim {
         let (socket, version) = container.shim_address();
+        Shim::at(&socket, version)
+    }
+
+    /// Connects to the shim that listens on a socket and has announced this version of the task API.
+    pub fn at(socket: &Path, version: u32) -> Shim {
         let client = Client::connect(&format!("unix://{}", socket.display()))
             .unwrap_or_else(|e| panic!("{}: {e}", socket.display()));
         Shim { client, service: format!("containerd.task.v{version}.Task") }

@@ -122,6 +122,7 @@ impl Workload for Executor {
     }
 
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
+        crate::log::tell_details(None);
         match self.0.stage.replace(Stage::Gone) {
             Stage::Ready(Ready::Wasm { program, name, args, stray }) => {
                 title::set(&args);

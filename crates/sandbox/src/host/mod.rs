@@ -70,10 +70,15 @@ pub fn serve(engine: Rc<dyn Engine>, oom_score_adj: Option<&str>) -> ExitCode {
         if let Some(score) = oom_score_adj {
             let _ = fs::write(daemon::OOM_SCORE_ADJ, score);
         }
+        // The guest's channel comes first.
+        let details = packet.fds.first().and_then(|channel| channel.try_clone().ok());
+        crate::log::tell_details(details.as_ref());
         let result = match &packet.message {
             HostRequest::Create(request) => create(&engine, request, packet.fds),
             HostRequest::Exec(request) => exec::exec(&engine, request, packet.fds),
         };
+        crate::log::tell_details(None);
+        drop(details);
         let (reply, console) = match result {
             Ok(Forked { pid, console }) => (HostReply::Forked { pid }, console),
             Err(failure) => (HostReply::Failed(failure), None),
@@ -128,7 +133,7 @@ fn create(
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec =
         bundle.spec().map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
-    mount::rootfs(&bundle.rootfs(&spec), &request.rootfs).map_err(system)?;
+    mount::rootfs(&bundle.rootfs(), &request.rootfs).map_err(system)?;
     let executor = guest::Executor::new(Rc::clone(engine), Channel::from_fd(channel), None);
     let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_root_path(bundle.path())

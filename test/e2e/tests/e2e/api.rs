@@ -3,16 +3,19 @@
 
 use containerd_shim_protos::api::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
-    DeleteRequest, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse,
-    ResizePtyRequest, ResumeRequest, StartRequest, StateRequest, StateResponse, StatsRequest,
-    StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
+    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest,
+    PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest, StartRequest,
+    StateRequest, StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest,
+    WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::Code;
-use wherry_e2e::images::{cat, spin};
+use std::fs;
+use std::path::Path;
+use wherry_e2e::images::{cat, hello_wasm, spin};
 use wherry_e2e::on_containerds;
 use wherry_e2e::shim::Shim;
-use wherry_testing::{Container, Containerd, DEADLINE, Daemon, Run, wait_until};
+use wherry_testing::{Container, Containerd, DEADLINE, Daemon, Process, Run, wait_until};
 
 /// A message with its `id` set.
 fn about<M: Message>(id: &str, set: impl FnOnce(&mut M, String)) -> M {
@@ -161,20 +164,12 @@ fn stats_answers_before_and_after_the_end(containerd: &Containerd) {
     assert_eq!(kind(), expected);
 }
 
-fn what_is_not_supported_is_unimplemented(containerd: &Containerd) {
+fn a_checkpoint_is_refused_in_a_sentence(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&cat()));
     let (shim, id) = (Shim::of(&container), container.id());
-    let refusals = [
-        shim.refused("Pause", &request!(PauseRequest, id)),
-        shim.refused("Resume", &request!(ResumeRequest, id)),
-        shim.refused("Checkpoint", &request!(CheckpointTaskRequest, id)),
-        shim.refused("Update", &request!(UpdateTaskRequest, id)),
-        shim.refused("Exec", &request!(ExecProcessRequest, id)),
-        shim.refused("ResizePty", &request!(ResizePtyRequest, id)),
-    ];
-    for (code, text) in refusals {
-        assert_eq!(code, Code::UNIMPLEMENTED, "{text}");
-    }
+    let (code, text) = shim.refused("Checkpoint", &request!(CheckpointTaskRequest, id));
+    assert_eq!(code, Code::UNIMPLEMENTED);
+    assert_eq!(text, "a checkpoint is not supported for WebAssembly containers");
 }
 
 fn closing_stdin_is_seen_by_the_guest(containerd: &Containerd) {
@@ -184,6 +179,73 @@ fn closing_stdin_is_seen_by_the_guest(containerd: &Containerd) {
     request.stdin = true;
     let _: Empty = Shim::of(&container).call("CloseIO", &request).expect("CloseIO answers");
     assert_eq!(container.wait(), 0);
+}
+
+/// Asks the shim of a running container to create another one in a bundle of the test's own, with no
+/// mount: the bundle's own `rootfs` folder is its root.
+fn create_beside(
+    container: &Container<'_>,
+    bundle: &Path,
+    id: &str,
+) -> Result<CreateTaskResponse, (Code, String)> {
+    let mut request = request!(CreateTaskRequest, id);
+    request.bundle = bundle.display().to_string();
+    Shim::of(container).call("Create", &request)
+}
+
+fn a_bundle_whose_configuration_cannot_be_read_is_refused(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let config = folder.path().join("config.json");
+    fs::create_dir(folder.path().join("rootfs")).expect("it is writable");
+    for text in [None, Some(""), Some(r#"{"ociVersion": "1.1.0", "process": {"#)] {
+        if let Some(text) = text {
+            fs::write(&config, text).expect("it is writable");
+        }
+        let (_, error) = create_beside(&container, folder.path(), "broken").expect_err("refused");
+        assert!(error.contains(&config.display().to_string()), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        let (code, text) = Shim::of(&container).refused("State", &request!(StateRequest, "broken"));
+        assert_eq!(code, Code::NOT_FOUND, "{text}");
+    }
+    assert!(!container.ended(), "the shim's other container goes on");
+    assert_eq!(container.shims().len(), 1);
+}
+
+/// A created container is there, and a signal reaches it before it is started.
+fn a_signal_before_start_ends_a_created_container(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let shim = Shim::of(&container);
+    for (signal, code) in [(15, 143), (9, 137)] {
+        let id = format!("{}-created-{signal}", container.id());
+        let folder = tempfile::TempDir::new_in(containerd.root()).expect("a temporary folder");
+        let config = fs::read_to_string(container.bundle().join("config.json")).expect("its spec");
+        let mut config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+        config["linux"]["cgroupsPath"] = format!("/{}/{id}", containerd.namespace()).into();
+        config["root"]["path"] = "rootfs".into();
+        fs::write(folder.path().join("config.json"), config.to_string()).expect("it is writable");
+        fs::create_dir(folder.path().join("rootfs")).expect("it is writable");
+        fs::write(folder.path().join("rootfs/app.wasm"), hello_wasm()).expect("it is writable");
+        let created = create_beside(&container, folder.path(), &id)
+            .unwrap_or_else(|(_, error)| panic!("{error}"));
+        assert_eq!(state(&shim, &id).status.enum_value(), Ok(Status::CREATED));
+        let pid = i32::try_from(created.pid).expect("a pid");
+        assert!(Process::of(pid).is_some(), "a created container is a process");
+
+        let _: Empty = shim.call("Kill", &kill(&id, signal)).expect("Kill answers");
+        let answer: WaitResponse =
+            shim.call("Wait", &request!(WaitRequest, &id)).expect("Wait answers");
+        assert_eq!(answer.exit_status, code);
+        assert_eq!(state(&shim, &id).status.enum_value(), Ok(Status::STOPPED));
+        shim.refused("Start", &request!(StartRequest, &id));
+        let deleted: DeleteResponse =
+            shim.call("Delete", &request!(DeleteRequest, &id)).expect("Delete answers");
+        assert_eq!(deleted.exit_status, code);
+        let (code, text) = shim.refused("State", &request!(StateRequest, &id));
+        assert_eq!(code, Code::NOT_FOUND, "{text}");
+        assert!(Process::of(pid).is_none());
+    }
+    assert!(!container.ended(), "the shim's other container goes on");
 }
 
 on_containerds!(
@@ -196,6 +258,8 @@ on_containerds!(
     state_tells_what_is_and_asking_changes_nothing,
     wait_answers_at_the_end_and_after_it,
     stats_answers_before_and_after_the_end,
-    what_is_not_supported_is_unimplemented,
+    a_checkpoint_is_refused_in_a_sentence,
     closing_stdin_is_seen_by_the_guest,
+    a_bundle_whose_configuration_cannot_be_read_is_refused,
+    a_signal_before_start_ends_a_created_container,
 );

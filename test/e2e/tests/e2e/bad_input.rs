@@ -1,8 +1,10 @@
 //! A mistake is one clear sentence in what the client prints, and leaves nothing behind.
 
+use std::io::{Seek, Write};
+use std::process::Command;
 use wherry_e2e::images::{app, binary, hello, hello_fields, hello_wasm, text};
 use wherry_e2e::{on_all_daemons, on_own_daemons};
-use wherry_testing::{Daemon, Image, Leftovers, Run, busybox};
+use wherry_testing::{Daemon, Image, Leftovers, Run, bin_dir, busybox, engine};
 
 /// Runs what cannot be run, and asserts what the client says: every one of `words`, and no more than a
 /// sentence about the fault. Docker's exit code is 125, or 126 or 127 by the fault.
@@ -37,12 +39,9 @@ fn a_name_that_is_nowhere_in_path_is_named(daemon: &dyn Daemon) {
 
 fn an_empty_entrypoint_is_said(daemon: &dyn Daemon) {
     let image = app("empty", hello_wasm()).entrypoint(&[""]);
-    refused(
-        daemon,
-        &Run::new(&image),
-        if daemon.is_docker() { 127 } else { 0 },
-        &["no entrypoint"],
-    );
+    // Docker takes it for an image that names none, and asks nobody.
+    let words = if daemon.is_docker() { "o command specified" } else { "no entrypoint" };
+    refused(daemon, &Run::new(&image), 125, &[words]);
 }
 
 fn what_is_neither_wasm_nor_native_is_said(daemon: &dyn Daemon) {
@@ -99,12 +98,23 @@ fn a_component_with_nothing_to_run_is_said(daemon: &dyn Daemon) {
 }
 
 fn a_compiled_file_from_an_image_is_never_loaded(daemon: &dyn Daemon) {
-    // What an engine's ahead-of-time compiler writes is an ELF file. It must not be taken for native code of
-    // ours: it is an executable without an entry for this kernel, and is refused before anything is run.
-    let mut elf = vec![0; 256];
-    elf[..20].copy_from_slice(b"\x7fELF\x02\x01\x01\xc8\0\0\0\0\0\0\0\0\x01\0\x3e\0");
-    let image = Image::new("compiled").file("/app.cwasm", 0o755, elf).entrypoint(&["/app.cwasm"]);
+    // What the engine's own compiler writes is an ELF file, too. It must be taken neither for native code nor
+    // for compiled code of ours: nobody vouches for what it does.
+    let image = Image::new("compiled")
+        .file("/app.cwasm", 0o755, compiled(&hello_wasm()))
+        .entrypoint(&["/app.cwasm"]);
     refused(daemon, &Run::new(&image), 126, &["/app.cwasm"]);
+}
+
+/// Compiles a module as the engine's host does.
+fn compiled(wasm: &[u8]) -> Vec<u8> {
+    let mut input = tempfile::tempfile().expect("a temporary file");
+    input.write_all(wasm).and_then(|()| input.rewind()).expect("it is writable");
+    let mut command = Command::new(bin_dir().join(format!("wherry-{}", engine())));
+    let output = command.arg("compile").stdin(input).output().expect("the engine's host runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout.len() > wasm.len(), "{} bytes of code", output.stdout.len());
+    output.stdout
 }
 
 fn a_native_file_without_permission_is_said(daemon: &dyn Daemon) {
@@ -131,7 +141,6 @@ on_all_daemons!(
 
 mod own {
     use super::*;
-    use std::process::Command;
     use wherry_testing::{Containerd, ContainerdVersion};
 
     fn a_failed_start_leaves_nothing_behind(daemon: &dyn Daemon) {

@@ -2,7 +2,11 @@
 
 mod api;
 mod bad_input;
+mod compose;
 mod crash;
+mod cri;
+mod docker;
+mod executable;
 mod files;
 mod ground;
 mod limits;

@@ -1,8 +1,8 @@
 //! Signals end a guest as they end any program, and exit codes say how it ended.
 
-use wherry_e2e::images::{cat, exit, hello, spin, trap};
-use wherry_e2e::{on_all_daemons, on_dockers};
-use wherry_testing::{Daemon, Docker, Run};
+use wherry_e2e::images::{cat, exit, spin, trap};
+use wherry_e2e::on_all_daemons;
+use wherry_testing::{Daemon, Run};
 
 /// Starts a guest, sends it a signal and returns its exit code.
 fn code_after(daemon: &dyn Daemon, run: &Run, ready: Option<&str>, signal: &str) -> i32 {
@@ -42,6 +42,25 @@ fn term_right_after_start_ends_the_guest(daemon: &dyn Daemon) {
     }
 }
 
+fn any_deadly_signal_ends_the_guest(daemon: &dyn Daemon) {
+    // The last one is a real-time signal.
+    for (signal, code) in [("HUP", 129), ("QUIT", 131), ("USR1", 138), ("37", 165)] {
+        let found = code_after(daemon, &Run::new(&spin()), Some("ready\n"), signal);
+        assert_eq!(found, code, "{signal}");
+    }
+}
+
+fn a_signal_that_kills_nobody_changes_nothing(daemon: &dyn Daemon) {
+    let mut container = daemon.start(&Run::new(&cat()));
+    for signal in ["WINCH", "CHLD", "CONT"] {
+        container.kill(signal);
+        container.say(format!("after {signal}\n").as_bytes());
+        container.wait_for_output(&format!("after {signal}\n"));
+    }
+    container.kill("TERM");
+    assert_eq!(container.wait(), 143);
+}
+
 fn the_guests_own_code_is_handed_on(daemon: &dyn Daemon) {
     for code in [0, 1, 7, 126, 255] {
         let outcome = daemon.run(&Run::new(&exit(code)));
@@ -73,33 +92,9 @@ on_all_daemons!(
     kill_ends_a_computing_guest,
     term_ends_a_waiting_guest,
     term_right_after_start_ends_the_guest,
+    any_deadly_signal_ends_the_guest,
+    a_signal_that_kills_nobody_changes_nothing,
     the_guests_own_code_is_handed_on,
     a_trap_is_134_with_message_and_backtrace,
     a_kill_after_the_end_is_refused,
 );
-
-mod docker {
-    use super::*;
-
-    fn stop_needs_no_kill(docker: &Docker) {
-        let container = docker.start(&Run::new(&spin()));
-        container.wait_for_output("ready\n");
-        docker.docker(&["stop", "--time", "60", container.id()]).success();
-        // Docker's own kill after the time would have given 137.
-        assert_eq!(container.wait(), 143);
-        assert_eq!(
-            docker.inspect(container.id(), "{{.State.OOMKilled}}").as_deref(),
-            Some("false")
-        );
-    }
-
-    fn restart_runs_it_again(docker: &Docker) {
-        let container = docker.start(&Run::new(&hello()));
-        assert_eq!(container.wait(), 0);
-        docker.docker(&["restart", container.id()]).success();
-        container.wait();
-        assert_eq!(container.stdout(), b"hello\nhello\n");
-    }
-
-    on_dockers!(stop_needs_no_kill, restart_runs_it_again);
-}

@@ -1,0 +1,314 @@
+//! A containerd that serves Kubernetes, and a client of its interface (CRI) in the kubelet's place.
+//!
+//! The pods use the host's network, so that no network plugin is needed; the pause container is native, as
+//! Kubernetes' own is.
+
+pub mod api;
+
+use api::{
+    CONTAINER, ContainerConfig, ContainerMetadata, ContainerSecurity, ContainerStatus,
+    ContainerStatusAnswer, CreateContainer, Id, ImageName, ImageStatus, ImageStatusAnswer,
+    LinuxContainer, LinuxPod, NODE, Namespaces, Nothing, POD, PodConfig, PodMetadata, PodSecurity,
+    PodStatusAnswer, Resources, RunPod, StatusOf, Stop,
+};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tonic::Status;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic_prost::ProstCodec;
+use wherry_testing::{
+    Containerd, ContainerdVersion, DEADLINE, Image, Process, busybox, engine, processes, wait_for,
+    wait_until,
+};
+
+/// The containerd namespace of all pods.
+pub const NAMESPACE: &str = "k8s.io";
+
+/// A containerd with its CRI plugin on, and a connection to it.
+pub struct Cri {
+    runtime: Runtime,
+    channel: Channel,
+    containerd: Containerd,
+}
+
+/// A pod, removed with its containers when it is told so.
+pub struct Pod<'c> {
+    cri: &'c Cri,
+    id: String,
+    config: PodConfig,
+    namespaces: Namespaces,
+    containers: Vec<String>,
+}
+
+/// One container of a pod: an image and what the pod's author adds to it.
+#[derive(Clone)]
+pub struct Member<'i> {
+    name: &'i str,
+    image: &'i Image,
+    args: Vec<String>,
+    memory: i64,
+}
+
+impl<'i> Member<'i> {
+    /// A container of this name and image.
+    pub fn new(name: &'i str, image: &'i Image) -> Member<'i> {
+        Member { name, image, args: Vec::new(), memory: 0 }
+    }
+
+    /// Arguments, in place of the image's default ones.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Member<'i> {
+        self.args = args.iter().map(|&arg| arg.to_owned()).collect();
+        self
+    }
+
+    /// Limits memory, in bytes.
+    #[must_use]
+    pub fn memory(mut self, bytes: i64) -> Member<'i> {
+        self.memory = bytes;
+        self
+    }
+}
+
+impl Cri {
+    /// Starts a containerd for this test alone.
+    pub fn start(version: ContainerdVersion) -> Cri {
+        let pause = busybox().entrypoint(&["/bin/sleep"]).cmd(&["1000000"]);
+        let containerd = Containerd::start_for_kubernetes(version, &pause.pack());
+        let address = format!("unix://{}", containerd.address().display());
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let channel = {
+            let _context = runtime.enter();
+            Endpoint::from_shared(address)
+                .expect("an address")
+                .timeout(Duration::from_secs(120))
+                .connect_lazy()
+        };
+        let cri = Cri { runtime, channel, containerd };
+        cri.wait_ready();
+        cri.load(&pause);
+        cri
+    }
+
+    /// The one that the tests of this process share.
+    pub fn shared(version: ContainerdVersion) -> &'static Cri {
+        static SHARED: [OnceLock<Cri>; 3] = [const { OnceLock::new() }; 3];
+        SHARED[version as usize].get_or_init(|| Cri::start(version))
+    }
+
+    /// The containerd.
+    pub fn containerd(&self) -> &Containerd {
+        &self.containerd
+    }
+
+    /// Kills containerd with SIGKILL, and starts it again.
+    pub fn restart(&self) {
+        self.containerd.kill9();
+        self.containerd.start_again();
+        self.wait_ready();
+    }
+
+    fn wait_ready(&self) {
+        wait_until("CRI answers", DEADLINE, || {
+            self.call::<Nothing>("RuntimeService/Version", Nothing {}).is_ok()
+        });
+    }
+
+    /// Calls a method, and gives the error's text when it fails.
+    fn call<A: prost::Message + Default + 'static>(
+        &self,
+        method: &str,
+        request: impl prost::Message + 'static,
+    ) -> Result<A, String> {
+        let path = PathAndQuery::try_from(format!("/runtime.v1.{method}")).expect("a path");
+        let answer = self.runtime.block_on(async {
+            let mut client = tonic::client::Grpc::new(self.channel.clone());
+            client.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+            client.unary(tonic::Request::new(request), path, ProstCodec::default()).await
+        });
+        answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+    }
+
+    /// Makes an image known, and returns its name.
+    pub fn load(&self, image: &Image) -> String {
+        let packed = image.pack();
+        let name = ImageName { image: packed.reference.clone() };
+        let known = || {
+            let request = ImageStatus { image: Some(name.clone()) };
+            let answer = self.call::<ImageStatusAnswer>("ImageService/ImageStatus", request);
+            answer.is_ok_and(|answer| answer.image.is_some())
+        };
+        if !known() {
+            self.containerd.import(&packed, NAMESPACE);
+            // The plugin learns of it through an event.
+            wait_until("CRI knows the image", DEADLINE, known);
+        }
+        packed.reference
+    }
+
+    /// Runs a pod whose containers have pid namespaces of their own.
+    pub fn pod(&self, name: &str) -> Pod<'_> {
+        self.pod_with(name, CONTAINER)
+    }
+
+    /// Runs a pod whose containers share one pid namespace.
+    pub fn pod_of_shared_processes(&self, name: &str) -> Pod<'_> {
+        self.pod_with(name, POD)
+    }
+
+    fn pod_with(&self, name: &str, pid: i32) -> Pod<'_> {
+        let namespaces = Namespaces { network: NODE, pid, ipc: POD };
+        let logs = self.containerd.root().join("logs").join(name);
+        fs::create_dir_all(&logs).expect("the daemon's folder is writable");
+        let config = PodConfig {
+            metadata: Some(PodMetadata {
+                name: name.to_owned(),
+                uid: format!("{name}-uid"),
+                namespace: "default".to_owned(),
+            }),
+            hostname: String::new(),
+            log_directory: logs.display().to_string(),
+            linux: Some(LinuxPod {
+                cgroup_parent: format!("/{}", self.containerd.namespace()),
+                security: Some(PodSecurity { namespaces: Some(namespaces) }),
+            }),
+        };
+        let request = RunPod { config: Some(config.clone()), runtime_handler: engine() };
+        let answer = self.call::<Id>("RuntimeService/RunPodSandbox", request);
+        let id = answer.unwrap_or_else(|e| panic!("the pod {name} does not run: {e}")).id;
+        self.containerd.note_shim(NAMESPACE, &id);
+        Pod { cri: self, id, config, namespaces, containers: Vec::new() }
+    }
+}
+
+impl Pod<'_> {
+    /// Creates a container, and returns its id.
+    pub fn create(&mut self, member: &Member<'_>) -> String {
+        let image = ImageName { image: self.cri.load(member.image) };
+        let config = ContainerConfig {
+            metadata: Some(ContainerMetadata { name: member.name.to_owned() }),
+            image: Some(image),
+            args: member.args.clone(),
+            log_path: format!("{}.log", member.name),
+            linux: Some(LinuxContainer {
+                resources: Some(Resources { memory_limit_in_bytes: member.memory }),
+                security: Some(ContainerSecurity { namespaces: Some(self.namespaces) }),
+            }),
+        };
+        let request = CreateContainer {
+            pod: self.id.clone(),
+            config: Some(config),
+            pod_config: Some(self.config.clone()),
+        };
+        let answer = self.cri.call::<Id>("RuntimeService/CreateContainer", request);
+        let id = answer.unwrap_or_else(|e| panic!("{} cannot be created: {e}", member.name)).id;
+        self.containers.push(id.clone());
+        id
+    }
+
+    /// Starts a created container.
+    ///
+    /// # Errors
+    /// What the kubelet would show.
+    pub fn start(&self, id: &str) -> Result<(), String> {
+        let request = Id { id: id.to_owned() };
+        self.cri.call::<Nothing>("RuntimeService/StartContainer", request).map(drop)
+    }
+
+    /// Creates and starts a container, and returns its id.
+    pub fn run(&mut self, member: &Member<'_>) -> String {
+        let id = self.create(member);
+        self.start(&id).unwrap_or_else(|e| panic!("{} cannot be started: {e}", member.name));
+        id
+    }
+
+    /// Stops a container, with all the time it may want.
+    pub fn stop(&self, id: &str) {
+        self.stop_within(id, 60);
+    }
+
+    /// Stops a container; after the time it is killed.
+    fn stop_within(&self, id: &str, timeout_seconds: i64) {
+        let request = Stop { id: id.to_owned(), timeout_seconds };
+        let answer = self.cri.call::<Nothing>("RuntimeService/StopContainer", request);
+        answer.unwrap_or_else(|e| panic!("{id} cannot be stopped: {e}"));
+    }
+
+    /// A container's status, and its process number.
+    pub fn status(&self, id: &str) -> (ContainerStatus, i32) {
+        let request = StatusOf { id: id.to_owned(), verbose: true };
+        let answer =
+            self.cri.call::<ContainerStatusAnswer>("RuntimeService/ContainerStatus", request);
+        let answer = answer.unwrap_or_else(|e| panic!("no status of {id}: {e}"));
+        (answer.status.expect("a status"), pid_in(answer.info.get("info")))
+    }
+
+    /// Waits for a container's end, and returns its status.
+    pub fn wait(&self, id: &str) -> ContainerStatus {
+        wait_for(&format!("the end of {id}"), DEADLINE, || {
+            let (status, _) = self.status(id);
+            (status.state == api::EXITED).then_some(status)
+        })
+    }
+
+    /// The pod's state, and the process number of its pause container.
+    pub fn state(&self) -> (i32, i32) {
+        let request = StatusOf { id: self.id.clone(), verbose: true };
+        let answer = self.cri.call::<PodStatusAnswer>("RuntimeService/PodSandboxStatus", request);
+        let answer = answer.unwrap_or_else(|e| panic!("no status of the pod: {e}"));
+        (answer.status.expect("a status").state, pid_in(answer.info.get("info")))
+    }
+
+    /// The shim processes that were started for it or one of its containers.
+    pub fn shims(&self) -> Vec<Process> {
+        let is_ours = |process: &Process| {
+            let mut ids = self.containers.iter().chain([&self.id]);
+            process.program().starts_with("containerd-shim-")
+                && ids.any(|id| process.command.contains(id))
+        };
+        processes().into_iter().filter(is_ours).collect()
+    }
+
+    /// A container's log, without the time in front of each line: `stdout F text`.
+    pub fn log(&self, name: &str) -> String {
+        let path = PathBuf::from(&self.config.log_directory).join(format!("{name}.log"));
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let rest = text.lines().filter_map(|line| line.split_once(' ').map(|(_, rest)| rest));
+        rest.flat_map(|line| [line, "\n"]).collect()
+    }
+
+    /// Waits until a container's log is as it should be.
+    pub fn wait_for_log(&self, name: &str, whole: &str) {
+        wait_until(
+            &format!("'{whole}' in the log of {name}: {}", self.log(name)),
+            DEADLINE,
+            || self.log(name) == whole,
+        );
+    }
+
+    /// Stops and removes it and all of its containers, as the kubelet does.
+    pub fn remove(self) {
+        let id = |id: &String| Id { id: id.clone() };
+        let call = |method: &str, request: Id| {
+            let answer = self.cri.call::<Nothing>(&format!("RuntimeService/{method}"), request);
+            answer.unwrap_or_else(|e| panic!("{method}: {e}"));
+        };
+        for container in &self.containers {
+            // A native first process heeds no SIGTERM: no time for it.
+            self.stop_within(container, 0);
+            call("RemoveContainer", id(container));
+        }
+        call("StopPodSandbox", id(&self.id));
+        call("RemovePodSandbox", id(&self.id));
+    }
+}
+
+fn pid_in(info: Option<&String>) -> i32 {
+    let json = info.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    let pid = json.and_then(|json| json["pid"].as_i64()).unwrap_or_default();
+    i32::try_from(pid).expect("a pid")
+}
