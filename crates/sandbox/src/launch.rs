@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use libcontainer::container::{Container, ContainerStatus};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wherry_image::{CacheError, Compiler};
 
@@ -191,6 +192,7 @@ fn answer(guest: &Channel, fds: Vec<OwnedFd>, key: &str, compile: Compile<'_>) {
 /// # Errors
 /// When it could not be executed, with the guest's reason.
 pub fn start(bundle: &Bundle, guest: &Channel) -> Result<(), Failure> {
+    mark_running(bundle)?;
     notify(&bundle.state().join(libcontainer::notify_socket::NOTIFY_FILE))
         .map_err(|error| system(io::Error::new(error.kind(), format!("cannot start: {error}"))))?;
     match guest.receive::<FromGuest>() {
@@ -204,6 +206,14 @@ pub fn start(bundle: &Bundle, guest: &Channel) -> Result<(), Failure> {
         Ok(None) => Ok(()),
         Err(error) => Err(system(error)),
     }
+}
+
+/// libcontainer joins a process only to a container that its own records call running. Written once,
+/// before anybody can read it: it is not written whole.
+fn mark_running(bundle: &Bundle) -> Result<(), Failure> {
+    Container::load(bundle.state())
+        .and_then(|mut container| container.set_status(ContainerStatus::Running).save())
+        .map_err(|error| system(io::Error::other(format!("cannot start: {error}"))))
 }
 
 /// Tells libcontainer's first process to go on. Its own call changes the working directory, which

@@ -32,10 +32,12 @@ pub(crate) fn unimplemented(what: &str) -> ttrpc::Error {
 pub(crate) fn from_container(error: &Error) -> ttrpc::Error {
     let code = match error {
         Error::Failure(failure) => match failure.kind {
-            FailureKind::NotFound | FailureKind::NotExecutable | FailureKind::Invalid => {
-                Code::INVALID_ARGUMENT
+            FailureKind::Invalid => Code::INVALID_ARGUMENT,
+            // As runc's shim has it: a program that is missing is told by the text, and a
+            // client that reads NOT_FOUND would take the task itself for missing.
+            FailureKind::NotFound | FailureKind::NotExecutable | FailureKind::System => {
+                Code::UNKNOWN
             }
-            FailureKind::System => Code::UNKNOWN,
         },
         Error::Refused(_) | Error::NotStarted | Error::NotRunning(_) => Code::FAILED_PRECONDITION,
         Error::ExecExists(_) => Code::ALREADY_EXISTS,

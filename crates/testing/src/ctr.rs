@@ -5,6 +5,7 @@ use crate::containerd::Containerd;
 use crate::image::Packed;
 use crate::io::{Outcome, call, line_of, wait_child};
 use crate::run::{Daemon, Run};
+use crate::terminal::{Typed, in_terminal};
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -151,6 +152,30 @@ impl Daemon for Containerd {
         let named = !signal.starts_with(|first: char| first.is_ascii_digit());
         let signal = if named { format!("SIG{signal}") } else { signal.to_owned() };
         self.ctr(&["task", "kill", "--signal", &signal, id])
+    }
+
+    fn exec(&self, id: &str, words: &[&str], stdin: &[u8]) -> Outcome {
+        let exec_id = self.new_id();
+        let args = [&["task", "exec", "--exec-id", &exec_id, id], words].concat();
+        call(self.ctr_command(&args), Some(stdin))
+    }
+
+    fn exec_in_terminal(&self, id: &str, words: &[&str], typed: &Typed<'_>) -> Outcome {
+        let exec_id = self.new_id();
+        let args = [&["task", "exec", "--tty", "--exec-id", &exec_id, id], words].concat();
+        in_terminal(&self.ctr_command(&args), typed)
+    }
+
+    fn run_in_terminal(&self, run: &Run, typed: &Typed<'_>) -> Outcome {
+        self.load(&run.image);
+        let words = self.run_words(run, &self.new_id());
+        let mut args = vec!["run", "--rm", "--tty"];
+        args.extend(words.iter().map(String::as_str));
+        in_terminal(&self.ctr_command(&args), typed)
+    }
+
+    fn freeze(&self, id: &str, frozen: bool) -> Outcome {
+        self.ctr(&["task", if frozen { "pause" } else { "resume" }, id])
     }
 
     fn take_exit_code(&self, id: &str) -> i32 {

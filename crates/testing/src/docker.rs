@@ -8,6 +8,7 @@ use crate::places;
 use crate::process::{in_network_namespace, terminate};
 use crate::run::{Daemon, Run};
 use crate::scope::Scope;
+use crate::terminal::{Typed, in_terminal};
 use crate::wait::{DEADLINE, wait_until};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -279,6 +280,28 @@ impl Daemon for Docker {
 
     fn kill(&self, id: &str, signal: &str) -> Outcome {
         self.docker(&["kill", "--signal", signal, id])
+    }
+
+    fn exec(&self, id: &str, words: &[&str], stdin: &[u8]) -> Outcome {
+        call(self.docker_command(&[&["exec", "--interactive", id], words].concat()), Some(stdin))
+    }
+
+    fn exec_in_terminal(&self, id: &str, words: &[&str], typed: &Typed<'_>) -> Outcome {
+        let command =
+            self.docker_command(&[&["exec", "--interactive", "--tty", id], words].concat());
+        in_terminal(&command, typed)
+    }
+
+    fn run_in_terminal(&self, run: &Run, typed: &Typed<'_>) -> Outcome {
+        self.load(&run.image);
+        let words = Docker::run_words(run);
+        let mut args = vec!["run", "--rm", "--interactive", "--tty"];
+        args.extend(words.iter().map(String::as_str));
+        in_terminal(&self.docker_command(&args), typed)
+    }
+
+    fn freeze(&self, id: &str, frozen: bool) -> Outcome {
+        self.docker(&[if frozen { "pause" } else { "unpause" }, id])
     }
 
     fn take_exit_code(&self, id: &str) -> i32 {

@@ -110,7 +110,7 @@ pub(crate) fn wait_child(what: &str, child: &mut std::process::Child) -> ExitSta
     wait_for(what, CALL_DEADLINE, || child.try_wait().unwrap_or_else(|e| panic!("{what}: {e}")))
 }
 
-fn code_of(status: ExitStatus) -> i32 {
+pub(crate) fn code_of(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }

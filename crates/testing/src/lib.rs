@@ -25,6 +25,7 @@ mod process;
 mod processes;
 mod run;
 mod scope;
+mod terminal;
 mod wait;
 
 pub use busybox::busybox;
@@ -38,4 +39,5 @@ pub use leftovers::Leftovers;
 pub use places::{bin_dir, cache_dir, engine, repository, runtime};
 pub use processes::{Process, processes};
 pub use run::{Daemon, Run};
+pub use terminal::Typed;
 pub use wait::{DEADLINE, wait_for, wait_until};

@@ -5,6 +5,7 @@ use crate::containerd::Containerd;
 use crate::image::{Image, Packed};
 use crate::io::Outcome;
 use crate::places;
+use crate::terminal::Typed;
 use std::path::{Path, PathBuf};
 
 /// A container to be run: an image and what the user adds to it.
@@ -168,6 +169,18 @@ pub trait Daemon: Send + Sync {
 
     /// Sends a signal, like `TERM` or `37`.
     fn kill(&self, id: &str, signal: &str) -> Outcome;
+
+    /// Runs another process in a container, to its end; `stdin` is what it reads.
+    fn exec(&self, id: &str, words: &[&str], stdin: &[u8]) -> Outcome;
+
+    /// Runs another process in a container, in a terminal. The outputs are one, as the terminal shows them.
+    fn exec_in_terminal(&self, id: &str, words: &[&str], typed: &Typed<'_>) -> Outcome;
+
+    /// Runs a container in a terminal, to its end, and removes it.
+    fn run_in_terminal(&self, run: &Run, typed: &Typed<'_>) -> Outcome;
+
+    /// Freezes a container, or lets it go on.
+    fn freeze(&self, id: &str, frozen: bool) -> Outcome;
 
     /// Takes the exit code of an ended container; with `ctr` this deletes the task.
     fn take_exit_code(&self, id: &str) -> i32;

@@ -8,7 +8,6 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::container::{Container, ContainerStatus};
 use libcontainer::syscall::syscall::{SyscallType, create_syscall};
 use libcontainer::{capabilities, seccomp};
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp, Process};
@@ -61,7 +60,6 @@ pub(super) fn exec(
     let write = || fs::write(&path, serde_json::to_vec(&process)?);
     write().map_err(|error| system(format!("cannot write {}: {error}", path.display())))?;
     let result = (|| {
-        mark_running(&bundle)?;
         let executor = Executor::new(Rc::clone(engine), Channel::from_fd(channel), confinement);
         let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
             .with_root_path(bundle.path())
@@ -98,15 +96,4 @@ fn raised(capabilities: Option<&LinuxCapabilities>) -> LinuxCapabilities {
     raised.set_effective(add(raised.effective().as_ref()));
     raised.set_permitted(add(raised.permitted().as_ref()));
     raised
-}
-
-/// libcontainer joins a process only to a container that its own records call running; the daemon
-/// starts containers without them.
-fn mark_running(bundle: &Bundle) -> Result<(), Failure> {
-    Container::load(bundle.state())
-        .and_then(|mut container| match container.status() {
-            ContainerStatus::Created => container.set_status(ContainerStatus::Running).save(),
-            _ => Ok(()),
-        })
-        .map_err(|error| system(sentence(&error)))
 }

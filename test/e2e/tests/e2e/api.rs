@@ -3,9 +3,8 @@
 
 use containerd_shim_protos::api::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
-    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest,
-    PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest, StartRequest,
-    StateRequest, StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest,
+    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, KillRequest, PidsRequest,
+    PidsResponse, StartRequest, StateRequest, StateResponse, StatsRequest, StatsResponse, Status,
     WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::protobuf::Message;
