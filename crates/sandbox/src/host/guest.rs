@@ -7,10 +7,10 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -290,7 +290,11 @@ fn environment(env: &[String], cwd: &Path) -> Vec<(String, String)> {
 }
 
 fn probe(path: &Path) -> io::Result<(File, Kind)> {
-    let file = File::open(path)?;
+    // Without blocking: a named pipe has nobody at its other end.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("permission denied: it is not a regular file"));
+    }
     let mut head = [0; kind::PROBE];
     let length = file.read_at(&mut head, 0)?;
     Ok((file, Kind::of(head.get(..length).unwrap_or_default())))

@@ -49,6 +49,11 @@ fn what_is_neither_wasm_nor_native_is_said(daemon: &dyn Daemon) {
     refused(daemon, &Run::new(&image), 126, &["/app.wasm"]);
 }
 
+fn a_device_is_no_program(daemon: &dyn Daemon) {
+    let image = app("device", hello_wasm()).entrypoint(&["/dev/zero"]);
+    refused(daemon, &Run::new(&image), 126, &["/dev/zero", "not a regular file"]);
+}
+
 fn an_empty_file_is_said(daemon: &dyn Daemon) {
     refused(daemon, &Run::new(&app("nothing", "")), 126, &["/app.wasm"]);
 }
@@ -127,6 +132,7 @@ on_all_daemons!(
     a_name_that_is_nowhere_in_path_is_named,
     an_empty_entrypoint_is_said,
     what_is_neither_wasm_nor_native_is_said,
+    a_device_is_no_program,
     an_empty_file_is_said,
     a_truncated_module_is_said_with_the_offset,
     an_invalid_module_is_said_with_the_offset,
