@@ -59,11 +59,17 @@ impl Bundle {
         self.path.join("rootfs")
     }
 
-    /// Where libcontainer keeps its state: it makes a directory named like the container below
-    /// the one it is given, which is the bundle.
+    /// The directory for libcontainer's records: one of our own, since libcontainer makes another
+    /// below it that is named like the container, and a container may be called `rootfs`.
+    #[must_use]
+    pub fn state_root(&self) -> PathBuf {
+        self.path.join("wherry")
+    }
+
+    /// Where libcontainer keeps its records of the container.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        self.path.join(&self.id)
+        self.state_root().join(&self.id)
     }
 
     /// The cgroup that the configuration names, as libcontainer understands it.
@@ -77,10 +83,10 @@ impl Bundle {
 
     /// Removes what libcontainer left in the bundle. What is already gone is no error.
     pub fn remove_state(&self) {
-        if let Err(error) = fs::remove_dir_all(self.state())
+        if let Err(error) = fs::remove_dir_all(self.state_root())
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            log::warn!("cannot remove {}: {error}", self.state().display());
+            log::warn!("cannot remove {}: {error}", self.state_root().display());
         }
     }
 }

@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 
 use crate::protocol::{self, Failure, FailureKind};
 
-const NAME: &str = "console.sock";
-
 /// The socket on which a terminal's other end arrives.
 pub(super) struct Console {
     listener: UnixListener,
@@ -20,8 +18,10 @@ pub(super) struct Console {
 
 impl Console {
     pub(super) fn new(directory: &Path) -> Result<Console, Failure> {
-        let path = directory.join(NAME);
-        listen(directory, &path)
+        // Several hosts may make terminals for one container at the same time.
+        let name = format!("console-{}.sock", std::process::id());
+        let path = directory.join(&name);
+        listen(directory, &path, &name)
             .map(|listener| Console { listener, path: path.clone() })
             .map_err(|error| failed(&path, &error))
     }
@@ -46,7 +46,7 @@ impl Drop for Console {
     }
 }
 
-fn listen(directory: &Path, path: &Path) -> io::Result<UnixListener> {
+fn listen(directory: &Path, path: &Path, name: &str) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -56,7 +56,7 @@ fn listen(directory: &Path, path: &Path) -> io::Result<UnixListener> {
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
         .open(directory)?;
-    UnixListener::bind(format!("/proc/self/fd/{}/{NAME}", directory.as_raw_fd()))
+    UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
 }
 
 fn failed(path: &Path, error: &io::Error) -> Failure {

@@ -56,13 +56,14 @@ pub(super) fn exec(
     if confinement.is_some() {
         process.set_capabilities(Some(raised(process.capabilities().as_ref())));
     }
-    let path = bundle.state().join(format!("{}.json", request.exec_id));
+    // Beside libcontainer's files, none of which is called so whatever the id.
+    let path = bundle.state().join(format!("exec-{}.json", request.exec_id));
     let write = || fs::write(&path, serde_json::to_vec(&process)?);
     write().map_err(|error| system(format!("cannot write {}: {error}", path.display())))?;
     let result = (|| {
         let executor = Executor::new(Rc::clone(engine), Channel::from_fd(channel), confinement);
         let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
-            .with_root_path(bundle.path())
+            .with_root_path(bundle.state_root())
             .map_err(|error| system(sentence(&error)))?
             .with_executor(executor);
         let (builder, console) = streams_of(

@@ -133,10 +133,13 @@ fn create(
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec =
         bundle.spec().map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+    let state = bundle.state_root();
+    fs::create_dir_all(&state)
+        .map_err(|error| system(format!("cannot make {}: {error}", state.display())))?;
     mount::rootfs(&bundle.rootfs(), &request.rootfs).map_err(system)?;
     let executor = guest::Executor::new(Rc::clone(engine), Channel::from_fd(channel), None);
     let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
-        .with_root_path(bundle.path())
+        .with_root_path(bundle.state_root())
         .map_err(|error| system(sentence(&error)))?
         .with_executor(executor);
     let user = spec.process().as_ref().map(Process::user);

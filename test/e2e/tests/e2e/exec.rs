@@ -1,8 +1,10 @@
 //! Another process in a container that runs: another module, the same one, or a native program.
 
 use wherry_e2e::images::kit;
-use wherry_e2e::{on_all_daemons, on_dockers};
-use wherry_testing::{DEADLINE, Daemon, Docker, Image, Process, Run, busybox, guests, wait_until};
+use wherry_e2e::{on_all_daemons, on_containerds, on_dockers};
+use wherry_testing::{
+    Containerd, DEADLINE, Daemon, Docker, Image, Process, Run, busybox, guests, wait_until,
+};
 
 /// The guest of many commands beside a native root filesystem.
 fn both() -> Image {
@@ -215,4 +217,28 @@ mod docker {
     }
 
     on_dockers!(user_environment_and_directory, healthcheck);
+}
+
+mod names {
+    use super::*;
+
+    /// No id meets a file that the shim or libcontainer keeps in the bundle.
+    fn ids_that_are_names_of_files_work(containerd: &Containerd) {
+        let image = kit(false).pack();
+        containerd.load(&image);
+        let runtime = wherry_testing::runtime();
+        for id in ["rootfs", "wherry", "work"] {
+            let words = ["run", "--rm", "--runtime", &runtime, &image.reference, id];
+            let said = containerd.ctr(&[&words[..], &["/app.wasm", "echo", id]].concat());
+            assert_eq!(said.success(), format!("{id}\n"));
+        }
+        let container = containerd.start(&Run::new(&kit(false)).args(&["sleep", "100000"]));
+        for exec_id in ["state", "youki_config", "state"] {
+            let words = ["task", "exec", "--exec-id", exec_id, container.id(), "/app.wasm"];
+            let said = containerd.ctr(&[&words[..], &["echo", exec_id]].concat());
+            assert_eq!(said.success(), format!("{exec_id}\n"));
+        }
+    }
+
+    on_containerds!(ids_that_are_names_of_files_work);
 }
