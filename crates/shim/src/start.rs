@@ -23,6 +23,9 @@ const OPTIONS_MAX: u64 = 1 << 20;
 
 pub(crate) fn start(shim: Shim, args: &Args) -> Result<(), String> {
     let bundle = bundle(args)?;
+    // Found before anything is made: afterwards there is something to undo, and after the fork
+    // nobody to tell.
+    let program = HostProgram::find(shim.engine).map_err(|failure| failure.message)?;
     let group = group::of(&bundle, &args.id)?;
     let socket = group::socket(shim, args, &group);
     let address = format!("unix://{}", socket.display());
@@ -36,17 +39,14 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<(), String> {
             return Ok(());
         }
     };
-    // Found before the fork: afterwards there is nobody to tell.
-    let program = match HostProgram::find(shim.engine) {
-        Ok(program) => program,
-        Err(failure) => {
-            daemon::remove_dead_socket(&socket);
-            return Err(failure.message);
-        }
-    };
     let options = options();
-    if daemon::fork_off(&listener).map_err(|error| failed("start the daemon", error))? {
-        return announce(&bundle, &address);
+    match daemon::fork_off(&listener) {
+        Ok(true) => return announce(&bundle, &address),
+        Ok(false) => {}
+        Err(error) => {
+            daemon::remove_socket(&socket);
+            return Err(failed("start the daemon", error));
+        }
     }
     let daemon = Daemon {
         listener,
