@@ -300,7 +300,10 @@ impl Pod<'_> {
         for container in &self.containers {
             // A native first process heeds no SIGTERM: no time for it.
             self.stop_within(container, 0);
-            call("RemoveContainer", id(container));
+            // containerd may hear of the end a moment later; the kubelet asks again too.
+            wait_until("a stopped container can be removed", DEADLINE, || {
+                self.cri.call::<Nothing>("RuntimeService/RemoveContainer", id(container)).is_ok()
+            });
         }
         call("StopPodSandbox", id(&self.id));
         call("RemovePodSandbox", id(&self.id));
