@@ -104,6 +104,8 @@ static int trap(const char *kind) {
 }
 
 static int alloc(int mebibytes) {
+  // Seen by nobody, but the compiler must not know.
+  static char *volatile taken;
   for (int i = 1; i <= mebibytes; i++) {
     char *block = malloc(1 << 20);
     if (!block) {
@@ -111,6 +113,7 @@ static int alloc(int mebibytes) {
       return 3;
     }
     memset(block, i, 1 << 20);
+    taken = block;
     printf("%d\n", i);
     fflush(stdout);
   }

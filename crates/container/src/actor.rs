@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use wherry_sandbox::cgroup::oom::OomWatch;
 use wherry_sandbox::process::{Exit, Process, Reaper, SignalError, signal_each};
 use wherry_sandbox::protocol::{Channel, Failure, FailureKind};
 use wherry_sandbox::stdio::{CLIENT_OPENS, Streams};
@@ -64,11 +65,16 @@ pub(crate) fn spawn(
         starting: None,
         container: None,
         launch: None,
+        out_of_memory: None,
         snapshot,
     };
     match role {
         Role::Init { config, newborn } => {
             actor.id.clone_from(&config.id);
+            actor.out_of_memory = newborn.cgroup.as_ref().and_then(|cgroup| {
+                // Where there are no notifications it is told at the end.
+                OomWatch::new(cgroup).map_err(|error| log::info!("{}: {error}", config.id)).ok()
+            });
             actor.container = Some(Whole {
                 bundle: newborn.bundle,
                 cgroup: newborn.cgroup,
@@ -138,6 +144,8 @@ struct Actor {
     container: Option<Whole>,
     /// Until Start.
     launch: Option<Launch>,
+    /// For a container's first process, until its end.
+    out_of_memory: Option<OomWatch>,
     snapshot: watch::Sender<Snapshot>,
 }
 
@@ -175,6 +183,9 @@ impl Actor {
                 result = joined(&mut self.starting) => {
                     self.started(result);
                     client_opens.as_mut().reset(tokio::time::Instant::now() + CLIENT_OPENS);
+                }
+                () = out_of_memory(&mut self.out_of_memory), if self.starting.is_none() => {
+                    self.tell(What::OutOfMemory);
                 }
                 how = told(&mut self.exit), if ended.is_none() => {
                     ended = Some(how);
@@ -314,7 +325,11 @@ impl Actor {
 
     fn exited(&mut self, exit: Exit) {
         if let Some(Whole { cgroup: Some(cgroup), .. }) = &self.container {
-            if cgroup.oom_kills() > 0 {
+            let untold = match self.out_of_memory.take() {
+                Some(watch) => watch.missed(),
+                None => cgroup.oom_kills() > 0,
+            };
+            if untold {
                 self.tell(What::OutOfMemory);
             }
             // With a pid namespace of its own the kernel has ended the others; without, they are
@@ -419,6 +434,20 @@ async fn joined(starting: &mut Option<Starting>) -> Result<Option<(i32, Streams)
         }),
         None => std::future::pending().await,
     }
+}
+
+/// Hears of the next kill for want of memory.
+async fn out_of_memory(watch: &mut Option<OomWatch>) {
+    if let Some(some) = watch {
+        match some.next().await {
+            Ok(()) => return,
+            Err(error) => {
+                log::warn!("no more is heard of out-of-memory kills before the end: {error}");
+                *watch = None;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 /// How the process ended, once it has.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use wherry_sandbox::Failure;
 use wherry_sandbox::process::Exit;
-use wherry_sandbox::protocol::{ExecRequest, HostRequest};
+use wherry_sandbox::protocol::{ExecRequest, Failure, FailureKind, HostRequest};
 use wherry_sandbox::stdio::{StdioPaths, Streams};
+use wherry_sandbox::{Bundle, launch};
 
 use crate::actor::{self, Request, Role, ask};
 use crate::create::{self, Config, Runtime};
@@ -118,6 +118,14 @@ pub(crate) fn start(
         io_uid: container.io_uid,
         io_gid: container.io_gid,
     });
-    let (forked, streams) = create::fork(runtime, &request, &config.stdio, config.terminal)?;
-    Ok((forked.pid, streams))
+    let ended = || launch::has_ended(&Bundle::new(&container.bundle, &container.id));
+    match create::fork(runtime, &request, &config.stdio, config.terminal) {
+        Ok((forked, streams)) => Ok((forked.pid, streams)),
+        // Whatever step it was that the end of the container has cut short.
+        Err(failure) if failure.kind == FailureKind::System && ended() => Err(Failure::new(
+            FailureKind::System,
+            format!("container {} ended before the process could start", container.id),
+        )),
+        Err(failure) => Err(failure),
+    }
 }

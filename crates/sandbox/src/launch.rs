@@ -208,6 +208,13 @@ pub fn start(bundle: &Bundle, guest: &Channel) -> Result<(), Failure> {
     }
 }
 
+/// Whether a container's first process has ended, also when nobody has collected it yet.
+#[must_use]
+pub fn has_ended(bundle: &Bundle) -> bool {
+    Container::load(bundle.state())
+        .is_ok_and(|container| container.status() == ContainerStatus::Stopped)
+}
+
 /// libcontainer joins a process only to a container that its own records call running. Written once,
 /// before anybody can read it: it is not written whole.
 fn mark_running(bundle: &Bundle) -> Result<(), Failure> {

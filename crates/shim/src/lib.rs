@@ -10,6 +10,7 @@
 //! `start`, is in [`serve`].
 
 mod args;
+mod caller;
 mod delete;
 mod group;
 mod host;

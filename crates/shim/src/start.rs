@@ -16,7 +16,7 @@ use wherry_task::Options;
 
 use crate::args::Args;
 use crate::serve::{self, Daemon};
-use crate::{Shim, group};
+use crate::{Shim, caller, group};
 
 /// More than any options are.
 const OPTIONS_MAX: u64 = 1 << 20;
@@ -69,16 +69,37 @@ pub(crate) fn bundle(args: &Args) -> Result<PathBuf, String> {
         .map_err(|error| format!("cannot find the bundle {given}: {error}"))
 }
 
-/// Leaves the address where a restarted containerd looks for it, and prints it.
+/// The answer to `start`: `BootstrapParams` of containerd's `pkg/shim`.
+#[derive(serde::Serialize)]
+struct Bootstrap<'a> {
+    /// Of the Task API.
+    version: u32,
+    address: &'a str,
+    protocol: &'static str,
+}
+
+/// Leaves the address where a restarted containerd 1.6 looks for it (later ones keep the answer
+/// themselves), and prints the answer.
 fn announce(bundle: &Path, address: &str) -> Result<(), String> {
     let path = bundle.join("address");
     daemon::write_whole(&path, address)
         .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    let answer = answer(address, caller::speaks_version_3())?;
     let mut stdout = io::stdout().lock();
     stdout
-        .write_all(address.as_bytes())
+        .write_all(answer.as_bytes())
         .and_then(|()| stdout.flush())
         .map_err(|error| format!("cannot print the address: {error}"))
+}
+
+/// The answer in the form that containerd takes. The daemon serves version 2 of the Task API beside version
+/// 3, for a containerd that finds a container which another version of it started.
+fn answer(address: &str, version_3: bool) -> Result<String, String> {
+    if !version_3 {
+        return Ok(address.to_owned());
+    }
+    serde_json::to_string(&Bootstrap { version: 3, address, protocol: "ttrpc" })
+        .map_err(|error| format!("cannot write the answer: {error}"))
 }
 
 /// The runtime's options, which containerd up to 2.2 writes to our standard input. Later ones
@@ -90,4 +111,19 @@ fn options() -> Options {
         .ok()
         .and_then(|any| Options::parse(Some(&any)).ok())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::answer;
+
+    #[test]
+    fn the_address_is_said_as_containerd_takes_it() {
+        let address = "unix:///run/containerd/s/0";
+        assert_eq!(answer(address, false).unwrap(), address);
+        assert_eq!(
+            answer(address, true).unwrap(),
+            r#"{"version":3,"address":"unix:///run/containerd/s/0","protocol":"ttrpc"}"#
+        );
+    }
 }

@@ -2,16 +2,17 @@
 
 use std::collections::HashSet;
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
-/// The root of the repository.
+/// The root of the repository: the nearest folder above the working directory that has a `test/setup`. It is looked
+/// for when the tests run, since cargo's target folder may be shared by several clones.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .expect("crates/testing lies in the repository")
+    let here = env::current_dir().expect("the working directory is there");
+    here.ancestors()
+        .find(|folder| folder.join("test/setup").is_dir())
+        .unwrap_or_else(|| panic!("{} is not in the repository", here.display()))
         .to_owned()
 }
 

@@ -4,6 +4,7 @@
 //! It is found by what the kernel says of the container's first process, which is right for
 //! every version and driver. libcgroups, which made it, removes it.
 
+pub mod oom;
 pub mod update;
 pub mod usage;
 

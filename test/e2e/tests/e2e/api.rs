@@ -14,7 +14,9 @@ use std::path::Path;
 use wherry_e2e::images::{cat, hello_wasm, spin};
 use wherry_e2e::on_containerds;
 use wherry_e2e::shim::Shim;
-use wherry_testing::{Container, Containerd, DEADLINE, Daemon, Process, Run, wait_until};
+use wherry_testing::{
+    Container, Containerd, ContainerdVersion, DEADLINE, Daemon, Process, Run, wait_until,
+};
 
 /// A message with its `id` set.
 fn about<M: Message>(id: &str, set: impl FnOnce(&mut M, String)) -> M {
@@ -180,6 +182,18 @@ fn closing_stdin_is_seen_by_the_guest(containerd: &Containerd) {
     assert_eq!(container.wait(), 0);
 }
 
+/// Version 3 to containerd 2, and version 2 to the ones that speak no other.
+fn the_newest_version_of_the_api_is_announced(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let (socket, announced) = container.shim_address();
+    let newest = if containerd.version() == ContainerdVersion::V2 { 3 } else { 2 };
+    assert_eq!(announced, newest);
+    for version in [2, 3] {
+        let now = state(&Shim::at(&socket, version), container.id());
+        assert_eq!(now.status.enum_value(), Ok(Status::RUNNING), "version {version}");
+    }
+}
+
 /// Asks the shim of a running container to create another one in a bundle of the test's own, with no
 /// mount: the bundle's own `rootfs` folder is its root.
 fn create_beside(
@@ -248,6 +262,7 @@ fn a_signal_before_start_ends_a_created_container(containerd: &Containerd) {
 }
 
 on_containerds!(
+    the_newest_version_of_the_api_is_announced,
     creating_an_id_twice_is_already_exists,
     an_unknown_id_is_not_found,
     starting_twice_is_failed_precondition,

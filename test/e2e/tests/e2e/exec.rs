@@ -87,15 +87,27 @@ fn several_run_at_once(daemon: &dyn Daemon) {
 
 fn it_is_in_the_containers_namespaces_and_cgroup(daemon: &dyn Daemon) {
     let container = daemon.start(&Run::new(&both()));
-    let script = "ls -l /proc/self/ns; cat /proc/self/cgroup";
-    let said = daemon.exec(container.id(), &["/bin/sh", "-c", script], b"").success();
-    for name in ["ipc", "mnt", "net", "pid", "uts"] {
-        let of_init = std::fs::read_link(format!("/proc/{}/ns/{name}", container.pid()));
-        let of_init = of_init.expect("it runs").display().to_string();
-        assert!(said.contains(&of_init), "{of_init} is not in {said}");
-    }
-    // As seen from the host: the init's own cgroup, whatever the namespace makes of its name.
-    assert!(said.contains("/"), "{said}");
+    let first = container.pid();
+    let of = |pid: i32| {
+        let names = ["cgroup", "ipc", "mnt", "net", "pid", "uts"];
+        let namespace = |name| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
+        (names.map(namespace), groups)
+    };
+    std::thread::scope(|scope| {
+        let id = container.id();
+        scope.spawn(move || daemon.exec(id, &["/bin/sleep", "3141592"], b""));
+        let other = || {
+            let all = wherry_testing::processes().into_iter();
+            all.filter(|p| p.command == "/bin/sleep 3141592" && of(p.pid).0 == of(first).0)
+                .map(|p| p.pid)
+                .next()
+        };
+        wait_until("it runs in the namespaces", DEADLINE, || other().is_some());
+        assert_eq!(of(other().expect("it runs")).1, of(first).1, "they are in the same cgroup");
+        container.kill("KILL");
+    });
+    container.wait();
 }
 
 fn it_is_confined_as_the_container_is(daemon: &dyn Daemon) {
@@ -140,6 +152,8 @@ fn it_dies_with_the_container(daemon: &dyn Daemon) {
             let all = wherry_testing::processes();
             all.into_iter()
                 .filter(|p| p.pid != first && namespace(p.pid) == own)
+                // So it is called when it runs; before that it is being made.
+                .filter(|p| p.command == "/app.wasm spin")
                 .collect::<Vec<_>>()
         };
         wait_until("it runs", DEADLINE, || !others().is_empty());

@@ -1,7 +1,7 @@
 //! A container's limits hold for a guest, and what goes over them is told.
 
 use std::fs;
-use wherry_e2e::images::{glutton, hello, spin};
+use wherry_e2e::images::{glutton, hello, kit, spin};
 use wherry_e2e::{on_all_daemons, on_containerds, on_dockers};
 use wherry_testing::{Containerd, DEADLINE, Daemon, Docker, Run, busybox, wait_until};
 
@@ -38,7 +38,7 @@ fn cgroup_value(pid: i32, controller: &str, v1: &str, v2: &str) -> String {
 }
 
 fn memory_and_cpu_limits_are_the_kernels(daemon: &dyn Daemon) {
-    let container = daemon.start(&Run::new(&spin()).memory(64 * MEGABYTE).cpus(0.5));
+    let container = daemon.start(&Run::new(&spin()).memory(64 * MEGABYTE).cpus(0.1));
     let pid = container.pid();
     let memory = cgroup_value(pid, "memory", "memory.limit_in_bytes", "memory.max");
     assert_eq!(memory, (64 * MEGABYTE).to_string());
@@ -49,8 +49,8 @@ fn memory_and_cpu_limits_are_the_kernels(daemon: &dyn Daemon) {
             cgroup_value(pid, "cpu", "cpu.cfs_period_us", "cpu.max"),
         ),
     };
-    assert_eq!(cpu, ("50000".to_owned(), "100000".to_owned()));
-    // The quota bites: a guest that computes without end is throttled.
+    assert_eq!(cpu, ("10000".to_owned(), "100000".to_owned()));
+    // The quota bites, also on a busy machine: a guest that computes without end is throttled.
     wait_until("the guest is throttled", DEADLINE, || {
         let stat = cgroup_value(pid, "cpu", "cpu.stat", "cpu.stat");
         stat.lines()
@@ -76,6 +76,23 @@ mod containerd {
         assert_eq!(container.wait(), 137);
     }
 
+    /// It is told at once, also when the container goes on.
+    fn the_kill_of_another_process_is_an_event(containerd: &Containerd) {
+        let events = containerd.events();
+        let run = Run::new(&kit(false)).args(&["sleep", "100000"]).memory(64 * MEGABYTE);
+        let container = containerd.start(&run);
+        let exec = containerd.exec(container.id(), &["/app.wasm", "alloc", "200"], b"");
+        assert_eq!(exec.code, 137, "{exec}");
+        let oom = || events.topics(container.id()).iter().filter(|t| *t == "/tasks/oom").count();
+        wait_until("the OOM event", DEADLINE, || oom() == 1);
+        assert!(!container.ended());
+        container.kill("KILL");
+        wait_until("the exit", DEADLINE, || {
+            events.topics(container.id()).last().is_some_and(|topic| topic == "/tasks/exit")
+        });
+        assert_eq!(oom(), 1, "the end of the container is no other kill");
+    }
+
     fn metrics_tell_memory_and_cpu(containerd: &Containerd) {
         let container = containerd.start(&Run::new(&spin()).memory(64 * MEGABYTE));
         let metrics = containerd.ctr(&["task", "metrics", container.id()]).success();
@@ -89,7 +106,11 @@ mod containerd {
         assert!(cpu.is_some_and(|time| time > 0), "{metrics}");
     }
 
-    on_containerds!(an_oom_kill_is_an_event, metrics_tell_memory_and_cpu);
+    on_containerds!(
+        an_oom_kill_is_an_event,
+        the_kill_of_another_process_is_an_event,
+        metrics_tell_memory_and_cpu
+    );
 }
 
 mod docker {
