@@ -2,6 +2,8 @@
 #
 # What an engine adds is found by listing shims/: nothing here names one.
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -33,11 +35,14 @@ test: test-unit test-e2e
 test-unit: setup
 	$(CARGO) test --release --locked --workspace --exclude wherry-e2e --no-fail-fast
 
+# The end-to-end tests with each engine; they prove docs/compatibility.md, and write it.
 test-e2e: setup
 	$(CARGO) build --release --locked --workspace --bins
 	for engine in $(ENGINES); do \
+	    log=$(CARGO_TARGET_DIR)/e2e-$$engine.log; \
 	    WHERRY_ENGINE=$$engine WHERRY_BIN_DIR=$(BIN) \
-	        $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast || failed=1; \
+	        $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast | tee $$log || failed=1; \
+	    $(BIN)/compatibility $$engine < $$log || failed=1; \
 	done; [ -z "$$failed" ]
 
 install:
