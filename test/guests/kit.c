@@ -13,8 +13,11 @@
  *   read PATH                copies a file to standard output
  *   write PATH TEXT          makes a file of this text
  *   list PATH                the names in a directory, sorted
+ *   mkdir PATH               makes a directory
  *   tty                      for each of the three streams whether it is a terminal
  *   tick MILLISECONDS        prints a number again and again
+ *   do LINES...              runs each line, "COMMAND ARGS...", after printing it with a "$ "; ends with the
+ *                            number of those that failed
  *
  * It is built for the host as well, so that tests can compare.
  */
@@ -24,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -159,7 +163,24 @@ static int tick(long long milliseconds) {
   }
 }
 
-int main(int argc, char **argv) {
+static int run(int argc, char **argv);
+
+static int run_lines(int count, char **lines) {
+  int failed = 0;
+  for (int i = 0; i < count; i++) {
+    char *words[8] = {"kit"};
+    int argc = 1;
+    printf("$ %s\n", lines[i]);
+    fflush(stdout);
+    for (char *word = strtok(lines[i], " "); word && argc < 7; word = strtok(NULL, " "))
+      words[argc++] = word;
+    failed += run(argc, words) != 0;
+    fflush(stdout);
+  }
+  return failed;
+}
+
+static int run(int argc, char **argv) {
   const char *command = argc > 1 ? argv[1] : "show";
   const char *one = argc > 2 ? argv[2] : NULL, *two = argc > 3 ? argv[3] : NULL;
 
@@ -167,6 +188,7 @@ int main(int argc, char **argv) {
   if (strcmp(command, "cat") == 0) return copy(0);
   if (strcmp(command, "spin") == 0) return spin();
   if (strcmp(command, "tty") == 0) return tty();
+  if (strcmp(command, "do") == 0) return run_lines(argc - 2, argv + 2);
   if (strcmp(command, "trap") == 0) return trap(one ? one : "unreachable");
   if (strcmp(command, "echo") == 0) {
     for (int i = 2; i < argc; i++) printf("%s%s", i > 2 ? " " : "", argv[i]);
@@ -178,6 +200,7 @@ int main(int argc, char **argv) {
     if (strcmp(command, "alloc") == 0) return alloc(atoi(one));
     if (strcmp(command, "read") == 0) return read_file(one);
     if (strcmp(command, "list") == 0) return list(one);
+    if (strcmp(command, "mkdir") == 0) return mkdir(one, 0755) == 0 ? 0 : fail(one);
     if (strcmp(command, "tick") == 0) return tick(atoll(one));
     if (strcmp(command, "write") == 0 && two) return write_file(one, two);
     if (strcmp(command, "spew") == 0) {
@@ -194,3 +217,5 @@ int main(int argc, char **argv) {
   fprintf(stderr, "kit: unknown command: %s\n", command);
   return 2;
 }
+
+int main(int argc, char **argv) { return run(argc, argv); }

@@ -18,6 +18,19 @@ pub struct Entrypoint {
     pub function: Option<String>,
 }
 
+/// Where clients put an init process of their own: Docker's and nerdctl's `run --init`.
+const INITS: [&str; 2] = ["/sbin/docker-init", "/sbin/tini"];
+
+/// The arguments without the init process, with `--` behind it, that a client put in front of them.
+/// None: they have none.
+#[must_use]
+pub fn behind_init(args: &[String]) -> Option<&[String]> {
+    match args {
+        [init, dashes, rest @ ..] if INITS.contains(&init.as_str()) && dashes == "--" => Some(rest),
+        _ => None,
+    }
+}
+
 /// Why no file could be named.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EntrypointError {
@@ -157,6 +170,20 @@ mod tests {
             resolve("/a.wasm#", None, &["/a.wasm"]),
             Err(EntrypointError::NotFound("/a.wasm#".into()))
         );
+    }
+
+    #[test]
+    fn the_init_of_a_client_is_told_from_the_images_program() {
+        let behind = |args: &[&str]| {
+            let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+            behind_init(&args).map(<[String]>::to_vec)
+        };
+        let rest = Some(vec!["/app.wasm".to_owned(), "--".to_owned()]);
+        assert_eq!(behind(&["/sbin/docker-init", "--", "/app.wasm", "--"]), rest);
+        assert_eq!(behind(&["/sbin/tini", "--", "/app.wasm", "--"]), rest);
+        assert_eq!(behind(&["/sbin/docker-init", "-v", "--", "/app.wasm"]), None);
+        assert_eq!(behind(&["/app.wasm", "--", "x"]), None);
+        assert_eq!(behind(&[]), None);
     }
 
     #[test]

@@ -6,5 +6,5 @@ pub mod entrypoint;
 pub mod kind;
 
 pub use cache::{Cache, CacheError, Compiler};
-pub use entrypoint::{Entrypoint, EntrypointError};
+pub use entrypoint::{Entrypoint, EntrypointError, behind_init};
 pub use kind::Kind;

@@ -42,6 +42,19 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Has the kernel let its processes wait when memory is out, in place of killing one.
+    ///
+    /// # Errors
+    /// A sentence. Version 2 knows nothing like it.
+    pub fn disable_oom_killer(&self) -> Result<(), String> {
+        match self {
+            Cgroup::V1(_) => self.set("memory", "memory.oom_control", "1"),
+            Cgroup::V2(_) => {
+                Err("cannot disable the OOM killer: cgroup version 2 knows nothing like it".into())
+            }
+        }
+    }
+
     fn memory_v1(&self, memory: &LinuxMemory) -> Result<(), String> {
         const LIMIT: &str = "memory.limit_in_bytes";
         const BOTH: &str = "memory.memsw.limit_in_bytes";

@@ -21,7 +21,7 @@ use libcontainer::workload::{
 };
 use nix::errno::Errno;
 use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program};
-use wherry_image::{Entrypoint, EntrypointError, Kind, kind};
+use wherry_image::{Entrypoint, EntrypointError, Kind, behind_init, kind};
 
 use super::exec::Confinement;
 use super::{signals, title};
@@ -56,6 +56,12 @@ struct Wanted {
     args: Vec<String>,
     env: Vec<String>,
     cwd: String,
+}
+
+impl Wanted {
+    fn cwd(&self) -> &Path {
+        Path::new(if self.cwd.is_empty() { "/" } else { &self.cwd })
+    }
 }
 
 enum Ready {
@@ -126,6 +132,8 @@ impl Workload for Executor {
         match self.0.stage.replace(Stage::Gone) {
             Stage::Ready(Ready::Wasm { program, name, args, stray }) => {
                 title::set(&args);
+                // No program of a container leaves a zombie to a first process that never waits.
+                signals::leave_no_zombies();
                 // Says that the guest is about to run: see `launch::start`.
                 close_all(&stray);
                 run_to_end(program, &name)
@@ -178,38 +186,26 @@ pub(super) fn run_to_end(program: Box<dyn Program>, name: &str) -> ! {
 impl Inner {
     fn prepare(&self, wanted: &Wanted) -> Result<Ready, Failure> {
         let stray = open_descriptors();
-        let path = wanted.env.iter().find_map(|pair| pair.strip_prefix("PATH="));
-        let cwd = Path::new(if wanted.cwd.is_empty() { "/" } else { &wanted.cwd });
-        let entry =
-            Entrypoint::resolve(&wanted.args, path, cwd, super::is_file).map_err(|error| {
-                let kind = match error {
-                    EntrypointError::None => FailureKind::Invalid,
-                    _ => FailureKind::NotFound,
-                };
-                Failure::new(kind, error.to_string())
-            })?;
+        let mut args = behind_init(&wanted.args).unwrap_or(&wanted.args);
+        let mut found = find(args, wanted)?;
+        // An init process is for native programs: a guest's own process does what an init does, and no
+        // init could execute a module.
+        if found.kind == Kind::Native && args.len() != wanted.args.len() {
+            args = &wanted.args;
+            found = find(args, wanted)?;
+        }
+        let Found { entry, file, kind } = found;
         let shown = entry.path.display().to_string();
-        let (file, kind) = match probe(&entry.path) {
-            // A native program that may be run but not read.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (None, Kind::Native),
-            Err(error) => {
-                return Err(Failure::new(
-                    FailureKind::NotExecutable,
-                    format!("exec {shown:?}: {error}"),
-                ));
-            }
-            Ok((file, kind)) => (Some(file), kind),
-        };
         match (kind, file) {
             (Kind::Module | Kind::Component | Kind::Text, Some(file)) => {
-                let guest = self.guest(wanted, &entry, cwd);
+                let guest = self.guest(wanted, &entry, args);
                 let program = self.load(&file, guest).map_err(|failure| Failure {
                     message: format!("{shown}: {}", failure.message),
                     ..failure
                 })?;
                 let name =
                     entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                Ok(Ready::Wasm { program, name, args: wanted.args.clone(), stray })
+                Ok(Ready::Wasm { program, name, args: args.to_vec(), stray })
             }
             (Kind::Precompiled, _) => Err(Failure::new(
                 FailureKind::NotExecutable,
@@ -233,12 +229,12 @@ impl Inner {
         }
     }
 
-    fn guest(&self, wanted: &Wanted, entry: &Entrypoint, cwd: &Path) -> Guest {
+    fn guest(&self, wanted: &Wanted, entry: &Entrypoint, args: &[String]) -> Guest {
         Guest {
             function: entry.function.clone(),
-            args: wanted.args.clone(),
-            env: environment(&wanted.env, cwd),
-            cwd: cwd.to_owned(),
+            args: args.to_vec(),
+            env: environment(&wanted.env, wanted.cwd()),
+            cwd: wanted.cwd().to_owned(),
             preopens: vec![Preopen { host: "/".into(), guest: "/".into() }],
             network: Network::Namespace,
         }
@@ -287,6 +283,36 @@ fn environment(env: &[String], cwd: &Path) -> Vec<(String, String)> {
         pairs.push(("PWD".to_owned(), cwd.display().to_string()));
     }
     pairs
+}
+
+/// What the first of some arguments names.
+struct Found {
+    entry: Entrypoint,
+    /// None: it may be run but not read.
+    file: Option<File>,
+    kind: Kind,
+}
+
+fn find(args: &[String], wanted: &Wanted) -> Result<Found, Failure> {
+    let path = wanted.env.iter().find_map(|pair| pair.strip_prefix("PATH="));
+    let entry = Entrypoint::resolve(args, path, wanted.cwd(), super::is_file).map_err(|error| {
+        let kind = match error {
+            EntrypointError::None => FailureKind::Invalid,
+            _ => FailureKind::NotFound,
+        };
+        Failure::new(kind, error.to_string())
+    })?;
+    match probe(&entry.path) {
+        Ok((file, kind)) => Ok(Found { entry, file: Some(file), kind }),
+        // Only a native program may be run but not read.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Ok(Found { entry, file: None, kind: Kind::Native })
+        }
+        Err(error) => Err(Failure::new(
+            FailureKind::NotExecutable,
+            format!("exec {:?}: {error}", entry.path.display().to_string()),
+        )),
+    }
 }
 
 fn probe(path: &Path) -> io::Result<(File, Kind)> {

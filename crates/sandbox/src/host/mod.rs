@@ -4,6 +4,7 @@
 //! a single thread, because it forks. A guest is born as the *daemon's* child: the host may go
 //! away, the guest stays.
 
+mod check;
 mod compile;
 mod console;
 mod exec;
@@ -23,10 +24,11 @@ use std::rc::Rc;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::unistd::{Gid, Uid, fchown};
-use oci_spec::runtime::{Process, User};
+use oci_spec::runtime::{LinuxMemory, Process, Spec, User};
 use wherry_engine::Engine;
 
 use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
 use crate::daemon;
 use crate::protocol::{Channel, CreateRequest, Failure, FailureKind, HostReply, HostRequest};
 
@@ -133,6 +135,7 @@ fn create(
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec =
         bundle.spec().map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+    check::possible(&spec).map_err(|text| Failure::new(FailureKind::Invalid, text))?;
     let state = bundle.state_root();
     fs::create_dir_all(&state)
         .map_err(|error| system(format!("cannot make {}: {error}", state.display())))?;
@@ -154,7 +157,19 @@ fn create(
         .build()
         .map_err(|error| system(sentence(&error)))?;
     let pid = container.pid().ok_or_else(|| system("the container has no first process".into()))?;
+    if kills_nobody(&spec)
+        && let Some(cgroup) = Cgroup::of(pid.as_raw())
+    {
+        cgroup.disable_oom_killer().map_err(system)?;
+    }
     Ok(Forked { pid: pid.as_raw(), console: console.map(Console::receive).transpose()? })
+}
+
+/// Whether nobody is to be killed for want of memory, which libcontainer passes over.
+fn kills_nobody(spec: &Spec) -> bool {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let memory = resources.and_then(|resources| resources.memory().as_ref());
+    memory.and_then(LinuxMemory::disable_oom_killer).unwrap_or(false)
 }
 
 /// Gives a process its streams: those that came, or a terminal.

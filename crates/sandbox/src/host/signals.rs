@@ -57,6 +57,15 @@ pub(super) fn end_on_request() {
     unblock();
 }
 
+/// Has the kernel collect every child that ends: those of others become the first process's, and a guest cannot
+/// wait for them.
+#[allow(unsafe_code)]
+pub(super) fn leave_no_zombies() {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: ignoring needs no handler.
+    let _ = unsafe { sigaction(Signal::SIGCHLD, &ignore) };
+}
+
 /// Brings back what a native program expects to find: every signal at its default, none blocked.
 #[allow(unsafe_code)]
 pub(super) fn restore_defaults() {
