@@ -6,6 +6,7 @@
 pub mod compatibility;
 pub mod cri;
 pub mod images;
+pub mod inside;
 pub mod shim;
 
 /// Makes one test per daemon, three containerds and two Dockers, of functions that take a `&dyn Daemon`.

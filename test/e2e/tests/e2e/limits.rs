@@ -1,8 +1,10 @@
 //! A container's limits hold for a guest, and what goes over them is told.
 
 use std::fs;
+use std::path::Path;
 use wherry_e2e::images::{glutton, hello, kit, spin};
-use wherry_e2e::{on_all_daemons, on_containerds, on_dockers};
+use wherry_e2e::inside::field;
+use wherry_e2e::{on_all_daemons, on_containerds, on_dockers, tests_in};
 use wherry_testing::{Containerd, DEADLINE, Daemon, Docker, Run, busybox, wait_until};
 
 const MEGABYTE: u64 = 1 << 20;
@@ -128,6 +130,38 @@ mod docker {
         assert_eq!(cgroup_value(container.pid(), "pids", "pids.max", "pids.max"), "40");
     }
 
+    fn every_limit_of_memory_and_processors_is_the_kernels(docker: &Docker) {
+        let words = "--memory 64m --memory-swap 80m --memory-reservation 32m --cpu-period 50000 \
+                     --cpu-quota 20000 --cpu-shares 512 --cpuset-cpus 0 --cpuset-mems 0";
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let container = docker.start(&Run::new(&kit(false)).args(&["sleep", "1000"]).extra(&words));
+        let value = |controller, v1, v2| cgroup_value(container.pid(), controller, v1, v2);
+        let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let swap = if unified { 16 } else { 80 } * MEGABYTE;
+        let both = value("memory", "memory.memsw.limit_in_bytes", "memory.swap.max");
+        assert_eq!(both, swap.to_string());
+        let reserved = value("memory", "memory.soft_limit_in_bytes", "memory.low");
+        assert_eq!(reserved, (32 * MEGABYTE).to_string());
+        let quota = value("cpu", "cpu.cfs_quota_us", "cpu.max");
+        assert_eq!(quota, if unified { "20000 50000" } else { "20000" });
+        if !unified {
+            assert_eq!(value("cpu", "cpu.shares", ""), "512");
+        }
+        assert_eq!(value("cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
+        let status = docker.exec(container.id(), &["/app.wasm", "read", "/proc/1/status"], b"");
+        assert_eq!(field(&status.success(), "Cpus_allowed_list"), ["0"]);
+    }
+
+    /// Only version 1 has it; Docker itself leaves it out on version 2.
+    fn the_oom_killer_is_off_where_told(docker: &Docker) {
+        let run = Run::new(&spin()).memory(64 * MEGABYTE).extra(&["--oom-kill-disable"]);
+        let container = docker.start(&run);
+        if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            let control = cgroup_value(container.pid(), "memory", "memory.oom_control", "");
+            assert!(control.starts_with("oom_kill_disable 1"), "{control}");
+        }
+    }
+
     fn a_native_program_feels_the_limit_of_processes(docker: &Docker) {
         let bomb = "i=0; while [ $i -lt 100 ]; do sleep 100 & i=$((i+1)); done; echo all";
         let run = Run::new(&busybox()).args(&["sh", "-c", bomb]).extra(&["--pids-limit", "40"]);
@@ -153,7 +187,32 @@ mod docker {
     on_dockers!(
         an_oom_kill_is_shown,
         a_limit_of_processes_holds,
+        every_limit_of_memory_and_processors_is_the_kernels,
+        the_oom_killer_is_off_where_told,
         a_native_program_feels_the_limit_of_processes,
         stats_and_top_show_it
     );
+}
+
+mod disk {
+    use super::*;
+
+    fn a_disk_is_read_at_the_rate_given(docker: &Docker) {
+        let disks = fs::read_dir("/sys/block").expect("Linux").flatten();
+        let disk = disks
+            .map(|entry| entry.file_name().display().to_string())
+            // Loops come and go.
+            .filter(|name| !name.starts_with("loop"))
+            .map(|name| format!("/dev/{name}"))
+            .find(|path| Path::new(path).exists())
+            .expect("a machine with a disk");
+        let words = ["--device-read-bps", &format!("{disk}:1mb")];
+        let container = docker.start(&Run::new(&spin()).extra(&words));
+        let rate =
+            cgroup_value(container.pid(), "blkio", "blkio.throttle.read_bps_device", "io.max");
+        assert!(rate.contains(&MEGABYTE.to_string()), "{disk}: {rate}");
+    }
+
+    // Docker 26 leaves it out itself on a host with cgroup version 1.
+    tests_in!(docker_28, Docker::shared(DockerVersion::V28), a_disk_is_read_at_the_rate_given);
 }

@@ -1,0 +1,115 @@
+//! `docker run`'s volumes, tmpfs and devices, as a guest sees them.
+
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+use wherry_e2e::images::kit;
+use wherry_e2e::inside::{look, of, run};
+use wherry_e2e::on_dockers;
+use wherry_testing::{Daemon, Docker, Run};
+
+const MOUNTS: &str = "read /proc/self/mountinfo";
+
+/// The options of what is mounted at a place, and of its filesystem.
+fn options<'s>(said: &'s str, place: &str) -> Vec<&'s str> {
+    let words = |line: &'s str| line.split(' ').collect::<Vec<_>>();
+    let found = said.lines().map(words).find(|words| words.get(4) == Some(&place));
+    let found = found.unwrap_or_else(|| panic!("nothing is mounted at {place}: {said}"));
+    [found[5], found[found.len() - 1]].iter().flat_map(|list| list.split(',')).collect()
+}
+
+#[track_caller]
+fn assert_has(options: &[&str], wanted: &[&str]) {
+    assert!(wanted.iter().all(|option| options.contains(option)), "{wanted:?} of {options:?}");
+}
+
+fn a_tmpfs_has_its_size_and_mode(docker: &Docker) {
+    let words = [
+        "--read-only",
+        "--tmpfs",
+        "/one:size=1m,mode=1770,noexec",
+        "--mount",
+        "type=tmpfs,dst=/two,tmpfs-size=2097152,tmpfs-mode=0750",
+        "--shm-size",
+        "7m",
+    ];
+    let image = kit(false).folder("/one", 0o755).folder("/two", 0o755);
+    let lines = [MOUNTS, "write /one/x x", "write /two/x x", "write /dev/shm/x x"];
+    let said = look(docker, &image, &words, &lines);
+    assert_has(&options(&said, "/"), &["ro"]);
+    assert_has(&options(&said, "/one"), &["rw", "noexec", "size=1024k", "mode=1770"]);
+    assert_has(&options(&said, "/two"), &["rw", "size=2048k", "mode=750"]);
+    assert_has(&options(&said, "/dev/shm"), &["rw", "size=7168k"]);
+}
+
+fn a_named_volume_stays_and_begins_with_the_images_files(docker: &Docker) {
+    let name = format!("volume-{}", docker.containerd().new_id());
+    let image = kit(false).file("/data/first", 0o644, "from the image\n");
+    let words = ["--volume", &format!("{name}:/data")];
+    look(docker, &image, &words, &["write /data/second written"]);
+    let (one, two) = ("read /data/first", "read /data/second");
+    let mount = format!("type=volume,src={name},dst=/data,readonly");
+    let outcome = run(docker, &image, &["--mount", &mount], &[one, "write /data/x x", two]);
+    let said = outcome.out();
+    assert_eq!((of(&said, one), of(&said, two)), ("from the image\n", "written"), "{outcome}");
+    assert_eq!(outcome.code, 1, "only the write fails: {outcome}");
+    docker.docker(&["volume", "rm", &name]).success();
+}
+
+fn a_bind_is_of_the_host_and_read_only_where_told(docker: &Docker) {
+    let dir = TempDir::new().expect("a temporary folder");
+    fs::write(dir.path().join("in"), "from the host\n").expect("our own folder");
+    let mount = |more: &str| format!("type=bind,src={},dst=/data{more}", dir.path().display());
+    let lines = ["read /data/in", "write /data/out written"];
+    look(docker, &kit(false), &["--mount", &mount("")], &lines);
+    let out = dir.path().join("out");
+    assert_eq!(fs::read_to_string(&out).expect("the guest wrote it"), "written");
+    fs::remove_file(&out).expect("it is there");
+    let outcome = run(docker, &kit(false), &["--mount", &mount(",readonly")], &lines);
+    assert_eq!(outcome.code, 1, "only the write fails: {outcome}");
+    assert!(!out.exists());
+    // One file alone.
+    let file = format!("{}:/etc/one:ro", dir.path().join("in").display());
+    let said = look(docker, &kit(false), &["--volume", &file], &["read /etc/one"]);
+    assert!(said.ends_with("from the host\n"), "{said}");
+}
+
+fn volumes_come_from_another_container(docker: &Docker) {
+    let dir = TempDir::new().expect("a temporary folder");
+    let run = Run::new(&kit(false)).args(&["sleep", "100000"]).bind(dir.path(), "/data");
+    let other = docker.start(&run);
+    look(docker, &kit(false), &["--volumes-from", other.id()], &["write /data/x written"]);
+    assert_eq!(fs::read_to_string(dir.path().join("x")).expect("written"), "written");
+}
+
+fn a_device_is_there_with_the_rights_it_was_given(docker: &Docker) {
+    let writing = ["write /dev/mine x"];
+    let outcome = run(docker, &kit(false), &["--device", "/dev/full:/dev/mine"], &writing);
+    assert!(outcome.err().contains("/dev/mine: No space left on device"), "{outcome}");
+    let words = ["--device", "/dev/kmsg:/dev/mine:r"];
+    let outcome = run(docker, &kit(false), &words, &["list /dev", writing[0]]);
+    assert_eq!(outcome.code, 1, "only the write fails: {outcome}");
+    assert!(outcome.out().lines().any(|name| name == "mine"), "{outcome}");
+    assert!(outcome.err().contains("/dev/mine: Operation not permitted"), "{outcome}");
+    // One that every container has anyway.
+    let words = ["--device", "/dev/null", "--device-cgroup-rule", "c 1:3 rw"];
+    look(docker, &kit(false), &words, &["write /dev/null x"]);
+}
+
+fn a_mount_over_the_devices_is_refused(docker: &Docker) {
+    for place in ["/dev", "/dev/null"] {
+        let outcome = docker.run(&Run::new(&kit(false)).bind(Path::new(place), place));
+        assert_eq!(outcome.code, 125, "{outcome}");
+        let wanted = format!("cannot mount {place} at {place}: every container has devices");
+        assert!(outcome.err().contains(&wanted), "{outcome}");
+    }
+}
+
+on_dockers!(
+    a_tmpfs_has_its_size_and_mode,
+    a_named_volume_stays_and_begins_with_the_images_files,
+    a_bind_is_of_the_host_and_read_only_where_told,
+    volumes_come_from_another_container,
+    a_device_is_there_with_the_rights_it_was_given,
+    a_mount_over_the_devices_is_refused,
+);
