@@ -1,8 +1,9 @@
 //! What libcontainer would break at in the middle, or with a message that does not name the thing.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{Mount, PosixRlimit, PosixRlimitType, Spec};
 
 /// What libcontainer makes in every container's `/dev` once all is mounted.
 const MADE: [&str; 13] = [
@@ -14,6 +15,10 @@ const MADE: [&str; 13] = [
 pub(super) fn possible(spec: &Spec) -> Result<(), String> {
     for mount in spec.mounts().iter().flatten() {
         over_devices(mount)?;
+    }
+    let process = spec.process().as_ref();
+    for limit in process.and_then(|process| process.rlimits().as_ref()).into_iter().flatten() {
+        open_files(limit)?;
     }
     let sysctls = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
     sysctls.into_iter().flatten().try_for_each(|(name, _)| known_sysctl(name))
@@ -32,6 +37,20 @@ fn over_devices(mount: &Mount) -> Result<(), String> {
         "cannot mount {source} at {}: every container has devices of its own there; add others with --device",
         mount.destination().display()
     ))
+}
+
+/// Nobody, whatever his capabilities, gets more open files than this.
+fn open_files(limit: &PosixRlimit) -> Result<(), String> {
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+    match most.trim().parse() {
+        Ok(most) if limit.typ() == PosixRlimitType::RlimitNofile && limit.hard() > most => {
+            Err(format!(
+                "cannot set the limit of open files to {}: this kernel allows {most} (fs.nr_open)",
+                limit.hard()
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn known_sysctl(name: &str) -> Result<(), String> {
@@ -71,6 +90,18 @@ mod tests {
         let own =
             r#"{"destination": "/dev", "source": "tmpfs", "type": "tmpfs", "options": ["nosuid"]}"#;
         assert_eq!(possible(&spec(own, "")), Ok(()));
+    }
+
+    #[test]
+    fn more_open_files_than_the_kernel_allows_are_refused() {
+        let limit = |typ: &str, hard: u64| {
+            let text = format!(r#"{{"type": "{typ}", "soft": 5, "hard": {hard}}}"#);
+            open_files(&serde_json::from_str(&text).unwrap())
+        };
+        assert_eq!(limit("RLIMIT_NOFILE", 1024), Ok(()));
+        assert_eq!(limit("RLIMIT_CORE", u64::MAX), Ok(()));
+        let refused = limit("RLIMIT_NOFILE", u64::MAX).unwrap_err();
+        assert!(refused.contains("this kernel allows"), "{refused}");
     }
 
     #[test]
