@@ -2,28 +2,58 @@
 
 use crate::io::call;
 use crate::places::{cache_dir, repository};
+use sha2::{Digest, Sha256};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The folder of the compiled guests. Compiles what is missing or out of date.
+/// What the guests that use the network are bound to.
+const WIT: &str = "crates/engine/src/conformance/wasi.wit";
+
+/// The folder of the compiled guests, one for each state of their sources: clones of the repository share the cache.
+/// Compiles them if nobody has yet.
 ///
 /// # Panics
 /// When they cannot be compiled, with what `make` said.
 pub fn dir() -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        let out = cache_dir().join("guests");
+        let sources = [repository().join("test/guests"), repository().join(WIT)];
+        let mut digest = Sha256::new();
+        sources.iter().for_each(|source| add(&mut digest, source));
+        let all = cache_dir().join("guests");
+        let out = all.join(&format!("{:x}", digest.finalize())[..12]);
+        let complete = out.join(".complete");
+        if complete.exists() {
+            return out;
+        }
         fs::create_dir_all(&out)
             .unwrap_or_else(|e| panic!("{} cannot be made: {e}", out.display()));
         let mut command = Command::new("flock");
-        command.arg(out.join(".lock")).args(["make", "--no-print-directory", "-C"]);
-        command.arg(repository().join("test/guests")).arg(format!("OUT={}", out.display()));
+        command.arg(all.join(".lock")).args(["make", "--no-print-directory", "-C"]);
+        command.arg(&sources[0]).arg(format!("OUT={}", out.display()));
+        command.arg(format!("TOOLS={}", all.join(".tools").display()));
         call(command, None).success();
+        fs::write(&complete, "").unwrap_or_else(|e| panic!("{}: {e}", complete.display()));
         out
     })
     .clone()
+}
+
+/// Adds a file, or all that is in a folder, in the order of the names.
+fn add(digest: &mut Sha256, path: &Path) {
+    if path.is_dir() {
+        let entries = fs::read_dir(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        paths.iter().for_each(|path| add(digest, path));
+        return;
+    }
+    let bytes = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    digest.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+    digest.update(bytes.len().to_le_bytes());
+    digest.update(bytes);
 }
 
 /// The path of a compiled guest, like `kit.wasm`.
