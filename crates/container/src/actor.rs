@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wherry_sandbox::cgroup::oom::OomWatch;
+use wherry_sandbox::hooks::Batch;
 use wherry_sandbox::process::{Exit, Process, Reaper, SignalError, signal_each};
 use wherry_sandbox::protocol::{Channel, Failure, FailureKind};
 use wherry_sandbox::stdio::{CLIENT_OPENS, Streams};
@@ -80,7 +81,7 @@ pub(crate) fn spawn(
                 cgroup: newborn.cgroup,
                 systemd_cgroup: newborn.systemd_cgroup,
             });
-            actor.launch = Some(Launch::Go(newborn.guest));
+            actor.launch = Some(Launch::Go(newborn.guest, newborn.poststart));
             actor.take(newborn.pid, newborn.streams);
         }
         Role::Exec { runtime, container, config } => {
@@ -158,8 +159,8 @@ struct Whole {
 
 /// What Start does.
 enum Launch {
-    /// Tells the process that waits to go on.
-    Go(Channel),
+    /// Tells the process that waits to go on, and runs the hooks that are due then.
+    Go(Channel, Batch),
     /// Makes a process.
     Make { runtime: Arc<Runtime>, container: Arc<Config>, config: Arc<ExecConfig> },
 }
@@ -284,9 +285,11 @@ impl Actor {
             }
         };
         let result = match (self.launch.take(), &self.container) {
-            (Some(Launch::Go(guest)), Some(whole)) => {
-                let bundle = whole.bundle.clone();
-                tokio::spawn(blocking(move || launch::start(&bundle, &guest).map(|()| None)))
+            (Some(Launch::Go(guest, after)), Some(whole)) => {
+                let (bundle, reaper, pid) = (whole.bundle.clone(), self.reaper.clone(), self.pid());
+                tokio::spawn(blocking(move || {
+                    launch::start(&bundle, &guest, &after, pid, &reaper).map(|()| None)
+                }))
             }
             (Some(Launch::Make { runtime, container, config }), _) => {
                 tokio::spawn(blocking(move || exec::start(&runtime, &container, &config).map(Some)))
@@ -413,8 +416,10 @@ impl Actor {
         }
         if let Some(whole) = &self.container {
             let (bundle, systemd) = (whole.bundle.clone(), whole.systemd_cgroup);
+            let reaper = self.reaper.clone();
             let left = blocking(move || {
-                Ok::<_, std::convert::Infallible>(cleanup::container(&bundle, systemd))
+                let left = cleanup::container(&bundle, systemd, Some(&reaper));
+                Ok::<_, std::convert::Infallible>(left)
             });
             for sentence in left.await.unwrap_or_default() {
                 log::error!("{}: {sentence}", self.id);

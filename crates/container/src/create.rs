@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wherry_image::Cache;
-use wherry_sandbox::launch::{Forked, Host, HostCompiler, HostProgram};
+use wherry_sandbox::hooks::{Batch, Moment};
+use wherry_sandbox::launch::{Forked, Host, HostCompiler, HostProgram, RunHooks};
 use wherry_sandbox::process::Reaper;
 use wherry_sandbox::protocol::{Channel, CreateRequest, HostRequest};
 use wherry_sandbox::stdio::{self, StdioError, StdioPaths, Streams};
@@ -55,6 +56,8 @@ pub struct Runtime {
 pub(crate) struct Newborn {
     pub(crate) pid: i32,
     pub(crate) guest: Channel,
+    /// The hooks that are due when it runs.
+    pub(crate) poststart: Batch,
     pub(crate) streams: Streams,
     pub(crate) bundle: Bundle,
     /// None: it ended before anybody could look.
@@ -79,17 +82,23 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
         io_uid: config.io_uid,
         io_gid: config.io_gid,
     });
-    match fork(runtime, &request, &config.stdio, config.terminal) {
+    let mut hooks = |pid| {
+        [Moment::Prestart, Moment::CreateRuntime].into_iter().try_for_each(|moment| {
+            Batch::new(moment, &bundle, &spec).run(Some(pid), Some(&runtime.reaper))
+        })
+    };
+    match fork(runtime, &request, &config.stdio, config.terminal, &mut hooks) {
         Ok((forked, streams)) => Ok(Newborn {
             pid: forked.pid,
             guest: forked.guest,
+            poststart: Batch::new(Moment::Poststart, &bundle, &spec),
             streams,
             bundle,
             cgroup: Cgroup::of(forked.pid),
             systemd_cgroup,
         }),
         Err(failure) => {
-            for sentence in cleanup::container(&bundle, systemd_cgroup) {
+            for sentence in cleanup::container(&bundle, systemd_cgroup, Some(&runtime.reaper)) {
                 log::warn!("{}: {sentence}", config.id);
             }
             Err(failure)
@@ -103,11 +112,12 @@ pub(crate) fn fork(
     request: &HostRequest,
     stdio: &StdioPaths,
     terminal: bool,
+    hooks: RunHooks<'_>,
 ) -> Result<(Forked, Streams), Failure> {
     let system = |error: StdioError| Failure::new(FailureKind::System, error.to_string());
     let mut compile = |module: &File, key: &str| compiled(runtime, module, key);
     if terminal {
-        let mut forked = host(runtime)?.fork(request, None, &mut compile)?;
+        let mut forked = host(runtime)?.fork(request, None, &mut compile, hooks)?;
         let console = forked
             .console
             .take()
@@ -116,7 +126,7 @@ pub(crate) fn fork(
         return Ok((forked, Streams::Terminal(terminal)));
     }
     let (ends, kept) = stdio::open(stdio).map_err(system)?;
-    let forked = host(runtime)?.fork(request, Some(ends), &mut compile)?;
+    let forked = host(runtime)?.fork(request, Some(ends), &mut compile, hooks)?;
     Ok((forked, Streams::Pipes(kept)))
 }
 

@@ -118,8 +118,9 @@ pub(crate) fn start(
         io_uid: container.io_uid,
         io_gid: container.io_gid,
     });
+    let mut no_hooks = |_| Ok(());
     let ended = || launch::has_ended(&Bundle::new(&container.bundle, &container.id));
-    match create::fork(runtime, &request, &config.stdio, config.terminal) {
+    match create::fork(runtime, &request, &config.stdio, config.terminal, &mut no_hooks) {
         Ok((forked, streams)) => Ok((forked.pid, streams)),
         // Whatever step it was that the end of the container has cut short.
         Err(failure) if failure.kind == FailureKind::System && ended() => Err(Failure::new(

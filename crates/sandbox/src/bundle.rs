@@ -59,11 +59,31 @@ impl Bundle {
         self.path.join("rootfs")
     }
 
+    /// The root filesystem that the configuration names.
+    #[must_use]
+    pub fn root(&self, spec: &Spec) -> PathBuf {
+        let root = spec.root().as_ref().map(|root| root.path().as_path());
+        self.path.join(root.unwrap_or(Path::new("rootfs")))
+    }
+
     /// The directory for libcontainer's records: one of our own, since libcontainer makes another
     /// below it that is named like the container, and a container may be called `rootfs`.
     #[must_use]
     pub fn state_root(&self) -> PathBuf {
         self.path.join("wherry")
+    }
+
+    /// Where an image's layers are mounted for a moment, while the root filesystem is made of them.
+    #[must_use]
+    pub fn layers(&self) -> PathBuf {
+        self.state_root().join("@layers")
+    }
+
+    /// What libcontainer reads in place of the bundle when the configuration is not for it as it
+    /// is; in a directory that is named like no container.
+    #[must_use]
+    pub fn adapted(&self) -> PathBuf {
+        self.state_root().join("@adapted")
     }
 
     /// Where libcontainer keeps its records of the container.

@@ -10,20 +10,32 @@ use nix::mount::{MntFlags, umount2};
 
 use crate::bundle::Bundle;
 use crate::cgroup;
+use crate::hooks::{Batch, Moment};
+use crate::process::Reaper;
 
-/// Removes all that is left of a container but its bundle. Returns what could not be removed,
-/// one sentence each.
+/// Removes all that is left of a container but its bundle, and has its poststop hooks run. Returns
+/// what could not be removed, one sentence each. `reaper`: see [`Batch::run`].
 #[must_use]
-pub fn container(bundle: &Bundle, systemd_cgroup: bool) -> Vec<String> {
+pub fn container(bundle: &Bundle, systemd_cgroup: bool, reaper: Option<&Reaper>) -> Vec<String> {
     let mut left = Vec::new();
-    if let Ok(spec) = bundle.spec() {
-        let path = bundle.cgroup_path(&spec);
+    // Gone after the first time: the hooks are run once.
+    let created = bundle.state_root().is_dir();
+    let spec = bundle.spec();
+    if let Ok(spec) = &spec {
+        let path = bundle.cgroup_path(spec);
         let systemd = systemd_cgroup || cgroup::is_systemd_path(&path);
         if let Err(sentence) = cgroup::remove(&path, systemd, bundle.id()) {
             left.push(sentence);
         }
     }
+    unmount(&bundle.layers(), &mut left);
     unmount(&bundle.rootfs(), &mut left);
+    if let Ok(spec) = &spec
+        && created
+    {
+        // A hook that fails is logged, and nothing else.
+        let _ = Batch::new(Moment::Poststop, bundle, spec).run(None, reaper);
+    }
     bundle.remove_state();
     left
 }

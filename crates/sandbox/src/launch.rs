@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wherry_image::{CacheError, Compiler};
 
 use crate::bundle::Bundle;
+use crate::hooks::Batch;
 use crate::host::{EXIT_INVALID, EXIT_IO, HOST_FD, LOG_FD};
 use crate::process::Reaper;
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, HostReply, HostRequest, ToGuest};
@@ -82,6 +83,9 @@ pub struct Forked {
     pub console: Option<OwnedFd>,
 }
 
+/// Runs the hooks that are due when a container's namespaces are there, given its first process.
+pub type RunHooks<'a> = &'a mut dyn FnMut(i32) -> Result<(), Failure>;
+
 /// Gives the compiled code of a module, given the module and the engine's compile key.
 pub type Compile<'a> = &'a mut dyn FnMut(&File, &str) -> Result<File, String>;
 
@@ -121,6 +125,7 @@ impl Host {
         request: &HostRequest,
         ends: Option<GuestEnds>,
         compile: Compile<'_>,
+        hooks: RunHooks<'_>,
     ) -> Result<Forked, Failure> {
         let (guest, theirs) = Channel::pair().map_err(system)?;
         let mut fds = vec![theirs.as_raw_fd()];
@@ -139,6 +144,15 @@ impl Host {
                         // The first is the one that is nearest to the cause.
                         FromGuest::Detail(text) => detail = detail.or(Some(text)),
                         FromGuest::Compile { key } => answer(&guest, packet.fds, &key, compile),
+                        FromGuest::Hooks { pid } => {
+                            reason = hooks(pid).err();
+                            let answer = match &reason {
+                                None => ToGuest::GoOn,
+                                Some(failure) => ToGuest::Refused(failure.message.clone()),
+                            };
+                            // If it has gone meanwhile, the host tells.
+                            let _ = guest.send(&answer, &[]);
+                        }
                     },
                     // It closed its end: the host tells the rest.
                     Ok(None) => return self.reply(reason, detail, guest),
@@ -187,23 +201,29 @@ fn answer(guest: &Channel, fds: Vec<OwnedFd>, key: &str, compile: Compile<'_>) {
     };
 }
 
-/// Lets the guest run, and waits until it does: until it closes its channel.
+/// Lets the guest run, and waits until it does: until it closes its channel. Then runs the hooks
+/// in `after`, whose state has `pid`. Must be called within the runtime.
 ///
 /// # Errors
 /// When it could not be executed, with the guest's reason.
-pub fn start(bundle: &Bundle, guest: &Channel) -> Result<(), Failure> {
+pub fn start(
+    bundle: &Bundle,
+    guest: &Channel,
+    after: &Batch,
+    pid: i32,
+    reaper: &Reaper,
+) -> Result<(), Failure> {
     mark_running(bundle)?;
     notify(&bundle.state().join(libcontainer::notify_socket::NOTIFY_FILE))
         .map_err(|error| system(io::Error::new(error.kind(), format!("cannot start: {error}"))))?;
     match guest.receive::<FromGuest>() {
         Ok(Some(packet)) => match packet.message {
             FromGuest::Failed(failure) => Err(failure),
-            FromGuest::Compile { .. } | FromGuest::Detail(_) => Err(Failure::new(
-                FailureKind::System,
-                "the guest said what it may only say earlier",
-            )),
+            FromGuest::Compile { .. } | FromGuest::Hooks { .. } | FromGuest::Detail(_) => Err(
+                Failure::new(FailureKind::System, "the guest said what it may only say earlier"),
+            ),
         },
-        Ok(None) => Ok(()),
+        Ok(None) => after.run(Some(pid), Some(reaper)),
         Err(error) => Err(system(error)),
     }
 }

@@ -3,13 +3,14 @@
 //!
 //! This is the one crate that talks to the kernel. The daemon's side of a container's life is in
 //! [`launch`] (create, start), [`process`] (signals, exits), [`stdio`], [`terminal`], [`cgroup`] and
-//! [`cleanup`], and its own in [`daemon`] and [`mod@log`]; the engine host's side is in [`host`]; [`protocol`] is what the two say to each
+//! [`cleanup`], the programs that a configuration has run on the way in [`hooks`], and its own in [`daemon`] and [`mod@log`]; the engine host's side is in [`host`]; [`protocol`] is what the two say to each
 //! other.
 
 pub mod bundle;
 pub mod cgroup;
 pub mod cleanup;
 pub mod daemon;
+pub mod hooks;
 pub mod host;
 pub mod launch;
 pub mod log;

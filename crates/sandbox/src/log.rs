@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -36,6 +36,14 @@ pub fn to_pipe(path: &Path, debug: bool) -> io::Result<()> {
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     install(Some(out), debug);
     Ok(())
+}
+
+/// Writes warnings and errors to standard error.
+pub fn to_stderr() {
+    if let Ok(out) = io::stderr().as_fd().try_clone_to_owned() {
+        install(Some(File::from(out)), false);
+        log::set_max_level(LevelFilter::Warn);
+    }
 }
 
 /// Writes the log to descriptor `fd`, if it is open, at the level of whoever opened it.

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -26,6 +28,12 @@ impl Exit {
     pub fn now(status: u32) -> Exit {
         Exit { status, at: SystemTime::now() }
     }
+}
+
+/// The exit status of a child of this process, or 128 plus the signal that killed it.
+pub(crate) fn status_of(status: ExitStatus) -> u32 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u32::try_from(code).ok()).unwrap_or(255)
 }
 
 /// Collects the daemon's children. All of them end here: guests, the processes that libcontainer

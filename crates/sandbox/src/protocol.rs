@@ -46,8 +46,8 @@ pub struct CreateRequest {
     pub systemd_cgroup: bool,
     /// Move into the root filesystem with `MS_MOVE` and chroot instead of `pivot_root`.
     pub no_pivot: bool,
-    /// Who owns the ends of the standard streams that the guest holds; the container's user if
-    /// it is 0.
+    /// Who owns the ends of the standard streams that the guest holds where the container's user
+    /// is root, if it is not 0; any other user owns them.
     pub io_uid: u32,
     /// As `io_uid`, the group.
     pub io_gid: u32,
@@ -105,6 +105,12 @@ pub enum FromGuest {
         /// The engine's compile key.
         key: String,
     },
+    /// The container's namespaces are there: it is the moment for prestart and createRuntime hooks.
+    /// Answered with [`ToGuest::GoOn`], or not at all.
+    Hooks {
+        /// The first process, in the daemon's pid namespace.
+        pid: i32,
+    },
     /// The guest cannot run.
     Failed(Failure),
     /// Something went wrong on the way, in the words of whoever met it. If the container fails
@@ -112,12 +118,14 @@ pub enum FromGuest {
     Detail(String),
 }
 
-/// Daemon to guest: the answer to [`FromGuest::Compile`].
+/// Daemon to guest: the answer to [`FromGuest::Compile`] or [`FromGuest::Hooks`].
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToGuest {
+    /// The hooks have been run.
+    GoOn,
     /// Beside it: the compiled code.
     Compiled,
-    /// There is none.
+    /// It cannot be had.
     Refused(String),
 }
 

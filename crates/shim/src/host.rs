@@ -29,6 +29,7 @@ pub fn host<E: Engine + 'static>(engine: Result<E, LoadError>) -> ExitCode {
             let score = args.next();
             wherry_sandbox::host::serve(Rc::new(engine), score.as_deref())
         }
+        Some(wherry_sandbox::host::GATE) => wherry_sandbox::host::gate(args),
         Some("compile") => wherry_sandbox::host::compile(&engine),
         Some("run") => wherry_sandbox::host::run(&engine, args.collect()),
         _ => {

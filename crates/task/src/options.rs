@@ -20,7 +20,8 @@ pub struct Options {
     pub no_pivot_root: bool,
     /// The cgroup that the shim itself joins.
     pub shim_cgroup: String,
-    /// Who owns the ends of the standard streams that the guest holds; the container's user if 0.
+    /// Who owns the ends of the standard streams that the guest holds where the container's user is
+    /// root, if it is not 0; any other user owns them.
     pub io_uid: u32,
     /// As `io_uid`, the group.
     pub io_gid: u32,

@@ -59,6 +59,8 @@ pub(crate) struct Setup {
     pub(crate) netns: Option<String>,
     /// Variables that the shims inherit.
     pub(crate) environment: Vec<(String, String)>,
+    /// The folder of files that it sees in place of those in /etc.
+    pub(crate) etc: Option<PathBuf>,
     /// Serve Kubernetes, with this image of a pod's first container.
     pub(crate) sandbox_image: Option<String>,
 }
@@ -108,7 +110,7 @@ impl Containerd {
         let path = places::search_path(daemons);
         let text = config(version, scope.root(), setup.sandbox_image.as_deref());
         fs::write(scope.root().join("containerd.toml"), text).expect("the scope is writable");
-        let process = Mutex::new(spawn(&scope, setup.netns.as_deref(), &path, &setup.environment));
+        let process = Mutex::new(spawn(&scope, &setup, &path));
         let containerd = Containerd {
             version,
             scope,
@@ -157,6 +159,11 @@ impl Containerd {
         &self.scope
     }
 
+    /// Whether it has a mount namespace of its own, with files in place of those in /etc.
+    pub(crate) fn has_own_etc(&self) -> bool {
+        self.setup.etc.is_some()
+    }
+
     pub(crate) fn search_path(&self) -> &str {
         &self.path
     }
@@ -176,7 +183,7 @@ impl Containerd {
     /// Starts it again after [`Containerd::kill9`], and waits until it answers.
     pub fn start_again(&self) {
         *self.process.lock().unwrap_or_else(|p| p.into_inner()) =
-            spawn(&self.scope, self.setup.netns.as_deref(), &self.path, &self.setup.environment);
+            spawn(&self.scope, &self.setup, &self.path);
         self.wait_ready();
     }
 

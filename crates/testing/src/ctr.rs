@@ -12,6 +12,15 @@ use std::process::Stdio;
 
 impl Containerd {
     fn run_words(&self, run: &Run, id: &str) -> Vec<String> {
+        if let Some(config) = &run.config {
+            let mut config = config.clone();
+            config["linux"]["cgroupsPath"] = format!("/{}/{id}", self.namespace()).into();
+            let path = self.root().join(format!("{id}.json"));
+            fs::write(&path, config.to_string()).expect("the scope is writable");
+            let path = path.display().to_string();
+            let words = ["--runtime", &run.runtime, "--config", &path, id];
+            return words.map(str::to_owned).to_vec();
+        }
         let mut words = Vec::new();
         let mut add = |new: &[&str]| words.extend(new.iter().map(|&word| word.to_owned()));
         add(&["--runtime", &run.runtime, "--platform", &run.image.platform]);

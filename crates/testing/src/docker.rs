@@ -50,6 +50,7 @@ pub struct Docker {
     version: DockerVersion,
     process: Mutex<Child>,
     loaded: Mutex<HashMap<String, Arc<OnceLock<()>>>>,
+    namespace: String,
     // Last: it takes the folder away.
     containerd: Containerd,
 }
@@ -62,6 +63,16 @@ impl Docker {
 
     /// Like [`Docker::start`], with more keys in its `daemon.json`.
     pub fn start_with(version: DockerVersion, keys: Value) -> Docker {
+        Docker::start_where(version, keys, None)
+    }
+
+    /// Like [`Docker::start`], with a user namespace for each container. `user` is what its configuration has
+    /// for `userns-remap`; its ids are those from `first` on. The machine's own /etc stays as it is.
+    pub fn start_remapped(version: DockerVersion, user: &str, first: u32) -> Docker {
+        Docker::start_where(version, json!({"userns-remap": user}), Some((user, first)))
+    }
+
+    fn start_where(version: DockerVersion, keys: Value, remap: Option<(&str, u32)>) -> Docker {
         let scope = Scope::new(version.name());
         let netns = scope.name().to_owned();
         let ip = |words: &[&str]| {
@@ -72,7 +83,12 @@ impl Docker {
         ip(&["netns", "add", &netns]);
         ip(&["-netns", &netns, "link", "set", "lo", "up"]);
         let daemons = [version.containerd().name(), version.name(), "runc"];
-        let setup = Setup { netns: Some(netns), ..Setup::default() };
+        let etc = remap.map(|(user, first)| {
+            let etc = scope.root().join("etc");
+            write_ids(&etc, if user == "default" { "dockremap" } else { user }, first);
+            etc
+        });
+        let setup = Setup { netns: Some(netns), etc, ..Setup::default() };
         let containerd = Containerd::start_in(version.containerd(), scope, &daemons, setup);
 
         let root = containerd.root();
@@ -98,7 +114,10 @@ impl Docker {
             .expect("the scope is writable");
 
         let process = Mutex::new(spawn(&containerd));
-        let docker = Docker { version, process, loaded: Mutex::default(), containerd };
+        let namespace =
+            remap.map_or_else(|| "moby".to_owned(), |(_, first)| format!("moby.{first}.{first}"));
+        let loaded = Mutex::default();
+        let docker = Docker { version, process, loaded, namespace, containerd };
         docker.wait_ready();
         docker
     }
@@ -216,7 +235,7 @@ impl Daemon for Docker {
     }
 
     fn containerd_namespace(&self) -> &str {
-        "moby"
+        &self.namespace
     }
 
     fn load(&self, image: &Packed) {
@@ -321,6 +340,25 @@ impl Drop for Docker {
     }
 }
 
+/// Writes the files of /etc that make somebody a user with subordinate ids.
+fn write_ids(etc: &Path, user: &str, first: u32) {
+    let write = |file: &str, text: String| {
+        fs::write(etc.join(file), text).expect("the scope is writable");
+    };
+    fs::create_dir_all(etc).expect("the scope is writable");
+    for file in ["passwd", "group"] {
+        let mut text = fs::read_to_string(Path::new("/etc").join(file)).unwrap_or_default();
+        if !text.lines().any(|line| line.starts_with(&format!("{user}:"))) {
+            let rest = if file == "passwd" { "64999::/:/bin/false" } else { "" };
+            text += &format!("{user}:x:64999:{rest}\n");
+        }
+        write(file, text);
+    }
+    for file in ["subuid", "subgid"] {
+        write(file, format!("{user}:{first}:65536\n"));
+    }
+}
+
 fn attach_to(program: &Path, words: &[String], id: &str) -> Child {
     let mut command = Command::new(program);
     command.args(words).arg(id).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -330,6 +368,13 @@ fn attach_to(program: &Path, words: &[String], id: &str) -> Child {
 fn spawn(containerd: &Containerd) -> Child {
     let scope = containerd.scope();
     let mut command = in_network_namespace(Some(scope.name()), "dockerd", containerd.search_path());
+    if containerd.has_own_etc() {
+        let inner = command;
+        command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", containerd.daemon_pid()));
+        command.arg(inner.get_program()).args(inner.get_args());
+        command.env("PATH", containerd.search_path());
+    }
     command.arg("--config-file").arg(scope.root().join("daemon.json"));
     command.stdin(Stdio::null()).stdout(scope.log()).stderr(scope.log());
     command.spawn().unwrap_or_else(|e| panic!("`{}` cannot be run: {e}", line_of(&command)))

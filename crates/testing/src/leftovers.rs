@@ -44,7 +44,9 @@ fn look(daemon: &dyn Daemon) -> BTreeSet<String> {
     let containerd = daemon.containerd();
     let root = containerd.root();
     let mut found = BTreeSet::new();
-    found.extend(mounts_below(root).into_iter().map(|path| format!("mount {path}")));
+    let pid = containerd.has_own_etc().then(|| containerd.daemon_pid().to_string());
+    let mounts = mounts_below(root, pid.as_deref().unwrap_or("self"));
+    found.extend(mounts.into_iter().map(|path| format!("mount {path}")));
     found.extend(
         cgroups(containerd.namespace())
             .into_iter()
@@ -66,8 +68,8 @@ fn look(daemon: &dyn Daemon) -> BTreeSet<String> {
     found
 }
 
-fn mounts_below(root: &Path) -> Vec<String> {
-    let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc is there");
+fn mounts_below(root: &Path, process: &str) -> Vec<String> {
+    let table = fs::read_to_string(format!("/proc/{process}/mountinfo")).expect("it runs");
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
     points.filter(|point| Path::new(point).starts_with(root)).map(str::to_owned).collect()
 }

@@ -1,6 +1,6 @@
 //! Starting and ending daemons: their command lines, their configuration.
 
-use crate::containerd::ContainerdVersion;
+use crate::containerd::{ContainerdVersion, Setup};
 use crate::io::{CALL_DEADLINE, line_of};
 use crate::places::{self, engine};
 use crate::processes::Process;
@@ -10,16 +10,20 @@ use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+/// Puts a folder before /etc, for a program and its children alone.
+const OWN_ETC: &str = r#"mount -t overlay -o "lowerdir=$0:/etc" overlay /etc && exec "$@""#;
+
 /// Starts the containerd of a scope.
-pub(crate) fn spawn(
-    scope: &Scope,
-    netns: Option<&str>,
-    path: &str,
-    environment: &[(String, String)],
-) -> Child {
-    let mut command = in_network_namespace(netns, "containerd", path);
+pub(crate) fn spawn(scope: &Scope, setup: &Setup, path: &str) -> Child {
+    let mut command = in_network_namespace(setup.netns.as_deref(), "containerd", path);
+    if let Some(etc) = &setup.etc {
+        let inner = command;
+        command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "slave", "sh", "-c", OWN_ETC]).arg(etc);
+        command.arg(inner.get_program()).args(inner.get_args()).env("PATH", path);
+    }
     command.arg("--config").arg(scope.root().join("containerd.toml"));
-    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(scope.log()).stderr(scope.log());
     command.spawn().unwrap_or_else(|e| panic!("`{}` cannot be run: {e}", line_of(&command)))
 }

@@ -6,6 +6,7 @@ use crate::image::{Image, Packed};
 use crate::io::Outcome;
 use crate::places;
 use crate::terminal::Typed;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// A container to be run: an image and what the user adds to it.
@@ -24,6 +25,7 @@ pub struct Run {
     pub(crate) netns: Option<String>,
     pub(crate) stdin: Option<Vec<u8>>,
     pub(crate) extra: Vec<String>,
+    pub(crate) config: Option<Value>,
 }
 
 impl Run {
@@ -43,6 +45,7 @@ impl Run {
             netns: None,
             stdin: None,
             extra: Vec::new(),
+            config: None,
         }
     }
 
@@ -127,6 +130,14 @@ impl Run {
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Run {
         self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// With `ctr`: runs this configuration, in which all is said, the root filesystem's place too. It gets
+    /// a cgroup of its own.
+    #[must_use]
+    pub fn config(mut self, config: Value) -> Run {
+        self.config = Some(config);
         self
     }
 

@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+
+use nix::unistd::{Uid, fchown};
 
 use crate::protocol::{self, Failure, FailureKind};
 
@@ -43,6 +45,25 @@ impl Console {
 impl Drop for Console {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Gives a terminal, of which this is the daemon's end, to the user `uid`, so that the guest may
+/// open it anew.
+#[allow(unsafe_code)]
+pub(super) fn give(console: &OwnedFd, uid: u32) {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: takes flags and makes a descriptor or fails.
+    let number = unsafe { libc::ioctl(console.as_raw_fd(), libc::TIOCGPTPEER, flags) };
+    if number < 0 {
+        let error = io::Error::last_os_error();
+        log::warn!("cannot give the terminal to user {uid}: {error}");
+        return;
+    }
+    // SAFETY: the kernel has just made it for us.
+    let terminal = unsafe { OwnedFd::from_raw_fd(number) };
+    if let Err(errno) = fchown(&terminal, Some(Uid::from_raw(uid)), None) {
+        log::warn!("cannot give the terminal to user {uid}: {errno}");
     }
 }
 

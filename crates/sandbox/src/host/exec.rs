@@ -1,41 +1,81 @@
 //! Another process in a container that runs.
 //!
-//! libcontainer joins it to the container's namespaces and cgroup, but leaves out the seccomp
-//! profile, which must be set while the process still has the power to: [`Confinement`] adds it.
+//! libcontainer joins it to the container's namespaces and cgroup, but leaves out the user namespace
+//! and the seccomp profile: [`Confinement`] adds them.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::{SyscallType, create_syscall};
 use libcontainer::{capabilities, seccomp};
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp, Process};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl;
+use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp, Process, User};
 use wherry_engine::Engine;
 
 use super::guest::Executor;
-use super::{Descriptors, Forked, sentence, streams_of, system};
+use super::{Descriptors, Forked, sentence, streams_of, system, userns};
 use crate::bundle::Bundle;
 use crate::protocol::{Channel, ExecRequest, Failure, FailureKind};
 
-/// What libcontainer does not do for a process that joins a container.
+/// What libcontainer does not do for a process that joins a container. Until it is done the process
+/// keeps the power to.
 #[derive(Clone)]
 pub(super) struct Confinement {
-    seccomp: LinuxSeccomp,
-    /// What the process is to have, after the profile is set.
+    seccomp: Option<LinuxSeccomp>,
+    /// What the process is to have in the end.
     capabilities: Option<LinuxCapabilities>,
+    user: User,
+    /// The container's user namespace, and who the user is outside of it.
+    namespace: Option<(Rc<OwnedFd>, u32)>,
+    terminal: bool,
 }
 
 impl Confinement {
     /// To be called in the new process, as soon as its code runs there.
     pub(super) fn apply(&self) -> Result<(), String> {
-        seccomp::initialize_seccomp(&self.seccomp)
-            .map_err(|error| format!("cannot set the seccomp profile: {error}"))?;
+        let syscall = create_syscall();
+        let uid = self.user.uid();
+        if self.terminal {
+            let owner = self.namespace.as_ref().map_or(uid, |(_, outside)| *outside);
+            fchown(io::stdin(), Some(Uid::from_raw(owner)), None)
+                .map_err(|errno| format!("cannot give the terminal to user {owner}: {errno}"))?;
+        }
+        if let Some((namespace, _)) = &self.namespace {
+            setns(namespace, CloneFlags::CLONE_NEWUSER)
+                .map_err(|errno| format!("cannot join the user namespace: {errno}"))?;
+            become_user(&self.user)
+                .map_err(|errno| format!("cannot become user {uid}: {errno}"))?;
+            // The kernel has given every power over the namespace.
+            capabilities::reset_effective(&*syscall)
+                .map_err(|error| format!("cannot become user {uid}: {error}"))?;
+        }
+        if let Some(profile) = &self.seccomp {
+            seccomp::initialize_seccomp(profile)
+                .map_err(|error| format!("cannot set the seccomp profile: {error}"))?;
+        }
         let none = LinuxCapabilities::default();
         let wanted = self.capabilities.as_ref().unwrap_or(&none);
-        capabilities::drop_privileges(wanted, &*create_syscall())
+        capabilities::drop_privileges(wanted, &*syscall)
             .map_err(|error| format!("cannot drop capabilities: {error}"))
     }
+}
+
+/// Becomes a user of the user namespace, and keeps the power to set capabilities.
+fn become_user(user: &User) -> nix::Result<()> {
+    let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
+    let groups: Vec<Gid> =
+        user.additional_gids().iter().flatten().copied().map(Gid::from_raw).collect();
+    prctl::set_keepcaps(true)?;
+    setgroups(&groups)?;
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    prctl::set_keepcaps(false)
 }
 
 pub(super) fn exec(
@@ -50,29 +90,33 @@ pub(super) fn exec(
     let mut process: Process = serde_json::from_str(&request.process)
         .map_err(|error| invalid(format!("the process to execute: {error}")))?;
     process.set_terminal(Some(request.terminal));
-    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
-    let confinement = profile
-        .map(|seccomp| Confinement { seccomp, capabilities: process.capabilities().clone() });
-    if confinement.is_some() {
-        process.set_capabilities(Some(raised(process.capabilities().as_ref())));
-    }
+    let outside = userns::outside(&spec, Some(process.user()));
+    let owner = super::owner(Some(process.user()), outside, (request.io_uid, request.io_gid));
+    let linux = spec.linux().as_ref();
+    let namespace = linux
+        .and_then(userns::wanted)
+        .map(|_| namespace_of(&bundle).map(|fd| (Rc::new(fd), outside.0)))
+        .transpose()?;
+    let confinement = Confinement {
+        seccomp: linux.and_then(|linux| linux.seccomp().clone()),
+        capabilities: process.capabilities().clone(),
+        user: process.user().clone(),
+        namespace,
+        terminal: request.terminal,
+    };
+    process.set_capabilities(Some(raised(process.capabilities().as_ref())));
     // Beside libcontainer's files, none of which is called so whatever the id.
     let path = bundle.state().join(format!("exec-{}.json", request.exec_id));
     let write = || fs::write(&path, serde_json::to_vec(&process)?);
     write().map_err(|error| system(format!("cannot write {}: {error}", path.display())))?;
     let result = (|| {
-        let executor = Executor::new(Rc::clone(engine), Channel::from_fd(channel), confinement);
+        let channel = Channel::from_fd(channel);
+        let executor = Executor::new(Rc::clone(engine), channel, Some(confinement), None);
         let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
             .with_root_path(bundle.state_root())
             .map_err(|error| system(sentence(&error)))?
             .with_executor(executor);
-        let (builder, console) = streams_of(
-            builder,
-            streams,
-            (request.io_uid, request.io_gid),
-            Some(process.user()),
-            &bundle,
-        )?;
+        let (builder, console) = streams_of(builder, streams, owner, &bundle)?;
         let pid = builder
             .as_tenant()
             .with_process(Some(&path))
@@ -86,9 +130,17 @@ pub(super) fn exec(
     result
 }
 
-/// Setting a seccomp profile takes the one capability, giving both up again the other.
+/// The user namespace that a container's first process is in.
+fn namespace_of(bundle: &Bundle) -> Result<OwnedFd, Failure> {
+    let pid = Container::load(bundle.state()).map_err(|error| system(sentence(&error)))?.pid();
+    let path = format!("/proc/{}/ns/user", pid.map_or(0, |pid| pid.as_raw()));
+    File::open(&path).map(OwnedFd::from).map_err(|error| system(format!("{path}: {error}")))
+}
+
+/// Joining a user namespace and setting a seccomp profile take the first, giving all up again the
+/// second, and giving away a terminal the third.
 fn raised(capabilities: Option<&LinuxCapabilities>) -> LinuxCapabilities {
-    let more = [Capability::SysAdmin, Capability::Setpcap];
+    let more = [Capability::SysAdmin, Capability::Setpcap, Capability::Chown];
     let add = |set: Option<&Capabilities>| -> Option<Capabilities> {
         Some(set.into_iter().flatten().copied().chain(more).collect())
     };

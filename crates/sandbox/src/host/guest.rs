@@ -25,6 +25,7 @@ use wherry_image::{Entrypoint, EntrypointError, Kind, behind_init, kind};
 
 use super::exec::Confinement;
 use super::{signals, title};
+use crate::hooks::Batch;
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, ToGuest};
 
 /// The exit status of a guest that trapped: what a native program that aborts has, 128 + SIGABRT.
@@ -38,6 +39,7 @@ struct Inner {
     engine: Rc<dyn Engine>,
     channel: Channel,
     confinement: Option<Confinement>,
+    hooks: Option<Batch>,
     stage: RefCell<Stage>,
 }
 
@@ -70,13 +72,16 @@ enum Ready {
 }
 
 impl Executor {
-    /// `confinement` is what libcontainer does not do for a process that joins a container.
+    /// `confinement` is what libcontainer does not do for a process that joins a container;
+    /// `hooks` are those of a container's first process, at its start.
     pub(super) fn new(
         engine: Rc<dyn Engine>,
         channel: Channel,
         confinement: Option<Confinement>,
+        hooks: Option<Batch>,
     ) -> Executor {
-        Executor(Rc::new(Inner { engine, channel, confinement, stage: RefCell::new(Stage::New) }))
+        let stage = RefCell::new(Stage::New);
+        Executor(Rc::new(Inner { engine, channel, confinement, hooks, stage }))
     }
 }
 
@@ -129,6 +134,11 @@ impl Workload for Executor {
 
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         crate::log::tell_details(None);
+        let pid = i32::try_from(std::process::id()).ok();
+        if let Some(Err(failure)) = self.0.hooks.as_ref().map(|hooks| hooks.run(pid, None)) {
+            let _ = self.0.channel.send(&FromGuest::Failed(failure), &[]);
+            signals::exit_now(1)
+        }
         match self.0.stage.replace(Stage::Gone) {
             Stage::Ready(Ready::Wasm { program, name, args, stray }) => {
                 title::set(&args);
@@ -255,7 +265,7 @@ impl Inner {
                         (ToGuest::Refused(text), _) => {
                             return Err(Failure::new(FailureKind::Invalid, text));
                         }
-                        (ToGuest::Compiled, None) => {
+                        (ToGuest::Compiled | ToGuest::GoOn, _) => {
                             return Err(system("the shim sent no compiled code".into()));
                         }
                     },

@@ -4,15 +4,20 @@
 //! a single thread, because it forks. A guest is born as the *daemon's* child: the host may go
 //! away, the guest stays.
 
+mod adapt;
+mod binds;
 mod check;
 mod compile;
 mod console;
 mod exec;
+mod gate;
 mod guest;
+mod idmap;
 mod mount;
 mod run;
 mod signals;
 pub(crate) mod title;
+mod userns;
 
 use std::fs;
 use std::io;
@@ -30,11 +35,13 @@ use wherry_engine::Engine;
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::daemon;
+use crate::hooks::{Batch, Moment};
 use crate::protocol::{Channel, CreateRequest, Failure, FailureKind, HostReply, HostRequest};
 
 use console::Console;
 
 pub use compile::{EXIT_INVALID, EXIT_IO, compile};
+pub use gate::{GATE, gate};
 pub use run::run;
 
 /// The descriptor on which a daemon talks to its host.
@@ -139,17 +146,21 @@ fn create(
     let state = bundle.state_root();
     fs::create_dir_all(&state)
         .map_err(|error| system(format!("cannot make {}: {error}", state.display())))?;
-    mount::rootfs(&bundle.rootfs(), &request.rootfs).map_err(system)?;
-    let executor = guest::Executor::new(Rc::clone(engine), Channel::from_fd(channel), None);
+    mount::rootfs(&bundle.rootfs(), &request.rootfs, &bundle.layers()).map_err(system)?;
+    let adapted = adapt::adapt(&bundle, &spec, &channel).map_err(system)?;
+    let hooks = Batch::new(Moment::StartContainer, &bundle, &spec);
+    let channel = Channel::from_fd(channel);
+    let executor = guest::Executor::new(Rc::clone(engine), channel, None, Some(hooks));
     let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_root_path(bundle.state_root())
         .map_err(|error| system(sentence(&error)))?
         .with_executor(executor);
     let user = spec.process().as_ref().map(Process::user);
-    let (builder, console) =
-        streams_of(builder, streams, (request.io_uid, request.io_gid), user, &bundle)?;
+    let outside = userns::outside(&spec, user);
+    let owner = owner(user, outside, (request.io_uid, request.io_gid));
+    let (builder, console) = streams_of(builder, streams, owner, &bundle)?;
     let container = builder
-        .as_init(bundle.path())
+        .as_init(&adapted.path)
         .with_systemd(request.systemd_cgroup)
         .with_no_pivot(request.no_pivot)
         .with_detach(true)
@@ -162,7 +173,11 @@ fn create(
     {
         cgroup.disable_oom_killer().map_err(system)?;
     }
-    Ok(Forked { pid: pid.as_raw(), console: console.map(Console::receive).transpose()? })
+    let console = console.map(Console::receive).transpose()?;
+    if let Some(console) = &console {
+        console::give(console, outside.0);
+    }
+    Ok(Forked { pid: pid.as_raw(), console })
 }
 
 /// Whether nobody is to be killed for want of memory, which libcontainer passes over.
@@ -176,8 +191,7 @@ fn kills_nobody(spec: &Spec) -> bool {
 fn streams_of(
     builder: ContainerBuilder,
     streams: Option<[OwnedFd; 3]>,
-    io: (u32, u32),
-    user: Option<&User>,
+    owner: (u32, u32),
     bundle: &Bundle,
 ) -> Result<(ContainerBuilder, Option<Console>), Failure> {
     let Some([stdin, stdout, stderr]) = streams else {
@@ -185,7 +199,7 @@ fn streams_of(
         return Ok((builder.with_console_socket(Some(console.path())), Some(console)));
     };
     for stream in [&stdin, &stdout, &stderr] {
-        own_stream(stream, io, user);
+        own_stream(stream, owner);
     }
     Ok((builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr), None))
 }
@@ -194,14 +208,15 @@ fn system(text: String) -> Failure {
     Failure::new(FailureKind::System, text)
 }
 
-/// Gives a stream to the container's user, so that the guest may open `/dev/stdout` anew.
-fn own_stream(stream: &OwnedFd, (uid, gid): (u32, u32), user: Option<&User>) {
-    let pick = |given: u32, user: Option<u32>| match given {
-        0 => user.unwrap_or(0),
-        given => given,
-    };
-    let uid = pick(uid, user.map(User::uid));
-    let gid = pick(gid, user.map(User::gid));
+/// Who is to own a process's streams: its user, so that the guest may open `/dev/stdout` anew; or,
+/// where that is root, whom the client names.
+fn owner(user: Option<&User>, outside: (u32, u32), io: (u32, u32)) -> (u32, u32) {
+    let pick = |inside, outside, io| if inside == 0 && io != 0 { io } else { outside };
+    let (uid, gid) = user.map_or((0, 0), |user| (user.uid(), user.gid()));
+    (pick(uid, outside.0, io.0), pick(gid, outside.1, io.1))
+}
+
+fn own_stream(stream: &OwnedFd, (uid, gid): (u32, u32)) {
     let fifo = nix::sys::stat::fstat(stream)
         .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO);
     if fifo && (uid, gid) != (0, 0) {

@@ -1,17 +1,22 @@
 //! Mounting the root filesystem that containerd describes in Create.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 
+use super::idmap::Tree;
+use super::userns;
 use crate::protocol::Mount;
 
 /// The kernel takes one page of options.
 const OPTIONS_MAX: usize = 4095;
 
-/// Mounts all of `mounts` at and below `rootfs`, in their order.
-pub(super) fn rootfs(rootfs: &Path, mounts: &[Mount]) -> Result<(), String> {
+/// Mounts all of `mounts` at and below `rootfs`, in their order. What has to be mounted on the way
+/// is mounted at `aside`.
+pub(super) fn rootfs(rootfs: &Path, mounts: &[Mount], aside: &Path) -> Result<(), String> {
     if mounts.is_empty() {
         return Ok(());
     }
@@ -23,17 +28,82 @@ pub(super) fn rootfs(rootfs: &Path, mounts: &[Mount]) -> Result<(), String> {
         } else {
             rootfs.join(what.target.trim_start_matches('/'))
         };
-        one(what, &target).map_err(|errno| {
-            format!(
-                "cannot mount {} {:?} at {}: {}",
-                what.fstype,
-                what.source,
-                target.display(),
-                errno.desc()
-            )
-        })?;
+        let failed = |cause: &str| {
+            let target = target.display();
+            format!("cannot mount {} {:?} at {target}: {cause}", what.fstype, what.source)
+        };
+        match mapping(&what.options).map_err(|cause| failed(&cause))? {
+            None => one(what, &target).map_err(|errno| failed(errno.desc()))?,
+            Some(namespace) => {
+                mapped(what, &namespace, &target, aside).map_err(|cause| failed(&cause))?;
+            }
+        }
     }
     Ok(())
+}
+
+/// The user namespace that the options `uidmap=` and `gidmap=` describe, with which containerd says
+/// that the files of an image are those of a container with a user namespace of its own.
+fn mapping(options: &[String]) -> Result<Option<OwnedFd>, String> {
+    let ids = |name: &str| -> Result<Vec<LinuxIdMapping>, String> {
+        let lists = options.iter().filter_map(|option| option.strip_prefix(name));
+        lists.flat_map(|list| list.split(',')).map(id_mapping).collect()
+    };
+    let (uids, gids) = (ids("uidmap=")?, ids("gidmap=")?);
+    if uids.is_empty() && gids.is_empty() {
+        return Ok(None);
+    }
+    userns::make(Some(&uids), Some(&gids)).map(Some)
+}
+
+/// Parses `inside:outside:count`.
+fn id_mapping(text: &str) -> Result<LinuxIdMapping, String> {
+    let mut numbers = text.split(':').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
+        (Some(Ok(inside)), Some(Ok(outside)), Some(Ok(count)), None) => {
+            let mapping = LinuxIdMappingBuilder::default();
+            let mapping = mapping.container_id(inside).host_id(outside).size(count);
+            mapping.build().map_err(|error| error.to_string())
+        }
+        _ => Err(format!("{text:?} is no mapping of ids")),
+    }
+}
+
+/// Mounts with ids mapped: a bind as such, an overlay with lower layers that are.
+fn mapped(what: &Mount, namespace: &OwnedFd, target: &Path, aside: &Path) -> Result<(), String> {
+    let plain = |option: &&String| !option.starts_with("uidmap=") && !option.starts_with("gidmap=");
+    let mut what = what.clone();
+    what.options = what.options.iter().filter(plain).cloned().collect();
+    let plainly = |what: &Mount| one(what, target).map_err(|errno| errno.desc().to_owned());
+    let layers = |what: &Mount| {
+        let lower = what.options.iter().position(|option| option.starts_with("lowerdir="));
+        lower.and_then(|at| Some((at, what.options.get(at)?.strip_prefix("lowerdir=")?.to_owned())))
+    };
+    let Some((at, layers)) = layers(&what).filter(|_| what.fstype == "overlay") else {
+        plainly(&what)?;
+        let tree = Tree::of(target, true)?;
+        tree.map(namespace, true)?;
+        let _ = umount2(target, MntFlags::MNT_DETACH);
+        return tree.attach(target);
+    };
+    let common =
+        common_directory(layers.split(':')).ok_or("its layers have no directory in common")?;
+    let tree = Tree::of(&common, false)?;
+    tree.map(namespace, false)?;
+    // Nobody writes to a layer; and whoever removes the bundle must not remove an image with it.
+    tree.make_read_only()?;
+    tree.attach(aside)?;
+    let moved: Vec<String> = layers
+        .split(':')
+        .map(|layer| Path::new(layer).strip_prefix(&common).unwrap_or(Path::new(layer)))
+        .map(|layer| aside.join(layer).display().to_string())
+        .collect();
+    if let Some(option) = what.options.get_mut(at) {
+        *option = format!("lowerdir={}", moved.join(":"));
+    }
+    let mounted = plainly(&what);
+    let _ = umount2(aside, MntFlags::MNT_DETACH);
+    mounted
 }
 
 fn one(what: &Mount, target: &Path) -> Result<(), Errno> {

@@ -1,0 +1,107 @@
+//! What libcontainer reads in place of a bundle's configuration, where that is not for it as it is.
+//!
+//! - Hooks: see [`super::gate`].
+//! - A user namespace: libcontainer would have another program write its mappings, and systemd
+//!   manage its cgroup. It is made here, and libcontainer joins it; see [`super::userns`], and
+//!   [`super::binds`].
+
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use oci_spec::runtime::{Hooks, HooksBuilder, LinuxNamespaceType, Spec};
+
+use super::{binds, gate, userns};
+use crate::bundle::Bundle;
+use crate::hooks::{Batch, Moment};
+
+/// A configuration as libcontainer takes it.
+pub(super) struct Adapted {
+    /// The directory in which it lies.
+    pub(super) path: PathBuf,
+    /// What must be open until the container's first process exists.
+    _open: Vec<OwnedFd>,
+}
+
+/// Adapts the configuration of a bundle. `channel`: the guest's.
+pub(super) fn adapt(bundle: &Bundle, spec: &Spec, channel: &OwnedFd) -> Result<Adapted, String> {
+    let mut open = Vec::new();
+    let mut adapted = spec.clone();
+    adapt_hooks(bundle, spec, channel, &mut adapted, &mut open)?;
+    adapt_user_namespace(&mut adapted, &mut open)?;
+    binds::stage(bundle, &mut adapted)?;
+    if adapted == *spec {
+        return Ok(Adapted { path: bundle.path().to_owned(), _open: open });
+    }
+    if let Some(root) = adapted.root_mut() {
+        root.set_path(bundle.root(spec));
+    }
+    let path = bundle.adapted();
+    let file = path.join("config.json");
+    fs::create_dir_all(&path)
+        .map_err(|error| error.to_string())
+        .and_then(|()| adapted.save(&file).map_err(|error| error.to_string()))
+        .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+    Ok(Adapted { path, _open: open })
+}
+
+/// Puts the gate in the place of each moment's hooks. Those at Start are the executor's.
+fn adapt_hooks(
+    bundle: &Bundle,
+    spec: &Spec,
+    channel: &OwnedFd,
+    adapted: &mut Spec,
+    open: &mut Vec<OwnedFd>,
+) -> Result<(), String> {
+    if spec.hooks().is_none() {
+        return Ok(());
+    }
+    let batch = |moment| Batch::new(moment, bundle, spec);
+    let inside = batch(Moment::CreateContainer);
+    let channel = inheritable(channel).map_err(|error| error.to_string())?;
+    let mut hooks = HooksBuilder::default();
+    let due = [Moment::Prestart, Moment::CreateRuntime];
+    if !due.iter().all(|moment| batch(*moment).is_empty()) {
+        hooks = hooks.create_runtime(vec![gate::hook(&channel, None)?]);
+    }
+    if !inside.is_empty() {
+        hooks = hooks.create_container(vec![gate::hook(&channel, Some(&inside))?]);
+    }
+    let hooks: Hooks = hooks.build().map_err(|error| error.to_string())?;
+    adapted.set_hooks((hooks != Hooks::default()).then_some(hooks));
+    open.push(channel);
+    Ok(())
+}
+
+/// Makes the user namespace that the configuration wants to be new, and opens those that are to be
+/// joined: in a user namespace of its own a process may not open them.
+fn adapt_user_namespace(adapted: &mut Spec, open: &mut Vec<OwnedFd>) -> Result<(), String> {
+    let Some(linux) = adapted.linux_mut() else { return Ok(()) };
+    if userns::wanted(linux).is_none() {
+        return Ok(());
+    }
+    let (uids, gids) = (linux.uid_mappings().clone(), linux.gid_mappings().clone());
+    for namespace in linux.namespaces_mut().iter_mut().flatten() {
+        let fd = match namespace.path() {
+            Some(path) => File::open(path)
+                .map_err(|error| format!("cannot open {}: {error}", path.display()))?
+                .into(),
+            None if namespace.typ() == LinuxNamespaceType::User => {
+                userns::make(uids.as_deref(), gids.as_deref())?
+            }
+            None => continue,
+        };
+        namespace.set_path(Some(format!("/proc/self/fd/{}", fd.as_raw_fd()).into()));
+        open.push(fd);
+    }
+    Ok(())
+}
+
+/// A copy of a descriptor that stays open over exec.
+#[allow(unsafe_code)]
+fn inheritable(fd: &OwnedFd) -> nix::Result<OwnedFd> {
+    let number = fcntl(fd, FcntlArg::F_DUPFD(10))?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
