@@ -13,7 +13,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # For each engine the shim, and the engine host that the shim looks for beside itself.
 EXECUTABLES := $(foreach engine,$(ENGINES),containerd-shim-$(engine)-v1 wherry-$(engine))
 
-.PHONY: build demo test test-unit test-e2e setup install check fmt clean
+.PHONY: build demo test test-unit test-e2e fuzz setup install check fmt clean
 
 build:
 	test/setup/packages.sh build
@@ -45,6 +45,11 @@ test-e2e: setup
 	    $(BIN)/compatibility $$engine < $$log || failed=1; \
 	done; [ -z "$$failed" ]
 
+# Hostile bytes for what is read before anything is forked, FUZZ_SECONDS for each target.
+fuzz:
+	test/setup/packages.sh build fuzz
+	test/setup/fuzz.sh
+
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES)) $(DESTDIR)$(PREFIX)/bin
@@ -52,6 +57,7 @@ install:
 check:
 	test/setup/packages.sh build
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	test/setup/structure.sh
 	@if command -v cargo-deny > /dev/null; then $(CARGO) deny --offline check bans licenses sources; \
@@ -59,6 +65,7 @@ check:
 
 fmt:
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 clean:
 	$(CARGO) clean

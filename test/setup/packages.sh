@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian or Ubuntu packages that a purpose needs and that are not there yet.
 #
-#   test/setup/packages.sh build|demo|test…
+#   test/setup/packages.sh build|demo|test|fuzz…
 #
 # Asks apt only if something is missing, so that a machine that has everything needs no network.
 set -euo pipefail
@@ -11,6 +11,7 @@ BUILD="gcc libc6-dev make pkg-config libseccomp-dev libelf-dev zlib1g-dev clang 
 DEMO="containerd runc"
 TEST="clang lld wasi-libc $(echo libclang-rt-{14,15,16,17,18,19,20,21,22}-dev-wasm32 | tr ' ' '|') rustc libstd-rust-dev-wasm32
     iptables iproute2 strace util-linux mount procps xz-utils debian-archive-keyring gpgv"
+FUZZ="g++"
 
 fail() {
     echo "packages.sh: $*" >&2
@@ -51,13 +52,14 @@ satisfied() {
 
 main() {
     local wanted="" missing=() purpose item chosen
-    [ $# -gt 0 ] || fail "usage: packages.sh build|demo|test…"
+    [ $# -gt 0 ] || fail "usage: packages.sh build|demo|test|fuzz…"
     for purpose in "$@"; do
         case $purpose in
             build) wanted+=" $BUILD" ;;
             demo) wanted+=" $DEMO" ;;
             test) wanted+=" $TEST" ;;
-            *) fail "'$purpose' is none of: build demo test" ;;
+            fuzz) wanted+=" $FUZZ" ;;
+            *) fail "'$purpose' is none of: build demo test fuzz" ;;
         esac
     done
     for item in $wanted; do

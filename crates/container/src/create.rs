@@ -4,14 +4,16 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use oci_spec::runtime::Spec;
 use wherry_image::Cache;
+use wherry_sandbox::bundle::CgroupName;
 use wherry_sandbox::hooks::{Batch, Moment};
 use wherry_sandbox::launch::{Forked, Host, HostCompiler, HostProgram, RunHooks};
 use wherry_sandbox::process::Reaper;
 use wherry_sandbox::protocol::{Channel, CreateRequest, HostRequest};
 use wherry_sandbox::stdio::{self, StdioError, StdioPaths, Streams};
 use wherry_sandbox::terminal::Terminal;
-use wherry_sandbox::{Bundle, Cgroup, Failure, FailureKind, Mount, cgroup, cleanup};
+use wherry_sandbox::{Bundle, Cgroup, Failure, FailureKind, Mount, cgroup, check, cleanup};
 
 use crate::EventSink;
 
@@ -68,14 +70,14 @@ pub(crate) struct Newborn {
 /// Creates a container, or leaves nothing behind. Blocks.
 pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Failure> {
     let bundle = Bundle::new(&config.bundle, &config.id);
-    let spec =
-        bundle.spec().map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
-    let systemd_cgroup =
-        config.systemd_cgroup || cgroup::is_systemd_path(&bundle.cgroup_path(&spec));
+    let (spec, cgroup) = configuration(&bundle, config.systemd_cgroup)
+        .map_err(|text| Failure::new(FailureKind::Invalid, text))?;
+    let systemd_cgroup = cgroup.systemd;
     let request = HostRequest::Create(CreateRequest {
         id: config.id.clone(),
         bundle: config.bundle.clone(),
         rootfs: config.rootfs.clone(),
+        cwd: spec.process().as_ref().map(|process| process.cwd().clone()).unwrap_or_default(),
         terminal: config.terminal,
         systemd_cgroup,
         no_pivot: config.no_pivot,
@@ -104,6 +106,23 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
             Err(failure)
         }
     }
+}
+
+/// What the bundle says, or what is wrong with it.
+fn configuration(bundle: &Bundle, systemd: bool) -> Result<(Spec, CgroupName), String> {
+    let spec = bundle.spec().map_err(|error| error.to_string())?;
+    let wrong = |text: String| format!("config.json: {text}");
+    check::spec(&spec).map_err(wrong)?;
+    let cgroup = bundle.cgroup(&spec, systemd).map_err(wrong)?;
+    // The end of a container is the end of all that is in its cgroup: it must be its own.
+    if bundle.is_used() {
+        return Err(format!("{} is the bundle of another container", bundle.path().display()));
+    }
+    if cgroup::is_used(&cgroup.path, cgroup.systemd, bundle.id()) {
+        let path = cgroup.path.display();
+        return Err(wrong(format!("linux.cgroupsPath: there are processes in {path} already")));
+    }
+    Ok((spec, cgroup))
 }
 
 /// Has a process forked, with its streams. Blocks. Must be called within the runtime.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use oci_spec::runtime::Process;
 use tokio::sync::{mpsc, watch};
 use wherry_sandbox::process::Exit;
 use wherry_sandbox::protocol::{ExecRequest, Failure, FailureKind, HostRequest};
@@ -17,8 +18,8 @@ use crate::handle::{Error, Snapshot};
 pub struct ExecConfig {
     /// Its id.
     pub exec_id: String,
-    /// The process, as the `process` of an OCI configuration: JSON.
-    pub process: String,
+    /// The process, as in a container's configuration.
+    pub process: Process,
     /// Whether its streams are a terminal.
     pub terminal: bool,
     /// Its streams.

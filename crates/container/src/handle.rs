@@ -8,7 +8,7 @@ use oci_spec::runtime::LinuxResources;
 use tokio::sync::{mpsc, watch};
 use wherry_sandbox::cgroup::usage::Usage;
 use wherry_sandbox::process::{Exit, SignalError};
-use wherry_sandbox::{Cgroup, Failure};
+use wherry_sandbox::{Cgroup, Failure, FailureKind, check};
 
 use crate::actor::{self, Request, Role, ask};
 use crate::create::{self, Config, Runtime};
@@ -192,8 +192,11 @@ impl Container {
     /// Adds another process, which Start lets run.
     ///
     /// # Errors
-    /// [`Error::NotRunning`], [`Error::ExecExists`].
+    /// [`Error::NotRunning`], [`Error::ExecExists`]; [`Error::Failure`] when there can be no such process.
     pub fn exec(&self, config: ExecConfig) -> Result<(), Error> {
+        check::process(&config.process).map_err(|text| {
+            Failure::new(FailureKind::Invalid, format!("the process to execute: {text}"))
+        })?;
         match self.snapshot().state {
             State::Running => {}
             state => return Err(Error::NotRunning(state.name())),

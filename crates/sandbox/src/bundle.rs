@@ -4,10 +4,11 @@
 //! containerd removes it, and so that it can be cleaned up from there when its daemon is dead.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use oci_spec::OciSpecError;
 use oci_spec::runtime::Spec;
+
+use crate::cgroup;
 
 /// A bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,12 +17,21 @@ pub struct Bundle {
     id: String,
 }
 
-/// Why a configuration could not be read.
+/// Why a configuration cannot be used: one sentence, with the file's path and the field at fault.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {}: {source}", .path.display())]
+#[error("cannot read {}: {cause}", .path.display())]
 pub struct BundleError {
     path: PathBuf,
-    source: OciSpecError,
+    cause: String,
+}
+
+/// The cgroup that a configuration names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupName {
+    /// The name, as libcontainer understands it.
+    pub path: PathBuf,
+    /// Whether systemd manages it.
+    pub systemd: bool,
 }
 
 impl Bundle {
@@ -46,10 +56,12 @@ impl Bundle {
     /// Reads `config.json`.
     ///
     /// # Errors
-    /// When it is missing or is no OCI runtime configuration; the text says where in the file.
+    /// When it is missing or is no OCI runtime configuration; the text names the field.
     pub fn spec(&self) -> Result<Spec, BundleError> {
         let path = self.path.join("config.json");
-        Spec::load(&path).map_err(|source| BundleError { path, source })
+        let failed = |cause: String| BundleError { path: path.clone(), cause };
+        let bytes = fs::read(&path).map_err(|error| failed(error.to_string()))?;
+        parse(&bytes).map_err(failed)
     }
 
     /// Where Create mounts the root filesystem that it is given. A configuration may name another
@@ -86,19 +98,36 @@ impl Bundle {
         self.state_root().join("@adapted")
     }
 
+    /// Whether a container was made from this bundle, or was begun with.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.state_root().exists()
+    }
+
     /// Where libcontainer keeps its records of the container.
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.state_root().join(&self.id)
     }
 
-    /// The cgroup that the configuration names, as libcontainer understands it.
-    #[must_use]
-    pub fn cgroup_path(&self, spec: &Spec) -> PathBuf {
-        match spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()) {
-            Some(path) => path,
-            None => PathBuf::from(format!(":youki:{}", self.id)),
+    /// The cgroup that the configuration names. `systemd`: a client has said that systemd manages it; Docker
+    /// says so by the form of the name alone.
+    ///
+    /// # Errors
+    /// A sentence, when the name leads out of the hierarchy.
+    pub fn cgroup(&self, spec: &Spec, systemd: bool) -> Result<CgroupName, String> {
+        let Some(path) = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone())
+        else {
+            // What libcontainer takes then; with systemd's driver it is a name of systemd's form, too.
+            return Ok(CgroupName { path: format!(":youki:{}", self.id).into(), systemd });
+        };
+        if path.components().any(|part| part == Component::ParentDir) {
+            return Err(format!("linux.cgroupsPath is {path:?}: it may not hold \"..\""));
         }
+        if !path.components().any(|part| matches!(part, Component::Normal(_))) {
+            return Err(format!("linux.cgroupsPath is {path:?}: it names no cgroup"));
+        }
+        Ok(CgroupName { systemd: systemd || cgroup::is_systemd_path(&path), path })
     }
 
     /// Removes what libcontainer left in the bundle. What is already gone is no error.
@@ -108,5 +137,52 @@ impl Bundle {
         {
             log::warn!("cannot remove {}: {error}", self.state_root().display());
         }
+    }
+}
+
+/// Reads the JSON of a configuration. The error names the field.
+///
+/// # Errors
+/// What is wrong, and where.
+pub fn parse<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let place = error.path().to_string();
+        let cause = error.into_inner();
+        if place == "." { cause.to_string() } else { format!("{place}: {cause}") }
+    })?;
+    json.end().map_err(|error| error.to_string())?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let error = |text: &str| parse::<Spec>(text.as_bytes()).unwrap_err();
+        assert!(error(r#"{"process": {"user": {"uid": -1}}}"#).starts_with("process.user.uid: "));
+        assert!(error(r#"{"mounts": [{"type": "x"}]}"#).contains("mounts[0]: missing field"));
+        assert!(error("{").contains("line 1"));
+        assert!(error("{} x").contains("trailing"));
+    }
+
+    #[test]
+    fn a_cgroup_stays_in_its_hierarchy() {
+        let bundle = Bundle::new(Path::new("/b"), "x");
+        let name = |json: &str| {
+            let linux = serde_json::from_str(json).unwrap();
+            let mut spec = Spec::default();
+            spec.set_linux(Some(linux));
+            bundle.cgroup(&spec, false)
+        };
+        let cgroup = |path: &str, systemd| Ok(CgroupName { path: path.into(), systemd });
+        assert_eq!(name(r#"{"cgroupsPath": "/a/b"}"#), cgroup("/a/b", false));
+        assert_eq!(name(r#"{"cgroupsPath": "a.slice:b:c"}"#), cgroup("a.slice:b:c", true));
+        assert_eq!(name("{}"), cgroup(":youki:x", false));
+        assert!(name(r#"{"cgroupsPath": "/"}"#).unwrap_err().contains("no cgroup"));
+        assert!(name(r#"{"cgroupsPath": ""}"#).unwrap_err().contains("no cgroup"));
+        assert!(name(r#"{"cgroupsPath": "/a/../../etc"}"#).unwrap_err().contains("/a/../../etc"));
     }
 }

@@ -18,21 +18,22 @@ use crate::process::Reaper;
 #[must_use]
 pub fn container(bundle: &Bundle, systemd_cgroup: bool, reaper: Option<&Reaper>) -> Vec<String> {
     let mut left = Vec::new();
-    // Gone after the first time: the hooks are run once.
-    let created = bundle.state_root().is_dir();
+    // Nothing was made, or all is gone already: what the configuration names is somebody else's, and the hooks
+    // have been run.
+    if !bundle.is_used() {
+        return left;
+    }
     let spec = bundle.spec();
-    if let Ok(spec) = &spec {
-        let path = bundle.cgroup_path(spec);
-        let systemd = systemd_cgroup || cgroup::is_systemd_path(&path);
-        if let Err(sentence) = cgroup::remove(&path, systemd, bundle.id()) {
-            left.push(sentence);
-        }
+    // A configuration that cannot be read, or names no cgroup that can be, never got one.
+    if let Ok(spec) = &spec
+        && let Ok(name) = bundle.cgroup(spec, systemd_cgroup)
+        && let Err(sentence) = cgroup::remove(&name.path, name.systemd, bundle.id())
+    {
+        left.push(sentence);
     }
     unmount(&bundle.layers(), &mut left);
     unmount(&bundle.rootfs(), &mut left);
-    if let Ok(spec) = &spec
-        && created
-    {
+    if let Ok(spec) = &spec {
         // A hook that fails is logged, and nothing else.
         let _ = Batch::new(Moment::Poststop, bundle, spec).run(None, reaper);
     }

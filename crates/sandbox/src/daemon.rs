@@ -87,6 +87,8 @@ pub fn fork_off(kept: &UnixListener) -> io::Result<bool> {
         ForkResult::Parent { .. } => Ok(true),
         ForkResult::Child => {
             setsid()?;
+            // A relative path is nobody's, and the caller's directory may go.
+            nix::unistd::chdir("/")?;
             // The caller waits for the end of both: kept open they would make it hang.
             let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
             dup2_stdin(&null)?;

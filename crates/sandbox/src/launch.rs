@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wherry_image::{CacheError, Compiler};
 
 use crate::bundle::Bundle;
+use crate::explain::sentence;
 use crate::hooks::Batch;
 use crate::host::{EXIT_INVALID, EXIT_IO, HOST_FD, LOG_FD};
 use crate::process::Reaper;
@@ -111,7 +112,13 @@ impl Host {
             command.pre_exec(move || place(number, log));
         }
         command.spawn()?;
-        Ok(Host { channel: ours })
+        Ok(Host::over(ours))
+    }
+
+    /// A host that somebody else has started, at the other end of `channel`.
+    #[must_use]
+    pub fn over(channel: Channel) -> Host {
+        Host { channel }
     }
 
     /// Creates a container, or executes another process in one. `ends`: its streams, unless it
@@ -130,10 +137,16 @@ impl Host {
         let (guest, theirs) = Channel::pair().map_err(system)?;
         let mut fds = vec![theirs.as_raw_fd()];
         fds.extend(ends.iter().flat_map(|ends| &ends.fds).map(AsRawFd::as_raw_fd));
-        self.channel.send(request, &fds).map_err(host_gone)?;
+        self.channel.send(request, &fds).map_err(|error| match error.raw_os_error() {
+            Some(libc::EMSGSIZE) => Failure::new(
+                FailureKind::Invalid,
+                "the request is larger than an engine host takes",
+            ),
+            _ => host_gone(error),
+        })?;
         drop(theirs);
         drop(ends);
-        let (mut reason, mut detail) = (None, None);
+        let (mut reason, mut details) = (None, Vec::new());
         loop {
             let (host, spoken) = wait(&self.channel, &guest).map_err(system)?;
             // What the guest says comes first: it knows more than the host.
@@ -141,8 +154,7 @@ impl Host {
                 match guest.receive::<FromGuest>() {
                     Ok(Some(packet)) => match packet.message {
                         FromGuest::Failed(failure) => reason = Some(failure),
-                        // The first is the one that is nearest to the cause.
-                        FromGuest::Detail(text) => detail = detail.or(Some(text)),
+                        FromGuest::Detail(text) => details.push(text),
                         FromGuest::Compile { key } => answer(&guest, packet.fds, &key, compile),
                         FromGuest::Hooks { pid } => {
                             reason = hooks(pid).err();
@@ -155,11 +167,13 @@ impl Host {
                         }
                     },
                     // It closed its end: the host tells the rest.
-                    Ok(None) => return self.reply(reason, detail, guest),
+                    Ok(None) => {
+                        return self.reply(reason, sentence(&details, request.cwd()), guest);
+                    }
                     Err(error) => return Err(system(error)),
                 }
             } else if host {
-                return self.reply(reason, detail, guest);
+                return self.reply(reason, sentence(&details, request.cwd()), guest);
             }
         }
     }
@@ -179,7 +193,7 @@ impl Host {
             // A process that was forked and then could not be executed is none.
             (_, Some(reason)) => Err(reason),
             (HostReply::Failed(failure), None) => Err(match detail {
-                Some(detail) => Failure { message: detail, ..failure },
+                Some(detail) => Failure::new(failure.kind, detail),
                 None => failure,
             }),
             (HostReply::Forked { pid }, None) => {

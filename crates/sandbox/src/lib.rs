@@ -8,8 +8,10 @@
 
 pub mod bundle;
 pub mod cgroup;
+pub mod check;
 pub mod cleanup;
 pub mod daemon;
+mod explain;
 pub mod hooks;
 pub mod host;
 pub mod launch;

@@ -88,7 +88,19 @@ fn install(out: Option<File>, debug: bool) {
         && log::set_logger(logger).is_ok()
     {
         log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
+        // Nobody reads the standard error of a daemon, nor that of an engine host.
+        std::panic::set_hook(Box::new(|info| {
+            log::error!("{info}");
+            tell(&info.to_string().replace('\n', " "));
+        }));
     }
+}
+
+/// The process is the guest's from here on: nothing more is logged, and a panic is told on its standard error.
+pub(crate) fn end() {
+    tell_details(None);
+    log::set_max_level(LevelFilter::Off);
+    drop(std::panic::take_hook());
 }
 
 impl Log for Logger {

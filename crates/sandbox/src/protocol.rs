@@ -6,13 +6,14 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
     sendmsg, setsockopt, socketpair, sockopt,
 };
+use oci_spec::runtime::Process;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,17 @@ pub enum HostRequest {
     Exec(ExecRequest),
 }
 
+impl HostRequest {
+    /// The working directory that is asked for.
+    #[must_use]
+    pub fn cwd(&self) -> &Path {
+        match self {
+            HostRequest::Create(request) => &request.cwd,
+            HostRequest::Exec(request) => request.process.cwd(),
+        }
+    }
+}
+
 /// What a container is made from.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CreateRequest {
@@ -40,6 +52,8 @@ pub struct CreateRequest {
     pub bundle: PathBuf,
     /// The mounts that make up the root filesystem; none if it is already there.
     pub rootfs: Vec<Mount>,
+    /// The working directory, which is made if it is missing.
+    pub cwd: PathBuf,
     /// Whether the guest's streams are a terminal, which the host makes.
     pub terminal: bool,
     /// Whether systemd manages the cgroup.
@@ -62,8 +76,8 @@ pub struct ExecRequest {
     pub exec_id: String,
     /// The bundle.
     pub bundle: PathBuf,
-    /// The process, as the `process` of an OCI configuration.
-    pub process: String,
+    /// The process.
+    pub process: Process,
     /// As in [`CreateRequest`].
     pub terminal: bool,
     /// As in [`CreateRequest`].
@@ -167,8 +181,24 @@ impl FailureKind {
 impl Failure {
     /// A failure with its sentence.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into() }
+        Failure { kind, message: shortened(message.into()) }
     }
+}
+
+/// The most bytes that a sentence has, about.
+const SENTENCE_MAX: usize = 1024;
+
+/// A sentence that nobody has to scroll through, and that fits into a message, whatever it names. What is at
+/// fault stands in front, the cause at the end.
+#[must_use]
+pub fn shortened(text: String) -> String {
+    if text.len() <= SENTENCE_MAX {
+        return text;
+    }
+    let head = text.floor_char_boundary(SENTENCE_MAX / 2);
+    let tail = text.ceil_char_boundary(text.len() - SENTENCE_MAX / 2);
+    let part = |range| text.get(range).unwrap_or_default();
+    format!("{} … {}", part(0..head), part(tail..text.len()))
 }
 
 /// One end of a conversation. Blocking.
@@ -265,6 +295,9 @@ pub(crate) fn send<T: Serialize>(
     fds: &[RawFd],
 ) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > MESSAGE_MAX {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
     sendmsg::<()>(
@@ -344,6 +377,14 @@ mod tests {
         one.send(&ToGuest::Refused(text.clone()), &[]).unwrap();
         let packet = other.receive::<ToGuest>().unwrap().unwrap();
         assert!(matches!(packet.message, ToGuest::Refused(t) if t == text));
+    }
+
+    #[test]
+    fn a_long_sentence_keeps_both_ends() {
+        let short = shortened(format!("cannot open {}: is missing", "ü".repeat(100_000)));
+        assert!(short.len() <= SENTENCE_MAX + 8, "{}", short.len());
+        assert!(short.starts_with("cannot open ü") && short.ends_with("ü: is missing"));
+        assert_eq!(shortened("short".to_owned()), "short");
     }
 
     #[test]

@@ -63,7 +63,10 @@ impl Terminal {
     #[allow(unsafe_code)]
     pub fn resize(&self, columns: u32, rows: u32) -> io::Result<()> {
         let fit = |value: u32| {
-            u16::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+            u16::try_from(value).map_err(|_| {
+                let text = format!("{columns} columns and {rows} rows are no size of a terminal");
+                io::Error::new(io::ErrorKind::InvalidInput, text)
+            })
         };
         let size =
             libc::winsize { ws_row: fit(rows)?, ws_col: fit(columns)?, ws_xpixel: 0, ws_ypixel: 0 };

@@ -28,7 +28,10 @@ struct Annotated {
 }
 
 /// The group of the container whose bundle this is: its own id when it says no other.
-pub(crate) fn of(bundle: &Path, id: &str) -> Result<String, String> {
+///
+/// # Errors
+/// A sentence, when the configuration cannot be read.
+pub fn of(bundle: &Path, id: &str) -> Result<String, String> {
     let path = bundle.join("config.json");
     let failed = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
     let file = File::open(&path).map_err(|error| failed(&error))?;

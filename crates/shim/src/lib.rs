@@ -12,7 +12,7 @@
 mod args;
 mod caller;
 mod delete;
-mod group;
+pub mod group;
 mod host;
 mod info;
 mod serve;

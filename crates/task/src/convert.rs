@@ -5,8 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use containerd_shim_protos::protobuf::MessageFull;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
+use serde::de::DeserializeOwned;
 use ttrpc::Code;
 use wherry_sandbox::Mount;
+use wherry_sandbox::bundle::parse;
 
 use crate::error::status;
 
@@ -32,6 +34,17 @@ pub(crate) fn any<M: MessageFull>(message: &M) -> ttrpc::Result<Any> {
         status(Code::INTERNAL, format!("cannot encode {}: {error}", any.type_url))
     })?;
     Ok(any)
+}
+
+/// What the JSON in an envelope says: a part of an OCI configuration, of the type that is called `name`.
+/// containerd's type URLs end in that name.
+pub(crate) fn json<T: DeserializeOwned>(name: &str, what: &str, any: &Any) -> ttrpc::Result<T> {
+    let wrong = |text: String| status(Code::INVALID_ARGUMENT, format!("{what}: {text}"));
+    let kind = any.type_url.rsplit('/').next().unwrap_or_default();
+    if !kind.is_empty() && kind != name {
+        return Err(wrong(format!("{:?} came in place of {name}", any.type_url)));
+    }
+    parse(&any.value).map_err(wrong)
 }
 
 /// A mount of a request.

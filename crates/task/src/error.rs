@@ -7,10 +7,11 @@ use ttrpc::Code;
 use wherry_container::Error;
 use wherry_sandbox::FailureKind;
 use wherry_sandbox::process::SignalError;
+use wherry_sandbox::protocol::shortened;
 
 /// An error of a request: a code and a sentence.
 pub(crate) fn status(code: Code, text: impl Into<String>) -> ttrpc::Error {
-    ttrpc::Error::RpcStatus(ttrpc::get_status(code, text.into()))
+    ttrpc::Error::RpcStatus(ttrpc::get_status(code, shortened(text.into())))
 }
 
 /// A request for a container that there is none of.

@@ -10,6 +10,7 @@
 mod convert;
 mod error;
 mod events;
+mod method;
 pub mod options;
 mod registry;
 mod rpc;

@@ -5,6 +5,10 @@
 //! others), and none. What does not concern this runtime is accepted; what nobody knows is
 //! logged.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{CodedInputStream, Message};
 use containerd_shim_protos::shim::oci;
@@ -26,6 +30,9 @@ pub struct Options {
     /// As `io_uid`, the group.
     pub io_gid: u32,
 }
+
+/// More than any file of options has, bytes.
+const OPTIONS_MAX: u64 = 1 << 20;
 
 /// What runc's options have besides, and has no meaning here.
 const WITHOUT_MEANING: [&str; 8] = [
@@ -128,11 +135,21 @@ impl Generic {
         if self.config_path.is_empty() {
             return Ok(Options::default());
         }
-        let text = std::fs::read_to_string(&self.config_path).map_err(|error| {
+        let text = read(Path::new(&self.config_path)).map_err(|error| {
             format!("runtime options: cannot read {}: {error}", self.config_path)
         })?;
         Options::from_toml(&text, &self.config_path)
     }
+}
+
+/// Reads a file, and nothing that has no end or makes its reader wait.
+fn read(path: &Path) -> io::Result<String> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = String::new();
+    File::open(path)?.take(OPTIONS_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -8,12 +8,15 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use wherry_container::Container;
 
 #[derive(Default)]
 pub(crate) struct Registry {
     slots: Mutex<HashMap<String, Slot>>,
     used: AtomicBool,
+    /// A Create has ended, well or not.
+    settled: Notify,
 }
 
 enum Slot {
@@ -50,6 +53,17 @@ impl Registry {
         }
     }
 
+    /// Waits until no Create of this id is on its way.
+    pub(crate) async fn settled(&self, id: &str) {
+        loop {
+            let settled = self.settled.notified();
+            if !matches!(self.lock().get(id), Some(Slot::Coming)) {
+                return;
+            }
+            settled.await;
+        }
+    }
+
     /// Forgets a container.
     pub(crate) fn remove(&self, id: &str) {
         self.lock().remove(id);
@@ -76,6 +90,7 @@ impl Reserved<'_> {
     pub(crate) fn fill(mut self, container: Container) {
         self.filled = true;
         self.registry.lock().insert(self.id.clone(), Slot::There(container));
+        self.registry.settled.notify_waiters();
     }
 }
 
@@ -83,6 +98,7 @@ impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if !self.filled {
             self.registry.remove(&self.id);
+            self.registry.settled.notify_waiters();
         }
     }
 }

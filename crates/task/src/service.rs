@@ -11,6 +11,7 @@ use ttrpc::asynchronous::{Service as Methods, TtrpcContext};
 use wherry_container::{Container, Exec, Runtime};
 
 use crate::error::{no_such_container, no_such_exec, unimplemented};
+use crate::method::carried_out;
 use crate::registry::Registry;
 use crate::rpc;
 
@@ -83,7 +84,7 @@ pub fn services(service: &Service) -> HashMap<String, Methods> {
     let make = || create_task(Arc::new(service.clone())).into_values();
     ["containerd.task.v2.Task", "containerd.task.v3.Task"]
         .into_iter()
-        .flat_map(|name| make().map(move |methods| (name.to_owned(), methods)))
+        .flat_map(|name| make().map(move |methods| (name.to_owned(), carried_out(methods))))
         .collect()
 }
 

@@ -3,6 +3,7 @@
 //! The tests lie in `tests/e2e`, a file per subject. Each is one promise to a user; its body takes a
 //! [`Daemon`](wherry_testing::Daemon) and the macros below make one test of it per daemon.
 
+pub mod beside;
 pub mod compatibility;
 pub mod cri;
 pub mod images;

@@ -35,18 +35,38 @@ impl Shim {
         method: &str,
         request: &impl Message,
     ) -> Result<R, (Code, String)> {
+        let payload = request.write_to_bytes().expect("a complete message");
+        let answer = self.call_with(&self.service, method, payload)?;
+        Ok(R::parse_from_bytes(&answer).unwrap_or_else(|e| panic!("{method}: {e}")))
+    }
+
+    /// Calls a method of a service with any bytes, and returns those of the answer.
+    ///
+    /// # Errors
+    /// The RPC's code and text.
+    pub fn call_with(
+        &self,
+        service: &str,
+        method: &str,
+        payload: Vec<u8>,
+    ) -> Result<Vec<u8>, (Code, String)> {
         let request = ttrpc::Request {
-            service: self.service.clone(),
+            service: service.to_owned(),
             method: method.to_owned(),
-            timeout_nano: i64::try_from(Duration::from_secs(30).as_nanos()).expect("fits"),
-            payload: request.write_to_bytes().expect("a complete message"),
+            timeout_nano: i64::try_from(Duration::from_secs(60).as_nanos()).expect("fits"),
+            payload,
             ..Default::default()
         };
         let response = self.client.request(request).map_err(|e| match e {
             ttrpc::Error::RpcStatus(status) => (status.code(), status.message().to_owned()),
             other => panic!("{method}: {other}"),
         })?;
-        Ok(R::parse_from_bytes(&response.payload).unwrap_or_else(|e| panic!("{method}: {e}")))
+        Ok(response.payload)
+    }
+
+    /// The name of its service, with the version that it has announced.
+    pub fn service(&self) -> &str {
+        &self.service
     }
 
     /// Calls a method that must fail, and returns the code and the text.

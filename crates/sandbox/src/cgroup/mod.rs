@@ -142,6 +142,17 @@ pub fn is_systemd_path(path: &Path) -> bool {
     path.to_str().is_some_and(|text| !text.starts_with('/') && text.split(':').count() == 3)
 }
 
+/// Whether there are processes in the cgroup that a configuration calls `path`.
+#[must_use]
+pub fn is_used(path: &Path, systemd: bool, id: &str) -> bool {
+    create_cgroup_manager(CgroupConfig {
+        cgroup_path: path.to_owned(),
+        systemd_cgroup: systemd,
+        container_name: id.to_owned(),
+    })
+    .is_ok_and(|manager| manager.get_all_pids().is_ok_and(|pids| !pids.is_empty()))
+}
+
 /// Kills every process in the cgroup that a configuration calls `path`, and removes it. One that
 /// is not there is removed already.
 ///

@@ -15,11 +15,11 @@ use libcontainer::{capabilities, seccomp};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp, Process, User};
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp, User};
 use wherry_engine::Engine;
 
 use super::guest::Executor;
-use super::{Descriptors, Forked, sentence, streams_of, system, userns};
+use super::{Descriptors, Forked, privileges, sentence, streams_of, system, userns};
 use crate::bundle::Bundle;
 use crate::protocol::{Channel, ExecRequest, Failure, FailureKind};
 
@@ -59,10 +59,11 @@ impl Confinement {
             seccomp::initialize_seccomp(profile)
                 .map_err(|error| format!("cannot set the seccomp profile: {error}"))?;
         }
-        let none = LinuxCapabilities::default();
-        let wanted = self.capabilities.as_ref().unwrap_or(&none);
-        capabilities::drop_privileges(wanted, &*syscall)
-            .map_err(|error| format!("cannot drop capabilities: {error}"))
+        if let Some(wanted) = &self.capabilities {
+            capabilities::drop_privileges(wanted, &*syscall)
+                .map_err(|error| format!("cannot drop capabilities: {error}"))?;
+        }
+        privileges::drop_what_is_not_given(self.capabilities.as_ref())
     }
 }
 
@@ -87,8 +88,7 @@ pub(super) fn exec(
     let invalid = |text: String| Failure::new(FailureKind::Invalid, text);
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec = bundle.spec().map_err(|error| invalid(error.to_string()))?;
-    let mut process: Process = serde_json::from_str(&request.process)
-        .map_err(|error| invalid(format!("the process to execute: {error}")))?;
+    let mut process = request.process.clone();
     process.set_terminal(Some(request.terminal));
     let outside = userns::outside(&spec, Some(process.user()));
     let owner = super::owner(Some(process.user()), outside, (request.io_uid, request.io_gid));
@@ -144,6 +144,7 @@ fn raised(capabilities: Option<&LinuxCapabilities>) -> LinuxCapabilities {
     let add = |set: Option<&Capabilities>| -> Option<Capabilities> {
         Some(set.into_iter().flatten().copied().chain(more).collect())
     };
+    // The default is not empty, but all that matters of it is set below.
     let mut raised = capabilities.cloned().unwrap_or_default();
     raised.set_bounding(add(raised.bounding().as_ref()));
     raised.set_effective(add(raised.effective().as_ref()));

@@ -14,7 +14,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::rc::Rc;
 
-use caps::CapSet;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{
     Executor as Workload, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
@@ -24,7 +23,7 @@ use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program};
 use wherry_image::{Entrypoint, EntrypointError, Kind, behind_init, kind};
 
 use super::exec::Confinement;
-use super::{signals, title};
+use super::{privileges, signals, title};
 use crate::hooks::Batch;
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, ToGuest};
 
@@ -89,11 +88,17 @@ impl Workload for Executor {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         // As early as can be: a stop must work from here on.
         signals::end_on_request();
-        if let Some(confinement) = &self.0.confinement {
-            confinement.apply().map_err(ExecutorValidationError::ArgValidationError)?;
-        }
-        drop_as_exec_would().map_err(ExecutorValidationError::ArgValidationError)?;
         let process = spec.process().as_ref();
+        let confined = match &self.0.confinement {
+            Some(confinement) => confinement.apply(),
+            None => privileges::drop_what_is_not_given(
+                process.and_then(|process| process.capabilities().as_ref()),
+            ),
+        };
+        confined
+            .and_then(|()| privileges::drop_as_exec_would())
+            .map_err(ExecutorValidationError::ArgValidationError)?;
+        writable_null();
         let wanted = Wanted {
             args: process.and_then(|p| p.args().clone()).unwrap_or_default(),
             env: process.and_then(|p| p.env().clone()).unwrap_or_default(),
@@ -133,7 +138,7 @@ impl Workload for Executor {
     }
 
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        crate::log::tell_details(None);
+        crate::log::end();
         let pid = i32::try_from(std::process::id()).ok();
         if let Some(Err(failure)) = self.0.hooks.as_ref().map(|hooks| hooks.run(pid, None)) {
             let _ = self.0.channel.send(&FromGuest::Failed(failure), &[]);
@@ -165,19 +170,23 @@ impl Workload for Executor {
     }
 }
 
-/// Takes from a user who is not root the capabilities that exec would take. A native program loses
-/// them there; a wasm guest never passes through exec, and would keep root's power over files.
-fn drop_as_exec_would() -> Result<(), String> {
-    if nix::unistd::geteuid().is_root() {
-        return Ok(());
+/// Opens `/dev/null` anew for the outputs that go there: libcontainer opens the container's own for reading only.
+fn writable_null() {
+    let is_null = |fd: i32| {
+        nix::sys::stat::fstat(super::borrow(fd))
+            .is_ok_and(|stat| stat.st_rdev == libc::makedev(1, 3))
+    };
+    if !is_null(1) && !is_null(2) {
+        return;
     }
-    let kept = caps::read(None, CapSet::Ambient).map_err(|error| error.to_string())?;
-    // Effective first: it must not hold what is not permitted.
-    for set in [CapSet::Effective, CapSet::Permitted] {
-        caps::set(None, set, &kept)
-            .map_err(|error| format!("cannot drop capabilities: {error}"))?;
+    // A container whose /dev/null cannot be written to has its reasons.
+    let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") else { return };
+    if is_null(1) {
+        let _ = nix::unistd::dup2_stdout(&null);
     }
-    Ok(())
+    if is_null(2) {
+        let _ = nix::unistd::dup2_stderr(&null);
+    }
 }
 
 /// Runs a guest and ends the process as the guest ended.

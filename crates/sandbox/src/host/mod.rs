@@ -6,7 +6,6 @@
 
 mod adapt;
 mod binds;
-mod check;
 mod compile;
 mod console;
 mod exec;
@@ -14,6 +13,7 @@ mod gate;
 mod guest;
 mod idmap;
 mod mount;
+mod privileges;
 mod run;
 mod signals;
 pub(crate) mod title;
@@ -142,11 +142,25 @@ fn create(
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec =
         bundle.spec().map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
-    check::possible(&spec).map_err(|text| Failure::new(FailureKind::Invalid, text))?;
     let state = bundle.state_root();
     fs::create_dir_all(&state)
         .map_err(|error| system(format!("cannot make {}: {error}", state.display())))?;
     mount::rootfs(&bundle.rootfs(), &request.rootfs, &bundle.layers()).map_err(system)?;
+    let user = spec.process().as_ref().map(Process::user);
+    if let Some(root) = spec.root() {
+        let root = bundle.path().join(root.path());
+        if let Err(error) = fs::read_dir(&root) {
+            let text = format!("cannot use the root filesystem {}: {error}", root.display());
+            return Err(Failure::new(FailureKind::Invalid, text));
+        }
+        // As runc does; libcontainer needs both to be there. Where it cannot be done, libcontainer says why.
+        let owner = userns::outside(&spec, None);
+        for directory in [Path::new("/dev"), &request.cwd] {
+            if let Err(error) = mount::directory(&root, directory, owner) {
+                log::warn!("cannot make {} in the container: {error}", directory.display());
+            }
+        }
+    }
     let adapted = adapt::adapt(&bundle, &spec, &channel).map_err(system)?;
     let hooks = Batch::new(Moment::StartContainer, &bundle, &spec);
     let channel = Channel::from_fd(channel);
@@ -155,7 +169,6 @@ fn create(
         .with_root_path(bundle.state_root())
         .map_err(|error| system(sentence(&error)))?
         .with_executor(executor);
-    let user = spec.process().as_ref().map(Process::user);
     let outside = userns::outside(&spec, user);
     let owner = owner(user, outside, (request.io_uid, request.io_gid));
     let (builder, console) = streams_of(builder, streams, owner, &bundle)?;

@@ -1,11 +1,17 @@
 //! Mounting the root filesystem that containerd describes in Create.
 
+use std::error::Error;
+use std::fs::Permissions;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::AtFlags;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{Gid, Uid, fchownat};
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
+use pathrs::Root;
 
 use super::idmap::Tree;
 use super::userns;
@@ -104,6 +110,22 @@ fn mapped(what: &Mount, namespace: &OwnedFd, target: &Path, aside: &Path) -> Res
     let mounted = plainly(&what);
     let _ = umount2(aside, MntFlags::MNT_DETACH);
     mounted
+}
+
+/// Makes a directory in a root filesystem, with those above it, if it is not there. Symbolic links mean what
+/// they mean inside.
+pub(super) fn directory(
+    rootfs: &Path,
+    path: &Path,
+    (uid, gid): (u32, u32),
+) -> Result<(), Box<dyn Error>> {
+    let root = Root::open(rootfs)?;
+    if root.resolve(path).is_err() {
+        let made = root.mkdir_all(path, &Permissions::from_mode(0o755))?;
+        let flags = AtFlags::AT_EMPTY_PATH;
+        fchownat(made, c"", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), flags)?;
+    }
+    Ok(())
 }
 
 fn one(what: &Mount, target: &Path) -> Result<(), Errno> {
@@ -234,6 +256,19 @@ mod tests {
         let parsed = options(&["ro", "nosuid", "size=64m", "mode=755", "rw"]);
         assert_eq!(parsed.flags, MsFlags::MS_NOSUID);
         assert_eq!(parsed.fit(), (None, "size=64m,mode=755".to_owned()));
+    }
+
+    #[test]
+    fn a_directory_is_made_inside_whatever_links_there_are() {
+        let outside = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.path().join("link")).unwrap();
+        directory(root.path(), Path::new("/a/../b/c")).unwrap();
+        assert!(root.path().join("b/c").is_dir());
+        let _ = directory(root.path(), Path::new("/link/d"));
+        let _ = directory(root.path(), Path::new("/../../../d"));
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+        assert!(root.path().join("d").is_dir());
     }
 
     #[test]

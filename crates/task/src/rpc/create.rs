@@ -15,6 +15,10 @@ pub(crate) async fn create(
     request: CreateTaskRequest,
 ) -> ttrpc::Result<CreateTaskResponse> {
     valid_id(&request.id)?;
+    if !request.bundle.starts_with('/') {
+        let text = format!("the bundle {:?} is no absolute path", request.bundle);
+        return Err(status(Code::INVALID_ARGUMENT, text));
+    }
     if !request.checkpoint.is_empty() {
         return Err(unimplemented("restoring from a checkpoint"));
     }

@@ -11,6 +11,8 @@ pub(crate) async fn delete(
     service: &Service,
     request: DeleteRequest,
 ) -> ttrpc::Result<DeleteResponse> {
+    // Whoever asked for a container and does not want to wait for it any longer deletes it.
+    service.registry().settled(&request.id).await;
     let (result, pid) = match service.process(&request.id, &request.exec_id)? {
         Process::Init(container) => (container.delete().await, container.pid()),
         Process::Exec(exec) => (exec.delete().await, exec.snapshot().pid),

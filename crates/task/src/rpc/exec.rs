@@ -1,20 +1,18 @@
 //! Exec: another process is added to a container; Start lets it run.
 
 use containerd_shim_protos::api::{Empty, ExecProcessRequest};
-use ttrpc::Code;
 use wherry_container::ExecConfig;
 use wherry_sandbox::stdio::StdioPaths;
 
-use crate::error::{from_container, status};
+use crate::convert;
+use crate::error::from_container;
 use crate::rpc::create::valid_id;
 use crate::service::Service;
 
 pub(crate) fn exec(service: &Service, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
     let container = service.container(&request.id)?;
     valid_id(&request.exec_id)?;
-    let process = String::from_utf8(request.spec.value.clone()).map_err(|_| {
-        status(Code::INVALID_ARGUMENT, "the process to execute is described in no JSON")
-    })?;
+    let process = convert::json("Process", "the process to execute", &request.spec)?;
     let config = ExecConfig {
         exec_id: request.exec_id,
         process,

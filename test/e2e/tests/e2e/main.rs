@@ -3,6 +3,7 @@
 mod api;
 mod bad_input;
 mod compose;
+mod configuration;
 mod crash;
 mod cri;
 mod docker;
@@ -11,6 +12,7 @@ mod executable;
 mod files;
 mod ground;
 mod hooks;
+mod hostile;
 mod limits;
 mod mounts;
 mod network;

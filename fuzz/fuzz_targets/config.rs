@@ -1,0 +1,80 @@
+//! A `config.json` of any bytes, through all that is read of it before anything is made: the group, the
+//! configuration itself, what is checked of it, the cgroup's name, the entrypoint, and libcontainer's own reading.
+//! The same bytes are runtime options, and a program's first bytes.
+#![no_main]
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use libcontainer::config::YoukiConfig;
+use libcontainer::user_ns::UserNamespaceConfig;
+use libcontainer::validator::Validator;
+use libfuzzer_sys::fuzz_target;
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use tempfile::TempDir;
+use wherry_image::{Entrypoint, Kind};
+use wherry_sandbox::bundle::{Bundle, parse};
+use wherry_sandbox::check;
+use wherry_task::Options;
+
+fuzz_target!(|bytes: &[u8]| {
+    static FOLDER: OnceLock<TempDir> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| TempDir::new_in("/dev/shm").expect("there is room"));
+    std::fs::write(folder.path().join("config.json"), bytes).expect("there is room");
+
+    let bundle = Bundle::new(folder.path(), "fuzz");
+    if let Err(text) = wherry_shim::group::of(folder.path(), "fuzz") {
+        sentence(&text);
+    }
+    match bundle.spec() {
+        Ok(spec) => configuration(&bundle, &spec),
+        Err(error) => sentence(&error.to_string()),
+    }
+    let _ = parse::<Process>(bytes).map(|process| check::process(&process));
+    let _ = parse::<LinuxResources>(bytes);
+    for type_url in ["containerd.runc.v1.Options", "runtimeoptions.v1.Options", "x"] {
+        let any =
+            Any { type_url: type_url.to_owned(), value: bytes.to_vec(), ..Default::default() };
+        if let Err(text) = Options::parse(Some(&any)) {
+            sentence(&text);
+        }
+    }
+    let _ = Kind::of(bytes);
+});
+
+/// One line, that somebody can read.
+fn sentence(text: &str) {
+    assert!(!text.is_empty() && !text.contains("Error("), "{text}");
+}
+
+fn configuration(bundle: &Bundle, spec: &Spec) {
+    for systemd in [false, true] {
+        match bundle.cgroup(spec, systemd) {
+            // Whatever is made or removed below that name stays below the hierarchy's root.
+            Ok(name) => assert!(
+                !name.path.as_os_str().is_empty()
+                    && !name.path.display().to_string().contains("/../")
+            ),
+            Err(text) => sentence(&text),
+        }
+    }
+    if let Err(text) = check::spec(spec) {
+        sentence(&text);
+        return;
+    }
+    let process = spec.process().as_ref().expect("it was checked");
+    assert!(process.cwd().is_absolute());
+    let path = process.env().iter().flatten().find_map(|pair| pair.strip_prefix("PATH="));
+    let args = process.args().clone().unwrap_or_default();
+    // Files that are everywhere, nowhere, and here and there.
+    let somewhere = |file: &Path| file.as_os_str().len() % 3 == 0;
+    for found in [|_: &Path| true, |_: &Path| false, somewhere] {
+        if let Ok(entrypoint) = Entrypoint::resolve(&args, path, process.cwd(), found) {
+            assert!(entrypoint.path.is_absolute());
+        }
+    }
+    let _ = Validator::validate_spec(spec);
+    let _ = UserNamespaceConfig::new(spec);
+    let _ = YoukiConfig::from_spec(spec, bundle.id());
+}

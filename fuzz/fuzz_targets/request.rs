@@ -1,0 +1,184 @@
+//! A client that sends any bytes to the Task API: a sequence of methods with their payloads, against the service
+//! itself. In place of an engine host a thread answers that says that there is a process: none is forked, nothing
+//! is mounted.
+//!
+//! Input: for each request a byte for the method, two for the payload's length, and the payload.
+#![no_main]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use containerd_shim_protos::api::{CreateTaskRequest, ExecProcessRequest};
+use containerd_shim_protos::protobuf::Message;
+use libfuzzer_sys::fuzz_target;
+use tempfile::TempDir;
+use ttrpc::asynchronous::{Service as Methods, TtrpcContext};
+use ttrpc::{Code, Request};
+use wherry_container::{Event, EventSink, Runtime};
+use wherry_image::Cache;
+use wherry_sandbox::launch::{Host, HostProgram};
+use wherry_sandbox::process::Reaper;
+use wherry_sandbox::protocol::{Channel, HostReply, HostRequest};
+use wherry_task::{Service, services};
+
+const METHODS: [&str; 17] = [
+    "Create",
+    "Start",
+    "State",
+    "Wait",
+    "Kill",
+    "Delete",
+    "Exec",
+    "Pids",
+    "Stats",
+    "Connect",
+    "CloseIO",
+    "ResizePty",
+    "Pause",
+    "Resume",
+    "Update",
+    "Checkpoint",
+    "Shutdown",
+];
+/// More than the kernel has: nobody is hit by a signal.
+const NOBODY: i32 = i32::MAX - 1;
+/// What is not answered within this waits for an end that does not come.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+fuzz_target!(|bytes: &[u8]| {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("there is room");
+    runtime.block_on(async {
+        let world = World::new();
+        let mut rest = bytes;
+        while let [method, high, low, after @ ..] = rest {
+            let length = usize::from(u16::from_be_bytes([*high, *low])).min(after.len());
+            let (payload, next) = after.split_at(length);
+            let method = METHODS[usize::from(*method) % METHODS.len()];
+            world.call(method, payload).await;
+            rest = next;
+        }
+    });
+    runtime.shutdown_timeout(PATIENCE);
+});
+
+struct World {
+    runtime: Arc<Runtime>,
+    methods: Methods,
+}
+
+struct Silence;
+
+impl EventSink for Silence {
+    fn send(&self, _: Event) {}
+}
+
+impl World {
+    fn new() -> World {
+        let runtime = Arc::new(Runtime {
+            program: program(),
+            cache: Cache::new(folder().join("cache")),
+            reaper: Reaper::default(),
+            events: Arc::new(Silence),
+            warm: Mutex::new(None),
+        });
+        let mut services: HashMap<String, Methods> = services(&Service::new(Arc::clone(&runtime)));
+        let methods = services.remove("containerd.task.v2.Task").expect("it is served");
+        World { runtime, methods }
+    }
+
+    async fn call(&self, method: &str, payload: &[u8]) {
+        let payload = match method {
+            "Create" => create(payload),
+            "Exec" => exec(payload),
+            _ => None,
+        }
+        .unwrap_or_else(|| payload.to_vec());
+        if matches!(method, "Create" | "Start") {
+            *self.runtime.warm.lock().expect("nobody panics") = Some(host());
+        }
+        let mut request = Request::new();
+        request.service = "containerd.task.v2.Task".to_owned();
+        request.method = method.to_owned();
+        request.payload = payload;
+        let handler = &self.methods.methods[method];
+        let answer =
+            tokio::time::timeout(PATIENCE, handler.handler(TtrpcContext::default(), request)).await;
+        if let Ok(answer) = answer {
+            let answer = answer.expect("what is wrong is in the answer");
+            let (code, text) = (answer.status().code(), answer.status().message());
+            // A panic is told as INTERNAL.
+            assert_ne!(code, Code::INTERNAL, "{method}: {text}");
+            assert!(
+                code == Code::OK || (!text.is_empty() && text.len() < 2000),
+                "{method}: {text}"
+            );
+        }
+    }
+}
+
+/// An engine host that forks nobody.
+fn host() -> Host {
+    let (ours, theirs) = Channel::pair().expect("there is room");
+    std::thread::spawn(move || {
+        if let Ok(Some(packet)) = theirs.receive::<HostRequest>() {
+            let _ = theirs.send(&HostReply::Forked { pid: NOBODY }, &[]);
+            drop(packet);
+        }
+    });
+    Host::over(ours)
+}
+
+fn folder() -> PathBuf {
+    static FOLDER: OnceLock<TempDir> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = TempDir::new_in("/dev/shm").expect("there is room");
+        let config =
+            include_str!("../seeds/config/ctr.json").replace("/fuzz/", "/wherry-fuzz-nobody/");
+        std::fs::write(folder.path().join("config.json"), config).expect("there is room");
+        folder
+    });
+    folder.path().to_owned()
+}
+
+/// A host that ends at once, for a request that finds no other.
+fn program() -> HostProgram {
+    static PROGRAM: OnceLock<HostProgram> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| {
+        let link = std::env::current_exe().expect("it runs").with_file_name("wherry-nobody");
+        let _ = std::os::unix::fs::symlink("/bin/false", link);
+        HostProgram::find("nobody").expect("it has just been made")
+    });
+    program.clone()
+}
+
+/// The bundle is ours, and so are all files: the fuzzer runs as root.
+fn create(payload: &[u8]) -> Option<Vec<u8>> {
+    let mut request = CreateTaskRequest::parse_from_bytes(payload).ok()?;
+    if request.bundle.starts_with('/') {
+        request.bundle = folder().display().to_string();
+    }
+    for stream in [&mut request.stdin, &mut request.stdout, &mut request.stderr] {
+        *stream = tame(stream);
+    }
+    request.write_to_bytes().ok()
+}
+
+fn exec(payload: &[u8]) -> Option<Vec<u8>> {
+    let mut request = ExecProcessRequest::parse_from_bytes(payload).ok()?;
+    for stream in [&mut request.stdin, &mut request.stdout, &mut request.stderr] {
+        *stream = tame(stream);
+    }
+    request.write_to_bytes().ok()
+}
+
+fn tame(stream: &str) -> String {
+    match stream.as_bytes() {
+        [] => String::new(),
+        [b'f', ..] => format!("file://{}/log", folder().display()),
+        [b'/', ..] => "/dev/null".to_owned(),
+        [first, ..] => format!("{}://{first}", if first % 2 == 0 { "binary" } else { "" }),
+    }
+}
