@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use wherry_sandbox::cgroup::oom::OomWatch;
 use wherry_sandbox::hooks::Batch;
 use wherry_sandbox::process::{Exit, Process, Reaper, SignalError, signal_each};
@@ -62,7 +62,7 @@ pub(crate) fn spawn(
         process: None,
         exit: None,
         streams: None,
-        draining: None,
+        draining: JoinSet::new(),
         starting: None,
         container: None,
         launch: None,
@@ -138,8 +138,8 @@ struct Actor {
     exit: Option<oneshot::Receiver<Exit>>,
     /// Until the end.
     streams: Option<Streams>,
-    /// From the end until Delete.
-    draining: Option<JoinHandle<()>>,
+    /// From the end until Delete, or until nobody can ask for that any more.
+    draining: JoinSet<()>,
     starting: Option<Starting>,
     /// For a container's first process.
     container: Option<Whole>,
@@ -340,7 +340,7 @@ impl Actor {
             signal_each(&cgroup.pids(), SIGKILL);
         }
         if let Some(streams) = self.streams.take() {
-            self.draining = Some(tokio::spawn(streams.finish()));
+            self.draining.spawn(streams.finish());
         }
         if self.become_(Happening::Exited(exit)).is_ok() {
             self.tell(What::Exited { pid: self.pid(), exit });
@@ -411,9 +411,7 @@ impl Actor {
                 state.exit().ok_or(Error::Gone)?
             }
         };
-        if let Some(draining) = self.draining.take() {
-            draining.abort();
-        }
+        self.draining.abort_all();
         if let Some(whole) = &self.container {
             let (bundle, systemd) = (whole.bundle.clone(), whole.systemd_cgroup);
             let reaper = self.reaper.clone();

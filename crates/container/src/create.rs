@@ -9,6 +9,7 @@ use wherry_image::Cache;
 use wherry_sandbox::bundle::CgroupName;
 use wherry_sandbox::hooks::{Batch, Moment};
 use wherry_sandbox::launch::{Forked, Host, HostCompiler, HostProgram, RunHooks};
+use wherry_sandbox::making::Making;
 use wherry_sandbox::process::Reaper;
 use wherry_sandbox::protocol::{Channel, CreateRequest, HostRequest};
 use wherry_sandbox::stdio::{self, StdioError, StdioPaths, Streams};
@@ -89,7 +90,7 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
             Batch::new(moment, &bundle, &spec).run(Some(pid), Some(&runtime.reaper))
         })
     };
-    match fork(runtime, &request, &config.stdio, config.terminal, &mut hooks) {
+    match fork(runtime, &bundle, &request, &config.stdio, config.terminal, &mut hooks) {
         Ok((forked, streams)) => Ok(Newborn {
             pid: forked.pid,
             guest: forked.guest,
@@ -128,15 +129,18 @@ fn configuration(bundle: &Bundle, systemd: bool) -> Result<(Spec, CgroupName), S
 /// Has a process forked, with its streams. Blocks. Must be called within the runtime.
 pub(crate) fn fork(
     runtime: &Runtime,
+    bundle: &Bundle,
     request: &HostRequest,
     stdio: &StdioPaths,
     terminal: bool,
     hooks: RunHooks<'_>,
 ) -> Result<(Forked, Streams), Failure> {
     let system = |error: StdioError| Failure::new(FailureKind::System, error.to_string());
+    let making = Making::begin(bundle)
+        .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
     let mut compile = |module: &File, key: &str| compiled(runtime, module, key);
     if terminal {
-        let mut forked = host(runtime)?.fork(request, None, &mut compile, hooks)?;
+        let mut forked = host(runtime)?.fork(request, making, None, &mut compile, hooks)?;
         let console = forked
             .console
             .take()
@@ -145,7 +149,7 @@ pub(crate) fn fork(
         return Ok((forked, Streams::Terminal(terminal)));
     }
     let (ends, kept) = stdio::open(stdio).map_err(system)?;
-    let forked = host(runtime)?.fork(request, Some(ends), &mut compile, hooks)?;
+    let forked = host(runtime)?.fork(request, making, Some(ends), &mut compile, hooks)?;
     Ok((forked, Streams::Pipes(kept)))
 }
 

@@ -120,8 +120,9 @@ pub(crate) fn start(
         io_gid: container.io_gid,
     });
     let mut no_hooks = |_| Ok(());
-    let ended = || launch::has_ended(&Bundle::new(&container.bundle, &container.id));
-    match create::fork(runtime, &request, &config.stdio, config.terminal, &mut no_hooks) {
+    let bundle = Bundle::new(&container.bundle, &container.id);
+    let ended = || launch::has_ended(&bundle);
+    match create::fork(runtime, &bundle, &request, &config.stdio, config.terminal, &mut no_hooks) {
         Ok((forked, streams)) => Ok((forked.pid, streams)),
         // Whatever step it was that the end of the container has cut short.
         Err(failure) if failure.kind == FailureKind::System && ended() => Err(Failure::new(

@@ -110,6 +110,11 @@ impl Bundle {
         self.state_root().join(&self.id)
     }
 
+    /// The lock of [`crate::making`].
+    pub(crate) fn making(&self) -> PathBuf {
+        self.path.join("wherry.making")
+    }
+
     /// The cgroup that the configuration names. `systemd`: a client has said that systemd manages it; Docker
     /// says so by the form of the name alone.
     ///

@@ -4,41 +4,62 @@
 //! Each step is tried whatever became of the one before.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use crate::bundle::Bundle;
-use crate::cgroup;
 use crate::hooks::{Batch, Moment};
 use crate::process::Reaper;
+use crate::{cgroup, making};
+
+/// How long those who still make a process of the container are waited for. They end as soon as what
+/// they have made is killed; containerd gives `delete` five seconds.
+const MAKERS: Duration = Duration::from_secs(3);
 
 /// Removes all that is left of a container but its bundle, and has its poststop hooks run. Returns
 /// what could not be removed, one sentence each. `reaper`: see [`Batch::run`].
 #[must_use]
 pub fn container(bundle: &Bundle, systemd_cgroup: bool, reaper: Option<&Reaper>) -> Vec<String> {
     let mut left = Vec::new();
-    // Nothing was made, or all is gone already: what the configuration names is somebody else's, and the hooks
-    // have been run.
-    if !bundle.is_used() {
+    let spec = bundle.spec().ok();
+    let start = Instant::now();
+    let (used, _nobody) = loop {
+        // Asked before anything is looked at: what comes into being after that is not seen.
+        let nobody = making::none(bundle);
+        // Nothing was made, or all is gone already: what the configuration names is somebody else's, and the
+        // hooks have been run.
+        let used = bundle.is_used();
+        let removed = match &spec {
+            Some(spec) if used => remove_cgroup(bundle, spec, systemd_cgroup),
+            _ => Ok(()),
+        };
+        if nobody.is_some() || start.elapsed() > MAKERS {
+            left.extend(removed.err());
+            break (used, nobody);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    if !used {
         return left;
-    }
-    let spec = bundle.spec();
-    // A configuration that cannot be read, or names no cgroup that can be, never got one.
-    if let Ok(spec) = &spec
-        && let Ok(name) = bundle.cgroup(spec, systemd_cgroup)
-        && let Err(sentence) = cgroup::remove(&name.path, name.systemd, bundle.id())
-    {
-        left.push(sentence);
     }
     unmount(&bundle.layers(), &mut left);
     unmount(&bundle.rootfs(), &mut left);
-    if let Ok(spec) = &spec {
+    if let Some(spec) = &spec {
         // A hook that fails is logged, and nothing else.
         let _ = Batch::new(Moment::Poststop, bundle, spec).run(None, reaper);
     }
     bundle.remove_state();
     left
+}
+
+fn remove_cgroup(bundle: &Bundle, spec: &Spec, systemd: bool) -> Result<(), String> {
+    match bundle.cgroup(spec, systemd) {
+        Ok(name) => cgroup::remove(&name.path, name.systemd, bundle.id()),
+        // What is no name of a cgroup never became one.
+        Err(_) => Ok(()),
+    }
 }
 
 /// Unmounts all that is mounted at `path`, however many lie on each other.

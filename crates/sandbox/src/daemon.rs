@@ -1,12 +1,13 @@
 //! Becoming a daemon, and the socket it serves on.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
@@ -15,6 +16,9 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid
 pub(crate) const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 /// What it is for a daemon: as unlikely as can be, but for those that are never taken.
 const PROTECTED: &str = "-999";
+
+/// How long a process takes at the most from its fork to its program.
+const LAST_HOLDER: Duration = Duration::from_millis(500);
 
 static INHERITED: OnceLock<String> = OnceLock::new();
 
@@ -53,7 +57,19 @@ pub fn listen(path: &Path) -> io::Result<Listen> {
 
 /// Removes the socket at `path` unless somebody serves there.
 pub fn remove_dead_socket(path: &Path) {
-    if UnixStream::connect(path).is_err() {
+    let dead = match UnixStream::connect(path) {
+        Err(_) => true,
+        // A child of a dead daemon has the socket open until it executes its program, and nobody
+        // accepts: the connection ends with it. A daemon that lives says nothing.
+        Ok(mut stream) => {
+            let _ = stream.set_read_timeout(Some(LAST_HOLDER));
+            match stream.read(&mut [0]) {
+                Ok(length) => length == 0,
+                Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            }
+        }
+    };
+    if dead {
         let _ = remove_if_there(path);
     }
 }

@@ -19,6 +19,7 @@ use crate::bundle::Bundle;
 use crate::explain::sentence;
 use crate::hooks::Batch;
 use crate::host::{EXIT_INVALID, EXIT_IO, HOST_FD, LOG_FD};
+use crate::making::Making;
 use crate::process::Reaper;
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, HostReply, HostRequest, ToGuest};
 use crate::stdio::GuestEnds;
@@ -121,8 +122,8 @@ impl Host {
         Host { channel }
     }
 
-    /// Creates a container, or executes another process in one. `ends`: its streams, unless it
-    /// has a terminal.
+    /// Creates a container, or executes another process in one. `making`: let go of when all who
+    /// make it are done. `ends`: its streams, unless it has a terminal.
     ///
     /// # Errors
     /// With the guest's own reason where it gave one. What was mounted or made for a container is
@@ -130,12 +131,13 @@ impl Host {
     pub fn fork(
         &self,
         request: &HostRequest,
+        making: Making,
         ends: Option<GuestEnds>,
         compile: Compile<'_>,
         hooks: RunHooks<'_>,
     ) -> Result<Forked, Failure> {
         let (guest, theirs) = Channel::pair().map_err(system)?;
-        let mut fds = vec![theirs.as_raw_fd()];
+        let mut fds = vec![theirs.as_raw_fd(), making.0.as_raw_fd()];
         fds.extend(ends.iter().flat_map(|ends| &ends.fds).map(AsRawFd::as_raw_fd));
         self.channel.send(request, &fds).map_err(|error| match error.raw_os_error() {
             Some(libc::EMSGSIZE) => Failure::new(
@@ -144,8 +146,7 @@ impl Host {
             ),
             _ => host_gone(error),
         })?;
-        drop(theirs);
-        drop(ends);
+        drop((theirs, making, ends));
         let (mut reason, mut details) = (None, Vec::new());
         loop {
             let (host, spoken) = wait(&self.channel, &guest).map_err(system)?;

@@ -2,8 +2,9 @@
 //! host that forks it.
 //!
 //! This is the one crate that talks to the kernel. The daemon's side of a container's life is in
-//! [`launch`] (create, start), [`process`] (signals, exits), [`stdio`], [`terminal`], [`cgroup`] and
-//! [`cleanup`], the programs that a configuration has run on the way in [`hooks`], and its own in [`daemon`] and [`mod@log`]; the engine host's side is in [`host`]; [`protocol`] is what the two say to each
+//! [`launch`] (create, start), [`making`] (who waits for whom), [`process`] (signals, exits), [`stdio`],
+//! [`terminal`], [`cgroup`] and [`cleanup`], the programs that a configuration has run on the way in [`hooks`],
+//! and its own in [`daemon`] and [`mod@log`]; the engine host's side is in [`host`]; [`protocol`] is what the two say to each
 //! other.
 
 pub mod bundle;
@@ -16,6 +17,7 @@ pub mod hooks;
 pub mod host;
 pub mod launch;
 pub mod log;
+pub mod making;
 pub mod process;
 pub mod protocol;
 pub mod stdio;

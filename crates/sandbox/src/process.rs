@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use nix::errno::Errno;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -77,12 +78,14 @@ impl Reaper {
     pub fn wait(&self, pid: i32) -> oneshot::Receiver<Exit> {
         let (sender, receiver) = oneshot::channel();
         let mut table = self.lock();
-        let known = table.unclaimed.iter().position(|(ended, _)| *ended == pid);
+        let known = table.unclaimed.iter().rposition(|(ended, _)| *ended == pid);
         match known.and_then(|index| table.unclaimed.remove(index)) {
-            Some((_, exit)) => {
+            // What is known of a child that is there to be collected was another's, of the same
+            // number.
+            Some((_, exit)) if !is_child(pid) => {
                 let _ = sender.send(exit);
             }
-            None => {
+            _ => {
                 table.waiting.insert(pid, sender);
             }
         }
@@ -91,6 +94,8 @@ impl Reaper {
 
     fn collect(&self) {
         loop {
+            // Collected and noted in one step for whoever asks.
+            let mut table = self.lock();
             let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => (pid, code),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
@@ -103,7 +108,6 @@ impl Reaper {
                 }
             };
             let exit = Exit::now(u32::try_from(status).unwrap_or(255));
-            let mut table = self.lock();
             match table.waiting.remove(&pid.as_raw()) {
                 Some(sender) => {
                     let _ = sender.send(exit);
@@ -122,6 +126,12 @@ impl Reaper {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether there is such a child, living or to be collected.
+fn is_child(pid: i32) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::Pid(Pid::from_raw(pid)), flags).is_ok()
 }
 
 /// A process that can be signalled without hitting another that got its number.
@@ -220,8 +230,10 @@ mod tests {
         }
         assert_eq!(reaper.wait(pid).await.unwrap().status, 7);
 
+        // Its number was an earlier child's, whom nobody has asked for.
         let late = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let process = Process::new(i32::try_from(late.id()).unwrap());
+        reaper.lock().unclaimed.push_back((process.pid(), Exit::now(1)));
         let exit = reaper.wait(process.pid());
         process.signal(15).unwrap();
         assert_eq!(exit.await.unwrap().status, 143);

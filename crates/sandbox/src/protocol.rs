@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 /// The largest message, bytes. An overlay of 128 layers takes about 20 KB.
 const MESSAGE_MAX: usize = 256 * 1024;
 /// The most descriptors beside one message.
-const FDS_MAX: usize = 4;
+const FDS_MAX: usize = 5;
 
-/// Daemon to engine host. Beside it: the socket on which the guest answers with [`FromGuest`], and,
-/// without a terminal, standard input, output and error.
+/// Daemon to engine host. Beside it: the socket on which the guest answers with [`FromGuest`], the
+/// lock of [`crate::making`], and, without a terminal, standard input, output and error.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum HostRequest {
     /// Prepare a container and fork its first process.

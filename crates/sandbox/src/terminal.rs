@@ -88,7 +88,7 @@ impl Terminal {
     /// [`crate::stdio::Kept::finish`] does.
     pub async fn finish(mut self) {
         self.close_stdin();
-        if let Some(output) = self.output.take() {
+        if let Some(output) = &mut self.output {
             // It ends when no process has the terminal open any more.
             let _ = output.await;
         }
@@ -97,6 +97,15 @@ impl Terminal {
             && let Err(error) = drain(&path, pipe.into_inner()).await
         {
             log::warn!("{}: {error}", path.display());
+        }
+    }
+}
+
+impl Drop for Terminal {
+    /// Nobody is left who would read what is still to be copied.
+    fn drop(&mut self) {
+        for copying in [&self.input, &self.output].into_iter().flatten() {
+            copying.abort();
         }
     }
 }

@@ -49,13 +49,16 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     if let Err(error) = &warm {
         log::error!("cannot run {}: {error}", daemon.program.path().display());
     }
-    let socket = daemon.socket.clone();
+    let socket = Socket(daemon.socket.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_keep_alive(Duration::from_millis(50))
         .build();
     let code = match runtime.map_err(|error| error.to_string()).and_then(|runtime| {
-        runtime.block_on(run(daemon, warm.ok())).map_err(|error| error.to_string())
+        let result = runtime.block_on(run(daemon, socket, warm.ok()));
+        // A compiler for a container that is gone is not waited for: it ends with this process.
+        runtime.shutdown_background();
+        result.map_err(|error| error.to_string())
     }) {
         Ok(()) => 0,
         Err(error) => {
@@ -63,11 +66,19 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
             1
         }
     };
-    daemon::remove_socket(&socket);
     std::process::exit(code)
 }
 
-async fn run(daemon: Daemon, warm: Option<Host>) -> Result<(), ttrpc::Error> {
+/// The daemon's own socket, which goes with this.
+struct Socket(PathBuf);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        daemon::remove_socket(&self.0);
+    }
+}
+
+async fn run(daemon: Daemon, socket: Socket, warm: Option<Host>) -> Result<(), ttrpc::Error> {
     let others = |error: std::io::Error| ttrpc::Error::Others(error.to_string());
     let reaper = Reaper::start().map_err(others)?;
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
@@ -89,6 +100,9 @@ async fn run(daemon: Daemon, warm: Option<Host>) -> Result<(), ttrpc::Error> {
         () = service.ended() => {}
         () = abandoned(&service) => log::warn!("no container came: the shim ends"),
     }
+    // Before anybody is told of the end: the name may be another's as soon as our connections are
+    // closed.
+    drop(socket);
     publisher.flush(LAST_WORDS).await;
     let _ = tokio::time::timeout(LAST_ANSWER, server.shutdown()).await;
     Ok(())

@@ -140,6 +140,11 @@ impl Containerd {
         self.root().join("c.sock")
     }
 
+    /// The address of its debug socket, which tells over HTTP what goes on in it.
+    pub fn debug_address(&self) -> PathBuf {
+        self.root().join("debug.sock")
+    }
+
     /// The containerd namespace that the tests use; cgroups have it in their path.
     pub fn namespace(&self) -> &str {
         self.scope.name()

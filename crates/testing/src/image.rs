@@ -152,6 +152,13 @@ impl Image {
         packed
     }
 
+    /// Puts its files into a folder, which is then a root filesystem without any daemon's help.
+    pub fn unpack(&self, dir: &Path) {
+        tar::Archive::new(self.layer().as_slice())
+            .unpack(dir)
+            .unwrap_or_else(|e| panic!("{} cannot be filled: {e}", dir.display()));
+    }
+
     /// Writes the archive to `path` under the given reference, like `docker.io/wherry/hello:latest`.
     pub fn pack_to(&self, path: &Path, reference: &str) {
         let layer = self.layer();

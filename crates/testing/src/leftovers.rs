@@ -56,7 +56,10 @@ fn look(daemon: &dyn Daemon) -> BTreeSet<String> {
     let others = |program: &str| {
         !matches!(program, "ctr" | "docker" | "make" | "flock" | "containerd" | "dockerd")
     };
-    let members = processes().into_iter().filter(|p| others(p.program()) && p.belongs_to(root));
+    let ours = i32::try_from(std::process::id()).expect("a pid");
+    let members = processes()
+        .into_iter()
+        .filter(|p| p.pid != ours && others(p.program()) && p.belongs_to(root));
     found.extend(members.map(|p| format!("process {} {}", p.pid, p.command)));
     let dead = containerd.sockets().into_iter().filter(|path| is_dead(path));
     found.extend(dead.map(|path| format!("dead socket {}", path.display())));

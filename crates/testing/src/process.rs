@@ -114,6 +114,7 @@ address = "{root}/c.sock"
 [ttrpc]
 address = "{root}/c.sock.ttrpc"
 [debug]
+address = "{root}/debug.sock"
 level = "{level}"
 {kubernetes}"#
     )

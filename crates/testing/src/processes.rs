@@ -47,13 +47,20 @@ impl Process {
         path.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Whether it belongs to what lives in `root`: it names the folder, works in it, or is a guest whose root
-    /// filesystem comes from there.
+    /// Whether it has a file open in `folder`.
+    pub fn has_open_in(&self, folder: &Path) -> bool {
+        let fds = fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten().flatten();
+        fds.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|file| file.starts_with(folder))
+    }
+
+    /// Whether it belongs to what lives in `root`: it names the folder, works in it, has a file of it open, or is
+    /// a guest whose root filesystem comes from there.
     pub(crate) fn belongs_to(&self, root: &Path) -> bool {
         let path = root.to_string_lossy();
         self.command.contains(&*path)
             || self.environment.contains(&*path)
             || self.cwd.starts_with(root)
+            || self.has_open_in(root)
             || self.is_guest_of(root)
     }
 

@@ -1,6 +1,6 @@
 //! The guests' images. Small guests are written here in the text format; those in C are in `test/guests`.
 
-use wherry_testing::{Image, guests};
+use wherry_testing::{Image, busybox, guests};
 
 /// WASI's functions that the guests here need, a page of memory and two helpers.
 const PRELUDE: &str = r#"
@@ -73,20 +73,29 @@ pub fn hello() -> Image {
     app("hello", hello_wasm())
 }
 
-/// A guest that copies its standard input to its standard output.
-pub fn cat() -> Image {
-    fields("cat", CAT)
+/// The bytes of a guest that copies its standard input to its standard output.
+pub fn cat_wasm() -> Vec<u8> {
+    binary(&text(CAT))
 }
 
-/// A guest that says "ready\n" and then computes for ever.
-pub fn spin() -> Image {
-    fields(
-        "spin",
+/// A guest that copies its standard input to its standard output.
+pub fn cat() -> Image {
+    app("cat", cat_wasm())
+}
+
+/// The bytes of a guest that says "ready\n" and then computes for ever.
+pub fn spin_wasm() -> Vec<u8> {
+    binary(&text(
         r#"(data (i32.const 1024) "ready\n")
            (func (export "_start")
              (call $write (i32.const 1) (i32.const 1024) (i32.const 6))
              (loop $forever (br $forever)))"#,
-    )
+    ))
+}
+
+/// A guest that says "ready\n" and then computes for ever.
+pub fn spin() -> Image {
+    app("spin", spin_wasm())
 }
 
 /// A guest that ends with an exit code.
@@ -193,6 +202,33 @@ pub fn files() -> Image {
                      (call $write (i32.const 1) (i32.const 65536) (local.get $read))
                      (br $more)))))))"#,
     )
+}
+
+/// A root filesystem with many a guest: `/hello.wasm`, `/cat.wasm`, `/spin.wasm`, `/flood.wasm`, which writes for
+/// ever and never reads, and a busybox.
+pub fn guests_and_tools() -> Image {
+    let flood = text(
+        r#"(func (export "_start")
+             (loop $forever
+               (call $write (i32.const 1) (i32.const 65536) (i32.const 65536))
+               (br $forever)))"#,
+    );
+    busybox()
+        .file("/hello.wasm", 0o755, hello_wasm())
+        .file("/cat.wasm", 0o755, cat_wasm())
+        .file("/spin.wasm", 0o755, spin_wasm())
+        .file("/flood.wasm", 0o755, binary(&flood))
+}
+
+/// A guest that takes seconds to compile, that no cache has, and that then says "hello\n".
+pub fn laborious_wasm() -> Vec<u8> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let unlike_any = now.expect("a clock").as_nanos();
+    let step = "(local.set $x (i64.rotl (i64.mul (local.get $x) (i64.const 7)) (local.get $x)))";
+    let function =
+        format!("(func (param $x i64) (result i64) {} (local.get $x))", step.repeat(100));
+    let label = format!(r#"(data (i32.const 2048) "{unlike_any}")"#);
+    binary(&text(&(hello_fields("_start") + &label + &function.repeat(4000))))
 }
 
 /// An image of the prelude, more imports and fields.

@@ -4,11 +4,14 @@
 //! [`Daemon`](wherry_testing::Daemon) and the macros below make one test of it per daemon.
 
 pub mod beside;
+pub mod client;
 pub mod compatibility;
 pub mod cri;
+mod grpc;
 pub mod images;
 pub mod inside;
 pub mod shim;
+pub mod soak;
 
 /// Makes one test per daemon, three containerds and two Dockers, of functions that take a `&dyn Daemon`.
 /// The daemons are shared by all tests.

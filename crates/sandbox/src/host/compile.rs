@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid};
 use wherry_engine::{CompileError, Engine};
 
@@ -80,6 +81,9 @@ fn confine() -> io::Result<()> {
         nix::unistd::setresuid(uid, uid, uid)?;
     }
     nix::sys::prctl::set_no_new_privs()?;
+    // What it compiles is for the thread of the daemon that waits for it, and for nobody else. After the
+    // change of user, which would undo it.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     Ok(())
 }
 

@@ -84,7 +84,8 @@ pub(super) fn exec(
     request: &ExecRequest,
     fds: Vec<OwnedFd>,
 ) -> Result<Forked, Failure> {
-    let Descriptors { channel, streams } = Descriptors::take(fds, request.terminal)?;
+    let Descriptors { channel, making: _making, streams } =
+        Descriptors::take(fds, request.terminal)?;
     let invalid = |text: String| Failure::new(FailureKind::Invalid, text);
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec = bundle.spec().map_err(|error| invalid(error.to_string()))?;

@@ -108,17 +108,21 @@ fn borrow(fd: i32) -> std::os::fd::BorrowedFd<'static> {
 /// What a request brings: the guest's channel, and its streams unless it has a terminal.
 struct Descriptors {
     channel: OwnedFd,
+    /// Held until the process is made; what is forked inherits it. See [`crate::making`].
+    making: OwnedFd,
     streams: Option<[OwnedFd; 3]>,
 }
 
 impl Descriptors {
     fn take(fds: Vec<OwnedFd>, terminal: bool) -> Result<Descriptors, Failure> {
         let mut fds = fds.into_iter();
-        let taken = (fds.next(), fds.next(), fds.next(), fds.next());
+        let taken = (fds.next(), fds.next(), fds.next(), fds.next(), fds.next());
         match taken {
-            (Some(channel), None, ..) if terminal => Ok(Descriptors { channel, streams: None }),
-            (Some(channel), Some(stdin), Some(stdout), Some(stderr)) if !terminal => {
-                Ok(Descriptors { channel, streams: Some([stdin, stdout, stderr]) })
+            (Some(channel), Some(making), None, ..) if terminal => {
+                Ok(Descriptors { channel, making, streams: None })
+            }
+            (Some(channel), Some(making), Some(stdin), Some(stdout), Some(stderr)) if !terminal => {
+                Ok(Descriptors { channel, making, streams: Some([stdin, stdout, stderr]) })
             }
             _ => {
                 Err(Failure::new(FailureKind::System, "the wrong descriptors came with a request"))
@@ -138,7 +142,8 @@ fn create(
     request: &CreateRequest,
     fds: Vec<OwnedFd>,
 ) -> Result<Forked, Failure> {
-    let Descriptors { channel, streams } = Descriptors::take(fds, request.terminal)?;
+    let Descriptors { channel, making: _making, streams } =
+        Descriptors::take(fds, request.terminal)?;
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec =
         bundle.spec().map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;

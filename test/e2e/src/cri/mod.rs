@@ -5,6 +5,7 @@
 
 pub mod api;
 
+use crate::grpc;
 use api::{
     CONTAINER, ContainerConfig, ContainerMetadata, ContainerSecurity, ContainerStatus,
     ContainerStatusAnswer, CreateContainer, Id, ImageName, ImageStatus, ImageStatusAnswer,
@@ -14,12 +15,8 @@ use api::{
 use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
-use tonic::Status;
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint};
-use tonic_prost::ProstCodec;
+use tonic::transport::Channel;
 use wherry_testing::{
     Containerd, ContainerdVersion, DEADLINE, Image, Process, busybox, engine, processes, wait_for,
     wait_until,
@@ -79,14 +76,10 @@ impl Cri {
     pub fn start(version: ContainerdVersion) -> Cri {
         let pause = busybox().entrypoint(&["/bin/sleep"]).cmd(&["1000000"]);
         let containerd = Containerd::start_for_kubernetes(version, &pause.pack());
-        let address = format!("unix://{}", containerd.address().display());
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let channel = {
             let _context = runtime.enter();
-            Endpoint::from_shared(address)
-                .expect("an address")
-                .timeout(Duration::from_secs(120))
-                .connect_lazy()
+            grpc::connect(&containerd.address())
         };
         let cri = Cri { runtime, channel, containerd };
         cri.wait_ready();
@@ -124,13 +117,9 @@ impl Cri {
         method: &str,
         request: impl prost::Message + 'static,
     ) -> Result<A, String> {
-        let path = PathAndQuery::try_from(format!("/runtime.v1.{method}")).expect("a path");
-        let answer = self.runtime.block_on(async {
-            let mut client = tonic::client::Grpc::new(self.channel.clone());
-            client.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
-            client.unary(tonic::Request::new(request), path, ProstCodec::default()).await
-        });
-        answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+        let method = format!("runtime.v1.{method}");
+        let answer = self.runtime.block_on(grpc::call(&self.channel, None, &method, request));
+        answer.map_err(|status| status.message().to_owned())
     }
 
     /// Makes an image known, and returns its name.

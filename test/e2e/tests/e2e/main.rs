@@ -3,6 +3,7 @@
 mod api;
 mod bad_input;
 mod compose;
+mod concurrency;
 mod configuration;
 mod crash;
 mod cri;
@@ -23,6 +24,7 @@ mod restart;
 mod run;
 mod sharing;
 mod signals;
+mod soak;
 mod stdio;
 mod terminal;
 mod update;

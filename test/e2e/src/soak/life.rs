@@ -1,0 +1,149 @@
+//! How one container of the soak lives: drawn by lot, and the same for the same seed.
+
+use fastrand::Rng;
+use std::time::Duration;
+
+/// A container's life.
+#[derive(Clone, Debug)]
+pub(super) struct Life {
+    /// Its number in the soak, for messages.
+    #[expect(dead_code, reason = "Debug shows it")]
+    number: usize,
+    pub(super) guest: Guest,
+    /// Whether it has pipes.
+    pub(super) streams: bool,
+    /// Whether these are a terminal's.
+    pub(super) terminal: bool,
+    /// Whether its id is the one that its predecessor has just given free.
+    pub(super) same_id: bool,
+    /// Whether it is started at all, or deleted as it was created.
+    pub(super) started: bool,
+    pub(super) execs: Vec<Exec>,
+    pub(super) paused: Option<Paused>,
+    pub(super) end: End,
+    /// The shim is killed so long after it was there.
+    pub(super) murder: Option<Duration>,
+}
+
+/// What the first process, or another one, is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Guest {
+    /// Says hello and ends.
+    Hello,
+    /// Computes for ever.
+    Spin,
+    /// Waits for input.
+    Cat,
+    /// Fills its output, which nobody reads, and waits.
+    Flood,
+    /// A native program that sleeps.
+    Sleep,
+}
+
+/// Another process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exec {
+    pub(super) guest: Guest,
+    pub(super) fate: Fate,
+}
+
+/// What becomes of another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is added, and never started.
+    Forgotten,
+    /// It ends by itself, or is killed, and is deleted.
+    Ended,
+    /// It runs when the container ends, and is deleted then.
+    Left,
+    /// It runs when the container ends, and nobody asks for it any more.
+    Abandoned,
+    /// It is started in the same moment in which the container is killed.
+    Raced,
+}
+
+/// Frozen, for a moment or until the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Paused {
+    ForAMoment,
+    UntilTheEnd,
+}
+
+/// How the first process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Itself,
+    Input,
+    Term,
+    Kill,
+}
+
+const GUESTS: [Guest; 5] = [Guest::Hello, Guest::Spin, Guest::Cat, Guest::Flood, Guest::Sleep];
+
+impl Guest {
+    /// Its command line.
+    pub(super) fn args(self) -> &'static [&'static str] {
+        match self {
+            Guest::Hello => &["/hello.wasm"],
+            Guest::Spin => &["/spin.wasm"],
+            Guest::Cat => &["/cat.wasm"],
+            Guest::Flood => &["/flood.wasm"],
+            Guest::Sleep => &["/bin/sleep", "1000000"],
+        }
+    }
+}
+
+impl Life {
+    /// Draws the life of this number. One shim in six is killed, if `murder` says so.
+    pub(super) fn draw(seed: u64, number: usize, murder: bool) -> Life {
+        // A generator for each: whoever of the eight comes to it first, it is the same life.
+        let rng = &mut Rng::with_seed(seed.wrapping_add((number as u64) << 32));
+        let guest = GUESTS[rng.usize(..GUESTS.len())];
+        let lasting = guest != Guest::Hello;
+        let many = if lasting { rng.usize(..4) } else { 0 };
+        let execs: Vec<Exec> = (0..many).map(|_| Exec::draw(rng)).collect();
+        let paused = match rng.u8(..8) {
+            0 if lasting => Some(Paused::ForAMoment),
+            1 if lasting => Some(Paused::UntilTheEnd),
+            _ => None,
+        };
+        let terminal = rng.u8(..6) == 0;
+        let end = match (guest, paused) {
+            (Guest::Hello, _) => End::Itself,
+            // Frozen, it heeds nothing else; and a native first process heeds only signals that it handles.
+            (Guest::Sleep, _) | (_, Some(Paused::UntilTheEnd)) => End::Kill,
+            // A terminal's input ends for no client.
+            (Guest::Cat, _) if rng.bool() && !terminal => End::Input,
+            _ => [End::Term, End::Kill][rng.usize(..2)],
+        };
+        // Most of what can go wrong does so while it comes into being.
+        let moment = if rng.bool() { rng.u64(..15_000) } else { rng.u64(..150_000) };
+        let murder = (rng.u8(..6) == 0 && murder).then(|| Duration::from_micros(moment));
+        Life {
+            number,
+            guest,
+            streams: terminal || guest != Guest::Sleep || rng.u8(..4) > 0,
+            terminal,
+            same_id: rng.bool(),
+            started: rng.u8(..10) > 0,
+            execs,
+            paused,
+            end,
+            murder,
+        }
+    }
+}
+
+impl Exec {
+    fn draw(rng: &mut Rng) -> Exec {
+        let guest = GUESTS[rng.usize(..GUESTS.len())];
+        let fate = match rng.u8(..8) {
+            0 => Fate::Forgotten,
+            1 => Fate::Left,
+            2 => Fate::Abandoned,
+            3 => Fate::Raced,
+            _ => Fate::Ended,
+        };
+        Exec { guest, fate }
+    }
+}

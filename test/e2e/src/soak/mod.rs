@@ -1,0 +1,211 @@
+//! A soak: many containers, eight at a time, live lives drawn by lot, and some of their shims are killed. At the end
+//! everything is as it was before.
+
+mod cycle;
+mod life;
+mod size;
+mod tally;
+
+use crate::client::{Client, Paths, Wanted};
+use crate::images;
+use cycle::Cycle;
+use life::Life;
+use size::Size;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tally::Tally;
+use tokio::runtime::{Builder, Runtime};
+use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, wait_until};
+
+/// How many live at the same time.
+const AT_A_TIME: usize = 8;
+
+/// What the memory that containerd has from the kernel may have grown by, KB: Go gives back over minutes what it has
+/// collected, and keeps some.
+const MEMORY_MARGIN: u64 = 8192;
+
+/// What the memory of a shim may have grown by, KB: the allocator's pieces lie where they happen to.
+const SHIM_MARGIN: u64 = 512;
+
+/// How many live before the first look.
+const WARM_UP: usize = 64;
+
+/// What containerd's heap may have grown by, KB, after a collection: it keeps buffers for another use. A task that
+/// it does not forget takes it about 10 KB.
+const HEAP_MARGIN: u64 = 2048;
+
+/// Soaks a containerd of our own, and returns a line of what was done.
+///
+/// # Panics
+/// When a container does not live as it should, or when something is left of it.
+pub fn soak(containerd: &Containerd, seed: u64, cycles: usize) -> String {
+    let begin = Instant::now();
+    // What the first containers leave (parents of cgroups, connections, threads, compiled code) is no leftover.
+    let ground = Ground::new(containerd);
+    ground.live(|number| Life::draw(!seed, number, true), WARM_UP, None, &Tally::default());
+    let leftovers = Leftovers::snapshot(containerd);
+    let daemon = containerd.daemon_pid();
+    let (heap, goroutines) = size::heap_and_goroutines(&containerd.debug_address());
+    let before = Size::of(daemon);
+
+    let tally = Tally::default();
+    ground.live(|number| Life::draw(seed, number, true), cycles, None, &tally);
+    assert_eq!(tally.of("lives"), cycles);
+
+    leftovers.assert_none_new();
+    wait_until_nothing("has grown in containerd", || {
+        let (heap_now, goroutines_now) = size::heap_and_goroutines(&containerd.debug_address());
+        let mut grown = Size::of(daemon).since(&before, MEMORY_MARGIN);
+        if heap_now > heap + HEAP_MARGIN {
+            grown.push(format!("heap: {heap} KB, now {heap_now}"));
+        }
+        if goroutines_now > goroutines {
+            grown.push(format!("goroutines: {goroutines}, now {goroutines_now}"));
+        }
+        grown
+    });
+    let after = Size::of(daemon);
+    let (heap_now, _) = size::heap_and_goroutines(&containerd.debug_address());
+    format!(
+        "soak of {}, seed {seed}: {tally}; containerd's heap {heap} KB, then {heap_now} KB, its memory {} KB, then {} KB; {} s",
+        containerd.name(),
+        before.memory,
+        after.memory,
+        begin.elapsed().as_secs()
+    )
+}
+
+/// Lets the shim of one pod serve many containers, and returns a line of what was done.
+///
+/// # Panics
+/// As [`soak`], and when the shim is not as it was before.
+pub fn soak_a_pod(containerd: &Containerd, seed: u64, cycles: usize) -> String {
+    let begin = Instant::now();
+    let ground = Ground::new(containerd);
+    let (pod, pause) = (Some("pod"), ["/bin/sleep", "1000000"]);
+    ground.runtime.block_on(async {
+        let wanted = Wanted { id: "pod", args: &pause, terminal: false, group: pod };
+        ground.client.make(wanted).await.expect("a container");
+        ground.client.create("pod", false, &Paths::default()).await.expect("Create answers");
+        ground.client.start("pod", "").await.expect("Start answers");
+    });
+    let shims = cycle::shims(containerd.namespace(), "pod");
+    assert_eq!(shims.len(), 1, "{shims:?}");
+    ground.live(|number| Life::draw(!seed, number, false), WARM_UP, pod, &Tally::default());
+    let leftovers = Leftovers::snapshot(containerd);
+    let before = Size::of(shims[0]);
+
+    let tally = Tally::default();
+    ground.live(|number| Life::draw(seed, number, false), cycles, pod, &tally);
+
+    leftovers.assert_none_new();
+    wait_until_nothing("has grown in the shim", || {
+        let now = Size::of(shims[0]);
+        let mut grown = now.since(&before, SHIM_MARGIN);
+        if now.threads > before.threads {
+            grown.push(format!("threads: {}, now {}", before.threads, now.threads));
+        }
+        grown
+    });
+    let after = Size::of(shims[0]);
+    ground.runtime.block_on(async {
+        ground.client.kill("pod", "", 9).await.expect("Kill answers");
+        ground.client.wait("pod", "", DEADLINE).await.expect("Wait answers");
+        ground.client.delete("pod", "").await.expect("Delete answers");
+        ground.client.forget("pod").await.expect("it is known");
+    });
+    wait_until("the pod's shim has ended", DEADLINE, || {
+        cycle::shims(containerd.namespace(), "pod").is_empty()
+    });
+    format!(
+        "one pod's shim on {}, seed {seed}: {tally}; {} files and {} threads as before; its own memory \
+         {} KB, then {} KB; {} s",
+        containerd.name(),
+        after.files.values().sum::<usize>(),
+        after.threads,
+        before.memory,
+        after.memory,
+        begin.elapsed().as_secs()
+    )
+}
+
+/// Waits until a list is empty, or panics with what is still in it.
+fn wait_until_nothing(what: &str, look: impl Fn() -> Vec<String>) {
+    let start = Instant::now();
+    loop {
+        let found = look();
+        if found.is_empty() {
+            return;
+        }
+        assert!(start.elapsed() < DEADLINE, "{what}: {found:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What the soak works with.
+struct Ground<'c> {
+    containerd: &'c Containerd,
+    runtime: Runtime,
+    client: Client,
+}
+
+impl<'c> Ground<'c> {
+    fn new(containerd: &'c Containerd) -> Ground<'c> {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let client = {
+            let _context = runtime.enter();
+            Client::new(containerd, &images::guests_and_tools())
+        };
+        Ground { containerd, runtime, client }
+    }
+
+    /// Lives these lives, so many at a time.
+    fn live(
+        &self,
+        lives: impl Fn(usize) -> Life + Sync,
+        cycles: usize,
+        group: Option<&str>,
+        tally: &Tally,
+    ) {
+        let next = AtomicUsize::new(0);
+        let cycle = Cycle {
+            client: self.client.clone(),
+            bundles: self.containerd.task_dir(self.containerd.namespace()),
+            tally: tally.clone(),
+            group: group.map(str::to_owned),
+        };
+        thread::scope(|scope| {
+            for worker in 0..AT_A_TIME {
+                let (lives, next, cycle) = (&lives, &next, &cycle);
+                scope.spawn(move || {
+                    let _stop = StopAll(next);
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= cycles {
+                            return;
+                        }
+                        let life = lives(number);
+                        let id =
+                            if life.same_id { format!("w{worker}") } else { format!("c{number}") };
+                        self.runtime.block_on(cycle.run(self.containerd, &life, &id));
+                    }
+                });
+            }
+        });
+        let mut tasks = self.runtime.block_on(self.client.tasks()).expect("List answers");
+        tasks.retain(|id| Some(&**id) != group);
+        assert!(tasks.is_empty(), "{tasks:?}");
+    }
+}
+
+/// Lets the others end when one of them has failed.
+struct StopAll<'n>(&'n AtomicUsize);
+
+impl Drop for StopAll<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(usize::MAX / 2, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! How often what was done.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// A count for each thing. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Tally(Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl Tally {
+    /// Counts one.
+    pub(super) fn count(&self, what: &str) {
+        let mut counts = self.0.lock().expect("nobody panics");
+        *counts.entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// How many there were.
+    pub(super) fn of(&self, what: &str) -> usize {
+        self.0.lock().expect("nobody panics").get(what).copied().unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let counts = self.0.lock().expect("nobody panics");
+        let parts: Vec<String> =
+            counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
+        f.write_str(&parts.join(", "))
+    }
+}

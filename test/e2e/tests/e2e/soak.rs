@@ -1,0 +1,44 @@
+//! Thousands of containers come and go, and nothing stays.
+
+use wherry_e2e::on_own_containerds;
+use wherry_e2e::soak::{soak, soak_a_pod};
+use wherry_testing::{Containerd, ContainerdVersion};
+
+fn a_short_soak_leaves_everything_as_it_was(containerd: &Containerd) {
+    println!("{}", soak(containerd, 1, 150));
+}
+
+fn the_shim_of_a_pod_does_not_grow(containerd: &Containerd) {
+    println!("{}", soak_a_pod(containerd, 1, 100));
+}
+
+on_own_containerds!(a_short_soak_leaves_everything_as_it_was, the_shim_of_a_pod_does_not_grow);
+
+/// `make soak`: `SOAK_CYCLES` lives, `SOAK_SEED` says which, `SOAK_CONTAINERD` where.
+#[test]
+#[ignore = "it takes minutes: `make soak`"]
+fn the_whole_soak() {
+    let number = |name: &str| {
+        let text = std::env::var(name).ok().filter(|text| !text.is_empty());
+        text.map(|text| text.parse::<u64>().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
+    };
+    let version = match std::env::var("SOAK_CONTAINERD").as_deref() {
+        Ok("1.6") => ContainerdVersion::V1_6,
+        Ok("1.7") => ContainerdVersion::V1_7,
+        _ => ContainerdVersion::V2,
+    };
+    let seed = number("SOAK_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let cycles = number("SOAK_CYCLES").unwrap_or(2000);
+    println!("SOAK_SEED={seed}");
+    let cycles = usize::try_from(cycles).expect("a count");
+    let containerd = Containerd::start(version);
+    println!("{}", soak(&containerd, seed, cycles));
+    println!(
+        "{}",
+        soak_a_pod(
+            &containerd,
+            seed,
+            cycles.min(std::env::var("POD").map_or(300, |n| n.parse().unwrap()))
+        )
+    );
+}
