@@ -161,10 +161,34 @@ impl Docker {
         process.wait().expect("our own child");
     }
 
-    /// Starts dockerd again after [`Docker::kill9`].
+    /// Ends dockerd as the machine's service manager does; it stops its containers.
+    pub fn stop(&self) {
+        terminate(&mut self.process.lock().unwrap_or_else(|p| p.into_inner()));
+    }
+
+    /// Starts dockerd again after [`Docker::kill9`] or [`Docker::stop`].
     pub fn start_again(&self) {
         *self.process.lock().unwrap_or_else(|p| p.into_inner()) = spawn(&self.containerd);
         self.wait_ready();
+    }
+
+    /// Makes a container and does not start it.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[track_caller]
+    pub fn create(&self, run: &Run) -> Container<'_> {
+        self.make(&["create"], run)
+            .unwrap_or_else(|outcome| panic!("{} cannot create: {outcome}", self.version.name()))
+    }
+
+    /// A `docker run` call with these words before the options, for a test that wants to drive it itself.
+    pub fn run_command(&self, words: &[&str], run: &Run) -> Command {
+        self.load(&run.image);
+        let rest = Docker::run_words(run);
+        let mut args = [&["run"], words].concat();
+        args.extend(rest.iter().map(String::as_str));
+        self.docker_command(&args)
     }
 
     /// One fact about a container, as `docker inspect --format` gives it.
@@ -183,6 +207,36 @@ impl Docker {
             }
             self.docker(&["version"]).code == 0
         });
+    }
+
+    /// `docker create`, or `docker run --detach`.
+    fn make(&self, how: &[&str], run: &Run) -> Result<Container<'_>, Outcome> {
+        self.load(&run.image);
+        let name = self.containerd.new_id();
+        let words = Docker::run_words(run);
+        let mut args = [how, &["--interactive", "--name", &name]].concat();
+        args.extend(words.iter().map(String::as_str));
+        let outcome = self.docker(&args);
+        if outcome.code != 0 {
+            self.docker(&["rm", "--force", "--volumes", &name]);
+            return Err(outcome);
+        }
+        let client = |args: &[&str]| {
+            let mut command = self.docker_command(args);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            let words: Vec<String> =
+                command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            (PathBuf::from(command.get_program()), words)
+        };
+        let (program, logs) = client(&["logs"]);
+        let logs = Box::new(move |id: &str| {
+            let mut command = Command::new(&program);
+            command.args(&logs).arg(id);
+            call(command, None)
+        });
+        let (program, attach) = client(&["attach", "--sig-proxy=false"]);
+        let to = Box::new(move |id: &str| attach_to(&program, &attach, id));
+        Ok(Container::new(self, outcome.out().trim(), Streams::Docker { attach: None, logs, to }))
     }
 
     fn run_words(run: &Run) -> Vec<String> {
@@ -249,43 +303,12 @@ impl Daemon for Docker {
     }
 
     fn run(&self, run: &Run) -> Outcome {
-        self.load(&run.image);
-        let words = Docker::run_words(run);
-        let mut args = vec!["run", "--rm"];
-        if run.stdin.is_some() {
-            args.push("--interactive");
-        }
-        args.extend(words.iter().map(String::as_str));
-        call(self.docker_command(&args), run.stdin.as_deref())
+        let interactive: &[&str] = if run.stdin.is_some() { &["--interactive"] } else { &[] };
+        call(self.run_command(&[&["--rm"], interactive].concat(), run), run.stdin.as_deref())
     }
 
     fn try_start(&self, run: &Run) -> Result<Container<'_>, Outcome> {
-        self.load(&run.image);
-        let name = self.containerd.new_id();
-        let words = Docker::run_words(run);
-        let mut args = vec!["run", "--detach", "--interactive", "--name", &name];
-        args.extend(words.iter().map(String::as_str));
-        let outcome = self.docker(&args);
-        if outcome.code != 0 {
-            self.docker(&["rm", "--force", "--volumes", &name]);
-            return Err(outcome);
-        }
-        let client = |args: &[&str]| {
-            let mut command = self.docker_command(args);
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-            let words: Vec<String> =
-                command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
-            (PathBuf::from(command.get_program()), words)
-        };
-        let (program, logs) = client(&["logs"]);
-        let logs = Box::new(move |id: &str| {
-            let mut command = Command::new(&program);
-            command.args(&logs).arg(id);
-            call(command, None)
-        });
-        let (program, attach) = client(&["attach", "--sig-proxy=false"]);
-        let to = Box::new(move |id: &str| attach_to(&program, &attach, id));
-        Ok(Container::new(self, outcome.out().trim(), Streams::Docker { attach: None, logs, to }))
+        self.make(&["run", "--detach"], run)
     }
 
     fn pid(&self, id: &str) -> Option<i32> {
@@ -312,11 +335,7 @@ impl Daemon for Docker {
     }
 
     fn run_in_terminal(&self, run: &Run, typed: &Typed<'_>) -> Outcome {
-        self.load(&run.image);
-        let words = Docker::run_words(run);
-        let mut args = vec!["run", "--rm", "--interactive", "--tty"];
-        args.extend(words.iter().map(String::as_str));
-        in_terminal(&self.docker_command(&args), typed)
+        in_terminal(&self.run_command(&["--rm", "--interactive", "--tty"], run), typed)
     }
 
     fn freeze(&self, id: &str, frozen: bool) -> Outcome {

@@ -22,6 +22,7 @@ pub struct Image {
     env: Vec<String>,
     workdir: String,
     user: String,
+    healthcheck: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +58,7 @@ impl Image {
             env: Vec::new(),
             workdir: String::new(),
             user: String::new(),
+            healthcheck: Vec::new(),
         }
     }
 
@@ -113,6 +115,13 @@ impl Image {
     #[must_use]
     pub fn user(mut self, user: &str) -> Image {
         self.user = user.to_owned();
+        self
+    }
+
+    /// Sets the command by which Docker finds out whether a container is well, many times a second.
+    #[must_use]
+    pub fn healthcheck(mut self, words: &[&str]) -> Image {
+        self.healthcheck = words.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -208,6 +217,11 @@ impl Image {
         }
         if !self.user.is_empty() {
             set("User", json!(self.user));
+        }
+        if !self.healthcheck.is_empty() {
+            let test: Vec<&str> =
+                std::iter::once("CMD").chain(self.healthcheck.iter().map(String::as_str)).collect();
+            set("Healthcheck", json!({"Test": test, "Interval": 200_000_000, "Retries": 1}));
         }
         json!({
             "os": self.os,

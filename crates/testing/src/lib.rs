@@ -5,12 +5,14 @@
 //!   process dies, however it dies.
 //! - [`Daemon`] is what both can do, so that one test body runs against every daemon; [`Run`] says what to
 //!   run, [`Outcome`] and [`Container`] are what came of it.
+//! - [`Client`] is a call of `docker` or `ctr` that runs beside the test.
 //! - [`Image`] builds an OCI image, [`guests`] compiles the guests of `test/guests`.
 //! - [`wait_until`] waits for a condition with a deadline; [`Leftovers`] proves that nothing stayed behind.
 //!
 //! Everything here panics with a sentence when the ground under a test is not as it must be.
 
 mod busybox;
+mod client;
 mod container;
 mod containerd;
 mod ctr;
@@ -29,6 +31,7 @@ mod terminal;
 mod wait;
 
 pub use busybox::busybox;
+pub use client::{Client, TERMINAL_SIZE};
 pub use container::Container;
 pub use containerd::{Containerd, ContainerdVersion};
 pub use docker::{Docker, DockerVersion};

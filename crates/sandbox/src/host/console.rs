@@ -8,7 +8,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::unistd::{Uid, fchown};
+use oci_spec::runtime::Process;
 
 use crate::protocol::{self, Failure, FailureKind};
 
@@ -65,6 +67,27 @@ pub(super) fn give(console: &OwnedFd, uid: u32) {
     if let Err(errno) = fchown(&terminal, Some(Uid::from_raw(uid)), None) {
         log::warn!("cannot give the terminal to user {uid}: {errno}");
     }
+}
+
+/// Gives this process's terminal, which is its standard input, the size that was asked for.
+pub(super) fn resize(process: &Process) -> Result<(), String> {
+    let Some(size) = process.console_size().filter(|_| process.terminal() == Some(true)) else {
+        return Ok(());
+    };
+    set_size(size.width(), size.height())
+        .map_err(|error| format!("cannot set the terminal's size: {error}"))
+}
+
+#[allow(unsafe_code)]
+fn set_size(columns: u64, rows: u64) -> io::Result<()> {
+    let fit =
+        |value: u64| u16::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let size =
+        libc::winsize { ws_row: fit(rows)?, ws_col: fit(columns)?, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: reads one winsize where the pointer says.
+    let result = unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSWINSZ, &raw const size) };
+    Errno::result(result)?;
+    Ok(())
 }
 
 fn listen(directory: &Path, path: &Path, name: &str) -> io::Result<UnixListener> {

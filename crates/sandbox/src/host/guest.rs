@@ -23,7 +23,7 @@ use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program};
 use wherry_image::{Entrypoint, EntrypointError, Kind, behind_init, kind};
 
 use super::exec::Confinement;
-use super::{privileges, signals, title};
+use super::{console, privileges, signals, title};
 use crate::hooks::Batch;
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, ToGuest};
 
@@ -99,6 +99,9 @@ impl Workload for Executor {
             .and_then(|()| privileges::drop_as_exec_would())
             .map_err(ExecutorValidationError::ArgValidationError)?;
         writable_null();
+        process
+            .map_or(Ok(()), console::resize)
+            .map_err(ExecutorValidationError::ArgValidationError)?;
         let wanted = Wanted {
             args: process.and_then(|p| p.args().clone()).unwrap_or_default(),
             env: process.and_then(|p| p.env().clone()).unwrap_or_default(),

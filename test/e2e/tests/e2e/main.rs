@@ -1,24 +1,31 @@
 //! What a user is promised, tried on real containerd and real Docker. One file per subject.
 
 mod api;
+mod attach;
 mod bad_input;
+mod commands;
 mod compose;
 mod concurrency;
 mod configuration;
 mod crash;
 mod cri;
+mod ctr;
 mod docker;
+mod events;
 mod exec;
 mod executable;
 mod files;
 mod ground;
+mod health;
 mod hooks;
 mod hostile;
 mod limits;
+mod logs;
 mod mounts;
 mod network;
 mod options;
 mod pause;
+mod policies;
 mod privileges;
 mod restart;
 mod run;
