@@ -13,7 +13,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # For each engine the shim, and the engine host that the shim looks for beside itself.
 EXECUTABLES := $(foreach engine,$(ENGINES),containerd-shim-$(engine)-v1 wherry-$(engine))
 
-.PHONY: build demo test test-unit test-e2e fuzz setup install check fmt clean
+.PHONY: build demo test test-unit test-e2e test-vm fuzz setup install check fmt clean
 
 build:
 	test/setup/packages.sh build
@@ -49,6 +49,12 @@ test-e2e: setup
 fuzz:
 	test/setup/packages.sh build fuzz
 	test/setup/fuzz.sh
+
+# The tests of cgroups and of containers' lives, on an emulated machine with cgroup v2 and systemd.
+test-vm: setup
+	test/setup/packages.sh vm
+	$(CARGO) build --release --locked --workspace --bins
+	for engine in $(ENGINES); do WHERRY_ENGINE=$$engine test/vm/run.sh $(BIN) || failed=1; done; [ -z "$$failed" ]
 
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin

@@ -41,20 +41,6 @@ fail() {
     exit 1
 }
 
-# The mirror this machine already uses. On Ubuntu it carries no Debian: WHERRY_DEBIAN_MIRROR names one then.
-mirror() {
-    if [ -n "${WHERRY_DEBIAN_MIRROR:-}" ]; then
-        echo "$WHERRY_DEBIAN_MIRROR"
-        return
-    fi
-    local uri
-    uri=$(apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(SITE) $(REPO_URI)' 'Created-By: Packages' \
-        | awk '$1 == "Debian" && $2 == "main" && $4 !~ /security/ { print $4; exit }')
-    [ -n "$uri" ] || fail "this machine's apt knows no Debian mirror: run 'apt-get update' once," \
-        "or set WHERRY_DEBIAN_MIRROR to the address of one"
-    echo "$uri"
-}
-
 # apt with lists, cache and sources of its own, for one suite; its state is kept between calls.
 suite_apt() {
     local suite=$1
@@ -71,14 +57,15 @@ suite_apt() {
 # Reads the lists of a suite, once per run of this script.
 declare -A LISTS_READ=()
 read_lists() {
-    local suite=$1 home=$DAEMONS/.apt/$1 keyring
+    local suite=$1 home=$DAEMONS/.apt/$1 keyring mirror
     [ -z "${LISTS_READ[$suite]:-}" ] || return 0
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     [ -e "$keyring" ] || fail "$keyring is missing: install the package debian-archive-keyring"
     mkdir -p "$home/lists/partial" "$home/cache/archives/partial"
     : > "$home/status"
-    echo "deb [signed-by=$keyring] $(mirror) $suite main" > "$home/sources.list"
-    suite_apt "$suite" update || fail "the package lists of Debian's suite '$suite' cannot be read from $(mirror)"
+    mirror=$("$(dirname "$0")/mirror.sh") || exit 1
+    echo "deb [signed-by=$keyring] $mirror $suite main" > "$home/sources.list"
+    suite_apt "$suite" update || fail "the package lists of Debian's suite '$suite' cannot be read from $mirror"
     LISTS_READ[$suite]=1
 }
 

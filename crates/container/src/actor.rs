@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use wherry_sandbox::cgroup::Meter;
 use wherry_sandbox::cgroup::oom::OomWatch;
 use wherry_sandbox::hooks::Batch;
 use wherry_sandbox::process::{Exit, Process, Reaper, SignalError, signal_each};
 use wherry_sandbox::protocol::{Channel, Failure, FailureKind};
 use wherry_sandbox::stdio::{CLIENT_OPENS, Streams};
-use wherry_sandbox::{Bundle, Cgroup, cleanup, launch};
+use wherry_sandbox::{Bundle, cleanup, launch};
 
 use crate::create::{Config, Newborn, Runtime};
 use crate::event::{Event, EventSink, What};
@@ -38,7 +39,7 @@ pub(crate) enum Request {
 /// Which process an actor is for.
 pub(crate) enum Role {
     /// A container's first one, which exists.
-    Init { config: Arc<Config>, newborn: Newborn },
+    Init { config: Arc<Config>, newborn: Box<Newborn> },
     /// Another, which Start makes.
     Exec { runtime: Arc<Runtime>, container: Arc<Config>, config: Arc<ExecConfig> },
 }
@@ -72,15 +73,11 @@ pub(crate) fn spawn(
     match role {
         Role::Init { config, newborn } => {
             actor.id.clone_from(&config.id);
-            actor.out_of_memory = newborn.cgroup.as_ref().and_then(|cgroup| {
+            actor.out_of_memory = newborn.meter.as_ref().and_then(|meter| {
                 // Where there are no notifications it is told at the end.
-                OomWatch::new(cgroup).map_err(|error| log::info!("{}: {error}", config.id)).ok()
+                OomWatch::new(meter).map_err(|error| log::info!("{}: {error}", config.id)).ok()
             });
-            actor.container = Some(Whole {
-                bundle: newborn.bundle,
-                cgroup: newborn.cgroup,
-                systemd_cgroup: newborn.systemd_cgroup,
-            });
+            actor.container = Some(Whole { bundle: newborn.bundle, meter: newborn.meter });
             actor.launch = Some(Launch::Go(newborn.guest, newborn.poststart));
             actor.take(newborn.pid, newborn.streams);
         }
@@ -153,8 +150,7 @@ struct Actor {
 /// What there is of a container besides its first process.
 struct Whole {
     bundle: Bundle,
-    cgroup: Option<Cgroup>,
-    systemd_cgroup: bool,
+    meter: Option<Meter>,
 }
 
 /// What Start does.
@@ -327,17 +323,19 @@ impl Actor {
     }
 
     fn exited(&mut self, exit: Exit) {
-        if let Some(Whole { cgroup: Some(cgroup), .. }) = &self.container {
+        if let Some(Whole { meter: Some(meter), .. }) = &self.container {
+            // At once: see `Meter`.
+            let kills = meter.read().oom_kills();
             let untold = match self.out_of_memory.take() {
                 Some(watch) => watch.missed(),
-                None => cgroup.oom_kills() > 0,
+                None => kills > 0,
             };
             if untold {
                 self.tell(What::OutOfMemory);
             }
             // With a pid namespace of its own the kernel has ended the others; without, they are
             // ended here. Either way nobody else holds the streams open.
-            signal_each(&cgroup.pids(), SIGKILL);
+            signal_each(&meter.cgroup().pids(), SIGKILL);
         }
         if let Some(streams) = self.streams.take() {
             self.draining.spawn(streams.finish());
@@ -354,15 +352,15 @@ impl Actor {
         let process = self.process.as_ref().ok_or(Error::NotStarted)?;
         process.signal(signal)?;
         let signal = i32::try_from(signal).unwrap_or(0);
-        if let Some(Whole { cgroup: Some(cgroup), .. }) = &self.container {
+        if let Some(Whole { meter: Some(meter), .. }) = &self.container {
             if all {
-                let mut others = cgroup.pids();
+                let mut others = meter.cgroup().pids();
                 others.retain(|pid| *pid != process.pid());
                 signal_each(&others, signal);
             }
             // A frozen process does not die before it is thawed.
             if signal == SIGKILL && self.state() == State::Paused {
-                cgroup.freeze(false).map_err(|error| Error::Cgroup(error.to_string()))?;
+                meter.cgroup().freeze(false).map_err(|error| Error::Cgroup(error.to_string()))?;
             }
         }
         Ok(())
@@ -383,10 +381,10 @@ impl Actor {
 
     async fn freeze(&mut self, what: Happening) -> Result<(), Error> {
         self.state().after(what)?;
-        let Some(Whole { cgroup: Some(cgroup), .. }) = &self.container else {
+        let Some(Whole { meter: Some(meter), .. }) = &self.container else {
             return Err(Error::Gone);
         };
-        let cgroup = cgroup.clone();
+        let cgroup = meter.cgroup().clone();
         blocking(move || cgroup.freeze(what == Happening::Paused))
             .await
             .map_err(|error| Error::Cgroup(error.to_string()))?;
@@ -413,11 +411,9 @@ impl Actor {
         };
         self.draining.abort_all();
         if let Some(whole) = &self.container {
-            let (bundle, systemd) = (whole.bundle.clone(), whole.systemd_cgroup);
-            let reaper = self.reaper.clone();
+            let (bundle, reaper) = (whole.bundle.clone(), self.reaper.clone());
             let left = blocking(move || {
-                let left = cleanup::container(&bundle, systemd, Some(&reaper));
-                Ok::<_, std::convert::Infallible>(left)
+                Ok::<_, std::convert::Infallible>(cleanup::container(&bundle, Some(&reaper)))
             });
             for sentence in left.await.unwrap_or_default() {
                 log::error!("{}: {sentence}", self.id);

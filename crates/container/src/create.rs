@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use oci_spec::runtime::Spec;
 use wherry_image::Cache;
 use wherry_sandbox::bundle::CgroupName;
+use wherry_sandbox::cgroup::{self, Meter};
 use wherry_sandbox::hooks::{Batch, Moment};
 use wherry_sandbox::launch::{Forked, Host, HostCompiler, HostProgram, RunHooks};
 use wherry_sandbox::making::Making;
@@ -14,7 +15,7 @@ use wherry_sandbox::process::Reaper;
 use wherry_sandbox::protocol::{Channel, CreateRequest, HostRequest};
 use wherry_sandbox::stdio::{self, StdioError, StdioPaths, Streams};
 use wherry_sandbox::terminal::Terminal;
-use wherry_sandbox::{Bundle, Cgroup, Failure, FailureKind, Mount, cgroup, check, cleanup};
+use wherry_sandbox::{Bundle, Cgroup, Failure, FailureKind, Mount, check, cleanup};
 
 use crate::EventSink;
 
@@ -63,9 +64,8 @@ pub(crate) struct Newborn {
     pub(crate) poststart: Batch,
     pub(crate) streams: Streams,
     pub(crate) bundle: Bundle,
-    /// None: it ended before anybody could look.
-    pub(crate) cgroup: Option<Cgroup>,
-    pub(crate) systemd_cgroup: bool,
+    /// Of its cgroup. None: it ended before anybody could look.
+    pub(crate) meter: Option<Meter>,
 }
 
 /// Creates a container, or leaves nothing behind. Blocks.
@@ -97,11 +97,10 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
             poststart: Batch::new(Moment::Poststart, &bundle, &spec),
             streams,
             bundle,
-            cgroup: Cgroup::of(forked.pid),
-            systemd_cgroup,
+            meter: Cgroup::of(forked.pid).map(Meter::new),
         }),
         Err(failure) => {
-            for sentence in cleanup::container(&bundle, systemd_cgroup, Some(&runtime.reaper)) {
+            for sentence in cleanup::container(&bundle, Some(&runtime.reaper)) {
                 log::warn!("{}: {sentence}", config.id);
             }
             Err(failure)

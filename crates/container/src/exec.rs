@@ -110,7 +110,7 @@ pub(crate) fn start(
     container: &Config,
     config: &ExecConfig,
 ) -> Result<(i32, Streams), Failure> {
-    let request = HostRequest::Exec(ExecRequest {
+    let request = HostRequest::Exec(Box::new(ExecRequest {
         id: container.id.clone(),
         exec_id: config.exec_id.clone(),
         bundle: container.bundle.clone(),
@@ -118,7 +118,7 @@ pub(crate) fn start(
         terminal: config.terminal,
         io_uid: container.io_uid,
         io_gid: container.io_gid,
-    });
+    }));
     let mut no_hooks = |_| Ok(());
     let bundle = Bundle::new(&container.bundle, &container.id);
     let ended = || launch::has_ended(&bundle);

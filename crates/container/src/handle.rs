@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::runtime::LinuxResources;
 use tokio::sync::{mpsc, watch};
+use wherry_sandbox::cgroup::Meter;
 use wherry_sandbox::cgroup::usage::Usage;
 use wherry_sandbox::process::{Exit, SignalError};
 use wherry_sandbox::{Cgroup, Failure, FailureKind, check};
@@ -21,7 +22,7 @@ use crate::state::{Refused, State};
 pub struct Container {
     runtime: Arc<Runtime>,
     config: Arc<Config>,
-    cgroup: Option<Cgroup>,
+    meter: Option<Meter>,
     requests: mpsc::Sender<Request>,
     snapshot: watch::Receiver<Snapshot>,
     execs: Arc<Mutex<HashMap<String, Exec>>>,
@@ -80,7 +81,7 @@ impl Container {
             let (runtime, config) = (Arc::clone(&runtime), Arc::clone(&config));
             actor::blocking(move || create::create(&runtime, &config)).await?
         };
-        let cgroup = newborn.cgroup.clone();
+        let meter = newborn.meter.clone();
         runtime.events.send(Event {
             id: config.id.clone(),
             exec_id: String::new(),
@@ -92,9 +93,9 @@ impl Container {
                 pid: newborn.pid,
             },
         });
-        let role = Role::Init { config: Arc::clone(&config), newborn };
+        let role = Role::Init { config: Arc::clone(&config), newborn: Box::new(newborn) };
         let (requests, snapshot) = actor::spawn(&runtime, role);
-        Ok(Container { runtime, config, cgroup, requests, snapshot, execs: Arc::default() })
+        Ok(Container { runtime, config, meter, requests, snapshot, execs: Arc::default() })
     }
 
     /// What it was created from.
@@ -240,7 +241,7 @@ impl Container {
         if self.snapshot().state.exit().is_some() {
             return Vec::new();
         }
-        let mut pids = self.cgroup.as_ref().map(Cgroup::pids).unwrap_or_default();
+        let mut pids = self.meter.as_ref().map(|meter| meter.cgroup().pids()).unwrap_or_default();
         if !pids.contains(&self.pid()) {
             pids.insert(0, self.pid());
         }
@@ -250,12 +251,12 @@ impl Container {
     /// What it has used so far, also after its end. None when that cannot be known.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
-        self.cgroup.as_ref().map(Cgroup::usage)
+        self.meter.as_ref().map(Meter::read)
     }
 
     fn living_cgroup(&self) -> Result<Cgroup, Error> {
-        match (self.snapshot().state.exit(), &self.cgroup) {
-            (None, Some(cgroup)) => Ok(cgroup.clone()),
+        match (self.snapshot().state.exit(), &self.meter) {
+            (None, Some(meter)) => Ok(meter.cgroup().clone()),
             _ => Err(SignalError::Gone.into()),
         }
     }

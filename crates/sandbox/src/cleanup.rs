@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use oci_spec::runtime::Spec;
 
 use crate::bundle::Bundle;
 use crate::hooks::{Batch, Moment};
@@ -21,7 +22,7 @@ const MAKERS: Duration = Duration::from_secs(3);
 /// Removes all that is left of a container but its bundle, and has its poststop hooks run. Returns
 /// what could not be removed, one sentence each. `reaper`: see [`Batch::run`].
 #[must_use]
-pub fn container(bundle: &Bundle, systemd_cgroup: bool, reaper: Option<&Reaper>) -> Vec<String> {
+pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<String> {
     let mut left = Vec::new();
     let spec = bundle.spec().ok();
     let start = Instant::now();
@@ -32,7 +33,7 @@ pub fn container(bundle: &Bundle, systemd_cgroup: bool, reaper: Option<&Reaper>)
         // hooks have been run.
         let used = bundle.is_used();
         let removed = match &spec {
-            Some(spec) if used => remove_cgroup(bundle, spec, systemd_cgroup),
+            Some(spec) if used => remove_cgroup(bundle, spec),
             _ => Ok(()),
         };
         if nobody.is_some() || start.elapsed() > MAKERS {
@@ -54,9 +55,9 @@ pub fn container(bundle: &Bundle, systemd_cgroup: bool, reaper: Option<&Reaper>)
     left
 }
 
-fn remove_cgroup(bundle: &Bundle, spec: &Spec, systemd: bool) -> Result<(), String> {
-    match bundle.cgroup(spec, systemd) {
-        Ok(name) => cgroup::remove(&name.path, name.systemd, bundle.id()),
+fn remove_cgroup(bundle: &Bundle, spec: &Spec) -> Result<(), String> {
+    match bundle.cgroup(spec, false) {
+        Ok(name) => cgroup::remove(&name.path, bundle.id()),
         // What is no name of a cgroup never became one.
         Err(_) => Ok(()),
     }

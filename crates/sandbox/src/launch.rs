@@ -13,8 +13,6 @@ use std::process::{Command, Stdio};
 
 use libcontainer::container::{Container, ContainerStatus};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{Uid, fchown, isatty};
-use oci_spec::runtime::Spec;
 use wherry_image::{CacheError, Compiler};
 
 use crate::bundle::Bundle;

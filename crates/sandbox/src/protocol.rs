@@ -29,7 +29,7 @@ pub enum HostRequest {
     /// Prepare a container and fork its first process.
     Create(CreateRequest),
     /// Fork another process into a container, and let it run.
-    Exec(ExecRequest),
+    Exec(Box<ExecRequest>),
 }
 
 impl HostRequest {

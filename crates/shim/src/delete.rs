@@ -19,7 +19,7 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<(), String> {
     let bundle = Bundle::new(&path, &args.id);
     // containerd takes what is said there into its log.
     wherry_sandbox::log::to_stderr();
-    let left = cleanup::container(&bundle, false, None);
+    let left = cleanup::container(&bundle, None);
     // Without a readable configuration the daemon was this container's own.
     let group = group::of(&path, &args.id).unwrap_or_else(|_| args.id.clone());
     daemon::remove_dead_socket(&group::socket(shim, args, &group));

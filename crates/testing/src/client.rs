@@ -102,8 +102,8 @@ impl Client {
         drop(self.keys.take());
         Outcome {
             code: code_of(status),
-            stdout: self.stdout.to_end(),
-            stderr: self.stderr.to_end(),
+            stdout: self.stdout.read_to_end(),
+            stderr: self.stderr.read_to_end(),
             command: self.line.clone(),
         }
     }
@@ -139,7 +139,7 @@ impl Stream {
     }
 
     /// All of it, once nobody can write any more.
-    fn to_end(&mut self) -> Vec<u8> {
+    fn read_to_end(&mut self) -> Vec<u8> {
         if let Some(reader) = self.1.take() {
             reader.join().expect("nobody panics");
         }

@@ -1,5 +1,6 @@
 //! How `ctr` is told to run a container, and what it says of one.
 
+use crate::cgroups::words_for_ctr;
 use crate::container::{Container, Fifos};
 use crate::containerd::Containerd;
 use crate::image::Packed;
@@ -52,6 +53,7 @@ impl Containerd {
         if let Some(name) = &run.netns {
             add(&["--with-ns", &format!("network:/run/netns/{name}")]);
         }
+        words.extend(words_for_ctr(self.namespace(), id));
         words.extend(run.extra.iter().cloned());
         words.push(run.image.reference.clone());
         words.push(id.to_owned());

@@ -1,10 +1,11 @@
 //! A private dockerd on a private containerd, in a network namespace of its own.
 
+use crate::cgroups::cgroup_parent;
 use crate::container::{Container, Streams};
 use crate::containerd::{Containerd, ContainerdVersion, Setup};
 use crate::image::Packed;
 use crate::io::{Outcome, call, line_of};
-use crate::places;
+use crate::places::{self, systemd_cgroups};
 use crate::process::{in_network_namespace, terminate};
 use crate::run::{Daemon, Run};
 use crate::scope::Scope;
@@ -94,7 +95,8 @@ impl Docker {
         let root = containerd.root();
         let mut config = json!({
             "features": {"containerd-snapshotter": true},
-            "cgroup-parent": format!("/{}", containerd.scope().name()),
+            "cgroup-parent": cgroup_parent(containerd.scope().name()),
+            "exec-opts": [format!("native.cgroupdriver={}", if systemd_cgroups() { "systemd" } else { "cgroupfs" })],
             "data-root": root.join("data"),
             "exec-root": root.join("exec"),
             "pidfile": root.join("docker.pid"),

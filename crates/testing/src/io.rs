@@ -1,5 +1,6 @@
 //! Running a client to its end, and what it said.
 
+use crate::places::patience;
 use crate::wait::wait_for;
 use std::io::{Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
@@ -83,7 +84,7 @@ pub(crate) fn call(mut command: Command, stdin: Option<&[u8]>) -> Outcome {
         let ended = loop {
             match status() {
                 Some(ended) => break Some(ended),
-                None if start.elapsed() > CALL_DEADLINE => break None,
+                None if start.elapsed() > CALL_DEADLINE * patience() => break None,
                 None => thread::sleep(Duration::from_millis(3)),
             }
         };

@@ -1,5 +1,7 @@
 //! Proof that a container left nothing behind: neither mount nor cgroup, process, socket or file.
 
+use crate::cgroups::{cgroups, systemd_scopes};
+use crate::places::patience;
 use crate::processes::processes;
 use crate::run::Daemon;
 use crate::wait::DEADLINE;
@@ -27,14 +29,14 @@ impl<'d> Leftovers<'d> {
     /// Waits until nothing is there that was not there at the snapshot, or panics with a list of it.
     #[track_caller]
     pub fn assert_none_new(&self) {
-        let start = Instant::now();
+        let (start, deadline) = (Instant::now(), DEADLINE * patience());
         loop {
             let now = look(self.daemon);
             let new: Vec<&String> = now.difference(&self.before).collect();
             if new.is_empty() {
                 return;
             }
-            assert!(start.elapsed() < DEADLINE, "left behind on {}: {new:#?}", self.daemon.name());
+            assert!(start.elapsed() < deadline, "left behind on {}: {new:#?}", self.daemon.name());
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -52,6 +54,8 @@ fn look(daemon: &dyn Daemon) -> BTreeSet<String> {
             .into_iter()
             .map(|path| format!("cgroup {}", path.display())),
     );
+    let scopes = systemd_scopes(containerd.namespace()).into_iter();
+    found.extend(scopes.map(|unit| format!("systemd scope {unit}")));
     // Clients of the tests themselves come and go, and the daemon may be another process by now.
     let others = |program: &str| {
         !matches!(program, "ctr" | "docker" | "make" | "flock" | "containerd" | "dockerd")
@@ -75,24 +79,6 @@ fn mounts_below(root: &Path, process: &str) -> Vec<String> {
     let table = fs::read_to_string(format!("/proc/{process}/mountinfo")).expect("it runs");
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
     points.filter(|point| Path::new(point).starts_with(root)).map(str::to_owned).collect()
-}
-
-/// The cgroups, in all hierarchies, below one of this name. The one itself is the daemon's.
-fn cgroups(name: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut stack = vec![PathBuf::from("/sys/fs/cgroup")];
-    while let Some(dir) = stack.pop() {
-        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let path = entry.path();
-                if dir.components().any(|part| part.as_os_str() == name) {
-                    found.push(path.clone());
-                }
-                stack.push(path);
-            }
-        }
-    }
-    found
 }
 
 /// Whether there is a socket on which nobody listens.

@@ -12,6 +12,7 @@
 //! Everything here panics with a sentence when the ground under a test is not as it must be.
 
 mod busybox;
+mod cgroups;
 mod client;
 mod container;
 mod containerd;
@@ -31,6 +32,7 @@ mod terminal;
 mod wait;
 
 pub use busybox::busybox;
+pub use cgroups::cgroup_parent;
 pub use client::{Client, TERMINAL_SIZE};
 pub use container::Container;
 pub use containerd::{Containerd, ContainerdVersion};
@@ -39,7 +41,7 @@ pub use events::Events;
 pub use image::{Image, Packed};
 pub use io::Outcome;
 pub use leftovers::Leftovers;
-pub use places::{bin_dir, cache_dir, engine, repository, runtime};
+pub use places::{bin_dir, cache_dir, engine, repository, runtime, systemd_cgroups};
 pub use processes::{Process, processes};
 pub use run::{Daemon, Run};
 pub use terminal::Typed;

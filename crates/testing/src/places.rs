@@ -43,6 +43,21 @@ pub fn runtime() -> String {
     env::var("WHERRY_RUNTIME").unwrap_or_else(|_| format!("io.containerd.{}.v1", engine()))
 }
 
+/// Who makes containers' cgroups: the daemons themselves, or systemd. `WHERRY_CGROUP_DRIVER`, `cgroupfs` if it is
+/// not there.
+pub fn systemd_cgroups() -> bool {
+    match env::var("WHERRY_CGROUP_DRIVER").as_deref() {
+        Err(_) | Ok("cgroupfs") => false,
+        Ok("systemd") => true,
+        Ok(other) => panic!("WHERRY_CGROUP_DRIVER is neither cgroupfs nor systemd: {other}"),
+    }
+}
+
+/// How many times as long as on a real processor everything may take: `WHERRY_PATIENCE`, 1 if it is not there.
+pub(crate) fn patience() -> u32 {
+    env::var("WHERRY_PATIENCE").map_or(1, |text| text.parse().expect("WHERRY_PATIENCE is a number"))
+}
+
 /// The `bin` folder of a fetched daemon; fetches it if it is not there yet.
 pub(crate) fn daemon_bin(name: &str) -> PathBuf {
     static READY: Mutex<Option<HashSet<String>>> = Mutex::new(None);

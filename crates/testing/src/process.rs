@@ -149,8 +149,9 @@ runtime_type = "io.containerd.runc.v2"
 [{runtime}.containerd.runtimes.{engine}]
 runtime_type = "{kind}"
 [{runtime}.containerd.runtimes.{engine}.options]
-SystemdCgroup = false
+SystemdCgroup = {}
 KeyOfAnotherRuntime = "value"
-"#
+"#,
+        places::systemd_cgroups()
     )
 }

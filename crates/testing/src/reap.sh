@@ -44,6 +44,8 @@ done 2> /dev/null
 
 [ ! -e "/run/netns/$name" ] || ip netns del "$name" 2> /dev/null
 
+# A slice of systemd's takes what is in it along.
+[ ! -d /run/systemd/system ] || systemctl --quiet stop "$name.slice" 2> /dev/null
 for _ in $(seq 50); do
     groups=$(find /sys/fs/cgroup -depth -type d -path "*/$name*" 2> /dev/null)
     [ -n "$groups" ] || break

@@ -1,5 +1,6 @@
 //! Waiting for a condition with a deadline: the only kind of waiting a test does.
 
+use crate::places::patience;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
 
 /// Waits until `probe` finds something and returns it, or panics with `what` when `deadline` has passed.
 pub fn wait_for<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
+    let (start, deadline) = (Instant::now(), deadline * patience());
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(found) = probe() {

@@ -2,9 +2,15 @@
 //! the kernel had to kill for memory, and its removal.
 //!
 //! It is found by what the kernel says of the container's first process, which is right for
-//! every version and driver. libcgroups, which made it, removes it.
+//! every version and driver; after the daemon's death by what the configuration says ([`place`]).
+//! libcgroups makes it, and [`make`] what libcgroups does not.
 
+mod make;
+pub mod meter;
 pub mod oom;
+mod place;
+mod remove;
+mod told;
 pub mod update;
 pub mod usage;
 
@@ -14,12 +20,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use libcgroups::common::{
-    CgroupConfig, CgroupManager, CgroupSetup, DEFAULT_CGROUP_ROOT, FreezerState,
-    create_cgroup_manager, get_cgroup_setup,
-};
+use libcgroups::common::{CgroupSetup, DEFAULT_CGROUP_ROOT, get_cgroup_setup};
 
-use crate::process::signal_each;
+pub use make::{complete, make_parents};
+pub use meter::Meter;
+pub use place::{is_systemd_path, is_used};
+pub use remove::remove;
 
 /// The directories of the cgroup that a process is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +69,14 @@ impl Cgroup {
         match self {
             Cgroup::V1(directories) => directories.get(controller).map(PathBuf::as_path),
             Cgroup::V2(directory) => Some(directory),
+        }
+    }
+
+    /// Whether it is still there. systemd removes one as soon as it is empty.
+    fn exists(&self) -> bool {
+        match self {
+            Cgroup::V1(directories) => directories.values().any(|directory| directory.exists()),
+            Cgroup::V2(directory) => directory.exists(),
         }
     }
 
@@ -111,18 +125,6 @@ impl Cgroup {
         }
         Err(failed(io::ErrorKind::TimedOut.into()))
     }
-
-    /// How many processes in it the kernel has killed for want of memory.
-    #[must_use]
-    pub fn oom_kills(&self) -> u64 {
-        let file = match self {
-            Cgroup::V1(_) => "memory.oom_control",
-            Cgroup::V2(_) => "memory.events",
-        };
-        self.directory("memory")
-            .and_then(|directory| usage::keyed(&directory.join(file)).get("oom_kill").copied())
-            .unwrap_or(0)
-    }
 }
 
 fn collect(directory: &Path, pids: &mut Vec<i32>) {
@@ -133,56 +135,6 @@ fn collect(directory: &Path, pids: &mut Vec<i32>) {
             collect(&entry.path(), pids);
         }
     }
-}
-
-/// Whether a cgroup path of a configuration has the form `slice:prefix:name` that systemd's driver
-/// uses. Docker says which driver it means by nothing else.
-#[must_use]
-pub fn is_systemd_path(path: &Path) -> bool {
-    path.to_str().is_some_and(|text| !text.starts_with('/') && text.split(':').count() == 3)
-}
-
-/// Whether there are processes in the cgroup that a configuration calls `path`.
-#[must_use]
-pub fn is_used(path: &Path, systemd: bool, id: &str) -> bool {
-    create_cgroup_manager(CgroupConfig {
-        cgroup_path: path.to_owned(),
-        systemd_cgroup: systemd,
-        container_name: id.to_owned(),
-    })
-    .is_ok_and(|manager| manager.get_all_pids().is_ok_and(|pids| !pids.is_empty()))
-}
-
-/// Kills every process in the cgroup that a configuration calls `path`, and removes it. One that
-/// is not there is removed already.
-///
-/// # Errors
-/// A sentence, when a process does not go away.
-pub fn remove(path: &Path, systemd: bool, id: &str) -> Result<(), String> {
-    let failed =
-        |error: &dyn std::error::Error| format!("cannot remove cgroup {}: {error}", path.display());
-    let manager = create_cgroup_manager(CgroupConfig {
-        cgroup_path: path.to_owned(),
-        systemd_cgroup: systemd,
-        container_name: id.to_owned(),
-    })
-    .map_err(|error| failed(&error))?;
-    // A frozen process does not die; that there is nothing to thaw is no fault.
-    let _ = manager.freeze(FreezerState::Thawed);
-    // A process that forks while it is being killed leaves a child: go on until none is left.
-    for _ in 0..100 {
-        match manager.get_all_pids() {
-            Ok(pids) if !pids.is_empty() => {
-                signal_each(
-                    &pids.iter().map(|pid| pid.as_raw()).collect::<Vec<_>>(),
-                    libc::SIGKILL,
-                );
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            _ => break,
-        }
-    }
-    manager.remove().map_err(|error| failed(&error))
 }
 
 #[cfg(test)]
@@ -205,12 +157,5 @@ mod tests {
     fn this_process_is_in_its_own_cgroup() {
         let pid = i32::try_from(std::process::id()).unwrap();
         assert!(Cgroup::of(pid).unwrap().pids().contains(&pid));
-    }
-
-    #[test]
-    fn the_driver_shows_in_the_path() {
-        assert!(is_systemd_path(Path::new("system.slice:docker:abc")));
-        assert!(!is_systemd_path(Path::new("/docker/abc")));
-        assert!(!is_systemd_path(Path::new("/a:b:c")));
     }
 }

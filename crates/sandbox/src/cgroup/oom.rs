@@ -12,13 +12,13 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Cgroup;
+use super::{Cgroup, Meter};
 
 /// Waits for a cgroup's out-of-memory kills. It costs a descriptor, and wakes nobody before there is
 /// something to tell.
 #[derive(Debug)]
 pub struct OomWatch {
-    cgroup: Cgroup,
+    meter: Meter,
     source: AsyncFd<OwnedFd>,
     told: u64,
 }
@@ -29,7 +29,8 @@ impl OomWatch {
     /// # Errors
     /// When the kernel has no notifications for this cgroup.
     #[allow(unsafe_code)]
-    pub fn new(cgroup: &Cgroup) -> io::Result<OomWatch> {
+    pub fn new(meter: &Meter) -> io::Result<OomWatch> {
+        let cgroup = meter.cgroup();
         let directory = cgroup.directory("memory").ok_or(io::ErrorKind::Unsupported)?;
         let source = match cgroup {
             Cgroup::V1(_) => {
@@ -49,7 +50,7 @@ impl OomWatch {
         // SAFETY: the descriptor is owned by what is registered, which never gives it away.
         let source = unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }
             .map_err(io::Error::from)?;
-        Ok(OomWatch { cgroup: cgroup.clone(), source, told: 0 })
+        Ok(OomWatch { meter: meter.clone(), source, told: 0 })
     }
 
     /// Waits until there was a kill that has not been told yet. May be dropped and called again.
@@ -69,10 +70,10 @@ impl OomWatch {
                 Ok(Err(error)) => return Err(error),
                 Err(_would_block) => continue,
             }
-            let kills = match &self.cgroup {
+            let kills = match self.meter.cgroup() {
                 // The notification comes before the kill, and for nothing else.
                 Cgroup::V1(_) => self.told + 1,
-                Cgroup::V2(_) => self.cgroup.oom_kills(),
+                Cgroup::V2(_) => self.meter.read().oom_kills(),
             };
             if kills > self.told {
                 self.told = kills;
@@ -84,6 +85,6 @@ impl OomWatch {
     /// Whether there was a kill that [`OomWatch::next`] has not told.
     #[must_use]
     pub fn missed(&self) -> bool {
-        self.cgroup.oom_kills() > self.told
+        self.meter.read().oom_kills() > self.told
     }
 }

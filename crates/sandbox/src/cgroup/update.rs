@@ -5,7 +5,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::Cgroup;
+use super::{Cgroup, told};
 
 impl Cgroup {
     /// Sets the limits that `resources` names, in an order in which the kernel takes them; the
@@ -38,6 +38,9 @@ impl Cgroup {
                 "pids.max",
                 &if limit > 0 { limit.to_string() } else { "max".into() },
             )?;
+        }
+        if let Cgroup::V2(directory) = self {
+            told::tell(directory, resources);
         }
         Ok(())
     }
@@ -80,13 +83,7 @@ impl Cgroup {
             Some(value) if value < 0 => self.set("memory", name, "max"),
             Some(value) => self.set("memory", name, &value.to_string()),
         };
-        // Version 1 counts memory and swap together, and that is how it is configured.
-        let swap = match (memory.swap(), memory.limit()) {
-            (Some(swap), Some(limit)) if swap > 0 && limit > 0 => Some((swap - limit).max(0)),
-            (Some(swap), _) if swap < 0 => Some(swap),
-            _ => None,
-        };
-        match swap {
+        match swap_v2(memory) {
             Some(0) if self.has("memory", "memory.swap.max") => {
                 self.set("memory", "memory.swap.max", "0")?;
             }
@@ -141,8 +138,18 @@ impl Cgroup {
     }
 }
 
+/// Version 2's limit of swap alone. Version 1 counts memory and swap together, and that is how it is
+/// configured.
+pub(super) fn swap_v2(memory: &LinuxMemory) -> Option<i64> {
+    match (memory.swap(), memory.limit()) {
+        (Some(swap), Some(limit)) if swap > 0 && limit > 0 => Some((swap - limit).max(0)),
+        (Some(swap), _) if swap < 0 => Some(swap),
+        _ => None,
+    }
+}
+
 /// Version 2's weight (1 to 10,000) for version 1's shares (2 to 262,144), as runc reckons it.
-fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 

@@ -103,6 +103,18 @@ pub struct V2 {
     pub io: Vec<((u64, u64), Keyed)>,
 }
 
+impl Usage {
+    /// How many processes the kernel has killed for want of memory.
+    #[must_use]
+    pub fn oom_kills(&self) -> u64 {
+        let counts = match self {
+            Usage::V1(usage) => &usage.oom_control,
+            Usage::V2(usage) => &usage.memory_events,
+        };
+        counts.get("oom_kill").copied().unwrap_or(0)
+    }
+}
+
 impl Cgroup {
     /// What it has used so far.
     #[must_use]
@@ -233,7 +245,7 @@ mod tests {
         write("pids.max", "10\n");
         write("io.stat", "8:0 rbytes=1 wbytes=2 rios=3 wios=4\n");
         let group = Cgroup::V2(directory.path().to_owned());
-        assert_eq!(group.oom_kills(), 2);
+        assert_eq!(group.usage().oom_kills(), 2);
         let Usage::V2(usage) = group.usage() else { panic!() };
         assert_eq!(usage.cpu["usage_usec"], 12);
         assert_eq!((usage.memory_usage, usage.memory_limit), (4096, u64::MAX));

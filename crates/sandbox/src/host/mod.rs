@@ -33,7 +33,7 @@ use oci_spec::runtime::{LinuxMemory, Process, Spec, User};
 use wherry_engine::Engine;
 
 use crate::bundle::Bundle;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::daemon;
 use crate::hooks::{Batch, Moment};
 use crate::protocol::{Channel, CreateRequest, Failure, FailureKind, HostReply, HostRequest};
@@ -150,6 +150,10 @@ fn create(
     let state = bundle.state_root();
     fs::create_dir_all(&state)
         .map_err(|error| system(format!("cannot make {}: {error}", state.display())))?;
+    let name = bundle
+        .cgroup(&spec, request.systemd_cgroup)
+        .map_err(|text| Failure::new(FailureKind::Invalid, text))?;
+    cgroup::make_parents(&name.path, name.systemd).map_err(system)?;
     mount::rootfs(&bundle.rootfs(), &request.rootfs, &bundle.layers()).map_err(system)?;
     let user = spec.process().as_ref().map(Process::user);
     if let Some(root) = spec.root() {
@@ -186,6 +190,11 @@ fn create(
         .build()
         .map_err(|error| system(sentence(&error)))?;
     let pid = container.pid().ok_or_else(|| system("the container has no first process".into()))?;
+    if request.systemd_cgroup
+        && let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
+    {
+        cgroup::complete(pid.as_raw(), resources).map_err(system)?;
+    }
     if kills_nobody(&spec)
         && let Some(cgroup) = Cgroup::of(pid.as_raw())
     {

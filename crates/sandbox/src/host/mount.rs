@@ -263,10 +263,10 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         let root = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(outside.path(), root.path().join("link")).unwrap();
-        directory(root.path(), Path::new("/a/../b/c")).unwrap();
+        directory(root.path(), Path::new("/a/../b/c"), (0, 0)).unwrap();
         assert!(root.path().join("b/c").is_dir());
-        let _ = directory(root.path(), Path::new("/link/d"));
-        let _ = directory(root.path(), Path::new("/../../../d"));
+        let _ = directory(root.path(), Path::new("/link/d"), (0, 0));
+        let _ = directory(root.path(), Path::new("/../../../d"), (0, 0));
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
         assert!(root.path().join("d").is_dir());
     }

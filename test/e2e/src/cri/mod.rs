@@ -18,8 +18,8 @@ use std::sync::OnceLock;
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
 use wherry_testing::{
-    Containerd, ContainerdVersion, DEADLINE, Image, Process, busybox, engine, processes, wait_for,
-    wait_until,
+    Containerd, ContainerdVersion, DEADLINE, Image, Process, busybox, cgroup_parent, engine,
+    processes, wait_for, wait_until,
 };
 
 /// The containerd namespace of all pods.
@@ -162,7 +162,7 @@ impl Cri {
             hostname: String::new(),
             log_directory: logs.display().to_string(),
             linux: Some(LinuxPod {
-                cgroup_parent: format!("/{}", self.containerd.namespace()),
+                cgroup_parent: cgroup_parent(self.containerd.namespace()),
                 security: Some(PodSecurity { namespaces: Some(namespaces) }),
             }),
         };

@@ -7,15 +7,17 @@ use containerd_shim_protos::api::{
     PidsResponse, StartRequest, StateRequest, StateResponse, StatsRequest, StatsResponse, Status,
     WaitRequest, WaitResponse,
 };
+use containerd_shim_protos::cgroups::metrics as v1;
+use containerd_shim_protos::cgroups_v2::metrics as v2;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::Code;
 use std::fs;
 use std::path::Path;
-use wherry_e2e::images::{cat, hello_wasm, spin};
+use wherry_e2e::images::{cat, glutton, hello_wasm, spin};
 use wherry_e2e::on_containerds;
 use wherry_e2e::shim::Shim;
 use wherry_testing::{
-    Container, Containerd, ContainerdVersion, DEADLINE, Daemon, Process, Run, wait_until,
+    Container, Containerd, ContainerdVersion, DEADLINE, Daemon, Process, Run, busybox, wait_until,
 };
 
 /// A message with its `id` set.
@@ -150,19 +152,82 @@ fn wait_answers_at_the_end_and_after_it(containerd: &Containerd) {
     assert!(late.exited_at.is_some());
 }
 
-fn stats_answers_before_and_after_the_end(containerd: &Containerd) {
-    let container = containerd.start(&Run::new(&spin()));
-    let shim = Shim::of(&container);
-    let kind = || {
-        let answer = shim.call::<StatsResponse>("Stats", &request!(StatsRequest, container.id()));
-        answer.expect("Stats answers").stats.into_option().expect("it has metrics").type_url
-    };
-    let v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let expected =
-        if v2 { "io.containerd.cgroups.v2.Metrics" } else { "io.containerd.cgroups.v1.Metrics" };
-    assert_eq!(kind(), expected);
+/// What Stats tells of a container: as version 1 or 2 of cgroups counts, whichever the host has.
+#[derive(Debug)]
+struct Told {
+    cpu: u64,
+    memory: u64,
+    memory_limit: u64,
+    processes: u64,
+    written: u64,
+    oom_kills: u64,
+}
+
+fn told(container: &Container<'_>) -> Told {
+    let answer: StatsResponse = Shim::of(container)
+        .call("Stats", &request!(StatsRequest, container.id()))
+        .expect("Stats answers");
+    let any = answer.stats.into_option().expect("it has metrics");
+    if unified() {
+        assert_eq!(any.type_url, "io.containerd.cgroups.v2.Metrics");
+        let told = v2::Metrics::parse_from_bytes(&any.value).expect("metrics");
+        return Told {
+            cpu: told.cpu.usage_usec,
+            memory: told.memory.usage,
+            memory_limit: told.memory.usage_limit,
+            processes: told.pids.current,
+            written: told.io.usage.iter().map(|device| device.wbytes).sum(),
+            oom_kills: told.memory_events.oom_kill,
+        };
+    }
+    assert_eq!(any.type_url, "io.containerd.cgroups.v1.Metrics");
+    let told = v1::Metrics::parse_from_bytes(&any.value).expect("metrics");
+    let written = told.blkio.io_service_bytes_recursive.iter().filter(|entry| entry.op == "Write");
+    Told {
+        cpu: told.cpu.usage.total,
+        memory: told.memory.usage.usage,
+        memory_limit: told.memory.usage.limit,
+        processes: told.pids.current,
+        written: written.map(|entry| entry.value).sum(),
+        oom_kills: told.memory_oom_control.oom_kill,
+    }
+}
+
+fn unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+fn stats_tell_all_before_and_after_the_end(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()).memory(64 << 20));
+    wait_until("it has computed", DEADLINE, || told(&container).cpu > 0);
+    let before = told(&container);
+    assert!(before.memory > 0 && before.memory <= before.memory_limit, "{before:?}");
+    assert_eq!(before.memory_limit, 64 << 20);
+    assert_eq!(before.processes, 1);
+    assert_eq!(before.oom_kills, 0);
     ended(&container);
-    assert_eq!(kind(), expected);
+    let after = told(&container);
+    assert!(after.cpu >= before.cpu, "{before:?} {after:?}");
+    assert_eq!(after.memory_limit, 64 << 20);
+}
+
+fn stats_tell_an_oom_kill_after_the_end(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&glutton()).memory(64 << 20));
+    wait_until("its end", DEADLINE, || container.ended());
+    assert_eq!(told(&container).oom_kills, 1);
+}
+
+fn stats_tell_what_was_written_to_a_disk(containerd: &Containerd) {
+    if !unified() {
+        // There the kernel does not know whose the written pages are.
+        return;
+    }
+    // Not in /tmp, which may be memory.
+    let folder = tempfile::TempDir::new_in("/var/tmp").expect("a temporary folder");
+    let script = "busybox dd if=/dev/zero of=/data/file bs=64k count=16 conv=fsync; sleep 100000";
+    let run = Run::new(&busybox()).args(&["sh", "-c", script]).bind(folder.path(), "/data");
+    let container = containerd.start(&run);
+    wait_until("a megabyte", DEADLINE, || told(&container).written >= 1 << 20);
 }
 
 fn a_checkpoint_is_refused_in_a_sentence(containerd: &Containerd) {
@@ -271,7 +336,9 @@ on_containerds!(
     connect_and_pids_name_real_processes,
     state_tells_what_is_and_asking_changes_nothing,
     wait_answers_at_the_end_and_after_it,
-    stats_answers_before_and_after_the_end,
+    stats_tell_all_before_and_after_the_end,
+    stats_tell_an_oom_kill_after_the_end,
+    stats_tell_what_was_written_to_a_disk,
     a_checkpoint_is_refused_in_a_sentence,
     closing_stdin_is_seen_by_the_guest,
     a_bundle_whose_configuration_cannot_be_read_is_refused,

@@ -112,7 +112,7 @@ impl Held {
     fn compiler_of(module: &str) -> Held {
         let compiles = |pid: i32| {
             let input = std::fs::read_link(format!("/proc/{pid}/fd/0")).unwrap_or_default();
-            input == PathBuf::from(module)
+            input == module
         };
         let find = || {
             let all =

@@ -5,7 +5,9 @@ use std::path::Path;
 use wherry_e2e::images::{glutton, hello, kit, spin};
 use wherry_e2e::inside::field;
 use wherry_e2e::{on_all_daemons, on_containerds, on_dockers, tests_in};
-use wherry_testing::{Containerd, DEADLINE, Daemon, Docker, Run, busybox, wait_until};
+use wherry_testing::{
+    Containerd, DEADLINE, Daemon, Docker, Run, busybox, cgroup_parent, systemd_cgroups, wait_until,
+};
 
 const MEGABYTE: u64 = 1 << 20;
 
@@ -60,7 +62,39 @@ fn memory_and_cpu_limits_are_the_kernels(daemon: &dyn Daemon) {
     });
 }
 
+/// The cgroup is the kernel's word for it; with systemd's driver systemd has a scope of that name.
+fn its_cgroup_is_where_the_driver_says(daemon: &dyn Daemon) {
+    let container = daemon.start(&Run::new(&spin()));
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).expect("it runs");
+    let (id, parent) = (container.id(), cgroup_parent(daemon.containerd().namespace()));
+    let path =
+        groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).find(|path| path.contains(id));
+    let path = path.unwrap_or_else(|| panic!("no cgroup of {id}: {groups}"));
+    if systemd_cgroups() {
+        assert!(path.contains(&format!("/{parent}/")), "{path}");
+        let scope = path.rsplit('/').next().expect("a name");
+        assert!(scope.ends_with(&format!("-{id}.scope")), "{path}");
+        let status =
+            std::process::Command::new("systemctl").args(["is-active", "-q", scope]).status();
+        assert!(status.is_ok_and(|status| status.success()), "systemd does not know {scope}");
+    } else {
+        assert_eq!(path, format!("{parent}/{id}"));
+    }
+}
+
+fn a_device_that_it_was_not_given_cannot_be_opened(daemon: &dyn Daemon) {
+    // The kernel's log, which it may make a node of, but not read.
+    let script = "busybox mknod /kmsg c 1 11 && busybox head -c 1 /kmsg";
+    let outcome = daemon.run(&Run::new(&busybox()).args(&["sh", "-c", script]));
+    assert!(outcome.failure().contains("not permitted"), "{outcome}");
+    let script = "busybox head -c 1 /dev/zero | busybox wc -c";
+    let outcome = daemon.run(&Run::new(&busybox()).args(&["sh", "-c", script]));
+    assert_eq!(outcome.success().trim(), "1");
+}
+
 on_all_daemons!(
+    its_cgroup_is_where_the_driver_says,
+    a_device_that_it_was_not_given_cannot_be_opened,
     too_much_memory_ends_in_an_oom_kill,
     a_guest_within_its_memory_runs,
     memory_and_cpu_limits_are_the_kernels,
@@ -96,6 +130,22 @@ mod containerd {
     }
 
     on_containerds!(an_oom_kill_is_an_event, the_kill_of_another_process_is_an_event);
+}
+
+mod alone {
+    use super::*;
+
+    fn the_first_ones_may_be_many_at_once(containerd: &Containerd) {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    assert_eq!(containerd.run(&Run::new(&hello())).success(), "hello\n");
+                });
+            }
+        });
+    }
+
+    wherry_e2e::on_own_containerds!(the_first_ones_may_be_many_at_once);
 }
 
 mod docker {

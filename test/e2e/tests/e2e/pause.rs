@@ -2,8 +2,8 @@
 
 use std::fs;
 use wherry_e2e::images::{cat, spin};
-use wherry_e2e::on_all_daemons;
-use wherry_testing::{DEADLINE, Daemon, Leftovers, Run, wait_until};
+use wherry_e2e::{on_all_daemons, on_containerds};
+use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, Run, wait_until};
 
 /// The processor time that a process has used so far, clock ticks.
 fn ticks(pid: i32) -> u64 {
@@ -66,6 +66,24 @@ on_all_daemons!(
     a_paused_container_can_be_killed,
     twice_is_refused,
 );
+
+mod containerd {
+    use super::*;
+
+    fn it_is_told_in_events(containerd: &Containerd) {
+        let events = containerd.events();
+        let container = containerd.start(&Run::new(&spin()));
+        containerd.freeze(container.id(), true).success();
+        containerd.freeze(container.id(), false).success();
+        wait_until("the events", DEADLINE, || {
+            events
+                .topics(container.id())
+                .ends_with(&["/tasks/paused".into(), "/tasks/resumed".into()])
+        });
+    }
+
+    on_containerds!(it_is_told_in_events);
+}
 
 mod alone {
     use super::*;

@@ -2,7 +2,7 @@
 
 use wherry_e2e::images::{glutton, spin};
 use wherry_e2e::on_dockers;
-use wherry_testing::{Daemon, Docker, Run};
+use wherry_testing::{DEADLINE, Daemon, Docker, Run, systemd_cgroups, wait_until};
 
 /// What Docker's statistics say of a running container.
 fn statistics(docker: &Docker, id: &str, field: &str) -> String {
@@ -43,4 +43,29 @@ fn the_processors_and_processes_change(docker: &Docker) {
     assert_eq!(std::fs::read_to_string(file).expect("a limit").trim(), value);
 }
 
-on_dockers!(the_memory_limit_changes, a_lower_limit_bites, the_processors_and_processes_change);
+fn a_changed_limit_outlasts_a_reload_of_systemd(docker: &Docker) {
+    if !systemd_cgroups() {
+        return;
+    }
+    let container = docker.start(&Run::new(&spin()).memory(64 << 20));
+    let id = container.id();
+    docker.docker(&["update", "--memory", "128m", "--memory-swap", "128m", id]).success();
+    let systemctl = |words: &[&str]| {
+        let output = std::process::Command::new("systemctl").args(words).output();
+        let output = output.unwrap_or_else(|e| panic!("systemctl cannot be run: {e}"));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let scope = format!("docker-{id}.scope");
+    wait_until("systemd knows the new limit", DEADLINE, || {
+        systemctl(&["show", "--property=MemoryMax", &scope]) == "MemoryMax=134217728"
+    });
+    systemctl(&["daemon-reload"]);
+    assert!(statistics(docker, id, "{{.MemUsage}}").ends_with("/ 128MiB"));
+}
+
+on_dockers!(
+    the_memory_limit_changes,
+    a_lower_limit_bites,
+    the_processors_and_processes_change,
+    a_changed_limit_outlasts_a_reload_of_systemd,
+);

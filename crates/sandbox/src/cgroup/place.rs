@@ -1,0 +1,140 @@
+//! Where a container's cgroup is: what the `cgroupsPath` of a configuration means.
+//!
+//! It is a path below the root of the hierarchy; or, for systemd's driver, `slice:prefix:name`, the
+//! scope `prefix-name.scope` in that slice.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use libcgroups::common::{
+    CgroupConfig, CgroupManager, CgroupSetup, DEFAULT_CGROUP_ROOT, create_cgroup_manager,
+    get_cgroup_setup,
+};
+
+use super::Cgroup;
+
+/// Where systemd keeps the units that it was asked to make.
+const TRANSIENT_UNITS: &str = "/run/systemd/transient";
+
+/// A scope of systemd's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scope {
+    /// Its cgroup, below the root of the hierarchy.
+    pub(super) path: PathBuf,
+    /// Its name.
+    pub(super) unit: String,
+}
+
+/// Whether a cgroup path of a configuration has the form that systemd's driver uses. Docker says
+/// which driver it means by nothing else.
+#[must_use]
+pub fn is_systemd_path(path: &Path) -> bool {
+    let slice = path.to_str().and_then(|text| text.split_once(':'));
+    slice.is_some_and(|(slice, _)| slice.ends_with(".slice")) && Scope::parse(path).is_some()
+}
+
+/// Whether there are processes in the cgroup that the container `id`, whose configuration calls it `path`, would
+/// have. `systemd`: systemd would make it.
+#[must_use]
+pub fn is_used(path: &Path, systemd: bool, id: &str) -> bool {
+    if !matches!(get_cgroup_setup(), Ok(CgroupSetup::Unified)) {
+        let config = CgroupConfig {
+            cgroup_path: path.to_owned(),
+            systemd_cgroup: false,
+            container_name: id.to_owned(),
+        };
+        let pids = create_cgroup_manager(config).ok().and_then(|group| group.get_all_pids().ok());
+        return pids.is_some_and(|pids| !pids.is_empty());
+    }
+    let scope = Scope::parse(path).filter(|_| systemd);
+    let below = scope.map_or_else(|| below_root(path), |scope| systemd_root().join(scope.path));
+    !Cgroup::V2(Path::new(DEFAULT_CGROUP_ROOT).join(below)).pids().is_empty()
+}
+
+impl Scope {
+    /// The scope that `slice:prefix:name` means. No slice is systemd's own for system services.
+    pub(super) fn parse(path: &Path) -> Option<Scope> {
+        let mut parts = path.to_str()?.split(':');
+        let (Some(slice), Some(prefix), Some(name), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return None;
+        };
+        let slice = expand(if slice.is_empty() { "system.slice" } else { slice })?;
+        let unit = if name.ends_with(".slice") {
+            name.to_owned()
+        } else {
+            format!("{prefix}-{name}.scope")
+        };
+        (!unit.contains('/')).then(|| Scope { path: slice.join(&unit), unit })
+    }
+
+    /// Whether systemd knows a unit that it was asked to make: until it is over and forgotten.
+    pub(super) fn knows(unit: &str) -> bool {
+        Path::new(TRANSIENT_UNITS).join(unit).exists()
+    }
+}
+
+/// The path of a slice, whose name has those of all above it: `a-b.slice` is `a.slice/a-b.slice`.
+fn expand(slice: &str) -> Option<PathBuf> {
+    let name = slice.strip_suffix(".slice").filter(|name| !name.contains('/'))?;
+    if name == "-" {
+        return Some(PathBuf::new());
+    }
+    let mut path = PathBuf::new();
+    for (end, _) in name.match_indices('-').chain([(name.len(), "")]) {
+        let part = name.get(..end).filter(|part| !part.is_empty() && !part.ends_with('-'))?;
+        path.push(format!("{part}.slice"));
+    }
+    Some(path)
+}
+
+/// The cgroup below which systemd keeps all others: the root, unless systemd has less than the whole
+/// machine. systemd itself is in a scope there.
+pub(super) fn systemd_root() -> PathBuf {
+    let groups = fs::read_to_string("/proc/1/cgroup").unwrap_or_default();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    let root = own.and_then(|path| path.strip_suffix("/init.scope")).unwrap_or_default();
+    below_root(Path::new(root))
+}
+
+/// A path as it is below the root, whatever it wants.
+pub(super) fn below_root(path: &Path) -> PathBuf {
+    path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_driver_shows_in_the_path() {
+        assert!(is_systemd_path(Path::new("system.slice:docker:abc")));
+        assert!(!is_systemd_path(Path::new("/docker/abc")));
+        assert!(!is_systemd_path(Path::new("/a:b:c")));
+        assert!(!is_systemd_path(Path::new(":youki:abc")));
+    }
+
+    #[test]
+    fn a_scope_lies_in_all_the_slices_of_its_slices_name() {
+        let path = |text: &str| Scope::parse(Path::new(text)).map(|scope| scope.path);
+        assert_eq!(path("system.slice:docker:x"), Some("system.slice/docker-x.scope".into()));
+        assert_eq!(
+            path("kube-pods-one.slice:cri:x"),
+            Some("kube.slice/kube-pods.slice/kube-pods-one.slice/cri-x.scope".into())
+        );
+        assert_eq!(path("-.slice:a:x"), Some("a-x.scope".into()));
+        assert_eq!(path(":a:x"), Some("system.slice/a-x.scope".into()));
+        for wrong in
+            ["a:b:c", "a--b.slice:c:d", "-a.slice:c:d", ".slice:c:d", "a.slice:c", "x/a.slice:c:d"]
+        {
+            assert_eq!(path(wrong), None, "{wrong}");
+        }
+        assert_eq!(path("a.slice:b:../../x"), None);
+    }
+
+    #[test]
+    fn no_path_leads_out() {
+        assert_eq!(below_root(Path::new("/a/../b/./c")), Path::new("a/b/c"));
+    }
+}

@@ -1,0 +1,55 @@
+//! Where the tests' containers have their cgroups, and what is there.
+
+use crate::places::systemd_cgroups;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The parent of all cgroups of a scope's containers, in the words of the driver that the tests are about: a
+/// path, or a slice.
+pub fn cgroup_parent(scope: &str) -> String {
+    if systemd_cgroups() { format!("{scope}.slice") } else { format!("/{scope}") }
+}
+
+/// What `ctr` is told of a container's cgroup. With systemd's driver nothing but the form of the path says so.
+pub(crate) fn words_for_ctr(scope: &str, id: &str) -> Vec<String> {
+    if systemd_cgroups() {
+        vec!["--cgroup".to_owned(), format!("{}:{scope}:{id}", cgroup_parent(scope))]
+    } else {
+        Vec::new()
+    }
+}
+
+/// The cgroups, in all hierarchies, below the one of this scope. The one itself is the daemon's.
+pub(crate) fn cgroups(scope: &str) -> Vec<PathBuf> {
+    let slice = format!("{scope}.slice");
+    let is_parent = |part: &std::ffi::OsStr| part == scope || part == &*slice;
+    let mut found = Vec::new();
+    let mut stack = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(dir) = stack.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let path = entry.path();
+                if dir.components().any(|part| is_parent(part.as_os_str())) {
+                    found.push(path.clone());
+                }
+                stack.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The scopes that systemd knows in the slice of this scope, failed ones too.
+pub(crate) fn systemd_scopes(scope: &str) -> Vec<String> {
+    if !systemd_cgroups() || !Path::new("/run/systemd/system").exists() {
+        return Vec::new();
+    }
+    let mut command = Command::new("systemctl");
+    command.args(["show", "--property=Id,Slice,ActiveState", "*.scope"]);
+    let output = command.output().unwrap_or_else(|e| panic!("systemctl cannot be run: {e}"));
+    let slice = format!("Slice={}", cgroup_parent(scope));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let ours = text.split("\n\n").filter(|unit| unit.lines().any(|line| line == slice));
+    ours.map(|unit| unit.trim().replace('\n', " ")).collect()
+}
