@@ -13,7 +13,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # For each engine the shim, and the engine host that the shim looks for beside itself.
 EXECUTABLES := $(foreach engine,$(ENGINES),containerd-shim-$(engine)-v1 wherry-$(engine))
 
-.PHONY: build demo test test-unit test-e2e test-vm fuzz setup install check fmt clean
+.PHONY: build demo test test-unit test-e2e test-vm soak fuzz setup install check fmt clean
 
 build:
 	test/setup/packages.sh build
@@ -43,6 +43,16 @@ test-e2e: setup
 	    WHERRY_ENGINE=$$engine WHERRY_BIN_DIR=$(BIN) \
 	        $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast | tee $$log || failed=1; \
 	    $(BIN)/compatibility $$engine < $$log || failed=1; \
+	done; [ -z "$$failed" ]
+
+# Thousands of containers come and go, with kills, and nothing stays. SOAK_CYCLES of them (2000), in an order that
+# SOAK_SEED decides, on the containerd of SOAK_CONTAINERD (2; or 1.6, 1.7).
+soak: setup
+	$(CARGO) build --release --locked --workspace --bins
+	for engine in $(ENGINES); do \
+	    WHERRY_ENGINE=$$engine WHERRY_BIN_DIR=$(BIN) timeout 600 \
+	        $(CARGO) test --release --locked -p wherry-e2e --test e2e -- --exact --ignored --nocapture soak::the_whole_soak \
+	        || failed=1; \
 	done; [ -z "$$failed" ]
 
 # Hostile bytes for what is read before anything is forked, FUZZ_SECONDS for each target.

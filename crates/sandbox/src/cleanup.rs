@@ -26,7 +26,7 @@ pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<String> {
     let mut left = Vec::new();
     let spec = bundle.spec().ok();
     let start = Instant::now();
-    let (used, _nobody) = loop {
+    let (used, nobody) = loop {
         // Asked before anything is looked at: what comes into being after that is not seen.
         let nobody = making::none(bundle);
         // Nothing was made, or all is gone already: what the configuration names is somebody else's, and the
@@ -42,16 +42,18 @@ pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<String> {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    if !used {
-        return left;
+    if used {
+        unmount(&bundle.layers(), &mut left);
+        unmount(&bundle.rootfs(), &mut left);
+        if let Some(spec) = &spec {
+            // A hook that fails is logged, and nothing else.
+            let _ = Batch::new(Moment::Poststop, bundle, spec).run(None, reaper);
+        }
+        bundle.remove_state();
     }
-    unmount(&bundle.layers(), &mut left);
-    unmount(&bundle.rootfs(), &mut left);
-    if let Some(spec) = &spec {
-        // A hook that fails is logged, and nothing else.
-        let _ = Batch::new(Moment::Poststop, bundle, spec).run(None, reaper);
+    if nobody.is_some() {
+        making::remove(bundle);
     }
-    bundle.remove_state();
     left
 }
 

@@ -7,7 +7,7 @@
 //! So there is a lock in the bundle. It is shared by all who make: it travels with the request to the host, and is
 //! inherited by all that the host forks, until the guest runs. However they end, the kernel lets go of it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -42,6 +42,16 @@ pub(crate) fn none(bundle: &Bundle) -> Option<Nobody> {
         Ok(file) => file.try_lock().is_ok().then_some(Nobody { _lock: Some(file) }),
         // Nobody ever has.
         Err(_) => Some(Nobody { _lock: None }),
+    }
+}
+
+/// Removes the lock, which is held, or which nobody has ever taken. Who has waited for it meanwhile finds nothing to
+/// make a process in.
+pub(crate) fn remove(bundle: &Bundle) {
+    if let Err(error) = fs::remove_file(bundle.making())
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        log::warn!("cannot remove {}: {error}", bundle.making().display());
     }
 }
 

@@ -36,6 +36,7 @@ const ABANDONED: Duration = Duration::from_secs(120);
 
 /// Serves until the last container is deleted and containerd says so, then ends the process.
 pub(crate) fn serve(daemon: Daemon) -> ! {
+    daemon::share_one_heap();
     // The host loads its engine while containerd connects.
     let warm = Host::spawn(&daemon.program);
     daemon::protect_from_oom();

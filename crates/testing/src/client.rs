@@ -1,9 +1,11 @@
 //! A client that runs beside the test, which sees what it says, talks to it and ends it.
 
 use crate::io::{Outcome, code_of, line_of, wait_child};
+use crate::processes::Process;
 use crate::wait::{DEADLINE, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fs;
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -108,9 +110,18 @@ impl Client {
         }
     }
 
-    /// Kills it with SIGKILL, or closes its terminal.
+    /// Kills it with SIGKILL, or closes its terminal, and waits until nothing of it is left: it would read what
+    /// is for the next client.
+    #[track_caller]
     pub fn kill(self) {
+        let pid = self.child.id();
+        let below = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let below = below.unwrap_or_else(|e| panic!("`{}`: {e}", self.line));
+        let line = self.line.clone();
         drop(self);
+        for pid in below.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            wait_until(&format!("the end of `{line}`"), DEADLINE, || Process::of(pid).is_none());
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs::Permissions;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -121,7 +121,16 @@ pub(super) fn directory(
 ) -> Result<(), Box<dyn Error>> {
     let root = Root::open(rootfs)?;
     if root.resolve(path).is_err() {
-        let made = root.mkdir_all(path, &Permissions::from_mode(0o755))?;
+        // What is not there yet has no parent but the one before it in the path.
+        let mut plain = PathBuf::new();
+        for part in path.components() {
+            match part {
+                Component::Normal(name) => plain.push(name),
+                Component::ParentDir => drop(plain.pop()),
+                _ => {}
+            }
+        }
+        let made = root.mkdir_all(plain, &Permissions::from_mode(0o755))?;
         let flags = AtFlags::AT_EMPTY_PATH;
         fchownat(made, c"", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), flags)?;
     }

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::path::PathBuf;
+use std::path::Path;
 use std::thread;
 use tokio::runtime::Builder;
 use wherry_e2e::client::{Client, Paths, Wanted};
@@ -112,7 +112,7 @@ impl Held {
     fn compiler_of(module: &str) -> Held {
         let compiles = |pid: i32| {
             let input = std::fs::read_link(format!("/proc/{pid}/fd/0")).unwrap_or_default();
-            input == module
+            input == Path::new(module)
         };
         let find = || {
             let all =

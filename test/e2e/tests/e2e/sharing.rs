@@ -24,20 +24,25 @@ fn a_container_has_its_own_name(docker: &Docker) {
 }
 
 fn processes_are_seen_where_they_are_shared(docker: &Docker) {
-    let status = "read /proc/self/status";
-    let shown = |words: &[&str]| {
-        let said = look(docker, &kit(false), words, &[status, "list /proc"]);
+    let (status, first) = ("read /proc/self/status", "read /proc/1/cmdline");
+    let shown = |words: &[&str], more: &[&str]| {
+        let said = look(docker, &kit(false), words, &[&[status, first], more].concat());
         let pid = field(&said, "Pid")[0].parse::<u32>().expect("a number");
-        let seen = of(&said, "list /proc").lines().filter(|name| name.parse::<u32>().is_ok());
-        (pid, seen.count())
+        let listed = if more.is_empty() { "" } else { of(&said, more[0]) };
+        let seen = listed.lines().filter(|name| name.parse::<u32>().is_ok()).count();
+        (pid, seen, of(&said, first).to_owned())
     };
-    assert_eq!(shown(&[]), (1, 1));
+    let all = ["list /proc"];
+    let (pid, seen, _) = shown(&[], &all);
+    assert_eq!((pid, seen), (1, 1));
     let other = docker.start(&sleeper(&[]));
     let with = format!("container:{}", other.id());
-    let (pid, seen) = shown(&["--pid", &with]);
-    assert!(pid > 1 && seen == 2, "{pid}, {seen}");
-    let (pid, seen) = shown(&["--pid", "host"]);
-    assert!(pid > 1 && seen > 2, "{pid}, {seen}");
+    let (pid, seen, line) = shown(&["--pid", &with], &all);
+    assert!(pid > 1 && seen == 2 && line.contains("sleep"), "{pid}, {seen}, {line}");
+    // Not listed: there processes come and go meanwhile.
+    let (pid, _, line) = shown(&["--pid", "host"], &[]);
+    assert!(pid > 1, "{pid}");
+    assert_eq!(line, fs::read_to_string("/proc/1/cmdline").expect("it runs"));
 }
 
 fn memory_is_shared_where_both_agree(docker: &Docker) {
