@@ -53,9 +53,10 @@ payload() {
     mke2fs -q -t ext4 -O ^has_journal -d "$root" "$work/payload.img" 2G
 }
 
+# Becomes the machine.
 boot() {
     # The disks stay as they are: what is written goes into a temporary file.
-    qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${WHERRY_VM_MEMORY:-3072}" \
+    exec qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${WHERRY_VM_MEMORY:-3072}" \
         -nodefaults -display none -no-reboot -monitor none "$@" \
         -drive "file=$image/disk.img,format=raw,if=virtio,snapshot=on" \
         -drive "file=$work/payload.img,format=raw,if=virtio,snapshot=on" \
@@ -74,7 +75,7 @@ payload "$@"
 export TMPDIR=$work
 
 if [ -n "${WHERRY_VM_SHELL:-}" ]; then
-    boot -serial stdio -serial null
+    (boot -serial stdio -serial null)
     exit
 fi
 

@@ -6,6 +6,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -46,6 +47,9 @@ pub(crate) enum Role {
 
 /// The status of a process that SIGKILL ended.
 const KILLED: u32 = 137;
+/// How long Delete waits for a terminal's last output, as runc's shim does: its client may not read, or
+/// somebody else may have it open.
+const LAST_OUTPUT: Duration = Duration::from_secs(10);
 const SIGKILL: i32 = 9;
 
 /// Starts the actor of a process.
@@ -63,6 +67,7 @@ pub(crate) fn spawn(
         process: None,
         exit: None,
         streams: None,
+        copied: None,
         draining: JoinSet::new(),
         starting: None,
         container: None,
@@ -135,6 +140,8 @@ struct Actor {
     exit: Option<oneshot::Receiver<Exit>>,
     /// Until the end.
     streams: Option<Streams>,
+    /// From the end until all output is where a client finds it.
+    copied: Option<oneshot::Receiver<()>>,
     /// From the end until Delete, or until nobody can ask for that any more.
     draining: JoinSet<()>,
     starting: Option<Starting>,
@@ -337,7 +344,8 @@ impl Actor {
             // ended here. Either way nobody else holds the streams open.
             signal_each(&meter.cgroup().pids(), SIGKILL);
         }
-        if let Some(streams) = self.streams.take() {
+        if let Some(mut streams) = self.streams.take() {
+            self.copied = streams.copied();
             self.draining.spawn(streams.finish());
         }
         if self.become_(Happening::Exited(exit)).is_ok() {
@@ -409,6 +417,10 @@ impl Actor {
                 state.exit().ok_or(Error::Gone)?
             }
         };
+        if let Some(copied) = self.copied.take() {
+            // A client deletes as soon as it hears of the end.
+            let _ = tokio::time::timeout(LAST_OUTPUT, copied).await;
+        }
         self.draining.abort_all();
         if let Some(whole) = &self.container {
             let (bundle, reaper) = (whole.bundle.clone(), self.reaper.clone());

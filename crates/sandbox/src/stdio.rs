@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::terminal::Terminal;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::oneshot;
 
 /// The daemon's part in a process's streams.
 #[derive(Debug)]
@@ -40,6 +41,14 @@ impl Streams {
         match self {
             Streams::Pipes(_) => None,
             Streams::Terminal(terminal) => Some(terminal),
+        }
+    }
+
+    /// Resolves when all output is where a client finds it. None: it is already, because the guest writes there.
+    pub fn copied(&mut self) -> Option<oneshot::Receiver<()>> {
+        match self {
+            Streams::Pipes(_) => None,
+            Streams::Terminal(terminal) => terminal.copied(),
         }
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::stdio::{StdioError, StdioPaths, drain, open_for_terminal};
@@ -26,6 +27,7 @@ pub struct Terminal {
     input: Option<JoinHandle<()>>,
     output: Option<JoinHandle<()>>,
     pipe: Option<(PathBuf, Arc<AsyncFd<File>>)>,
+    copied: Option<oneshot::Receiver<()>>,
 }
 
 impl Terminal {
@@ -42,15 +44,20 @@ impl Terminal {
             source,
         };
         let master = Arc::new(register(File::from(master)).map_err(failed)?);
-        let mut terminal = Terminal { master, input: None, output: None, pipe: None };
+        let mut terminal = Terminal { master, input: None, output: None, pipe: None, copied: None };
         if let Some(pipe) = pipes.input {
             let pipe = Arc::new(register(pipe).map_err(failed)?);
             terminal.input = Some(tokio::spawn(copy(pipe, Arc::clone(&terminal.master))));
         }
         if let Some((path, pipe)) = pipes.output {
             let pipe = Arc::new(register(pipe).map_err(failed)?);
-            terminal.output =
-                Some(tokio::spawn(copy(Arc::clone(&terminal.master), Arc::clone(&pipe))));
+            let (whole, copied) = oneshot::channel();
+            let copying = copy(Arc::clone(&terminal.master), Arc::clone(&pipe));
+            terminal.output = Some(tokio::spawn(async move {
+                copying.await;
+                let _ = whole.send(());
+            }));
+            terminal.copied = Some(copied);
             terminal.pipe = Some((path, pipe));
         }
         Ok(terminal)
@@ -75,6 +82,12 @@ impl Terminal {
             unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
         nix::errno::Errno::result(result)?;
         Ok(())
+    }
+
+    /// Resolves when all output is in the client's pipe: after the end of all processes that have the
+    /// terminal open. It can be asked for once.
+    pub fn copied(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.copied.take()
     }
 
     /// Copies no more input.

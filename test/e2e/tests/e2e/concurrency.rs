@@ -39,12 +39,14 @@ fn thirty_at_once_all_run(docker: &Docker) {
     });
 }
 
-/// Calls a containerd from a runtime, with containers of [`guests_and_tools`] and a guest `/laborious.wasm`.
-fn with_client(containerd: &Containerd, test: impl AsyncFnOnce(Client)) {
+/// Calls a containerd from a runtime, with containers of [`guests_and_tools`]; the test is also given the path of a
+/// laborious guest that is its own.
+fn with_client(containerd: &Containerd, test: impl AsyncFnOnce(Client, &str)) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let image = guests_and_tools().file("/laborious.wasm", 0o755, laborious_wasm());
-        test(Client::new(containerd, &image)).await;
+        let module = format!("/laborious-{}-{}.wasm", containerd.namespace(), containerd.new_id());
+        let image = guests_and_tools().file(&module, 0o755, laborious_wasm());
+        test(Client::new(containerd, &image), &module).await;
     });
 }
 
@@ -78,7 +80,7 @@ async fn every_rpc_while_it_runs(client: &Client, id: &str, pid: u32) {
 /// The guest floods its output, which nobody reads, never reads its input, of which there is more than any pipe
 /// holds, and never ends.
 fn nobody_waits_for_a_guest_that_neither_reads_nor_ends(containerd: &Containerd) {
-    with_client(containerd, async |client| {
+    with_client(containerd, async |client, _| {
         for terminal in [false, true] {
             let (deaf, other) = (&*containerd.new_id(), &*containerd.new_id());
             let wanted = Wanted { id: deaf, args: &["/flood.wasm"], terminal, group: Some(deaf) };
@@ -115,9 +117,10 @@ impl Held {
             input == Path::new(module)
         };
         let find = || {
-            let all =
-                processes().into_iter().filter(|process| process.command.ends_with(" compile"));
-            all.map(|process| process.pid).find(|pid| compiles(*pid))
+            let mut all = processes().into_iter();
+            let compiler = |process: &Process| process.command.contains(" compile");
+            all.find(|process| compiler(process) && compiles(process.pid))
+                .map(|process| process.pid)
         };
         let pid = Pid::from_raw(wait_for("the compiler", DEADLINE, find));
         kill(pid, Signal::SIGSTOP).expect("it still runs");
@@ -132,7 +135,7 @@ impl Drop for Held {
 }
 
 fn nobody_waits_for_a_create_that_compiles(containerd: &Containerd) {
-    with_client(containerd, async |client| {
+    with_client(containerd, async |client, module| {
         let (first, slow, other) =
             (&*containerd.new_id(), &*containerd.new_id(), &*containerd.new_id());
         let make = async |id: &str, module: &str| {
@@ -143,12 +146,13 @@ fn nobody_waits_for_a_create_that_compiles(containerd: &Containerd) {
         let fifos = client.fifos(first, "");
         client.create(first, false, &fifos.paths()).await.expect("Create answers");
         client.start(first, "").await.expect("Start answers");
-        make(slow, "/laborious.wasm").await;
+        make(slow, module).await;
         let created = {
             let (client, id) = (client.clone(), slow.to_owned());
             tokio::spawn(async move { client.create(&id, false, &Paths::default()).await })
         };
-        let held = tokio::task::spawn_blocking(|| Held::compiler_of("/laborious.wasm"));
+        let module = module.to_owned();
+        let held = tokio::task::spawn_blocking(move || Held::compiler_of(&module));
         let held = held.await.expect("there is one");
         whole_life(&client, other, first).await;
         let pid = client.get(first, "").await.expect("State answers").pid;
@@ -167,22 +171,20 @@ fn nobody_waits_for_a_create_that_compiles(containerd: &Containerd) {
 
 /// Not even Kill, Wait and Delete of the same container.
 fn nobody_waits_for_an_exec_that_compiles(containerd: &Containerd) {
-    with_client(containerd, async |client| {
+    with_client(containerd, async |client, module| {
         let id = &*containerd.new_id();
         let wanted = Wanted { id, args: &["/cat.wasm"], terminal: false, group: None };
         client.make(wanted).await.expect("a container");
         let fifos = client.fifos(id, "");
         let pid = client.create(id, false, &fifos.paths()).await.expect("Create answers");
         client.start(id, "").await.expect("Start answers");
-        client
-            .exec(id, "slow", &["/laborious.wasm"], &Paths::default())
-            .await
-            .expect("Exec answers");
+        client.exec(id, "slow", &[module], &Paths::default()).await.expect("Exec answers");
         let started = {
             let (client, id) = (client.clone(), id.to_owned());
             tokio::spawn(async move { client.start(&id, "slow").await })
         };
-        let held = tokio::task::spawn_blocking(|| Held::compiler_of("/laborious.wasm"));
+        let module = module.to_owned();
+        let held = tokio::task::spawn_blocking(move || Held::compiler_of(&module));
         let held = held.await.expect("there is one");
         every_rpc_while_it_runs(&client, id, pid).await;
         client.get(id, "slow").await.expect("State of the exec answers");
@@ -198,7 +200,7 @@ fn nobody_waits_for_an_exec_that_compiles(containerd: &Containerd) {
 }
 
 fn an_exec_whose_pipes_nobody_opens_starts(containerd: &Containerd) {
-    with_client(containerd, async |client| {
+    with_client(containerd, async |client, _| {
         let id = &*containerd.new_id();
         let wanted = Wanted { id, args: &["/cat.wasm"], terminal: false, group: None };
         client.make(wanted).await.expect("a container");
