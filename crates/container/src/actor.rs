@@ -50,6 +50,9 @@ const KILLED: u32 = 137;
 /// How long Delete waits for a terminal's last output, as runc's shim does: its client may not read, or
 /// somebody else may have it open.
 const LAST_OUTPUT: Duration = Duration::from_secs(10);
+/// How long Delete waits for somebody to open a pipe with output in it that nobody has read. A client of
+/// containerd begins to open it before it starts the process, but may only get to it after the end.
+const LAST_READER: Duration = Duration::from_secs(1);
 const SIGKILL: i32 = 9;
 
 /// Starts the actor of a process.
@@ -421,6 +424,8 @@ impl Actor {
             // A client deletes as soon as it hears of the end.
             let _ = tokio::time::timeout(LAST_OUTPUT, copied).await;
         }
+        let drained = async { while self.draining.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_READER, drained).await;
         self.draining.abort_all();
         if let Some(whole) = &self.container {
             let (bundle, reaper) = (whole.bundle.clone(), self.reaper.clone());

@@ -9,6 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid};
@@ -84,7 +85,16 @@ fn confine() -> io::Result<()> {
     // What it compiles is for the thread of the daemon that waits for it, and for nobody else. After the
     // change of user, which would undo it.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-    Ok(())
+    // It may have ended before that. Then nobody reads either what we would have to say.
+    let stderr = io::stderr();
+    let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO)?;
+    match fds.first().and_then(PollFd::revents) {
+        Some(events) if events.contains(PollFlags::POLLERR) => {
+            Err(io::Error::other("nobody waits for the code"))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -110,11 +110,11 @@ fn nobody_waits_for_a_guest_that_neither_reads_nor_ends(containerd: &Containerd)
 struct Held(Pid);
 
 impl Held {
-    /// Stops the compiler that reads a module of this name.
+    /// Stops the compiler that reads a module of this name, once it is at work.
     fn compiler_of(module: &str) -> Held {
         let compiles = |pid: i32| {
             let input = std::fs::read_link(format!("/proc/{pid}/fd/0")).unwrap_or_default();
-            input == Path::new(module)
+            input == Path::new(module) && ticks_of(pid) > 20
         };
         let find = || {
             let mut all = processes().into_iter();
@@ -126,6 +126,14 @@ impl Held {
         kill(pid, Signal::SIGSTOP).expect("it still runs");
         Held(pid)
     }
+}
+
+/// How long a process has computed, in ticks of the clock.
+fn ticks_of(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in brackets, may hold blanks.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    fields.split_whitespace().nth(11).and_then(|ticks| ticks.parse().ok()).unwrap_or(0)
 }
 
 impl Drop for Held {
