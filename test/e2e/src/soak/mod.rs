@@ -25,8 +25,9 @@ const AT_A_TIME: usize = 8;
 /// collected, and keeps some.
 const MEMORY_MARGIN: u64 = 8192;
 
-/// What the memory of a shim may have grown by, KB: the allocator's pieces lie where they happen to.
-const SHIM_MARGIN: u64 = 512;
+/// What the memory of a shim may have grown by, KB: its busiest moment decides, and the allocator's pieces lie where
+/// they happen to.
+const SHIM_MARGIN: u64 = 2048;
 
 /// How many live before the first look.
 const WARM_UP: usize = 64;
