@@ -27,7 +27,7 @@ const MEMORY_MARGIN: u64 = 8192;
 
 /// What the memory of a shim may have grown by, KB: its busiest moment decides, and the allocator's pieces lie where
 /// they happen to.
-const SHIM_MARGIN: u64 = 2048;
+const SHIM_MARGIN: u64 = 1024;
 
 /// How many live before the first look.
 const WARM_UP: usize = 64;

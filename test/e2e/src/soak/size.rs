@@ -12,7 +12,7 @@ pub(super) struct Size {
     /// Its open files, how many of each kind.
     pub(super) files: BTreeMap<String, usize>,
     pub(super) threads: usize,
-    /// Its memory, KB: all that no other process shares.
+    /// Its memory, KB: what it has written to.
     pub(super) memory: u64,
 }
 
@@ -28,8 +28,8 @@ impl Size {
         }
         let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").count();
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
-        let memory =
-            ["Private_Clean:", "Private_Dirty:"].iter().map(|name| number(&text, name)).sum();
+        // What is private and clean is of its executable, and shared as soon as somebody else runs that.
+        let memory = number(&text, "Private_Dirty:");
         Size { files, threads, memory }
     }
 
