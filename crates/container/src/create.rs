@@ -5,17 +5,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::runtime::Spec;
-use wherry_image::Cache;
+use wherry_image::{Cache, Module, Note};
 use wherry_sandbox::bundle::CgroupName;
 use wherry_sandbox::cgroup::{self, Meter};
+use wherry_sandbox::compiler::{Bounds, HostCompiler};
 use wherry_sandbox::hooks::{Batch, Moment};
-use wherry_sandbox::launch::{Forked, Host, HostCompiler, HostProgram, RunHooks};
+use wherry_sandbox::launch::{Forked, Host, HostProgram, RunHooks};
 use wherry_sandbox::making::Making;
 use wherry_sandbox::process::Reaper;
 use wherry_sandbox::protocol::{Channel, CreateRequest, HostRequest};
 use wherry_sandbox::stdio::{self, StdioError, StdioPaths, Streams};
 use wherry_sandbox::terminal::Terminal;
-use wherry_sandbox::{Bundle, Cgroup, Failure, FailureKind, Mount, check, cleanup};
+use wherry_sandbox::{Bundle, Cgroup, Failure, FailureKind, Mount, check, cleanup, layer};
 
 use crate::EventSink;
 
@@ -48,6 +49,8 @@ pub struct Runtime {
     pub program: HostProgram,
     /// The cache of compiled code.
     pub cache: Cache,
+    /// What a compilation may take.
+    pub bounds: Bounds,
     /// Where children end.
     pub reaper: Reaper,
     /// Who hears of what happens.
@@ -137,7 +140,7 @@ pub(crate) fn fork(
     let system = |error: StdioError| Failure::new(FailureKind::System, error.to_string());
     let making = Making::begin(bundle)
         .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
-    let mut compile = |module: &File, key: &str| compiled(runtime, module, key);
+    let mut compile = |module: &File, key: &str| compiled(runtime, request, module, key);
     if terminal {
         let mut forked = host(runtime)?.fork(request, making, None, &mut compile, hooks)?;
         let console = forked
@@ -165,10 +168,30 @@ fn host(runtime: &Runtime) -> Result<Host, Failure> {
     }
 }
 
-fn compiled(runtime: &Runtime, module: &File, key: &str) -> Result<File, String> {
-    let compiler = HostCompiler { program: &runtime.program, reaper: &runtime.reaper };
-    runtime
-        .cache
-        .get(module, key, &compiler, &mut |sentence| log::warn!("{sentence}"))
-        .map_err(|error| error.to_string())
+/// The compiled code of a guest's module.
+fn compiled(
+    runtime: &Runtime,
+    request: &HostRequest,
+    module: &File,
+    key: &str,
+) -> Result<File, String> {
+    let (id, rootfs) = match request {
+        HostRequest::Create(request) => (&request.id, request.rootfs.as_slice()),
+        HostRequest::Exec(request) => (&request.id, [].as_slice()),
+    };
+    let image = layer::image_file(module, rootfs);
+    let name = layer::name(module).display().to_string();
+    let module =
+        Module { file: image.as_ref().unwrap_or(module), name: &name, of_image: image.is_some() };
+    let compiler = HostCompiler {
+        program: &runtime.program,
+        reaper: Some(&runtime.reaper),
+        bounds: runtime.bounds,
+        module: &name,
+    };
+    let mut tell = |note: Note| match note {
+        Note::Trouble(_) => log::warn!("{id}: {note}"),
+        note => log::info!("{id}: {note}"),
+    };
+    runtime.cache.get(module, key, &compiler, &mut tell).map_err(|error| error.to_string())
 }

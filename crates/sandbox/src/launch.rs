@@ -13,12 +13,11 @@ use std::process::{Command, Stdio};
 
 use libcontainer::container::{Container, ContainerStatus};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use wherry_image::{CacheError, Compiler};
 
 use crate::bundle::Bundle;
 use crate::explain::sentence;
 use crate::hooks::Batch;
-use crate::host::{EXIT_INVALID, EXIT_IO, HOST_FD, LOG_FD};
+use crate::host::{HOST_FD, LOG_FD};
 use crate::making::Making;
 use crate::process::Reaper;
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, HostReply, HostRequest, ToGuest};
@@ -59,6 +58,14 @@ impl HostProgram {
                 ),
             )
         })
+    }
+
+    /// This very executable, for the engine host's own commands.
+    ///
+    /// # Errors
+    /// When the kernel does not tell where it is.
+    pub fn own() -> io::Result<HostProgram> {
+        std::env::current_exe().map(HostProgram)
     }
 
     /// The path.
@@ -271,47 +278,6 @@ fn notify(socket: &Path) -> io::Result<()> {
         .open(directory)?;
     let short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
     UnixStream::connect(short)?.write_all(b"start container")
-}
-
-/// Compiles with `wherry-E compile`.
-#[derive(Debug)]
-pub struct HostCompiler<'a> {
-    /// The executable.
-    pub program: &'a HostProgram,
-    /// Who hears of its end.
-    pub reaper: &'a Reaper,
-}
-
-impl Compiler for HostCompiler<'_> {
-    fn compile(&self, wasm: &File, out: &File) -> Result<(), CacheError> {
-        let failed = |error: io::Error| CacheError::Compiler(error.to_string());
-        let (reader, writer) = io::pipe().map_err(failed)?;
-        let child = Command::new(self.program.path())
-            .arg("compile")
-            .current_dir("/")
-            .env_clear()
-            .stdin(wasm.try_clone().map_err(failed)?)
-            .stdout(out.try_clone().map_err(failed)?)
-            .stderr(writer)
-            .spawn()
-            .map_err(failed)?;
-        let exit = self.reaper.wait(i32::try_from(child.id()).unwrap_or(-1));
-        let mut text = String::new();
-        // A few sentences at most, whatever the compiler thinks of a hostile module.
-        let _ = io::Read::read_to_string(&mut io::Read::take(reader, 4096), &mut text);
-        let text = text.trim().replace('\n', " ");
-        match exit.blocking_recv().map(|exit| exit.status) {
-            Ok(0) => Ok(()),
-            Ok(status) if status == u32::from(EXIT_INVALID) => Err(CacheError::Compile(text)),
-            Ok(status) if status == u32::from(EXIT_IO) => {
-                Err(CacheError::NoRoom(io::Error::other(text)))
-            }
-            Ok(status) => Err(CacheError::Compiler(format!(
-                "the compiler ended with status {status}: {text}"
-            ))),
-            Err(_) => Err(CacheError::Compiler("the shim is ending".to_owned())),
-        }
-    }
 }
 
 /// Waits until the host or the guest has something to read, or is gone.

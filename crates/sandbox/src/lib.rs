@@ -3,19 +3,22 @@
 //!
 //! This is the one crate that talks to the kernel. The daemon's side of a container's life is in
 //! [`launch`] (create, start), [`making`] (who waits for whom), [`process`] (signals, exits), [`stdio`],
-//! [`terminal`], [`cgroup`] and [`cleanup`], the programs that a configuration has run on the way in [`hooks`],
-//! and its own in [`daemon`] and [`mod@log`]; the engine host's side is in [`host`]; [`protocol`] is what the two say to each
+//! [`terminal`], [`cgroup`] and [`cleanup`], [`compiler`] and [`layer`] (compiled code), the programs that a
+//! configuration has run on the way in [`hooks`], and its own in [`daemon`] and [`mod@log`]; the engine host's side
+//! is in [`host`]; [`protocol`] is what the two say to each
 //! other.
 
 pub mod bundle;
 pub mod cgroup;
 pub mod check;
 pub mod cleanup;
+pub mod compiler;
 pub mod daemon;
 mod explain;
 pub mod hooks;
 pub mod host;
 pub mod launch;
+pub mod layer;
 pub mod log;
 pub mod making;
 pub mod process;

@@ -10,13 +10,17 @@
 //! `start`, is in [`serve`].
 
 mod args;
+mod cache;
 mod caller;
+mod config;
 mod delete;
 pub mod group;
 mod host;
+mod images;
 mod info;
 mod serve;
 mod start;
+mod warm;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,21 +1,23 @@
 //! The daemon: serves the Task API for one container, or for one pod.
 
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 use wherry_container::Runtime;
-use wherry_image::Cache;
 use wherry_sandbox::daemon;
 use wherry_sandbox::launch::{Host, HostProgram};
 use wherry_sandbox::process::Reaper;
 use wherry_task::{Publisher, Service, services};
 
+use crate::config::Config;
+
 /// What the daemon begins with.
 pub(crate) struct Daemon {
+    pub(crate) engine: &'static str,
     pub(crate) listener: UnixListener,
     pub(crate) socket: PathBuf,
     pub(crate) program: HostProgram,
@@ -25,8 +27,6 @@ pub(crate) struct Daemon {
     pub(crate) debug: bool,
 }
 
-/// Where compiled code is kept when WHERRY_CACHE_DIR names no other directory.
-const CACHE: &str = "/var/lib/wherry/cache";
 /// The last events are told before the daemon ends, unless containerd takes longer than this.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// The answer to Shutdown is sent before the daemon ends, unless that takes longer than this.
@@ -84,11 +84,14 @@ async fn run(daemon: Daemon, socket: Socket, warm: Option<Host>) -> Result<(), t
     let reaper = Reaper::start().map_err(others)?;
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let publisher = Publisher::start(&address, &daemon.namespace);
-    let cache = std::env::var_os("WHERRY_CACHE_DIR")
-        .map_or_else(|| Path::new(CACHE).to_owned(), PathBuf::from);
+    let config = Config::read();
+    for complaint in &config.complaints {
+        log::warn!("{complaint}");
+    }
     let service = Service::new(Arc::new(Runtime {
         program: daemon.program,
-        cache: Cache::new(cache),
+        cache: config.cache(daemon.engine),
+        bounds: config.bounds,
         reaper,
         events: Arc::new(publisher.clone()),
         warm: Mutex::new(warm),

@@ -49,6 +49,7 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<(), String> {
         }
     }
     let daemon = Daemon {
+        engine: shim.engine,
         listener,
         socket,
         program,

@@ -1,19 +1,28 @@
 //! `wherry-E compile`: wasm in, native code out, in a process of its own.
 //!
-//! A compiler is a large program that reads a stranger's file. It runs with nothing but its two
-//! descriptors: no privileges, no files, bounded memory and time. What it prints is the sentence
-//! that the user reads.
+//! A compiler is a large program that reads a stranger's file. It runs with nothing but its
+//! descriptors: as nobody, with no files, no network and nothing that it could signal, with bounded
+//! memory and time, and as the first to go when the machine is out of memory. What it prints is the
+//! sentence that the user reads.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid};
 use wherry_engine::{CompileError, Engine};
+
+use crate::compiler::Bounds;
+
+/// The argument behind `compile` that asks for [`compile`].
+pub const DESCRIPTORS: &str = "--descriptors";
 
 /// The module is at fault: standard error has the sentence.
 pub const EXIT_INVALID: u8 = 2;
@@ -22,13 +31,25 @@ pub const EXIT_IO: u8 = 3;
 
 /// Who the compiler is when it was started by root: nobody.
 const NOBODY: u32 = 65534;
-/// Processor time, seconds. A 60 MB module takes about 60 on one core.
-const CPU_SECONDS: u64 = 600;
+/// It leads to no file, and nobody can make one there. The process itself is gone before the directory is.
+const EMPTY: &str = "/proc/self/fdinfo";
 
-/// Compiles descriptor 0, wasm in the binary or the text format, to descriptor 1.
+/// Compiles descriptor 0, wasm in the binary or the text format, to descriptor 1. `args` are the
+/// module's SHA-256, and the [`Bounds`].
 #[must_use]
-pub fn compile(engine: &dyn Engine) -> ExitCode {
-    match confine().map_err(CompileError::Io).and_then(|()| work(engine)) {
+pub fn compile(engine: &dyn Engine, args: &[String]) -> ExitCode {
+    let number = |text: &String| text.parse().ok();
+    let bounds = match args {
+        [_, memory, seconds] => number(memory).zip(number(seconds)),
+        _ => None,
+    };
+    let result = match (args, bounds) {
+        ([digest, ..], Some((memory, seconds))) => confine(Bounds { memory, seconds })
+            .map_err(CompileError::Io)
+            .and_then(|()| work(engine, digest)),
+        _ => Err(CompileError::Unsupported(format!("{DESCRIPTORS} DIGEST BYTES SECONDS"))),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let code = match error {
@@ -41,9 +62,14 @@ pub fn compile(engine: &dyn Engine) -> ExitCode {
     }
 }
 
-fn work(engine: &dyn Engine) -> Result<(), CompileError> {
+fn work(engine: &dyn Engine, digest: &str) -> Result<(), CompileError> {
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let bytes = super::read_all(&input)?;
+    // Whoever asked has read the file earlier, and somebody may have written to it since.
+    if wherry_image::cache::digest(&bytes) != digest {
+        let changed = "the module changes while it is read";
+        return Err(CompileError::Unsupported(changed.to_owned()));
+    }
     let wasm = binary(&bytes)?;
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut output = BufWriter::with_capacity(1 << 20, output);
@@ -69,11 +95,21 @@ pub(super) fn binary(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, Compile
 }
 
 /// Gives up what a compiler does not need.
-fn confine() -> io::Result<()> {
-    setrlimit(Resource::RLIMIT_CPU, CPU_SECONDS, CPU_SECONDS)?;
+fn confine(bounds: Bounds) -> io::Result<()> {
+    // A signal to the daemon's group is not for us. Not if we lead a group already.
+    let _ = nix::unistd::setsid();
+    // Out of memory it is the compiler's fault. A process may always become likelier to be taken.
+    let _ = std::fs::write(crate::daemon::OOM_SCORE_ADJ, "1000");
+    // What is reserved and not touched does not count, unlike in RLIMIT_AS: the allocator reserves
+    // much for each thread.
+    setrlimit(Resource::RLIMIT_DATA, bounds.memory, bounds.memory)?;
+    // The soft limit's signal tells what happened.
+    setrlimit(Resource::RLIMIT_CPU, bounds.seconds, bounds.seconds.saturating_add(5))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    // No files of its own: all that it reads and writes is already open.
     if Uid::effective().is_root() {
+        no_network()?;
+        // No files of its own: all that it reads and writes is already open.
+        nix::unistd::chroot(EMPTY)?;
         nix::unistd::chdir("/")?;
         nix::unistd::setgroups(&[])?;
         let gid = Gid::from_raw(NOBODY);
@@ -81,10 +117,10 @@ fn confine() -> io::Result<()> {
         let uid = Uid::from_raw(NOBODY);
         nix::unistd::setresuid(uid, uid, uid)?;
     }
-    nix::sys::prctl::set_no_new_privs()?;
+    prctl::set_no_new_privs()?;
     // What it compiles is for the thread of the daemon that waits for it, and for nobody else. After the
     // change of user, which would undo it.
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
     // It may have ended before that. Then nobody reads either what we would have to say.
     let stderr = io::stderr();
     let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::empty())];
@@ -94,6 +130,14 @@ fn confine() -> io::Result<()> {
             Err(io::Error::other("nobody waits for the code"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Into namespaces without a network, and with nobody to talk to. A kernel without them has less to take.
+fn no_network() -> io::Result<()> {
+    match unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC) {
+        Ok(()) | Err(Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 

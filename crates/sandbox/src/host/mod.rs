@@ -40,7 +40,7 @@ use crate::protocol::{Channel, CreateRequest, Failure, FailureKind, HostReply, H
 
 use console::Console;
 
-pub use compile::{EXIT_INVALID, EXIT_IO, compile};
+pub use compile::{DESCRIPTORS, EXIT_INVALID, EXIT_IO, compile};
 pub use gate::{GATE, gate};
 pub use run::run;
 

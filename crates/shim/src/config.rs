@@ -1,0 +1,102 @@
+//! What an administrator can set: variables in containerd's environment, which the shims inherit.
+//! The engine host's own commands read them from theirs.
+
+use std::path::{Path, PathBuf};
+
+use wherry_image::Cache;
+use wherry_sandbox::compiler::Bounds;
+
+/// The directory of compiled code.
+const CACHE_DIR: (&str, &str) = ("WHERRY_CACHE_DIR", "/var/lib/wherry/cache");
+/// How much compiled code is kept.
+const CACHE_SIZE: (&str, u64) = ("WHERRY_CACHE_SIZE", 2 << 30);
+/// How much memory one compilation may take.
+const COMPILE_MEMORY: (&str, u64) = ("WHERRY_COMPILE_MEMORY", 4 << 30);
+/// How many seconds.
+const COMPILE_SECONDS: (&str, u64) = ("WHERRY_COMPILE_SECONDS", 600);
+
+/// All of it.
+#[derive(Debug)]
+pub(crate) struct Config {
+    cache_dir: PathBuf,
+    cache_size: u64,
+    pub(crate) bounds: Bounds,
+    /// What could not be read, a sentence each. The usual value holds then.
+    pub(crate) complaints: Vec<String>,
+}
+
+impl Config {
+    /// Reads the environment.
+    pub(crate) fn read() -> Config {
+        Config::from(|name| std::env::var(name).ok())
+    }
+
+    fn from(variable: impl Fn(&str) -> Option<String>) -> Config {
+        let mut complaints = Vec::new();
+        let mut size = |(name, usual): (&str, u64)| {
+            let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return usual };
+            size(&text).unwrap_or_else(|| {
+                complaints.push(format!("{name}={text} is no number like 512MiB: it is {usual}"));
+                usual
+            })
+        };
+        let cache_size = size(CACHE_SIZE);
+        let bounds = Bounds { memory: size(COMPILE_MEMORY), seconds: size(COMPILE_SECONDS) };
+        let (name, usual) = CACHE_DIR;
+        let cache_dir = variable(name).filter(|text| Path::new(text).is_absolute());
+        if let (None, Some(text)) = (&cache_dir, variable(name)) {
+            complaints.push(format!("{name}={text} is no absolute path: it is {usual}"));
+        }
+        let cache_dir = cache_dir.unwrap_or_else(|| usual.to_owned()).into();
+        Config { cache_dir, cache_size, bounds, complaints }
+    }
+
+    /// The cache of compiled code, as this engine uses it.
+    pub(crate) fn cache(&self, engine: &str) -> Cache {
+        Cache::new(self.cache_dir.clone(), engine, self.cache_size)
+    }
+}
+
+/// A number, and of what: `4096`, `512M`, `2GiB`.
+fn size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim().to_ascii_lowercase().trim_end_matches("ib") {
+        "" | "b" => 0,
+        "k" | "kb" => 10,
+        "m" | "mb" => 20,
+        "g" | "gb" => 30,
+        "t" | "tb" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        assert_eq!(size("4096"), Some(4096));
+        assert_eq!(size("512M"), Some(512 << 20));
+        assert_eq!((size("2GiB"), size("2 gb")), (Some(2 << 30), Some(2 << 30)));
+        for wrong in ["", "G", "-1", "1.5G", "12 apples", "99999999999T"] {
+            assert_eq!(size(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_and_the_usual_value_holds() {
+        let config = Config::from(|name| match name {
+            "WHERRY_CACHE_SIZE" => Some("lots".into()),
+            "WHERRY_CACHE_DIR" => Some("relative".into()),
+            "WHERRY_COMPILE_SECONDS" => Some("7".into()),
+            _ => None,
+        });
+        assert_eq!((config.cache_size, config.bounds.seconds), (2 << 30, 7));
+        assert_eq!(config.cache_dir, Path::new("/var/lib/wherry/cache"));
+        assert_eq!(config.complaints.len(), 2, "{:?}", config.complaints);
+    }
+}
