@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use wherry_image::{Entrypoint, Kind};
 use wherry_sandbox::bundle::{Bundle, parse};
 use wherry_sandbox::check;
+use wherry_sandbox::config::Config;
 use wherry_task::Options;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -26,6 +27,10 @@ fuzz_target!(|bytes: &[u8]| {
     let bundle = Bundle::new(folder.path(), "fuzz");
     if let Err(text) = wherry_shim::group::of(folder.path(), "fuzz") {
         sentence(&text);
+    }
+    match bundle.config() {
+        Ok(config) => named_cgroup(&bundle, &config),
+        Err(error) => sentence(&error.to_string()),
     }
     match bundle.spec() {
         Ok(spec) => configuration(&bundle, &spec),
@@ -48,9 +53,9 @@ fn sentence(text: &str) {
     assert!(!text.is_empty() && !text.contains("Error("), "{text}");
 }
 
-fn configuration(bundle: &Bundle, spec: &Spec) {
+fn named_cgroup(bundle: &Bundle, config: &Config) {
     for systemd in [false, true] {
-        match bundle.cgroup(spec, systemd) {
+        match bundle.cgroup(config, systemd) {
             // Whatever is made or removed below that name stays below the hierarchy's root.
             Ok(name) => assert!(
                 !name.path.as_os_str().is_empty()
@@ -59,6 +64,9 @@ fn configuration(bundle: &Bundle, spec: &Spec) {
             Err(text) => sentence(&text),
         }
     }
+}
+
+fn configuration(bundle: &Bundle, spec: &Spec) {
     if let Err(text) = check::spec(spec) {
         sentence(&text);
         return;

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use oci_spec::runtime::Spec;
 use wherry_image::{Cache, Module, Note};
 use wherry_sandbox::bundle::CgroupName;
 use wherry_sandbox::cgroup::{self, Meter};
@@ -16,7 +15,7 @@ use wherry_sandbox::process::Reaper;
 use wherry_sandbox::protocol::{Channel, CreateRequest, HostRequest};
 use wherry_sandbox::stdio::{self, StdioError, StdioPaths, Streams};
 use wherry_sandbox::terminal::Terminal;
-use wherry_sandbox::{Bundle, Cgroup, Failure, FailureKind, Mount, check, cleanup, layer};
+use wherry_sandbox::{Bundle, Cgroup, Failure, FailureKind, Mount, cleanup, layer};
 
 use crate::EventSink;
 
@@ -74,30 +73,30 @@ pub(crate) struct Newborn {
 /// Creates a container, or leaves nothing behind. Blocks.
 pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Failure> {
     let bundle = Bundle::new(&config.bundle, &config.id);
-    let (spec, cgroup) = configuration(&bundle, config.systemd_cgroup)
+    let (wanted, cgroup) = configuration(&bundle, config.systemd_cgroup)
         .map_err(|text| Failure::new(FailureKind::Invalid, text))?;
-    let systemd_cgroup = cgroup.systemd;
     let request = HostRequest::Create(CreateRequest {
         id: config.id.clone(),
         bundle: config.bundle.clone(),
         rootfs: config.rootfs.clone(),
-        cwd: spec.process().as_ref().map(|process| process.cwd().clone()).unwrap_or_default(),
+        cwd: wanted.cwd(),
         terminal: config.terminal,
-        systemd_cgroup,
+        cgroup: cgroup.path,
+        systemd_cgroup: cgroup.systemd,
         no_pivot: config.no_pivot,
         io_uid: config.io_uid,
         io_gid: config.io_gid,
     });
     let mut hooks = |pid| {
         [Moment::Prestart, Moment::CreateRuntime].into_iter().try_for_each(|moment| {
-            Batch::new(moment, &bundle, &spec).run(Some(pid), Some(&runtime.reaper))
+            Batch::new(moment, &bundle, &wanted).run(Some(pid), Some(&runtime.reaper))
         })
     };
     match fork(runtime, &bundle, &request, &config.stdio, config.terminal, &mut hooks) {
         Ok((forked, streams)) => Ok(Newborn {
             pid: forked.pid,
             guest: forked.guest,
-            poststart: Batch::new(Moment::Poststart, &bundle, &spec),
+            poststart: Batch::new(Moment::Poststart, &bundle, &wanted),
             streams,
             bundle,
             meter: Cgroup::of(forked.pid).map(Meter::new),
@@ -111,21 +110,23 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
     }
 }
 
-/// What the bundle says, or what is wrong with it.
-fn configuration(bundle: &Bundle, systemd: bool) -> Result<(Spec, CgroupName), String> {
-    let spec = bundle.spec().map_err(|error| error.to_string())?;
+/// What the bundle says. What is wrong with it beyond that, the host finds.
+fn configuration(
+    bundle: &Bundle,
+    systemd: bool,
+) -> Result<(wherry_sandbox::config::Config, CgroupName), String> {
+    let config = bundle.config().map_err(|error| error.to_string())?;
     let wrong = |text: String| format!("config.json: {text}");
-    check::spec(&spec).map_err(wrong)?;
-    let cgroup = bundle.cgroup(&spec, systemd).map_err(wrong)?;
+    let cgroup = bundle.cgroup(&config, systemd).map_err(wrong)?;
     // The end of a container is the end of all that is in its cgroup: it must be its own.
     if bundle.is_used() {
         return Err(format!("{} is the bundle of another container", bundle.path().display()));
     }
-    if cgroup::is_used(&cgroup.path, cgroup.systemd, bundle.id()) {
+    if cgroup::is_used(&cgroup.path, cgroup.systemd) {
         let path = cgroup.path.display();
         return Err(wrong(format!("linux.cgroupsPath: there are processes in {path} already")));
     }
-    Ok((spec, cgroup))
+    Ok((config, cgroup))
 }
 
 /// Has a process forked, with its streams. Blocks. Must be called within the runtime.

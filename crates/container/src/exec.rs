@@ -1,8 +1,8 @@
 //! Another process in a container.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use oci_spec::runtime::Process;
 use tokio::sync::{mpsc, watch};
 use wherry_sandbox::process::Exit;
 use wherry_sandbox::protocol::{ExecRequest, Failure, FailureKind, HostRequest};
@@ -18,8 +18,10 @@ use crate::handle::{Error, Snapshot};
 pub struct ExecConfig {
     /// Its id.
     pub exec_id: String,
-    /// The process, as in a container's configuration.
-    pub process: Process,
+    /// The process, as in a container's configuration: JSON.
+    pub process: String,
+    /// Its working directory.
+    pub cwd: PathBuf,
     /// Whether its streams are a terminal.
     pub terminal: bool,
     /// Its streams.
@@ -110,15 +112,16 @@ pub(crate) fn start(
     container: &Config,
     config: &ExecConfig,
 ) -> Result<(i32, Streams), Failure> {
-    let request = HostRequest::Exec(Box::new(ExecRequest {
+    let request = HostRequest::Exec(ExecRequest {
         id: container.id.clone(),
         exec_id: config.exec_id.clone(),
         bundle: container.bundle.clone(),
         process: config.process.clone(),
+        cwd: config.cwd.clone(),
         terminal: config.terminal,
         io_uid: container.io_uid,
         io_gid: container.io_gid,
-    }));
+    });
     let mut no_hooks = |_| Ok(());
     let bundle = Bundle::new(&container.bundle, &container.id);
     let ended = || launch::has_ended(&bundle);

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use wherry_sandbox::cgroup::Meter;
 use wherry_sandbox::cgroup::usage::Usage;
 use wherry_sandbox::process::{Exit, SignalError};
-use wherry_sandbox::{Cgroup, Failure, FailureKind, check};
+use wherry_sandbox::{Cgroup, Failure};
 
 use crate::actor::{self, Request, Role, ask};
 use crate::create::{self, Config, Runtime};
@@ -193,11 +193,8 @@ impl Container {
     /// Adds another process, which Start lets run.
     ///
     /// # Errors
-    /// [`Error::NotRunning`], [`Error::ExecExists`]; [`Error::Failure`] when there can be no such process.
+    /// [`Error::NotRunning`], [`Error::ExecExists`].
     pub fn exec(&self, config: ExecConfig) -> Result<(), Error> {
-        check::process(&config.process).map_err(|text| {
-            Failure::new(FailureKind::Invalid, format!("the process to execute: {text}"))
-        })?;
         match self.snapshot().state {
             State::Running => {}
             state => return Err(Error::NotRunning(state.name())),

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::Spec;
 
 use crate::cgroup;
+use crate::config::Config;
 
 /// A bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +54,23 @@ impl Bundle {
         &self.id
     }
 
-    /// Reads `config.json`.
+    /// Reads all of `config.json`.
     ///
     /// # Errors
     /// When it is missing or is no OCI runtime configuration; the text names the field.
     pub fn spec(&self) -> Result<Spec, BundleError> {
+        self.read()
+    }
+
+    /// Reads what the daemon needs of `config.json`.
+    ///
+    /// # Errors
+    /// As [`Bundle::spec`].
+    pub fn config(&self) -> Result<Config, BundleError> {
+        self.read()
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, BundleError> {
         let path = self.path.join("config.json");
         let failed = |cause: String| BundleError { path: path.clone(), cause };
         let bytes = fs::read(&path).map_err(|error| failed(error.to_string()))?;
@@ -73,8 +86,8 @@ impl Bundle {
 
     /// The root filesystem that the configuration names.
     #[must_use]
-    pub fn root(&self, spec: &Spec) -> PathBuf {
-        let root = spec.root().as_ref().map(|root| root.path().as_path());
+    pub fn root(&self, config: &Config) -> PathBuf {
+        let root = config.root.as_ref().map(|root| root.path.as_path());
         self.path.join(root.unwrap_or(Path::new("rootfs")))
     }
 
@@ -120,9 +133,8 @@ impl Bundle {
     ///
     /// # Errors
     /// A sentence, when the name leads out of the hierarchy.
-    pub fn cgroup(&self, spec: &Spec, systemd: bool) -> Result<CgroupName, String> {
-        let Some(path) = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone())
-        else {
+    pub fn cgroup(&self, config: &Config, systemd: bool) -> Result<CgroupName, String> {
+        let Some(path) = config.linux.as_ref().and_then(|linux| linux.cgroups_path.clone()) else {
             // What libcontainer takes then; with systemd's driver it is a name of systemd's form, too.
             return Ok(CgroupName { path: format!(":youki:{}", self.id).into(), systemd });
         };
@@ -177,10 +189,8 @@ mod tests {
     fn a_cgroup_stays_in_its_hierarchy() {
         let bundle = Bundle::new(Path::new("/b"), "x");
         let name = |json: &str| {
-            let linux = serde_json::from_str(json).unwrap();
-            let mut spec = Spec::default();
-            spec.set_linux(Some(linux));
-            bundle.cgroup(&spec, false)
+            let linux = Some(serde_json::from_str(json).unwrap());
+            bundle.cgroup(&Config { linux, ..Config::default() }, false)
         };
         let cgroup = |path: &str, systemd| Ok(CgroupName { path: path.into(), systemd });
         assert_eq!(name(r#"{"cgroupsPath": "/a/b"}"#), cgroup("/a/b", false));

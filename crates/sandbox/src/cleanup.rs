@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use oci_spec::runtime::Spec;
 
 use crate::bundle::Bundle;
+use crate::config::Config;
 use crate::hooks::{Batch, Moment};
 use crate::process::Reaper;
 use crate::{cgroup, making};
@@ -24,7 +24,7 @@ const MAKERS: Duration = Duration::from_secs(3);
 #[must_use]
 pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<String> {
     let mut left = Vec::new();
-    let spec = bundle.spec().ok();
+    let config = bundle.config().ok();
     let start = Instant::now();
     let (used, nobody) = loop {
         // Asked before anything is looked at: what comes into being after that is not seen.
@@ -32,8 +32,8 @@ pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<String> {
         // Nothing was made, or all is gone already: what the configuration names is somebody else's, and the
         // hooks have been run.
         let used = bundle.is_used();
-        let removed = match &spec {
-            Some(spec) if used => remove_cgroup(bundle, spec),
+        let removed = match &config {
+            Some(config) if used => remove_cgroup(bundle, config),
             _ => Ok(()),
         };
         if nobody.is_some() || start.elapsed() > MAKERS {
@@ -45,9 +45,9 @@ pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<String> {
     if used {
         unmount(&bundle.layers(), &mut left);
         unmount(&bundle.rootfs(), &mut left);
-        if let Some(spec) = &spec {
+        if let Some(config) = &config {
             // A hook that fails is logged, and nothing else.
-            let _ = Batch::new(Moment::Poststop, bundle, spec).run(None, reaper);
+            let _ = Batch::new(Moment::Poststop, bundle, config).run(None, reaper);
         }
         bundle.remove_state();
     }
@@ -57,9 +57,9 @@ pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<String> {
     left
 }
 
-fn remove_cgroup(bundle: &Bundle, spec: &Spec) -> Result<(), String> {
-    match bundle.cgroup(spec, false) {
-        Ok(name) => cgroup::remove(&name.path, bundle.id()),
+fn remove_cgroup(bundle: &Bundle, config: &Config) -> Result<(), String> {
+    match bundle.cgroup(config, false) {
+        Ok(name) => cgroup::remove(&name.path),
         // What is no name of a cgroup never became one.
         Err(_) => Ok(()),
     }

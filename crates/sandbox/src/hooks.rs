@@ -14,10 +14,11 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use oci_spec::runtime::{ContainerState, Hook, Hooks, Process, Spec, State};
+use oci_spec::runtime::{ContainerState, Hook, Hooks, State};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
+use crate::config::Config;
 use crate::process::{self, Reaper};
 use crate::protocol::{Failure, FailureKind};
 
@@ -94,24 +95,24 @@ impl Batch {
     /// createContainer's in the root filesystem, and those of the container's namespaces with the
     /// environment of the container's process.
     #[must_use]
-    pub fn new(moment: Moment, bundle: &Bundle, spec: &Spec) -> Batch {
+    pub fn new(moment: Moment, bundle: &Bundle, config: &Config) -> Batch {
         let mut state = State::default();
         state
-            .set_version(spec.version().clone())
+            .set_version(config.oci_version.clone())
             .set_id(bundle.id().to_owned())
             .set_status(moment.status())
             .set_bundle(bundle.path().to_owned())
-            .set_annotations(spec.annotations().clone());
+            .set_annotations(config.annotations.clone());
         let environment = || {
-            let process = spec.process().as_ref();
-            Some(process.map(Process::env).cloned().flatten().unwrap_or_default())
+            let process = config.process.as_ref();
+            Some(process.and_then(|process| process.env.clone()).unwrap_or_default())
         };
         let (directory, environment) = match moment {
-            Moment::CreateContainer => (Some(bundle.root(spec)), environment()),
+            Moment::CreateContainer => (Some(bundle.root(config)), environment()),
             Moment::StartContainer => (None, environment()),
             _ => (Some(bundle.path().to_owned()), None),
         };
-        let hooks = spec.hooks().as_ref().and_then(|hooks| moment.of(hooks));
+        let hooks = config.hooks.as_ref().and_then(|hooks| moment.of(hooks));
         let hooks = hooks.cloned().unwrap_or_default();
         Batch { moment, hooks, state, directory, environment }
     }

@@ -11,7 +11,6 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use libcontainer::container::{Container, ContainerStatus};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::bundle::Bundle;
@@ -19,8 +18,9 @@ use crate::explain::sentence;
 use crate::hooks::Batch;
 use crate::host::{HOST_FD, LOG_FD};
 use crate::making::Making;
-use crate::process::Reaper;
+use crate::process::{self, Reaper};
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, HostReply, HostRequest, ToGuest};
+use crate::records::Records;
 use crate::stdio::GuestEnds;
 
 /// The executable that has an engine linked in, `wherry-E`.
@@ -235,7 +235,7 @@ pub fn start(
     pid: i32,
     reaper: &Reaper,
 ) -> Result<(), Failure> {
-    mark_running(bundle)?;
+    Records::of(bundle).and_then(Records::mark_running).map_err(system)?;
     notify(&bundle.state().join(libcontainer::notify_socket::NOTIFY_FILE))
         .map_err(|error| system(io::Error::new(error.kind(), format!("cannot start: {error}"))))?;
     match guest.receive::<FromGuest>() {
@@ -253,16 +253,7 @@ pub fn start(
 /// Whether a container's first process has ended, also when nobody has collected it yet.
 #[must_use]
 pub fn has_ended(bundle: &Bundle) -> bool {
-    Container::load(bundle.state())
-        .is_ok_and(|container| container.status() == ContainerStatus::Stopped)
-}
-
-/// libcontainer joins a process only to a container that its own records call running. Written once,
-/// before anybody can read it: it is not written whole.
-fn mark_running(bundle: &Bundle) -> Result<(), Failure> {
-    Container::load(bundle.state())
-        .and_then(|mut container| container.set_status(ContainerStatus::Running).save())
-        .map_err(|error| system(io::Error::other(format!("cannot start: {error}"))))
+    Records::of(bundle).ok().and_then(|records| records.pid()).is_some_and(process::has_ended)
 }
 
 /// Tells libcontainer's first process to go on. Its own call changes the working directory, which

@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod check;
 pub mod cleanup;
 pub mod compiler;
+pub mod config;
 pub mod daemon;
 mod explain;
 pub mod hooks;
@@ -23,6 +24,7 @@ pub mod log;
 pub mod making;
 pub mod process;
 pub mod protocol;
+mod records;
 pub mod stdio;
 pub mod terminal;
 

@@ -128,6 +128,14 @@ impl Reaper {
     }
 }
 
+/// Whether a process is gone, or waits to be collected.
+pub(crate) fn has_ended(pid: i32) -> bool {
+    // The state stands behind the name, which may hold anything.
+    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return true };
+    let state = stat.rsplit(|byte| *byte == b')').next().and_then(|rest| rest.get(1));
+    matches!(state, Some(b'Z' | b'X'))
+}
+
 /// Whether there is such a child, living or to be collected.
 fn is_child(pid: i32) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;

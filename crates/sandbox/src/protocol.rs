@@ -13,7 +13,6 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
     sendmsg, setsockopt, socketpair, sockopt,
 };
-use oci_spec::runtime::Process;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +28,7 @@ pub enum HostRequest {
     /// Prepare a container and fork its first process.
     Create(CreateRequest),
     /// Fork another process into a container, and let it run.
-    Exec(Box<ExecRequest>),
+    Exec(ExecRequest),
 }
 
 impl HostRequest {
@@ -38,7 +37,7 @@ impl HostRequest {
     pub fn cwd(&self) -> &Path {
         match self {
             HostRequest::Create(request) => &request.cwd,
-            HostRequest::Exec(request) => request.process.cwd(),
+            HostRequest::Exec(request) => &request.cwd,
         }
     }
 }
@@ -56,7 +55,9 @@ pub struct CreateRequest {
     pub cwd: PathBuf,
     /// Whether the guest's streams are a terminal, which the host makes.
     pub terminal: bool,
-    /// Whether systemd manages the cgroup.
+    /// The cgroup, as libcontainer understands its name.
+    pub cgroup: PathBuf,
+    /// Whether systemd manages it.
     pub systemd_cgroup: bool,
     /// Move into the root filesystem with `MS_MOVE` and chroot instead of `pivot_root`.
     pub no_pivot: bool,
@@ -76,8 +77,10 @@ pub struct ExecRequest {
     pub exec_id: String,
     /// The bundle.
     pub bundle: PathBuf,
-    /// The process.
-    pub process: Process,
+    /// The process, as in a configuration: JSON.
+    pub process: String,
+    /// Its working directory.
+    pub cwd: PathBuf,
     /// As in [`CreateRequest`].
     pub terminal: bool,
     /// As in [`CreateRequest`].

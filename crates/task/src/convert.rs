@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use containerd_shim_protos::protobuf::MessageFull;
+use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use serde::de::DeserializeOwned;
@@ -26,10 +26,11 @@ pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
     timestamp
 }
 
-/// A message in an envelope. containerd's type URLs are bare names, without a host.
-pub(crate) fn any<M: MessageFull>(message: &M) -> ttrpc::Result<Any> {
+/// A message in an envelope. containerd's type URLs are the messages' bare names, without a host. The message
+/// itself is not asked: all that protobuf knows about all messages would be part of the executable.
+pub(crate) fn any(name: &str, message: &impl Message) -> ttrpc::Result<Any> {
     let mut any = Any::new();
-    any.type_url = M::descriptor().full_name().to_owned();
+    any.type_url = name.to_owned();
     any.value = message.write_to_bytes().map_err(|error| {
         status(Code::INTERNAL, format!("cannot encode {}: {error}", any.type_url))
     })?;
@@ -45,6 +46,12 @@ pub(crate) fn json<T: DeserializeOwned>(name: &str, what: &str, any: &Any) -> tt
         return Err(wrong(format!("{:?} came in place of {name}", any.type_url)));
     }
     parse(&any.value).map_err(wrong)
+}
+
+/// The JSON in an envelope as it is. JSON is UTF-8.
+pub(crate) fn text(what: &str, any: &Any) -> ttrpc::Result<String> {
+    String::from_utf8(any.value.clone())
+        .map_err(|error| status(Code::INVALID_ARGUMENT, format!("{what}: {error}")))
 }
 
 /// A mount of a request.
@@ -70,7 +77,27 @@ mod tests {
 
     #[test]
     fn a_type_url_is_the_bare_name() {
-        let event = containerd_shim_protos::events::task::TaskExit::new();
-        assert_eq!(any(&event).unwrap().type_url, "containerd.events.TaskExit");
+        use containerd_shim_protos::protobuf::MessageFull;
+        use containerd_shim_protos::{cgroups, cgroups_v2, events::task, shim::oci};
+        fn name<M: MessageFull>() -> String {
+            M::descriptor().full_name().to_owned()
+        }
+        let names = [
+            (name::<task::TaskCreate>(), "containerd.events.TaskCreate"),
+            (name::<task::TaskExecAdded>(), "containerd.events.TaskExecAdded"),
+            (name::<task::TaskStart>(), "containerd.events.TaskStart"),
+            (name::<task::TaskExecStarted>(), "containerd.events.TaskExecStarted"),
+            (name::<task::TaskPaused>(), "containerd.events.TaskPaused"),
+            (name::<task::TaskResumed>(), "containerd.events.TaskResumed"),
+            (name::<task::TaskOOM>(), "containerd.events.TaskOOM"),
+            (name::<task::TaskExit>(), "containerd.events.TaskExit"),
+            (name::<task::TaskDelete>(), "containerd.events.TaskDelete"),
+            (name::<cgroups::metrics::Metrics>(), "io.containerd.cgroups.v1.Metrics"),
+            (name::<cgroups_v2::metrics::Metrics>(), "io.containerd.cgroups.v2.Metrics"),
+            (name::<oci::ProcessDetails>(), "containerd.runc.v1.ProcessDetails"),
+        ];
+        for (name, used) in names {
+            assert_eq!(name, used);
+        }
     }
 }

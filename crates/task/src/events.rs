@@ -13,6 +13,7 @@ use containerd_shim_protos::events::task::{
     TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused,
     TaskResumed, TaskStart,
 };
+use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
@@ -162,41 +163,41 @@ fn message(event: Event) -> ttrpc::Result<(&'static str, Any)> {
             io.terminal = terminal;
             message.io = Some(io).into();
             message.pid = convert::pid(pid);
-            (topics::TASK_CREATE_EVENT_TOPIC, convert::any(&message)?)
+            (topics::TASK_CREATE_EVENT_TOPIC, any("TaskCreate", &message)?)
         }
         What::ExecAdded => {
             let mut message = TaskExecAdded::new();
             message.container_id = id;
             message.exec_id = exec_id;
-            (topics::TASK_EXEC_ADDED_EVENT_TOPIC, convert::any(&message)?)
+            (topics::TASK_EXEC_ADDED_EVENT_TOPIC, any("TaskExecAdded", &message)?)
         }
         What::Started { pid } if exec_id.is_empty() => {
             let mut message = TaskStart::new();
             message.container_id = id;
             message.pid = convert::pid(pid);
-            (topics::TASK_START_EVENT_TOPIC, convert::any(&message)?)
+            (topics::TASK_START_EVENT_TOPIC, any("TaskStart", &message)?)
         }
         What::Started { pid } => {
             let mut message = TaskExecStarted::new();
             message.container_id = id;
             message.exec_id = exec_id;
             message.pid = convert::pid(pid);
-            (topics::TASK_EXEC_STARTED_EVENT_TOPIC, convert::any(&message)?)
+            (topics::TASK_EXEC_STARTED_EVENT_TOPIC, any("TaskExecStarted", &message)?)
         }
         What::Paused => {
             let mut message = TaskPaused::new();
             message.container_id = id;
-            (topics::TASK_PAUSED_EVENT_TOPIC, convert::any(&message)?)
+            (topics::TASK_PAUSED_EVENT_TOPIC, any("TaskPaused", &message)?)
         }
         What::Resumed => {
             let mut message = TaskResumed::new();
             message.container_id = id;
-            (topics::TASK_RESUMED_EVENT_TOPIC, convert::any(&message)?)
+            (topics::TASK_RESUMED_EVENT_TOPIC, any("TaskResumed", &message)?)
         }
         What::OutOfMemory => {
             let mut message = TaskOOM::new();
             message.container_id = id;
-            (topics::TASK_OOM_EVENT_TOPIC, convert::any(&message)?)
+            (topics::TASK_OOM_EVENT_TOPIC, any("TaskOOM", &message)?)
         }
         What::Exited { pid, exit } => {
             let mut message = TaskExit::new();
@@ -206,7 +207,7 @@ fn message(event: Event) -> ttrpc::Result<(&'static str, Any)> {
             message.pid = convert::pid(pid);
             message.exit_status = exit.status;
             message.exited_at = Some(convert::timestamp(exit.at)).into();
-            (topics::TASK_EXIT_EVENT_TOPIC, convert::any(&message)?)
+            (topics::TASK_EXIT_EVENT_TOPIC, any("TaskExit", &message)?)
         }
         What::Deleted { pid, exit } => {
             let mut message = TaskDelete::new();
@@ -214,9 +215,13 @@ fn message(event: Event) -> ttrpc::Result<(&'static str, Any)> {
             message.pid = convert::pid(pid);
             message.exit_status = exit.status;
             message.exited_at = Some(convert::timestamp(exit.at)).into();
-            (topics::TASK_DELETE_EVENT_TOPIC, convert::any(&message)?)
+            (topics::TASK_DELETE_EVENT_TOPIC, any("TaskDelete", &message)?)
         }
     })
+}
+
+fn any(name: &str, message: &impl Message) -> ttrpc::Result<Any> {
+    convert::any(&format!("containerd.events.{name}"), message)
 }
 
 fn mount(mount: wherry_sandbox::Mount) -> types::mount::Mount {

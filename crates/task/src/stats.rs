@@ -11,8 +11,8 @@ use crate::convert;
 /// The metrics of `usage`, in their envelope.
 pub(crate) fn metrics(usage: &Usage) -> ttrpc::Result<Any> {
     match usage {
-        Usage::V1(usage) => convert::any(&version_1(usage)),
-        Usage::V2(usage) => convert::any(&version_2(usage)),
+        Usage::V1(usage) => convert::any("io.containerd.cgroups.v1.Metrics", &version_1(usage)),
+        Usage::V2(usage) => convert::any("io.containerd.cgroups.v2.Metrics", &version_2(usage)),
     }
 }
 

@@ -3,14 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use libcgroups::common::{
-    CgroupManager, CgroupSetup, ControllerOpt, DEFAULT_CGROUP_ROOT, get_cgroup_setup,
-};
+use libcgroups::common::{CgroupManager, ControllerOpt};
 use libcgroups::v2::manager::Manager;
 use oci_spec::runtime::LinuxResources;
 
-use super::Cgroup;
 use super::place::below_root;
+use super::{Cgroup, ROOT, is_unified};
 
 /// Makes the cgroups above the one that a configuration calls `path`. libcgroups makes them on version
 /// 2, but fails when two containers that begin at the same time need the same one.
@@ -18,10 +16,10 @@ use super::place::below_root;
 /// # Errors
 /// A sentence, when one cannot be made.
 pub fn make_parents(path: &Path, systemd: bool) -> Result<(), String> {
-    if systemd || !matches!(get_cgroup_setup(), Ok(CgroupSetup::Unified)) {
+    if systemd || !is_unified() {
         return Ok(());
     }
-    let path = Path::new(DEFAULT_CGROUP_ROOT).join(below_root(path));
+    let path = Path::new(ROOT).join(below_root(path));
     let parent = path.parent().unwrap_or(&path);
     fs::create_dir_all(parent)
         .map_err(|error| format!("cannot make cgroup {}: {error}", parent.display()))
@@ -38,7 +36,7 @@ pub fn complete(pid: i32, resources: &LinuxResources) -> Result<(), String> {
     let failed = |error: &dyn std::error::Error| {
         format!("cannot set the limits of cgroup {}: {error}", directory.display())
     };
-    let root = Path::new(DEFAULT_CGROUP_ROOT);
+    let root = Path::new(ROOT);
     let below = directory.strip_prefix(root).map_err(|error| failed(&error))?;
     let manager =
         Manager::new(root.to_owned(), below.to_owned()).map_err(|error| failed(&error))?;

@@ -20,7 +20,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use libcgroups::common::{CgroupSetup, DEFAULT_CGROUP_ROOT, get_cgroup_setup};
+/// Where the hierarchies are mounted.
+const ROOT: &str = "/sys/fs/cgroup";
 
 pub use make::{complete, make_parents};
 pub use meter::Meter;
@@ -41,8 +42,7 @@ impl Cgroup {
     #[must_use]
     pub fn of(pid: i32) -> Option<Cgroup> {
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        let unified = matches!(get_cgroup_setup().ok()?, CgroupSetup::Unified);
-        Some(Cgroup::parse(&groups, unified, Path::new(DEFAULT_CGROUP_ROOT)))
+        Some(Cgroup::parse(&groups, is_unified(), Path::new(ROOT)))
     }
 
     /// Reads the lines `id:controllers:path` of `/proc/<pid>/cgroup`.
@@ -125,6 +125,11 @@ impl Cgroup {
         }
         Err(failed(io::ErrorKind::TimedOut.into()))
     }
+}
+
+/// Whether this machine has version 2 alone.
+fn is_unified() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
 }
 
 fn collect(directory: &Path, pids: &mut Vec<i32>) {

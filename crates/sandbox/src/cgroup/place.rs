@@ -6,12 +6,7 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use libcgroups::common::{
-    CgroupConfig, CgroupManager, CgroupSetup, DEFAULT_CGROUP_ROOT, create_cgroup_manager,
-    get_cgroup_setup,
-};
-
-use super::Cgroup;
+use super::{ROOT, collect, is_unified};
 
 /// Where systemd keeps the units that it was asked to make.
 const TRANSIENT_UNITS: &str = "/run/systemd/transient";
@@ -33,22 +28,29 @@ pub fn is_systemd_path(path: &Path) -> bool {
     slice.is_some_and(|(slice, _)| slice.ends_with(".slice")) && Scope::parse(path).is_some()
 }
 
-/// Whether there are processes in the cgroup that the container `id`, whose configuration calls it `path`, would
-/// have. `systemd`: systemd would make it.
-#[must_use]
-pub fn is_used(path: &Path, systemd: bool, id: &str) -> bool {
-    if !matches!(get_cgroup_setup(), Ok(CgroupSetup::Unified)) {
-        let config = CgroupConfig {
-            cgroup_path: path.to_owned(),
-            systemd_cgroup: false,
-            container_name: id.to_owned(),
-        };
-        let pids = create_cgroup_manager(config).ok().and_then(|group| group.get_all_pids().ok());
-        return pids.is_some_and(|pids| !pids.is_empty());
+/// The directories that the cgroup has which a configuration calls `path`, whether they are there or not: one for each
+/// hierarchy. `systemd`: systemd makes it, as it does on version 2 alone.
+pub(super) fn directories(path: &Path, systemd: bool) -> Vec<PathBuf> {
+    let root = Path::new(ROOT);
+    if is_unified() {
+        let scope = Scope::parse(path).filter(|_| systemd);
+        let below = scope.map_or_else(|| below_root(path), |scope| systemd_root().join(scope.path));
+        return vec![root.join(below)];
     }
-    let scope = Scope::parse(path).filter(|_| systemd);
-    let below = scope.map_or_else(|| below_root(path), |scope| systemd_root().join(scope.path));
-    !Cgroup::V2(Path::new(DEFAULT_CGROUP_ROOT).join(below)).pids().is_empty()
+    // Where two controllers share a hierarchy, the one's name is a symbolic link to the other's.
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten();
+    hierarchies
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path().join(below_root(path)))
+        .collect()
+}
+
+/// Whether there are processes in the cgroup that a configuration calls `path`.
+#[must_use]
+pub fn is_used(path: &Path, systemd: bool) -> bool {
+    let mut pids = Vec::new();
+    directories(path, systemd).iter().for_each(|directory| collect(directory, &mut pids));
+    !pids.is_empty()
 }
 
 impl Scope {

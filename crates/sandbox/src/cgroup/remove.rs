@@ -2,17 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use libcgroups::common::{
-    CgroupConfig, CgroupManager, CgroupSetup, DEFAULT_CGROUP_ROOT, FreezerState,
-    create_cgroup_manager, get_cgroup_setup,
-};
-
-use super::Cgroup;
-use super::place::{Scope, below_root, systemd_root};
+use super::place::{Scope, below_root, directories};
+use super::{collect, is_unified};
 use crate::process::signal_each;
 
 /// How long a killed process may take to go, and systemd to see that it has gone.
@@ -23,63 +18,52 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A sentence, when a process does not go away.
-pub fn remove(path: &Path, id: &str) -> Result<(), String> {
-    let failed = |path: &Path, error: &dyn std::error::Error| {
-        format!("cannot remove cgroup {}: {error}", path.display())
-    };
-    if !matches!(get_cgroup_setup(), Ok(CgroupSetup::Unified)) {
-        return remove_v1(path, id).map_err(|error| failed(path, &*error));
+pub fn remove(path: &Path) -> Result<(), String> {
+    // A name that is none: the root is nobody's to remove.
+    if below_root(path).as_os_str().is_empty() {
+        return Ok(());
     }
     // Which of the two it is depends on options that the disk does not tell.
-    let root = Path::new(DEFAULT_CGROUP_ROOT);
-    let literal = root.join(below_root(path));
-    if literal != root {
-        remove_v2(&literal).map_err(|error| failed(&literal, &error))?;
-    }
-    if let Some(scope) = Scope::parse(path) {
-        let directory = root.join(systemd_root()).join(&scope.path);
-        remove_v2(&directory).map_err(|error| failed(&directory, &error))?;
+    remove_all(&directories(path, false))?;
+    if is_unified()
+        && let Some(scope) = Scope::parse(path)
+    {
+        remove_all(&directories(path, true))?;
         forget(&scope);
     }
     Ok(())
 }
 
-/// On version 1 systemd makes no scopes for us: the path is one whatever its form.
-fn remove_v1(path: &Path, id: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let manager = create_cgroup_manager(CgroupConfig {
-        cgroup_path: path.to_owned(),
-        systemd_cgroup: false,
-        container_name: id.to_owned(),
-    })?;
-    // A frozen process does not die; that there is nothing to thaw is no fault.
-    let _ = manager.freeze(FreezerState::Thawed);
-    // A process that forks while it is being killed leaves a child: go on until none is left.
-    for _ in 0..100 {
-        match manager.get_all_pids() {
-            Ok(pids) if !pids.is_empty() => {
-                let pids: Vec<i32> = pids.iter().map(|pid| pid.as_raw()).collect();
-                signal_each(&pids, libc::SIGKILL);
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            _ => break,
-        }
+/// Removes the directories of one cgroup. A process that is in one of them is mostly in all.
+fn remove_all(directories: &[PathBuf]) -> Result<(), String> {
+    for directory in directories {
+        // A frozen process does not die of a signal on version 1.
+        let _ = fs::write(directory.join("freezer.state"), "THAWED");
     }
-    Ok(manager.remove()?)
-}
-
-fn remove_v2(directory: &Path) -> io::Result<()> {
-    let group = Cgroup::V2(directory.to_owned());
-    retry(|| {
-        // Older kernels have no such file; a newer one ends in one step those that fork, too.
-        if fs::write(directory.join("cgroup.kill"), "1").is_err() {
-            signal_each(&group.pids(), libc::SIGKILL);
-        }
-        match remove_tree(directory) {
+    for directory in directories {
+        let removed = retry(|| match remove_tree(directory) {
             // systemd, too, removes the cgroups that it has made.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        }
-    })
+            Err(error) => {
+                kill(directory);
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        });
+        removed
+            .map_err(|error| format!("cannot remove cgroup {}: {error}", directory.display()))?;
+    }
+    Ok(())
+}
+
+/// Kills whoever is in a cgroup or below it. Who forks meanwhile leaves a child: it takes some attempts.
+fn kill(directory: &Path) {
+    // Version 2 of newer kernels ends in one step those that fork, too.
+    if fs::write(directory.join("cgroup.kill"), "1").is_err() {
+        let mut pids = Vec::new();
+        collect(directory, &mut pids);
+        signal_each(&pids, libc::SIGKILL);
+    }
 }
 
 /// Removes a cgroup and those below it.

@@ -14,6 +14,7 @@ use oci_spec::runtime::{Hooks, HooksBuilder, LinuxNamespaceType, Spec};
 
 use super::{binds, gate, userns};
 use crate::bundle::Bundle;
+use crate::config::Config;
 use crate::hooks::{Batch, Moment};
 
 /// A configuration as libcontainer takes it.
@@ -25,17 +26,22 @@ pub(super) struct Adapted {
 }
 
 /// Adapts the configuration of a bundle. `channel`: the guest's.
-pub(super) fn adapt(bundle: &Bundle, spec: &Spec, channel: &OwnedFd) -> Result<Adapted, String> {
+pub(super) fn adapt(
+    bundle: &Bundle,
+    spec: &Spec,
+    config: &Config,
+    channel: &OwnedFd,
+) -> Result<Adapted, String> {
     let mut open = Vec::new();
     let mut adapted = spec.clone();
-    adapt_hooks(bundle, spec, channel, &mut adapted, &mut open)?;
+    adapt_hooks(bundle, config, channel, &mut adapted, &mut open)?;
     adapt_user_namespace(&mut adapted, &mut open)?;
     binds::stage(bundle, &mut adapted)?;
     if adapted == *spec {
         return Ok(Adapted { path: bundle.path().to_owned(), _open: open });
     }
     if let Some(root) = adapted.root_mut() {
-        root.set_path(bundle.root(spec));
+        root.set_path(bundle.root(config));
     }
     let path = bundle.adapted();
     let file = path.join("config.json");
@@ -49,15 +55,15 @@ pub(super) fn adapt(bundle: &Bundle, spec: &Spec, channel: &OwnedFd) -> Result<A
 /// Puts the gate in the place of each moment's hooks. Those at Start are the executor's.
 fn adapt_hooks(
     bundle: &Bundle,
-    spec: &Spec,
+    config: &Config,
     channel: &OwnedFd,
     adapted: &mut Spec,
     open: &mut Vec<OwnedFd>,
 ) -> Result<(), String> {
-    if spec.hooks().is_none() {
+    if config.hooks.is_none() {
         return Ok(());
     }
-    let batch = |moment| Batch::new(moment, bundle, spec);
+    let batch = |moment| Batch::new(moment, bundle, config);
     let inside = batch(Moment::CreateContainer);
     let channel = inheritable(channel).map_err(|error| error.to_string())?;
     let mut hooks = HooksBuilder::default();

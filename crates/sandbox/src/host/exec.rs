@@ -15,12 +15,13 @@ use libcontainer::{capabilities, seccomp};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp, User};
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp, Process, User};
 use wherry_engine::Engine;
 
 use super::guest::Executor;
 use super::{Descriptors, Forked, privileges, sentence, streams_of, system, userns};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, parse};
+use crate::check;
 use crate::protocol::{Channel, ExecRequest, Failure, FailureKind};
 
 /// What libcontainer does not do for a process that joins a container. Until it is done the process
@@ -89,7 +90,9 @@ pub(super) fn exec(
     let invalid = |text: String| Failure::new(FailureKind::Invalid, text);
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec = bundle.spec().map_err(|error| invalid(error.to_string()))?;
-    let mut process = request.process.clone();
+    let mut process: Process = parse(request.process.as_bytes())
+        .map_err(|text| invalid(format!("the process to execute: {text}")))?;
+    check::process(&process).map_err(|text| invalid(format!("the process to execute: {text}")))?;
     process.set_terminal(Some(request.terminal));
     let outside = userns::outside(&spec, Some(process.user()));
     let owner = super::owner(Some(process.user()), outside, (request.io_uid, request.io_gid));

@@ -34,6 +34,7 @@ use wherry_engine::Engine;
 
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
+use crate::check;
 use crate::daemon;
 use crate::hooks::{Batch, Moment};
 use crate::protocol::{Channel, CreateRequest, Failure, FailureKind, HostReply, HostRequest};
@@ -145,22 +146,20 @@ fn create(
     let Descriptors { channel, making: _making, streams } =
         Descriptors::take(fds, request.terminal)?;
     let bundle = Bundle::new(&request.bundle, &request.id);
-    let spec =
-        bundle.spec().map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+    let invalid = |text: String| Failure::new(FailureKind::Invalid, text);
+    let spec = bundle.spec().map_err(|error| invalid(error.to_string()))?;
+    check::spec(&spec).map_err(|text| invalid(format!("config.json: {text}")))?;
     let state = bundle.state_root();
     fs::create_dir_all(&state)
         .map_err(|error| system(format!("cannot make {}: {error}", state.display())))?;
-    let name = bundle
-        .cgroup(&spec, request.systemd_cgroup)
-        .map_err(|text| Failure::new(FailureKind::Invalid, text))?;
-    cgroup::make_parents(&name.path, name.systemd).map_err(system)?;
+    cgroup::make_parents(&request.cgroup, request.systemd_cgroup).map_err(system)?;
     mount::rootfs(&bundle.rootfs(), &request.rootfs, &bundle.layers()).map_err(system)?;
     let user = spec.process().as_ref().map(Process::user);
     if let Some(root) = spec.root() {
         let root = bundle.path().join(root.path());
         if let Err(error) = fs::read_dir(&root) {
             let text = format!("cannot use the root filesystem {}: {error}", root.display());
-            return Err(Failure::new(FailureKind::Invalid, text));
+            return Err(invalid(text));
         }
         // As runc does; libcontainer needs both to be there. Where it cannot be done, libcontainer says why.
         let owner = userns::outside(&spec, None);
@@ -170,8 +169,9 @@ fn create(
             }
         }
     }
-    let adapted = adapt::adapt(&bundle, &spec, &channel).map_err(system)?;
-    let hooks = Batch::new(Moment::StartContainer, &bundle, &spec);
+    let config = bundle.config().map_err(|error| invalid(error.to_string()))?;
+    let adapted = adapt::adapt(&bundle, &spec, &config, &channel).map_err(system)?;
+    let hooks = Batch::new(Moment::StartContainer, &bundle, &config);
     let channel = Channel::from_fd(channel);
     let executor = guest::Executor::new(Rc::clone(engine), channel, None, Some(hooks));
     let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())

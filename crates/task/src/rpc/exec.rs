@@ -2,6 +2,7 @@
 
 use containerd_shim_protos::api::{Empty, ExecProcessRequest};
 use wherry_container::ExecConfig;
+use wherry_sandbox::config::Process;
 use wherry_sandbox::stdio::StdioPaths;
 
 use crate::convert;
@@ -12,10 +13,12 @@ use crate::service::Service;
 pub(crate) fn exec(service: &Service, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
     let container = service.container(&request.id)?;
     valid_id(&request.exec_id)?;
-    let process = convert::json("Process", "the process to execute", &request.spec)?;
+    let what = "the process to execute";
+    let Process { cwd, .. } = convert::json("Process", what, &request.spec)?;
     let config = ExecConfig {
         exec_id: request.exec_id,
-        process,
+        process: convert::text(what, &request.spec)?,
+        cwd,
         terminal: request.terminal,
         stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
     };

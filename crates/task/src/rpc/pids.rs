@@ -26,7 +26,8 @@ pub(crate) fn pids(service: &Service, request: &PidsRequest) -> ttrpc::Result<Pi
             if let Some(exec_id) = execs.remove(&pid) {
                 let mut details = ProcessDetails::new();
                 details.exec_id = exec_id;
-                process.info = Some(convert::any(&details)?).into();
+                process.info =
+                    Some(convert::any("containerd.runc.v1.ProcessDetails", &details)?).into();
             }
             Ok(process)
         })
