@@ -22,23 +22,30 @@ pub fn dir() -> PathBuf {
         let sources = [repository().join("test/guests"), repository().join(WIT)];
         let mut digest = Sha256::new();
         sources.iter().for_each(|source| add(&mut digest, source));
-        let all = cache_dir().join("guests");
-        let out = all.join(&format!("{:x}", digest.finalize())[..12]);
+        let out = all().join(&format!("{:x}", digest.finalize())[..12]);
         let complete = out.join(".complete");
         if complete.exists() {
             return out;
         }
-        fs::create_dir_all(&out)
-            .unwrap_or_else(|e| panic!("{} cannot be made: {e}", out.display()));
-        let mut command = Command::new("flock");
-        command.arg(all.join(".lock")).args(["make", "--no-print-directory", "-C"]);
-        command.arg(&sources[0]).arg(format!("OUT={}", out.display()));
-        command.arg(format!("TOOLS={}", all.join(".tools").display()));
-        call(command, None).success();
+        make(&out, &[]);
         fs::write(&complete, "").unwrap_or_else(|e| panic!("{}: {e}", complete.display()));
         out
     })
     .clone()
+}
+
+fn all() -> PathBuf {
+    cache_dir().join("guests")
+}
+
+/// Makes what is named, or what all tests need.
+fn make(out: &Path, names: &[&Path]) {
+    fs::create_dir_all(out).unwrap_or_else(|e| panic!("{} cannot be made: {e}", out.display()));
+    let mut command = Command::new("flock");
+    command.arg(all().join(".lock")).args(["make", "--no-print-directory", "-C"]);
+    command.arg(repository().join("test/guests")).arg(format!("OUT={}", out.display()));
+    command.arg(format!("TOOLS={}", all().join(".tools").display())).args(names);
+    call(command, None).success();
 }
 
 /// Adds a file, or all that is in a folder, in the order of the names.
@@ -56,9 +63,13 @@ fn add(digest: &mut Sha256, path: &Path) {
     digest.update(bytes);
 }
 
-/// The path of a compiled guest, like `kit.wasm`.
+/// The path of a compiled guest, like `kit.wasm`. One that only the benchmark asks for is compiled now.
 pub fn path(name: &str) -> PathBuf {
-    dir().join(name)
+    let path = dir().join(name);
+    if !path.exists() {
+        make(&dir(), &[&path]);
+    }
+    path
 }
 
 /// A compiled guest's bytes.

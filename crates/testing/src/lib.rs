@@ -7,6 +7,7 @@
 //!   run, [`Outcome`] and [`Container`] are what came of it.
 //! - [`Client`] is a call of `docker` or `ctr` that runs beside the test.
 //! - [`Image`] builds an OCI image, [`guests`] compiles the guests of `test/guests`.
+//! - [`Usage`] is what containers take, [`Trace`] what their processes ask of the kernel.
 //! - [`wait_until`] waits for a condition with a deadline; [`Leftovers`] proves that nothing stayed behind.
 //!
 //! Everything here panics with a sentence when the ground under a test is not as it must be.
@@ -29,6 +30,8 @@ mod processes;
 mod run;
 mod scope;
 mod terminal;
+mod trace;
+mod usage;
 mod wait;
 
 pub use busybox::busybox;
@@ -41,8 +44,10 @@ pub use events::Events;
 pub use image::{Image, Packed};
 pub use io::Outcome;
 pub use leftovers::Leftovers;
-pub use places::{bin_dir, cache_dir, engine, repository, runtime, systemd_cgroups};
+pub use places::{bin_dir, cache_dir, daemon_bin, engine, repository, runtime, systemd_cgroups};
 pub use processes::{Process, processes};
 pub use run::{Daemon, Run};
 pub use terminal::Typed;
+pub use trace::Trace;
+pub use usage::{Usage, stripped_size};
 pub use wait::{DEADLINE, wait_for, wait_until};

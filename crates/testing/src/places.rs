@@ -58,8 +58,8 @@ pub(crate) fn patience() -> u32 {
     env::var("WHERRY_PATIENCE").map_or(1, |text| text.parse().expect("WHERRY_PATIENCE is a number"))
 }
 
-/// The `bin` folder of a fetched daemon; fetches it if it is not there yet.
-pub(crate) fn daemon_bin(name: &str) -> PathBuf {
+/// The `bin` folder of a fetched daemon, like `containerd-2` or `runc`; fetches it if it is not there yet.
+pub fn daemon_bin(name: &str) -> PathBuf {
     static READY: Mutex<Option<HashSet<String>>> = Mutex::new(None);
     let mut ready = READY.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let ready = ready.get_or_insert_default();
