@@ -13,7 +13,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # For each engine the shim, and the engine host that the shim looks for beside itself.
 EXECUTABLES := $(foreach engine,$(ENGINES),containerd-shim-$(engine)-v1 wherry-$(engine))
 
-.PHONY: build demo test test-unit test-e2e test-vm soak fuzz setup install check fmt clean
+.PHONY: build demo bench test test-unit test-e2e test-vm soak fuzz setup install check fmt clean
 
 build:
 	test/setup/packages.sh build
@@ -23,6 +23,12 @@ demo:
 	test/setup/packages.sh build demo
 	$(CARGO) build --release --locked --workspace --bins
 	test/setup/demo.sh $(BIN)
+
+# What a container costs, beside runc and a shim that does nothing. BENCH_ROUNDS=3 is a first look, BENCH_PARTS=ctr,direct
+# a part of it, BENCH_OUT=docs writes what docs/performance.md shows; there it says how to read it.
+bench: setup
+	$(CARGO) build --release --locked --workspace --bins
+	WHERRY_BIN_DIR=$(BIN) $(BIN)/wherry-bench
 
 # Everything that the tests need and the repository does not hold.
 setup:

@@ -48,7 +48,7 @@ for manifest in crates/*/Cargo.toml; do
 done
 
 # `unsafe` is in sandbox and, where an engine's interface demands it, in shims/: elsewhere the lint forbids it.
-for manifest in crates/*/Cargo.toml test/e2e/Cargo.toml; do
+for manifest in crates/*/Cargo.toml test/{bench,e2e}/Cargo.toml; do
     folder=$(dirname "$manifest")
     [ "$folder" != crates/sandbox ] || continue
     if ! grep -qE '^\[lints\]' "$manifest" && ! grep -qE '^unsafe_code *= *"forbid"' "$manifest"; then

@@ -1,0 +1,102 @@
+//! A shim that does nothing: the floor that containerd and its client set.
+//!
+//! It answers what containerd asks as soon as it can: a container of it "runs" from Start on, and has ended with
+//! 0 in the same moment. It mounts nothing, makes no process but its own daemon, opens no stream and tells
+//! no event. What `ctr run --rm` takes with it, no shim can go below.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io::{self, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{self, ExitCode};
+use std::{env, fs};
+
+use wherry_bench::wire::{Frame, Message};
+
+/// Where containerd's shims have their sockets.
+const SOCKETS: &str = "/run/containerd/s";
+/// States of a task, as in containerd's `task.proto`.
+const CREATED: u64 = 1;
+const STOPPED: u64 = 3;
+
+fn main() -> ExitCode {
+    let action = env::args().skip(1).last().unwrap_or_default();
+    let done = match action.as_str() {
+        "start" => start(),
+        // A DeleteResponse in which everything is zero has no bytes.
+        "delete" => Ok(()),
+        "-info" => {
+            io::stdout().write_all(Message::new().text(1, "io.containerd.nothing.v1").encoded())
+        }
+        _ => Err(io::Error::other("containerd runs this program: start, delete or -info")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "io.containerd.nothing.v1: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints the address, leaves the one who waits for it, and serves.
+fn start() -> io::Result<()> {
+    fs::create_dir_all(SOCKETS)?;
+    let socket =
+        PathBuf::from(format!("{SOCKETS}/{:016x}", RandomState::new().hash_one(process::id())));
+    let listener = UnixListener::bind(&socket)?;
+    let address =
+        format!(r#"{{"version":3,"address":"unix://{}","protocol":"ttrpc"}}"#, socket.display());
+    io::stdout().write_all(address.as_bytes())?;
+    io::stdout().flush()?;
+    // Forks; from here on this is the daemon, whose descriptors are /dev/null.
+    nix::unistd::daemon(false, false)?;
+    let served = listener.accept().and_then(|(connection, _)| serve(connection));
+    let _ = fs::remove_file(&socket);
+    served
+}
+
+/// Answers everything on containerd's one connection, until it says Shutdown or goes.
+fn serve(mut connection: UnixStream) -> io::Result<()> {
+    let pid = u64::from(process::id());
+    // Answered in 1970, as far as anybody can tell; a moment must be there.
+    let moment = Message::new().number(1, 1);
+    let ended = Message::new().bytes(2, moment.encoded());
+    let mut started = false;
+    let mut waiting = Vec::new();
+    while let Some(request) = Frame::read(&mut connection)? {
+        let answer = match request.method() {
+            b"Create" => Message::new().number(1, pid),
+            b"Start" => {
+                started = true;
+                Message::new().number(1, pid)
+            }
+            b"Wait" if !started => {
+                waiting.push(request.stream);
+                continue;
+            }
+            b"Wait" => ended.clone(),
+            b"State" => {
+                let state = Message::new()
+                    .number(3, pid)
+                    .number(4, if started { STOPPED } else { CREATED });
+                state.bytes(10, moment.encoded())
+            }
+            b"Delete" => Message::new().number(1, pid).bytes(3, moment.encoded()),
+            b"Connect" => Message::new().number(1, pid).number(2, pid),
+            b"Pids" => Message::new().bytes(1, Message::new().number(1, pid).encoded()),
+            _ => Message::new(),
+        };
+        Frame::response(request.stream, &answer).write(&mut connection)?;
+        if started {
+            for stream in waiting.drain(..) {
+                Frame::response(stream, &ended).write(&mut connection)?;
+            }
+        }
+        if request.method() == b"Shutdown" {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! What each engine has promised, and whether it holds.
+
+use serde_json::{Value, json};
+
+use crate::measures::{
+    COLD_LARGE, CTR_HELLO, DOCKER_FIB, IDLE_CALLS, MANY, PSS_20, SECOND_LARGE, SIZE_SHIM, START,
+    TO_GUEST, Unit,
+};
+use crate::results::{NOTHING, RUNC, Results};
+
+/// A promise about one figure.
+pub(crate) struct Bound {
+    /// What it is about, for people.
+    pub(crate) text: &'static str,
+    figure: Figure,
+    limit: Limit,
+}
+
+/// A figure made of medians.
+enum Figure {
+    /// The engine's own.
+    Own(&'static str, Unit),
+    /// The engine's over that of another runtime.
+    Against(&'static str, &'static str),
+    /// One of the engine's over another of the engine's.
+    Over(&'static str, &'static str),
+}
+
+/// Where it must lie.
+#[derive(Clone, Copy)]
+enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// All promises, in the table's order.
+pub(crate) const BOUNDS: [Bound; 10] = [
+    Bound {
+        text: "`ctr run --rm` of hello, warm ÷ runc",
+        figure: Figure::Against(CTR_HELLO, RUNC),
+        limit: Limit::AtMost(0.50),
+    },
+    Bound {
+        text: "`ctr run --rm` of hello, warm ÷ the shim that does nothing",
+        figure: Figure::Against(CTR_HELLO, NOTHING),
+        limit: Limit::AtMost(1.25),
+    },
+    Bound {
+        text: "100 containers, 4 at a time: throughput ÷ runc's",
+        figure: Figure::Against(MANY, RUNC),
+        limit: Limit::AtLeast(4.0),
+    },
+    Bound {
+        text: "`docker run --rm` of fib(35) ÷ native under runc",
+        figure: Figure::Against(DOCKER_FIB, RUNC),
+        limit: Limit::AtMost(0.85),
+    },
+    Bound {
+        text: "PSS per running container, shim and guest, at 20",
+        figure: Figure::Own(PSS_20, Unit::Mb),
+        limit: Limit::AtMost(2.0),
+    },
+    Bound {
+        text: "`start`: exec to address printed",
+        figure: Figure::Own(START, Unit::Ms),
+        limit: Limit::AtMost(3.0),
+    },
+    Bound {
+        text: "the shim's own share: Create to the guest's first instruction, cached",
+        figure: Figure::Own(TO_GUEST, Unit::Ms),
+        limit: Limit::AtMost(10.0),
+    },
+    Bound {
+        text: "shim executable, stripped",
+        figure: Figure::Own(SIZE_SHIM, Unit::Mb),
+        limit: Limit::AtMost(4.0),
+    },
+    Bound {
+        text: "a module of over 5 MB: second run ÷ first",
+        figure: Figure::Over(SECOND_LARGE, COLD_LARGE),
+        limit: Limit::AtMost(0.1),
+    },
+    Bound {
+        text: "system calls of an idle container, shim and guest, in a minute",
+        figure: Figure::Own(IDLE_CALLS, Unit::Count),
+        limit: Limit::AtMost(0.0),
+    },
+];
+
+/// A promise and what was measured.
+pub(crate) struct Verdict {
+    /// The promise.
+    pub(crate) bound: &'static Bound,
+    /// What was measured.
+    pub(crate) value: f64,
+    /// Whether it holds.
+    pub(crate) met: bool,
+}
+
+impl Bound {
+    /// The limit, as it is written: `≤ 0.50`.
+    pub(crate) fn limit_text(&self) -> String {
+        match self.limit {
+            Limit::AtMost(limit) => format!("≤ {}", self.text_of(limit)),
+            Limit::AtLeast(limit) => format!("≥ {}", self.text_of(limit)),
+        }
+    }
+
+    /// A value of this figure, as it is written.
+    pub(crate) fn text_of(&self, value: f64) -> String {
+        match &self.figure {
+            Figure::Own(_, Unit::Count) => format!("{value:.0}"),
+            Figure::Own(_, unit) => format!("{value:.1} {}", unit.text()),
+            Figure::Against(..) | Figure::Over(..) => format!("{value:.2}"),
+        }
+    }
+
+    /// What an engine's figure is and whether it is within the bound; none if it was not measured.
+    fn verdict(&'static self, results: &Results, engine: &str) -> Option<Verdict> {
+        let value = match &self.figure {
+            Figure::Own(key, _) => results.median(key, engine)?,
+            Figure::Against(key, other) => results.ratio(key, engine, other)?,
+            Figure::Over(key, below) => {
+                results.median(key, engine)? / results.median(below, engine)?
+            }
+        };
+        let met = match self.limit {
+            Limit::AtMost(limit) => value <= limit,
+            Limit::AtLeast(limit) => value >= limit,
+        };
+        Some(Verdict { bound: self, value, met })
+    }
+}
+
+/// What became of an engine's promises, those that were measured.
+pub(crate) fn verdicts(results: &Results, engine: &str) -> Vec<Verdict> {
+    BOUNDS.iter().filter_map(|bound| bound.verdict(results, engine)).collect()
+}
+
+/// The same for programs.
+pub(crate) fn json(results: &Results, engine: &str) -> Value {
+    let of = |verdict: Verdict| {
+        json!({
+            "what": verdict.bound.text,
+            "value": verdict.value,
+            "bound": verdict.bound.limit_text(),
+            "met": verdict.met,
+        })
+    };
+    verdicts(results, engine).into_iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_holds_up_to_its_limit() {
+        let mut results = Results::default();
+        results.add(CTR_HELLO, "some", 50.0);
+        results.add(CTR_HELLO, RUNC, 100.0);
+        results.add(CTR_HELLO, NOTHING, 39.0);
+        results.add(MANY, "some", 39.0);
+        results.add(MANY, RUNC, 10.0);
+        results.add(SECOND_LARGE, "some", 1.0);
+        results.add(COLD_LARGE, "some", 10.0);
+        let met: Vec<bool> = verdicts(&results, "some").iter().map(|verdict| verdict.met).collect();
+        assert_eq!(met, [true, false, false, true]);
+        assert!(verdicts(&results, "other").is_empty());
+    }
+}

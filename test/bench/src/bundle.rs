@@ -1,0 +1,117 @@
+//! A container's bundle as containerd makes it, for a shim that is driven without containerd.
+
+use std::fs::{self, File, Permissions};
+use std::io::Read;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::{Value, json};
+use wherry_bench::wire::Message;
+use wherry_testing::Containerd;
+
+/// The root filesystem's layer, the configuration of a container in it, and where containers may be.
+pub(crate) struct Template {
+    folder: PathBuf,
+    layer: PathBuf,
+    spec: Value,
+    group: String,
+}
+
+/// One container's bundle, with its root filesystem's upper layer and its output's named pipe.
+pub(crate) struct Bundle {
+    /// The bundle's folder.
+    pub(crate) path: PathBuf,
+    /// The container's id.
+    pub(crate) id: String,
+    /// Standard output, for reading what was said.
+    stdout: File,
+    // Some shims wait until somebody reads these.
+    _stderr: File,
+    _log: File,
+    around: PathBuf,
+    layer: PathBuf,
+}
+
+impl Template {
+    /// For containers of one program, `/app`, configured as `ctr run` does.
+    pub(crate) fn new(containerd: &Containerd, name: &str, program: &[u8]) -> Template {
+        let folder = containerd.root().join("direct").join(name);
+        let layer = folder.join("layer");
+        fs::create_dir_all(&layer).expect("the folder is ours");
+        fs::write(layer.join("app"), program).expect("the folder is ours");
+        fs::set_permissions(layer.join("app"), Permissions::from_mode(0o755))
+            .expect("the file is ours");
+        let text = containerd.ctr(&["oci", "spec"]).success();
+        let mut spec: Value = serde_json::from_str(&text).expect("ctr prints a configuration");
+        spec["process"]["args"] = json!(["/app"]);
+        spec["process"]["terminal"] = json!(false);
+        spec["root"] = json!({"path": "rootfs"});
+        Template { folder, layer, spec, group: containerd.namespace().to_owned() }
+    }
+
+    /// A new container's.
+    pub(crate) fn bundle(&self, id: &str) -> Bundle {
+        let around = self.folder.join(id);
+        let path = around.join("bundle");
+        for folder in ["upper", "work", "bundle/rootfs"] {
+            fs::create_dir_all(around.join(folder)).expect("the folder is ours");
+        }
+        let mut spec = self.spec.clone();
+        spec["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", self.group));
+        fs::write(path.join("config.json"), spec.to_string()).expect("the folder is ours");
+        Bundle {
+            id: id.to_owned(),
+            stdout: pipe(&around.join("stdout")),
+            _stderr: pipe(&around.join("stderr")),
+            _log: pipe(&path.join("log")),
+            path,
+            around,
+            layer: self.layer.clone(),
+        }
+    }
+}
+
+impl Bundle {
+    /// The `CreateTaskRequest` that containerd would send, with the mount of its overlay snapshotter.
+    pub(crate) fn create_request(&self) -> Message {
+        let text = |path: &Path| path.display().to_string();
+        let option = |name: &str, path: PathBuf| format!("{name}={}", path.display());
+        let mount = Message::new()
+            .text(1, "overlay")
+            .text(2, "overlay")
+            .text(4, &option("workdir", self.around.join("work")))
+            .text(4, &option("upperdir", self.around.join("upper")))
+            .text(4, &option("lowerdir", self.layer.clone()));
+        Message::new()
+            .text(1, &self.id)
+            .text(2, &text(&self.path))
+            .bytes(3, mount.encoded())
+            .text(6, &text(&self.around.join("stdout")))
+            .text(7, &text(&self.around.join("stderr")))
+    }
+
+    /// What the container has printed so far.
+    pub(crate) fn said(&mut self) -> String {
+        let mut said = Vec::new();
+        // It ends with "would block", since the end never comes.
+        let _ = self.stdout.read_to_end(&mut said);
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
+    /// Removes it, once its container is deleted.
+    pub(crate) fn remove(self) {
+        fs::remove_dir_all(&self.around)
+            .unwrap_or_else(|e| panic!("{} cannot be removed: {e}", self.around.display()));
+    }
+}
+
+/// Makes a named pipe and opens both of its ends, so that nobody has to wait for the other one.
+fn pipe(path: &Path) -> File {
+    mkfifo(path, Mode::from_bits_truncate(0o600))
+        .unwrap_or_else(|e| panic!("{} cannot be made: {e}", path.display()));
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK);
+    options.open(path).unwrap_or_else(|e| panic!("{} cannot be opened: {e}", path.display()))
+}

@@ -1,0 +1,3 @@
+//! What the benchmark and its do-nothing shim share.
+
+pub mod wire;

@@ -1,0 +1,87 @@
+//! What is measured: the names, units and order of everything in the table.
+
+/// Something measured. The key stands for it in the JSON file and in [`crate::bounds`].
+pub(crate) struct Measure {
+    /// Its name for programs.
+    pub(crate) key: &'static str,
+    /// Its name for people.
+    pub(crate) text: &'static str,
+    /// In what it is.
+    pub(crate) unit: Unit,
+}
+
+/// In what a measure is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Milliseconds.
+    Ms,
+    /// Megabytes of 10⁶ bytes.
+    Mb,
+    /// Containers in a second.
+    PerSecond,
+    /// A number of things.
+    Count,
+}
+
+impl Unit {
+    /// How it is written.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Unit::Ms => "ms",
+            Unit::Mb => "MB",
+            Unit::PerSecond => "/s",
+            Unit::Count => "",
+        }
+    }
+}
+
+pub(crate) const CTR_HELLO: &str = "ctr-hello";
+pub(crate) const COLD_SMALL: &str = "cold-small";
+pub(crate) const COLD_LARGE: &str = "cold-large";
+pub(crate) const SECOND_LARGE: &str = "second-large";
+pub(crate) const MANY: &str = "many";
+pub(crate) const DOCKER_HELLO: &str = "docker-hello";
+pub(crate) const DOCKER_FIB: &str = "docker-fib";
+pub(crate) const PSS_20: &str = "pss-20";
+pub(crate) const PSS_100: &str = "pss-100";
+pub(crate) const PROCESSES: &str = "processes";
+pub(crate) const THREADS: &str = "threads";
+pub(crate) const SIZE_SHIM: &str = "size-shim";
+pub(crate) const SIZE_HOST: &str = "size-host";
+pub(crate) const START: &str = "start";
+pub(crate) const TO_GUEST: &str = "create-to-guest";
+pub(crate) const EXEC_TO_GUEST: &str = "exec-to-guest";
+pub(crate) const LIFE: &str = "life";
+pub(crate) const LIFE_CREATE: &str = "life-create";
+pub(crate) const LIFE_START: &str = "life-start";
+pub(crate) const LIFE_DELETE: &str = "life-delete";
+pub(crate) const IDLE_CALLS: &str = "idle-calls";
+
+const fn measure(key: &'static str, unit: Unit, text: &'static str) -> Measure {
+    Measure { key, text, unit }
+}
+
+/// All of them, in the table's order.
+pub(crate) const MEASURES: [Measure; 21] = [
+    measure(CTR_HELLO, Unit::Ms, "`ctr run --rm` of hello, warm"),
+    measure(COLD_SMALL, Unit::Ms, "`ctr run --rm` of hello, its first run"),
+    measure(COLD_LARGE, Unit::Ms, "`ctr run --rm` of a module of over 5 MB, its first run"),
+    measure(SECOND_LARGE, Unit::Ms, "… its second run"),
+    measure(MANY, Unit::PerSecond, "`ctr run --rm` of 100 containers, 4 at a time"),
+    measure(DOCKER_HELLO, Unit::Ms, "`docker run --rm` of hello"),
+    measure(DOCKER_FIB, Unit::Ms, "`docker run --rm` of fib(35)"),
+    measure(START, Unit::Ms, "`start`: exec to address printed"),
+    measure(TO_GUEST, Unit::Ms, "Create sent to the guest's first instruction, cached"),
+    measure(EXEC_TO_GUEST, Unit::Ms, "exec of `start` to the guest's first instruction, cached"),
+    measure(LIFE, Unit::Ms, "without containerd: Create sent to deleted"),
+    measure(LIFE_CREATE, Unit::Ms, "… of it Create"),
+    measure(LIFE_START, Unit::Ms, "… of it Start"),
+    measure(LIFE_DELETE, Unit::Ms, "… of it Delete"),
+    measure(PSS_20, Unit::Mb, "PSS per running container, 20 of them"),
+    measure(PSS_100, Unit::Mb, "PSS per running container, 100 of them"),
+    measure(PROCESSES, Unit::Count, "processes per running container"),
+    measure(THREADS, Unit::Count, "threads per running container"),
+    measure(SIZE_SHIM, Unit::Mb, "shim executable, stripped"),
+    measure(SIZE_HOST, Unit::Mb, "engine host executable (runc itself), stripped"),
+    measure(IDLE_CALLS, Unit::Count, "system calls of an idle container in a minute"),
+];

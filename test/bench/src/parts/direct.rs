@@ -1,0 +1,102 @@
+//! A container's life without containerd: the shim is called and asked as containerd does it, with nothing
+//! in between.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use wherry_bench::wire::Message;
+use wherry_testing::{daemon_bin, guests};
+
+use crate::bundle::{Bundle, Template};
+use crate::client::{Client, take_events};
+use crate::measures::{EXEC_TO_GUEST, LIFE, LIFE_CREATE, LIFE_DELETE, LIFE_START, START, TO_GUEST};
+use crate::results::NOTHING;
+use crate::world::{World, is_native, milliseconds, shim};
+
+/// One of each runtime in turn, round after round; the first round is for the caches.
+pub(crate) fn measure(world: &mut World) {
+    let events = world.containerd.root().join("events.sock");
+    take_events(&events);
+    let module = Template::new(&world.containerd, "wasm", &guests::bytes("instant.wasm"));
+    let program = Template::new(&world.containerd, "native", &guests::bytes("instant.static"));
+    for round in 0..=2 * world.options.rounds {
+        for who in world.runtimes(true) {
+            world.settle();
+            let template = if is_native(&who) { &program } else { &module };
+            let bundle = template.bundle(&world.containerd.new_id());
+            let values = live(world, &who, bundle, &events);
+            if round > 0 {
+                values.into_iter().for_each(|(key, value)| world.results.add(key, &who, value));
+            }
+        }
+    }
+}
+
+/// Lives one container's life, and says how long what took, in milliseconds.
+fn live(world: &World, who: &str, mut bundle: Bundle, events: &Path) -> Vec<(&'static str, f64)> {
+    let about = Message::new().text(1, &bundle.id);
+    let called = (Instant::now(), SystemTime::now());
+    let answer = start(world, who, &bundle, events);
+    let started = called.0.elapsed();
+    let mut client = Client::connect(&answer);
+    let request = bundle.create_request();
+
+    let sent = (Instant::now(), SystemTime::now());
+    client.call("Create", &request);
+    let create = sent.0.elapsed();
+    client.call("Start", &about);
+    let start = sent.0.elapsed() - create;
+    client.call("Wait", &about);
+    let before_delete = sent.0.elapsed();
+    client.call("Delete", &about);
+    let whole = sent.0.elapsed();
+
+    client.shut_down(&bundle.id);
+    let said = bundle.said();
+    bundle.remove();
+    let mut values = vec![
+        (START, milliseconds(started)),
+        (LIFE, milliseconds(whole)),
+        (LIFE_CREATE, milliseconds(create)),
+        (LIFE_START, milliseconds(start)),
+        (LIFE_DELETE, milliseconds(whole - before_delete)),
+    ];
+    if who != NOTHING {
+        let first = first_instruction(&said).unwrap_or_else(|| panic!("the guest said {said:?}"));
+        values.push((TO_GUEST, milliseconds(first - since_1970(sent.1))));
+        values.push((EXEC_TO_GUEST, milliseconds(first - since_1970(called.1))));
+    }
+    values
+}
+
+/// Runs a shim's `start` as containerd does, and returns what it prints.
+fn start(world: &World, who: &str, bundle: &Bundle, events: &Path) -> String {
+    let address = world.containerd.address();
+    let mut command = Command::new(shim(who));
+    command.args(["-namespace", world.containerd.namespace(), "-address"]).arg(&address);
+    command.args(["-publish-binary", "/bin/true", "-id", &bundle.id, "start"]);
+    let runc = daemon_bin("runc");
+    command.current_dir(&bundle.path).env_clear();
+    command.env("WHERRY_CACHE_DIR", &world.code);
+    command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", runc.display()));
+    command.env("TTRPC_ADDRESS", events).env("GRPC_ADDRESS", &address).env("MAX_SHIM_VERSION", "3");
+    command.env("NAMESPACE", world.containerd.namespace());
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("{}: {e}", shim(who).display()));
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "start of {who}: {stdout}{stderr}");
+    stdout.into_owned()
+}
+
+/// The moment that `instant.c` tells.
+fn first_instruction(said: &str) -> Option<Duration> {
+    said.trim().parse().ok().map(Duration::from_nanos)
+}
+
+fn since_1970(moment: SystemTime) -> Duration {
+    moment.duration_since(UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,59 @@
+//! A hundred containers, four at a time.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use wherry_testing::Daemon;
+
+use crate::images;
+use crate::measures::MANY;
+use crate::results::NOTHING;
+use crate::world::{World, is_native, runtime, time};
+
+const CONTAINERS: usize = 100;
+const AT_A_TIME: usize = 4;
+
+/// How many end in a second. A client takes the next one as soon as it has seen the end of its last.
+pub(crate) fn measure(world: &mut World) {
+    let hello = images::hello();
+    for native in [false, true] {
+        world.containerd.load(hello.image(native));
+    }
+    for who in world.runtimes(true) {
+        world.ctr_run(&who, hello.image(is_native(&who)), hello.says);
+    }
+    for _ in 0..world.options.rounds_of(7) {
+        for who in world.runtimes(true) {
+            world.settle();
+            let (image, runtime) = (hello.image(is_native(&who)), runtime(&who));
+            let says = if who == NOTHING { "" } else { hello.says };
+            let containerd = &world.containerd;
+            let start = Instant::now();
+            at_a_time(CONTAINERS, |_| {
+                let id = containerd.new_id();
+                let words = ["run", "--rm", "--runtime", &runtime, &image.reference, &id];
+                time(containerd.ctr_command(&words), says);
+            });
+            world.results.add(MANY, &who, CONTAINERS as f64 / start.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// Does something so many times, four at a time.
+pub(crate) fn at_a_time(times: usize, work: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= times {
+                        return;
+                    }
+                    work(number);
+                }
+            });
+        }
+    });
+}
