@@ -3,6 +3,7 @@
 mod api;
 mod attach;
 mod bad_input;
+mod budget;
 mod commands;
 mod compose;
 mod concurrency;
