@@ -10,6 +10,7 @@ set -euo pipefail
 
 CACHE=${WHERRY_CACHE:-/var/cache/wherry}
 DAEMONS=$CACHE/daemons
+APT_HOME=$DAEMONS/.apt
 ALL=(runc busybox containerd-1.6 containerd-1.7 containerd-2 docker-26 docker-28)
 
 # One line per daemon: the suite of Debian it comes from, and its packages.
@@ -41,34 +42,6 @@ fail() {
     exit 1
 }
 
-# apt with lists, cache and sources of its own, for one suite; its state is kept between calls.
-suite_apt() {
-    local suite=$1
-    shift
-    local home=$DAEMONS/.apt/$suite
-    apt-get -q=2 \
-        -o Dir::State="$home" -o Dir::State::Lists="$home/lists" -o Dir::State::status="$home/status" \
-        -o Dir::Cache="$home/cache" -o Dir::Etc::sourcelist="$home/sources.list" \
-        -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
-        -o APT::Get::List-Cleanup=0 -o APT::Sandbox::User=root -o Acquire::Languages=none \
-        -o Acquire::Retries=3 "$@"
-}
-
-# Reads the lists of a suite, once per run of this script.
-declare -A LISTS_READ=()
-read_lists() {
-    local suite=$1 home=$DAEMONS/.apt/$1 keyring mirror
-    [ -z "${LISTS_READ[$suite]:-}" ] || return 0
-    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    [ -e "$keyring" ] || fail "$keyring is missing: install the package debian-archive-keyring"
-    mkdir -p "$home/lists/partial" "$home/cache/archives/partial"
-    : > "$home/status"
-    mirror=$("$(dirname "$0")/mirror.sh") || exit 1
-    echo "deb [signed-by=$keyring] $mirror $suite main" > "$home/sources.list"
-    suite_apt "$suite" update || fail "the package lists of Debian's suite '$suite' cannot be read from $mirror"
-    LISTS_READ[$suite]=1
-}
-
 # Whether the daemon in folder $2 is the one named $1, and runs here.
 works() {
     local name=$1 folder=$2 exe want said
@@ -80,6 +53,8 @@ works() {
     esac
     grep -qE "(^| |~|v)${want//./\\.}" <<< "$said"
 }
+
+. "$(dirname "$0")/suite.sh"
 
 fetch() {
     local name=$1 suite packages new

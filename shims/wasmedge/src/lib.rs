@@ -1,0 +1,106 @@
+//! WasmEdge behind Wherry's seam: core modules of WASI preview 1, with WasmEdge's own sockets.
+//!
+//! A module is compiled to a shared object, which the dynamic loader maps from its file, so that all guests of one image share
+//! its pages. The guest runs on the thread that calls [`Program::run`].
+#![cfg(feature = "library")]
+
+mod binary;
+mod compiler;
+#[cfg(not(feature = "bundled"))]
+mod library;
+mod module;
+mod world;
+
+use std::fs::File;
+use std::io::{Read, Write};
+
+use wasmedge_sdk::utils::CoreVersion;
+use wherry_engine::{Code, CompileError, CompileKey, Engine, Guest, LoadError, Program};
+
+/// The WasmEdge engine. Made once, before the process forks: a child inherits the library ready.
+pub struct WasmEdge {
+    key: CompileKey,
+}
+
+impl WasmEdge {
+    /// Loads the library.
+    ///
+    /// # Errors
+    /// [`LoadError::Engine`] if it is missing or too old.
+    pub fn new() -> Result<Self, LoadError> {
+        #[cfg(not(feature = "bundled"))]
+        library::load()?;
+        // It writes to the guest's streams. What is wrong is in the errors.
+        wasmedge_sdk::log::LogManager::log_off();
+        let cpu = Fnv::of(&cpu(&start_of("/proc/cpuinfo")));
+        let (major, minor, patch) =
+            (CoreVersion::major(), CoreVersion::minor(), CoreVersion::patch());
+        let key = CompileKey(format!("{major}.{minor}.{patch}-{cpu:016x}"));
+        Ok(Self { key })
+    }
+}
+
+impl Engine for WasmEdge {
+    fn name(&self) -> &'static str {
+        "wasmedge"
+    }
+
+    fn compile_key(&self) -> Option<CompileKey> {
+        Some(self.key.clone())
+    }
+
+    fn compile(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
+        compiler::compile(wasm, compiler::Effort::Best, out)
+    }
+
+    fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError> {
+        module::load(code, &guest)
+    }
+}
+
+/// As much of a file as tells of the first processor: the whole text takes long to make where there are many.
+fn start_of(path: &str) -> String {
+    let mut start = Vec::new();
+    let _ = File::open(path).and_then(|file| file.take(4096).read_to_end(&mut start));
+    String::from_utf8_lossy(&start).into_owned()
+}
+
+/// What native code depends on, out of `/proc/cpuinfo`: the model and the features of the first processor.
+fn cpu(text: &str) -> String {
+    const NAMES: [&str; 7] =
+        ["vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part"];
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let lines = first
+        .lines()
+        .filter(|line| line.split_once(':').is_some_and(|(name, _)| NAMES.contains(&name.trim())));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// FNV-1a, 64 bits. The standard library's hasher may change with the compiler, and a changed key
+/// throws the cache away.
+struct Fnv;
+
+impl Fnv {
+    fn of(text: &str) -> u64 {
+        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_fnv_1a() {
+        assert_eq!(Fnv::of("foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn what_code_depends_on_is_the_model_and_its_features() {
+        let text = "processor\t: 0\nmodel name\t: A\nflags\t\t: sse avx\ncpu MHz\t\t: 2100.1\n\n\
+                    processor\t: 1\nmodel name\t: B\n";
+        assert_eq!(cpu(text), "model name\t: A\nflags\t\t: sse avx");
+    }
+}

@@ -1,0 +1,115 @@
+//! WasmEdge's library, loaded when the program runs.
+//!
+//! An executable that names the library as a thing it needs is ended by the dynamic loader where there is none, with a
+//! sentence of the loader's that names neither the version nor the package. So the functions of WasmEdge's C
+//! interface are jumps through a table here (`build.rs` writes them), and the table is filled at the start.
+
+use std::ffi::{CStr, c_void};
+use std::ptr::addr_of_mut;
+
+use wasmedge_sdk::utils::CoreVersion;
+use wherry_engine::LoadError;
+
+/// The jumps and the table. Nothing in them but that.
+#[allow(unsafe_code)]
+mod generated {
+    use std::ffi::c_void;
+
+    include!(concat!(env!("OUT_DIR"), "/trampolines.rs"));
+
+    // SAFETY: defined beside the jumps, with one place for each of `NAMES`.
+    unsafe extern "C" {
+        #[link_name = "wherry_wasmedge_table"]
+        pub(super) static mut TABLE: [*mut c_void; NAMES.len()];
+    }
+}
+
+use generated::{NAMES, TABLE};
+
+/// What the linker of every version so far has called it.
+const LIBRARY: &CStr = c"libwasmedge.so.0";
+/// The oldest version whose interface this was written for.
+const NEEDED: &str = include_str!("../needed-version");
+
+/// Loads the library. Must be called before anything else of WasmEdge is, and by a single thread.
+///
+/// # Errors
+/// One sentence that says what to install.
+#[allow(unsafe_code)]
+pub(crate) fn load() -> Result<(), LoadError> {
+    // SAFETY: the name is a C string; the library's own initialisers are as trusted as it is.
+    let library = unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    if library.is_null() {
+        return Err(wanted(&last_error()));
+    }
+    for (index, name) in NAMES.iter().enumerate() {
+        // SAFETY: the library is never closed, and the name is a C string.
+        let address = unsafe { libc::dlsym(library, name.as_ptr()) };
+        // The headers declare a few that no library has: nobody calls these.
+        let address = if address.is_null() { missing as *mut c_void } else { address };
+        // SAFETY: within the table, which has as many places as there are names; nobody else is running.
+        unsafe { addr_of_mut!(TABLE).cast::<*mut c_void>().add(index).write(address) };
+    }
+    let version = version();
+    if is_older(&version, NEEDED) {
+        return Err(wanted(&format!("{} is of version {version}", LIBRARY.to_string_lossy())));
+    }
+    Ok(())
+}
+
+/// The library's version, `0.17.1`.
+pub(crate) fn version() -> String {
+    let (major, minor, patch) = (CoreVersion::major(), CoreVersion::minor(), CoreVersion::patch());
+    format!("{major}.{minor}.{patch}")
+}
+
+fn wanted(why: &str) -> LoadError {
+    let needed = NEEDED.trim();
+    LoadError::Engine(format!(
+        "WasmEdge {needed} or newer is needed ({why}): install the package libwasmedge0 of Debian testing or newer, \
+         or WasmEdge's own release"
+    ))
+}
+
+extern "C" fn missing() -> ! {
+    std::process::abort()
+}
+
+#[allow(unsafe_code)]
+fn last_error() -> String {
+    // SAFETY: by its contract the text stays until this thread's next call of its family.
+    let text = unsafe { libc::dlerror() };
+    if text.is_null() {
+        return "it cannot be loaded".to_owned();
+    }
+    // SAFETY: not null, so it is a C string.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// Whether a version, as numbers with dots between, is older than another.
+fn is_older(version: &str, than: &str) -> bool {
+    let numbers = |text: &str| -> Vec<u32> {
+        text.trim().split('.').map(|number| number.parse().unwrap_or(0)).collect()
+    };
+    numbers(version) < numbers(than)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_number_by_number() {
+        for (older, newer) in [("0.14.1", "0.17"), ("0.9.0", "0.17"), ("0.17.0", "0.17.1")] {
+            assert!(is_older(older, newer) && !is_older(newer, older), "{older} {newer}");
+        }
+        assert!(!is_older("0.17.0", "0.17\n") && !is_older("1.0.0", "0.17"));
+    }
+
+    #[test]
+    fn what_is_wanted_names_the_version_and_the_package() {
+        let text = wanted("it is not there").to_string();
+        assert!(text.contains("WasmEdge 0.17 or newer") && text.contains("libwasmedge0"), "{text}");
+        assert!(!text.contains('\n'));
+    }
+}

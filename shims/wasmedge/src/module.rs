@@ -1,0 +1,157 @@
+//! Core modules of WASI preview 1.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+
+use wasmedge_sdk::config::Config;
+use wasmedge_sdk::error::{CoreCommonError, CoreError, WasmEdgeError};
+use wasmedge_sdk::wasi::WasiModule;
+use wasmedge_sdk::{
+    AsInstance, ExternalInstanceType, Instance, Module, RunMode, Store, Vm, WasmEdgeResult,
+};
+use wherry_engine::{Code, ExitCode, Guest, LoadError, Network, Program, Trap};
+
+use crate::compiler::{self, INTERPRETED};
+use crate::{binary, world};
+
+/// The entry of a command.
+const START: &str = "_start";
+
+/// What a module that is not a command wants called before anything else.
+const INITIALIZE: &str = "_initialize";
+
+/// What a guest without a network may not have.
+const SOCKETS: [&str; 6] =
+    ["sock_open", "sock_bind", "sock_listen", "sock_connect", "sock_getaddrinfo", "sock_send_to"];
+
+/// A module with all its imports found.
+struct Ready {
+    module: Module,
+    wasi: WasiModule,
+    config: Config,
+    /// The exports to call, in this order.
+    calls: Vec<String>,
+}
+
+pub(crate) fn load(code: Code, guest: &Guest) -> Result<Box<dyn Program>, LoadError> {
+    let (module, config) = open(code)?;
+    let wasi = world::build(guest)?;
+    check_imports(&module, &wasi, guest.network)?;
+    let calls = calls(&module, guest.function.as_deref())?;
+    Ok(Box::new(Ready { module, wasi, config, calls }))
+}
+
+/// The module, and what is needed to run it.
+fn open(code: Code) -> Result<(Module, Config), LoadError> {
+    let mut file = match code {
+        Code::Wasm(wasm) => return interpreted(&wasm),
+        Code::Compiled(file) => file,
+    };
+    let unreadable = |source| LoadError::World { what: "compiled code".to_owned(), source };
+    if let Some(wasm) = wasm_in(&mut file).map_err(unreadable)? {
+        return interpreted(&wasm);
+    }
+    let config = compiler::config(RunMode::Aot).map_err(failed)?;
+    // The dynamic loader takes paths only.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let module = Module::from_file(Some(&config), path).map_err(failed)?;
+    Ok((module, config))
+}
+
+/// The module that the compiler has passed on as it was, if it has.
+fn wasm_in(file: &mut File) -> io::Result<Option<Vec<u8>>> {
+    let mut start = [0; 16];
+    file.read_exact(&mut start)?;
+    let Some((INTERPRETED, length)) = start.split_first_chunk() else { return Ok(None) };
+    let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
+    let mut wasm = Vec::new();
+    file.take(length).read_to_end(&mut wasm)?;
+    Ok(Some(wasm))
+}
+
+fn interpreted(wasm: &[u8]) -> Result<(Module, Config), LoadError> {
+    log::warn!("this WasmEdge has no compiler: the module is interpreted, which is many times slower");
+    let config = compiler::config(RunMode::Interpreter).map_err(failed)?;
+    let wasm = binary::without_native_code(wasm).map_err(|error| LoadError::Invalid(error.to_string()))?;
+    let module = Module::from_bytes(Some(&config), &wasm).map_err(failed)?;
+    Ok((module, config))
+}
+
+fn check_imports(module: &Module, wasi: &WasiModule, network: Network) -> Result<(), LoadError> {
+    let instance: &Instance = wasi.as_ref();
+    for import in module.imports() {
+        let (from, name) = (import.module_name(), import.name());
+        if from != WasiModule::name(wasi) || instance.get_func(&name).is_err() {
+            return Err(LoadError::MissingImport(format!("{from}::{name}")));
+        }
+        if network == Network::None && SOCKETS.contains(&&*name) {
+            return Err(LoadError::World {
+                what: format!("it imports {name}, and has no network"),
+                source: io::ErrorKind::PermissionDenied.into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What to call. A function takes no arguments, because there is nobody to give them.
+fn calls(module: &Module, function: Option<&str>) -> Result<Vec<String>, LoadError> {
+    let exports: Vec<String> = module
+        .exports()
+        .iter()
+        .filter(|export| {
+            matches!(export.ty(), Ok(ExternalInstanceType::Func(function)) if function.args_len() == 0)
+        })
+        .map(|export| export.name().into_owned())
+        .collect();
+    let has = |name: &str| exports.iter().any(|export| export == name);
+    let entry = function.unwrap_or(START);
+    if has(entry) {
+        let first = has(INITIALIZE) && entry != INITIALIZE;
+        let first = first.then(|| INITIALIZE.to_owned());
+        return Ok(first.into_iter().chain([entry.to_owned()]).collect());
+    }
+    Err(match function {
+        Some(function) => LoadError::MissingFunction { function: function.to_owned(), exports },
+        None => LoadError::NoEntry { entry: START.to_owned(), exports },
+    })
+}
+
+impl Program for Ready {
+    fn run(self: Box<Self>) -> Result<ExitCode, Trap> {
+        let Ready { module, mut wasi, config, calls } = *self;
+        match call(module, &mut wasi, &config, &calls) {
+            Ok(()) => Ok(ExitCode(0)),
+            // A guest that exits of itself is stopped, and its code is left with WASI.
+            Err(error) if is_exit(&error) => Ok(ExitCode(wasi.exit_code().to_le_bytes()[0])),
+            Err(error) => Err(Trap(error.to_string())),
+        }
+    }
+}
+
+fn call(
+    module: Module,
+    wasi: &mut WasiModule,
+    config: &Config,
+    calls: &[String],
+) -> WasmEdgeResult<()> {
+    let name = WasiModule::name(wasi).to_owned();
+    let instance: &mut Instance = wasi.as_mut();
+    let store = Store::new(Some(config), HashMap::from([(name, instance)]))?;
+    let mut vm = Vm::new(store);
+    vm.register_module(None, module)?;
+    for name in calls {
+        vm.run_func(None, name, [])?;
+    }
+    Ok(())
+}
+
+fn is_exit(error: &WasmEdgeError) -> bool {
+    matches!(error, WasmEdgeError::Core(CoreError::Common(CoreCommonError::Terminated)))
+}
+
+fn failed(error: Box<WasmEdgeError>) -> LoadError {
+    LoadError::Engine(format!("WasmEdge: {error}"))
+}

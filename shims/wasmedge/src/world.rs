@@ -1,0 +1,62 @@
+//! A guest's world as WasmEdge's WASI wants it.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use wasmedge_sdk::wasi::WasiModule;
+use wherry_engine::{Guest, LoadError, Preopen};
+
+/// Arguments, environment and directories: what `guest` says, and nothing else.
+pub(crate) fn build(guest: &Guest) -> Result<WasiModule, LoadError> {
+    // WasmEdge takes them as C strings.
+    let given = guest.args.iter().chain(guest.env.iter().flat_map(|(key, value)| [key, value]));
+    if given.into_iter().any(|text| text.contains('\0')) {
+        return Err(LoadError::Engine("an argument or variable holds a NUL byte".to_owned()));
+    }
+    let mut directories = Vec::new();
+    // First, because wasi-libc does not tell "." from "/" and takes the last of equals: absolute
+    // paths must stay right where both are there.
+    if let Some(host) = working_directory(guest) {
+        directories.push(directory(&host, ".")?);
+    }
+    for Preopen { host, guest } in &guest.preopens {
+        directories.push(directory(host, guest)?);
+    }
+    let env: Vec<String> = guest.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    WasiModule::create(
+        Some(guest.args.iter().map(String::as_str).collect()),
+        Some(env.iter().map(String::as_str).collect()),
+        Some(directories.iter().map(String::as_str).collect()),
+    )
+    .map_err(|error| LoadError::Engine(error.to_string()))
+}
+
+/// A directory as WasmEdge wants it, which leaves out one that it cannot open and says nothing.
+fn directory(host: &Path, guest: &str) -> Result<String, LoadError> {
+    let failed = |source| LoadError::World {
+        what: format!("cannot open directory {} for the guest's {guest}", host.display()),
+        source,
+    };
+    let open = File::open(host).and_then(|file| file.metadata()).map_err(failed)?;
+    let path = host.to_str().filter(|path| !path.contains('\0') && !guest.contains(['\0', ':']));
+    match path {
+        Some(path) if open.is_dir() => Ok(format!("{guest}:{path}")),
+        Some(_) => Err(failed(io::ErrorKind::NotADirectory.into())),
+        None => Err(failed(io::ErrorKind::InvalidFilename.into())),
+    }
+}
+
+/// Where the guest's working directory lies for this process: in the closest preopen above it.
+/// `None` if no preopen holds it, or if it is the root, where relative paths begin anyway.
+fn working_directory(guest: &Guest) -> Option<PathBuf> {
+    if !guest.cwd.is_absolute() || guest.cwd == Path::new("/") {
+        return None;
+    }
+    let closest = guest
+        .preopens
+        .iter()
+        .filter_map(|preopen| Some((preopen, guest.cwd.strip_prefix(&preopen.guest).ok()?)))
+        .min_by_key(|(_, rest)| rest.components().count());
+    closest.map(|(preopen, rest)| preopen.host.join(rest))
+}
