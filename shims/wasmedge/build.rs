@@ -13,7 +13,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     let feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
-    if !feature("LIBRARY") || feature("BUNDLED") {
+    if !feature("LIBRARY") {
+        return Ok(());
+    }
+    // For the library, too: see src/stack.rs.
+    println!("cargo::rustc-link-arg-bin=wherry-wasmedge=-Wl,--export-dynamic-symbol=sigaction");
+    if feature("BUNDLED") {
         return Ok(());
     }
     let include = env::var("WASMEDGE_INCLUDE_DIR")

@@ -9,6 +9,7 @@ mod compiler;
 #[cfg(not(feature = "bundled"))]
 mod library;
 mod module;
+mod stack;
 mod world;
 
 use std::fs::File;

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 
 use wasmedge_sdk::config::Config;
-use wasmedge_sdk::error::{CoreCommonError, CoreError, WasmEdgeError};
+use wasmedge_sdk::error::WasmEdgeError;
 use wasmedge_sdk::wasi::WasiModule;
 use wasmedge_sdk::{
     AsInstance, ExternalInstanceType, Instance, Module, RunMode, Store, Vm, WasmEdgeResult,
@@ -14,7 +14,7 @@ use wasmedge_sdk::{
 use wherry_engine::{Code, ExitCode, Guest, LoadError, Network, Program, Trap};
 
 use crate::compiler::{self, INTERPRETED};
-use crate::{binary, world};
+use crate::{binary, stack, world};
 
 /// The entry of a command.
 const START: &str = "_start";
@@ -123,12 +123,15 @@ impl Program for Ready {
     fn run(self: Box<Self>) -> Result<ExitCode, Trap> {
         let Ready { module, mut wasi, config, calls } = *self;
         match call(module, &mut wasi, &config, &calls) {
-            Ok(()) => Ok(ExitCode(0)),
-            // A guest that exits of itself is stopped, and its code is left with WASI.
-            Err(error) if is_exit(&error) => Ok(ExitCode(wasi.exit_code().to_le_bytes()[0])),
-            Err(error) => Err(Trap(error.to_string())),
+            Ok(()) => Ok(code(&wasi)),
+            Err(error) => Err(Trap(stack::cause(&error).unwrap_or_else(|| error.to_string()))),
         }
     }
+}
+
+/// What the guest gave when it ended of itself, or 0. To WasmEdge a call in which it did has gone well.
+fn code(wasi: &WasiModule) -> ExitCode {
+    ExitCode(wasi.exit_code().to_le_bytes()[0])
 }
 
 fn call(
@@ -146,10 +149,6 @@ fn call(
         vm.run_func(None, name, [])?;
     }
     Ok(())
-}
-
-fn is_exit(error: &WasmEdgeError) -> bool {
-    matches!(error, WasmEdgeError::Core(CoreError::Common(CoreCommonError::Terminated)))
 }
 
 fn failed(error: Box<WasmEdgeError>) -> LoadError {
