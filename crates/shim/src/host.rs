@@ -20,6 +20,12 @@ usage: wherry-ENGINE run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--
 /// The executable `wherry-<engine>`, given its engine or why there is none.
 #[must_use]
 pub fn host<E: Engine + 'static>(engine: Result<E, LoadError>) -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next();
+    if command.as_deref() == Some("host") {
+        let engine = engine.map(|engine| Rc::new(engine) as Rc<dyn Engine>);
+        return wherry_sandbox::host::serve(engine, args.next().as_deref());
+    }
     let engine = match engine {
         Ok(engine) => engine,
         Err(error) => {
@@ -28,12 +34,7 @@ pub fn host<E: Engine + 'static>(engine: Result<E, LoadError>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut args = std::env::args().skip(1);
-    match args.next().as_deref() {
-        Some("host") => {
-            let score = args.next();
-            wherry_sandbox::host::serve(Rc::new(engine), score.as_deref())
-        }
+    match command.as_deref() {
         Some(wherry_sandbox::host::GATE) => wherry_sandbox::host::gate(args),
         Some(command @ ("compile" | "cache")) => {
             let args: Vec<String> = args.collect();

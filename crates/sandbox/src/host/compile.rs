@@ -1,16 +1,18 @@
 //! `wherry-E compile`: wasm in, native code out, in a process of its own.
 //!
 //! A compiler is a large program that reads a stranger's file. It runs with nothing but its
-//! descriptors: as nobody, with no files, no network and nothing that it could signal, with bounded
+//! descriptors: as nobody, with no files but its own, no network and nothing that it could signal, with bounded
 //! memory and time, and as the first to go when the machine is out of memory. What it prints is the
 //! sentence that the user reads.
 
-use std::fs::File;
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
@@ -31,8 +33,8 @@ pub const EXIT_IO: u8 = 3;
 
 /// Who the compiler is when it was started by root: nobody.
 const NOBODY: u32 = 65534;
-/// It leads to no file, and nobody can make one there. The process itself is gone before the directory is.
-const EMPTY: &str = "/proc/self/fdinfo";
+/// A directory that every machine has, to put a filesystem of the compiler's own on.
+const ANYWHERE: &str = "/proc";
 
 /// Compiles descriptor 0, wasm in the binary or the text format, to descriptor 1. `args` are the
 /// module's SHA-256, and the [`Bounds`].
@@ -108,9 +110,7 @@ fn confine(bounds: Bounds) -> io::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     if Uid::effective().is_root() {
         no_network()?;
-        // No files of its own: all that it reads and writes is already open.
-        nix::unistd::chroot(EMPTY)?;
-        nix::unistd::chdir("/")?;
+        no_files(bounds.memory)?;
         nix::unistd::setgroups(&[])?;
         let gid = Gid::from_raw(NOBODY);
         nix::unistd::setresgid(gid, gid, gid)?;
@@ -131,6 +131,22 @@ fn confine(bounds: Bounds) -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Into a filesystem of its own, in memory and as bounded as memory is. All that it reads and writes is already open; but some
+/// compilers make files on the way, and look for `/tmp`.
+fn no_files(bytes: u64) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let options = format!("mode=0755,size={bytes}");
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(Some("tmpfs"), ANYWHERE, Some("tmpfs"), flags, Some(options.as_str()))?;
+    nix::unistd::chroot(ANYWHERE)?;
+    nix::unistd::chdir("/")?;
+    let temporary = std::env::temp_dir();
+    DirBuilder::new().recursive(true).create(&temporary)?;
+    fs::set_permissions(&temporary, Permissions::from_mode(0o1777))
 }
 
 /// Into namespaces without a network, and with nobody to talk to. A kernel without them has less to take.

@@ -30,7 +30,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::unistd::{Gid, Uid, fchown};
 use oci_spec::runtime::{LinuxMemory, Process, Spec, User};
-use wherry_engine::Engine;
+use wherry_engine::{Engine, LoadError};
 
 use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
@@ -52,9 +52,10 @@ pub const LOG_FD: i32 = 4;
 
 /// Serves the daemon until it closes the conversation. `oom_score_adj` is what a guest has whose
 /// configuration says nothing: the daemon's own, which this process inherited, is not for guests.
+/// Without an engine every request is refused with the reason.
 #[must_use]
 #[allow(unsafe_code)]
-pub fn serve(engine: Rc<dyn Engine>, oom_score_adj: Option<&str>) -> ExitCode {
+pub fn serve(engine: Result<Rc<dyn Engine>, LoadError>, oom_score_adj: Option<&str>) -> ExitCode {
     // SAFETY: whoever started us as an engine host put the socket there, and nothing else here
     // uses the number. If it is no socket the first receive says so.
     let channel = Channel::from_fd(unsafe { OwnedFd::from_raw_fd(HOST_FD) });
@@ -83,9 +84,10 @@ pub fn serve(engine: Rc<dyn Engine>, oom_score_adj: Option<&str>) -> ExitCode {
         // The guest's channel comes first.
         let details = packet.fds.first().and_then(|channel| channel.try_clone().ok());
         crate::log::tell_details(details.as_ref());
-        let result = match &packet.message {
-            HostRequest::Create(request) => create(&engine, request, packet.fds),
-            HostRequest::Exec(request) => exec::exec(&engine, request, packet.fds),
+        let result = match (&engine, &packet.message) {
+            (Err(error), _) => Err(system(error.to_string())),
+            (Ok(engine), HostRequest::Create(request)) => create(engine, request, packet.fds),
+            (Ok(engine), HostRequest::Exec(request)) => exec::exec(engine, request, packet.fds),
         };
         crate::log::tell_details(None);
         drop(details);
