@@ -7,21 +7,34 @@ SHELL := /bin/bash
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
-ENGINES := $(notdir $(wildcard shims/*))
+# The engines to build, test and install. By default those whose needs this machine has; asked once, when first needed.
+ENGINES = $(eval ENGINES := $(shell test/setup/engines.sh))$(ENGINES)
+# Features of their crates besides: `FEATURES=wherry-wasmedge/bundled` puts WasmEdge into the executable.
+FEATURES =
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 BIN := $(CARGO_TARGET_DIR)/release
 # For each engine the shim, and the engine host that the shim looks for beside itself.
-EXECUTABLES := $(foreach engine,$(ENGINES),containerd-shim-$(engine)-v1 wherry-$(engine))
+EXECUTABLES = $(foreach engine,$(ENGINES),containerd-shim-$(engine)-v1 wherry-$(engine))
+
+# An engine whose library a machine may lack has it behind the feature `library`, and its setup.sh says where it is.
+WITH_LIBRARY = $(filter $(ENGINES),$(patsubst shims/%/setup.sh,%,$(wildcard shims/*/setup.sh)))
+LEFT_OUT = $(filter-out $(ENGINES),$(notdir $(wildcard shims/*)))
+WORKSPACE = --workspace $(LEFT_OUT:%=--exclude wherry-%) $(WITH_LIBRARY:%=--features wherry-%/library) \
+    $(FEATURES:%=--features %)
+# Those that come with their library need none.
+FOUND = $(filter-out $(patsubst wherry-%/bundled,%,$(FEATURES)),$(WITH_LIBRARY))
+ENVIRONMENT = $(foreach engine,$(FOUND),$(shell shims/$(engine)/setup.sh env))
+CARGO_IN = test/setup/engines.sh check $(FOUND) && env $(ENVIRONMENT) $(CARGO)
 
 .PHONY: build demo bench test test-unit test-e2e test-vm soak fuzz setup install check fmt clean
 
 build:
 	test/setup/packages.sh build
-	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO_IN) build --release --locked $(WORKSPACE) --bins
 
 demo:
 	test/setup/packages.sh build demo
-	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO_IN) build --release --locked $(WORKSPACE) --bins
 	test/setup/demo.sh $(BIN)
 
 # What a container costs, beside runc and a shim that does nothing. BENCH_ROUNDS=3 is a first look, BENCH_PARTS=ctr,direct
@@ -34,16 +47,17 @@ bench: setup
 setup:
 	test/setup/packages.sh build demo test
 	test/setup/daemons.sh
+	test/setup/engines.sh fetch
 
 test: test-unit test-e2e
 
 # Unit tests and the engines' conformance suite.
 test-unit: setup
-	$(CARGO) test --release --locked --workspace --exclude wherry-e2e --no-fail-fast
+	$(CARGO_IN) test --release --locked $(WORKSPACE) --exclude wherry-e2e --no-fail-fast
 
 # The end-to-end tests with each engine; they prove docs/compatibility.md, and write it.
 test-e2e: setup
-	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO_IN) build --release --locked $(WORKSPACE) --bins
 	for engine in $(ENGINES); do \
 	    log=$(CARGO_TARGET_DIR)/e2e-$$engine.log; \
 	    WHERRY_ENGINE=$$engine WHERRY_BIN_DIR=$(BIN) \
@@ -54,7 +68,7 @@ test-e2e: setup
 # Thousands of containers come and go, with kills, and nothing stays. SOAK_CYCLES of them (2000), in an order that
 # SOAK_SEED decides, on the containerd of SOAK_CONTAINERD (2; or 1.6, 1.7).
 soak: setup
-	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO_IN) build --release --locked $(WORKSPACE) --bins
 	for engine in $(ENGINES); do \
 	    WHERRY_ENGINE=$$engine WHERRY_BIN_DIR=$(BIN) timeout 600 \
 	        $(CARGO) test --release --locked -p wherry-e2e --test e2e -- --exact --ignored --nocapture soak::the_whole_soak \
@@ -69,7 +83,7 @@ fuzz:
 # The tests of cgroups and of containers' lives, on an emulated machine with cgroup v2 and systemd.
 test-vm: setup
 	test/setup/packages.sh vm
-	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO_IN) build --release --locked $(WORKSPACE) --bins
 	for engine in $(ENGINES); do WHERRY_ENGINE=$$engine test/vm/run.sh $(BIN) || failed=1; done; [ -z "$$failed" ]
 
 install:
@@ -80,7 +94,7 @@ check:
 	test/setup/packages.sh build
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
-	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	$(CARGO_IN) clippy --release --locked $(WORKSPACE) --all-targets -- -D warnings
 	test/setup/structure.sh
 	@if command -v cargo-deny > /dev/null; then $(CARGO) deny --offline check bans licenses sources; \
 	    else echo "cargo-deny is not installed: licences and sources were not checked"; fi

@@ -1,6 +1,6 @@
 //! The guests' images. Small guests are written here in the text format; those in C are in `test/guests`.
 
-use wherry_testing::{Image, busybox, guests};
+use wherry_testing::{Capability, Image, busybox, can, guests};
 
 /// WASI's functions that the guests here need, a page of memory and two helpers.
 const PRELUDE: &str = r#"
@@ -243,6 +243,12 @@ pub fn kit(component: bool) -> Image {
     } else {
         app("kit", guests::bytes("kit.wasm"))
     }
+}
+
+/// The same in each form that the engine runs.
+pub fn kits() -> Vec<Image> {
+    let component = can(Capability::Components).then(|| kit(true));
+    [kit(false)].into_iter().chain(component).collect()
 }
 
 /// The guest that uses the network, `test/guests/net.c`, a component.

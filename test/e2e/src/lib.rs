@@ -10,6 +10,7 @@ pub mod cri;
 mod grpc;
 pub mod images;
 pub mod inside;
+pub mod needs;
 pub mod shim;
 pub mod soak;
 
@@ -73,7 +74,9 @@ macro_rules! tests_in {
             $(
                 #[test]
                 fn $test() {
-                    super::$test($daemon);
+                    if $crate::needs::are_met(module_path!(), stringify!($test)) {
+                        super::$test($daemon);
+                    }
                 }
             )+
         }

@@ -1,6 +1,6 @@
 //! A guest in a terminal.
 
-use wherry_e2e::images::kit;
+use wherry_e2e::images::{kit, kits};
 use wherry_e2e::on_all_daemons;
 use wherry_testing::{Daemon, Run, Typed};
 
@@ -8,8 +8,8 @@ const NOTHING: Typed<'_> = Typed { after: "", keys: b"" };
 const ALL_TERMINALS: &str = "0 terminal\n1 terminal\n2 terminal\n";
 
 fn all_three_streams_are_terminals(daemon: &dyn Daemon) {
-    for component in [false, true] {
-        let ended = daemon.run_in_terminal(&Run::new(&kit(component)).args(&["tty"]), &NOTHING);
+    for kit in kits() {
+        let ended = daemon.run_in_terminal(&Run::new(&kit).args(&["tty"]), &NOTHING);
         assert_eq!(ended.code, 0, "{ended}");
         assert!(ended.out().replace('\r', "").contains(ALL_TERMINALS), "{ended}");
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use wherry_e2e::images::{glutton, hello, kit, spin};
+use wherry_e2e::images::{glutton, hello, kit, kits, spin};
 use wherry_e2e::{on_containerds, tests_in};
 use wherry_testing::{
     Containerd, Daemon, Docker, DockerVersion, Image, Leftovers, Run, Typed, busybox, guests,
@@ -53,7 +53,7 @@ fn words(text: &str) -> String {
 }
 
 fn root_inside_is_another_outside(daemon: &dyn Daemon) {
-    for image in [kit(false), kit(true)] {
+    for image in kits() {
         let container = daemon.start(&run(daemon, &image).args(&["sleep", "100000"]));
         let pid = container.pid();
         let map = fs::read_to_string(format!("/proc/{pid}/uid_map")).expect("it runs");

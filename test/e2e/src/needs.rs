@@ -1,0 +1,35 @@
+//! Which tests need what only some engines can do. With an engine that cannot they say so and try nothing.
+
+use wherry_testing::Capability::{self, Components, Sockets};
+use wherry_testing::{can, runtime};
+
+/// By the file, without `.rs`, and the test's name.
+const NEEDS: &[(&str, Capability)] = &[
+    ("attach::a_screen_goes_on_while_nobody_watches", Components),
+    ("bad_input::a_component_with_nothing_to_run_is_said", Components),
+    ("commands::cp_reaches_one_before_its_start_and_after_its_end", Components),
+    ("compose::services_talk_by_name_once_they_are_healthy", Components),
+    ("exec::a_component_runs_too", Components),
+    ("network::guests_talk_in_a_shared_namespace", Components),
+    ("network::guests_meet_by_name_in_a_network", Components),
+    ("network::a_guests_published_port_is_reached", Components),
+    ("network::without_a_network_there_is_none", Components),
+    ("network::a_guest_sees_dockers_hosts_and_names", Components),
+    ("run::a_component_has_its_arguments_and_environment", Components),
+    ("run::a_component_hands_its_exit_code_on", Components),
+    ("sharing::another_containers_network_is_joined", Components),
+    ("sharing::the_hosts_network_is_the_hosts", Components),
+    ("sharing::a_linked_container_is_known_by_its_alias", Components),
+    ("wasmedge::a_modules_server_answers_on_a_published_port", Sockets),
+];
+
+/// Whether the engine can do what a test of this module needs.
+pub fn are_met(module: &str, test: &str) -> bool {
+    let file = module.split("::").nth(1).unwrap_or_default();
+    let name = format!("{file}::{test}");
+    let missing = NEEDS.iter().find(|(test, capability)| *test == name && !can(*capability));
+    if let Some((_, capability)) = missing {
+        println!("not tried: {} has no {capability:?}", runtime());
+    }
+    missing.is_none()
+}
