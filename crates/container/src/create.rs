@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wherry_image::{Cache, Module, Note};
 use wherry_sandbox::bundle::CgroupName;
 use wherry_sandbox::cgroup::{self, Meter};
-use wherry_sandbox::compiler::{Bounds, HostCompiler};
+use wherry_sandbox::compiler::{self, Bounds, HostCompiler};
 use wherry_sandbox::hooks::{Batch, Moment};
 use wherry_sandbox::launch::{Forked, Host, HostProgram, RunHooks};
 use wherry_sandbox::making::Making;
@@ -141,7 +141,9 @@ pub(crate) fn fork(
     let system = |error: StdioError| Failure::new(FailureKind::System, error.to_string());
     let making = Making::begin(bundle)
         .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
-    let mut compile = |module: &File, key: &str| compiled(runtime, request, module, key);
+    let mut compile = |module: &File, key: &str, quick: Option<&str>| {
+        compiled(runtime, request, module, key, quick)
+    };
     if terminal {
         let mut forked = host(runtime)?.fork(request, making, None, &mut compile, hooks)?;
         let console = forked
@@ -175,6 +177,7 @@ fn compiled(
     request: &HostRequest,
     module: &File,
     key: &str,
+    quick: Option<&str>,
 ) -> Result<File, String> {
     let (id, rootfs) = match request {
         HostRequest::Create(request) => (&request.id, request.rootfs.as_slice()),
@@ -189,10 +192,21 @@ fn compiled(
         reaper: Some(&runtime.reaper),
         bounds: runtime.bounds,
         module: &name,
+        quickly: quick.is_some(),
     };
     let mut tell = |note: Note| match note {
         Note::Trouble(_) => log::warn!("{id}: {note}"),
         note => log::info!("{id}: {note}"),
     };
-    runtime.cache.get(module, key, &compiler, &mut tell).map_err(|error| error.to_string())
+    let code = runtime
+        .cache
+        .get_or_quick(module, key, quick, &compiler, &mut tell)
+        .map_err(|error| error.to_string())?;
+    if code.quick
+        && let Some(turn) = runtime.cache.turn_behind()
+        && let Err(error) = compiler::behind(&runtime.program, module.file, turn)
+    {
+        log::warn!("{id}: {name} stays at code that was made quickly: {error}");
+    }
+    Ok(code.file)
 }

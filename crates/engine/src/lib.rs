@@ -37,6 +37,21 @@ pub trait Engine {
     /// `out` fails.
     fn compile(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError>;
 
+    /// What code depends on that is made in much less time than by `compile`, and runs more slowly: a module's first start
+    /// takes it, and the better code is made behind. `None`: this engine compiles fast enough, and
+    /// `compile_quickly` is never called.
+    fn quick_key(&self) -> Option<CompileKey> {
+        None
+    }
+
+    /// Compiles as [`Engine::compile`] does, to code under [`Engine::quick_key`]. `load` takes either.
+    ///
+    /// # Errors
+    /// As for [`Engine::compile`].
+    fn compile_quickly(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
+        self.compile(wasm, out)
+    }
+
     /// Makes the guest ready to run: maps its code, finds its imports and its entry function.
     /// Runs nothing of the guest.
     ///

@@ -33,6 +33,8 @@ impl Kind {
             },
             // Wasmtime's compiled modules are ELF files with an OS ABI of their own (200).
             [0x7f, b'E', b'L', b'F', _, _, _, 200, ..] => Kind::Precompiled,
+            // WasmEdge's are shared objects, which have no instruction to begin with.
+            [0x7f, b'E', b'L', b'F', 2, ..] if is_shared_object(head) => Kind::Precompiled,
             [0x7f, b'E', b'L', b'F', ..] | [b'#', b'!', ..] => Kind::Native,
             // Wasmer's artifacts.
             [b'w', b'a', b's', b'm', b'e', b'r', ..] => Kind::Precompiled,
@@ -40,6 +42,11 @@ impl Kind {
             _ => Kind::Other,
         }
     }
+}
+
+/// Whether an ELF file of 64 bits is of the type `ET_DYN` and has no entry: no program has none.
+fn is_shared_object(head: &[u8]) -> bool {
+    head.get(16..18) == Some(&[3, 0]) && head.get(24..32) == Some(&[0; 8])
 }
 
 /// The text format starts with `(module` or `(component`, after blanks and comments.
@@ -91,6 +98,8 @@ mod tests {
             (b"(modules)", Kind::Other),
             (b"\x7fELF\x02\x01\x01\x00", Kind::Native),
             (b"\x7fELF\x02\x01\x01\xc8", Kind::Precompiled),
+            (b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0\0\0\0\0\0\0\0\0", Kind::Precompiled),
+            (b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0\x40\0\0\0\0\0\0\0", Kind::Native),
             (b"#!/bin/sh\n", Kind::Native),
             (b"wasmer-universal", Kind::Precompiled),
             (b"hello", Kind::Other),

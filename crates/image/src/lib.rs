@@ -5,6 +5,6 @@ pub mod cache;
 pub mod entrypoint;
 pub mod kind;
 
-pub use cache::{Cache, CacheError, Compiler, Module, Note, Size};
+pub use cache::{Cache, CacheError, Code, Compiler, Module, Note, Size};
 pub use entrypoint::{Entrypoint, EntrypointError, behind_init};
 pub use kind::Kind;

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use tokio::sync::oneshot;
 use wherry_image::{CacheError, Compiler, Size};
 
-use crate::host::{DESCRIPTORS, EXIT_INVALID, EXIT_IO};
+use crate::host::{DESCRIPTORS, EXIT_INVALID, EXIT_IO, QUICKLY};
 use crate::launch::HostProgram;
 use crate::process::{Exit, Reaper};
 
@@ -38,6 +38,35 @@ pub struct HostCompiler<'a> {
     pub bounds: Bounds,
     /// What a person calls the module.
     pub module: &'a str,
+    /// Whether it is quick code that is wanted.
+    pub quickly: bool,
+}
+
+/// The argument behind `compile` that asks for what [`behind`] wants.
+pub const BEHIND: &str = "--behind";
+
+/// Has a module compiled that nobody waits for, by a process that outlives this one and takes only what
+/// others leave of the processors. `turn` is the right to, see [`wherry_image::Cache::turn_behind`].
+///
+/// # Errors
+/// When the process cannot be started.
+#[allow(unsafe_code)]
+pub fn behind(program: &HostProgram, module: &File, turn: File) -> io::Result<Child> {
+    let mut command = Command::new(program.path());
+    command.args(["compile", BEHIND]).current_dir("/");
+    // It says nothing: its output is where the turn lies for as long as it lives.
+    command.stdin(module.try_clone()?).stdout(turn).stderr(Stdio::null());
+    // SAFETY: between fork and exec only system calls are made, on plain numbers.
+    unsafe {
+        command.pre_exec(|| {
+            libc::setsid();
+            libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+            let idle = libc::sched_param { sched_priority: 0 };
+            libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const idle);
+            Ok(())
+        });
+    }
+    command.spawn()
 }
 
 /// How often a long compilation is told of.
@@ -54,6 +83,7 @@ impl Compiler for HostCompiler<'_> {
         let Bounds { memory, seconds } = self.bounds;
         let child = Command::new(self.program.path())
             .args(["compile", DESCRIPTORS, digest, &memory.to_string(), &seconds.to_string()])
+            .args(self.quickly.then_some(QUICKLY))
             .current_dir("/")
             .env_clear()
             .stdin(wasm.try_clone().map_err(failed)?)

@@ -95,8 +95,9 @@ pub struct Forked {
 /// Runs the hooks that are due when a container's namespaces are there, given its first process.
 pub type RunHooks<'a> = &'a mut dyn FnMut(i32) -> Result<(), Failure>;
 
-/// Gives the compiled code of a module, given the module and the engine's compile key.
-pub type Compile<'a> = &'a mut dyn FnMut(&File, &str) -> Result<File, String>;
+/// Gives the compiled code of a module, given the module, the engine's compile key, and that of code
+/// which is made more quickly.
+pub type Compile<'a> = &'a mut dyn FnMut(&File, &str, Option<&str>) -> Result<File, String>;
 
 impl Host {
     /// Starts an engine host. It begins to load its engine at once.
@@ -163,7 +164,9 @@ impl Host {
                     Ok(Some(packet)) => match packet.message {
                         FromGuest::Failed(failure) => reason = Some(failure),
                         FromGuest::Detail(text) => details.push(text),
-                        FromGuest::Compile { key } => answer(&guest, packet.fds, &key, compile),
+                        FromGuest::Compile { key, quick } => {
+                            answer(&guest, packet.fds, |file| compile(file, &key, quick.as_deref()));
+                        }
                         FromGuest::Hooks { pid } => {
                             reason = hooks(pid).err();
                             let answer = match &reason {
@@ -211,9 +214,13 @@ impl Host {
     }
 }
 
-fn answer(guest: &Channel, fds: Vec<OwnedFd>, key: &str, compile: Compile<'_>) {
+fn answer(
+    guest: &Channel,
+    fds: Vec<OwnedFd>,
+    compile: impl FnOnce(&File) -> Result<File, String>,
+) {
     let result = match fds.into_iter().next() {
-        Some(module) => compile(&File::from(module), key),
+        Some(module) => compile(&File::from(module)),
         None => Err("no module came with the question".to_owned()),
     };
     // A guest that has gone meanwhile needs no answer.

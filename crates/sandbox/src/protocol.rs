@@ -121,6 +121,8 @@ pub enum FromGuest {
     Compile {
         /// The engine's compile key.
         key: String,
+        /// That of code which is made more quickly, if the engine can.
+        quick: Option<String>,
     },
     /// The container's namespaces are there: it is the moment for prestart and createRuntime hooks.
     /// Answered with [`ToGuest::GoOn`], or not at all.
@@ -362,9 +364,9 @@ mod tests {
     fn a_message_arrives_with_its_descriptors() {
         let (one, other) = Channel::pair().unwrap();
         let (mut reader, mut writer) = io::pipe().unwrap();
-        one.send(&FromGuest::Compile { key: "k".into() }, &[writer.as_raw_fd()]).unwrap();
+        one.send(&FromGuest::Compile { key: "k".into(), quick: None }, &[writer.as_raw_fd()]).unwrap();
         let packet = other.receive::<FromGuest>().unwrap().unwrap();
-        assert!(matches!(packet.message, FromGuest::Compile { key } if key == "k"));
+        assert!(matches!(packet.message, FromGuest::Compile { key, .. } if key == "k"));
         writer.write_all(b"x").unwrap();
         drop(writer);
         std::fs::File::from(packet.fds.into_iter().next().unwrap()).write_all(b"y").unwrap();

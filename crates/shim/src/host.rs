@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use wherry_engine::{Engine, LoadError};
+use wherry_sandbox::compiler::BEHIND;
 use wherry_sandbox::host::DESCRIPTORS;
 
 use crate::config::Config;
@@ -42,6 +43,9 @@ pub fn host<E: Engine + 'static>(engine: Result<E, LoadError>) -> ExitCode {
             match (command, args.split_first()) {
                 ("compile", Some((first, rest))) if first == DESCRIPTORS => {
                     wherry_sandbox::host::compile(&engine, rest)
+                }
+                ("compile", Some((first, _))) if first == BEHIND => {
+                    told(engine.name(), |config| warm::behind(&engine, config))
                 }
                 ("compile", _) => told(engine.name(), |config| warm::run(&engine, config, &words)),
                 _ => told(engine.name(), |config| cache::run(&config.cache(engine.name()), &words)),

@@ -1,7 +1,8 @@
 //! `wherry-E compile IMAGE-OR-FILE`: compiles ahead of time what containers will want.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use wherry_engine::Engine;
@@ -103,7 +104,7 @@ fn compile(
     for (path, module) in modules {
         let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let compiler =
-            HostCompiler { program: &program, reaper: None, bounds: config.bounds, module };
+            host_compiler(&program, config, module);
         let (mut compiled, mut trouble) = (false, None);
         let mut tell = |note: Note| {
             match &note {
@@ -125,6 +126,30 @@ fn compile(
         }
     }
     Ok(())
+}
+
+/// Compiles the module on standard input for later starts. Nobody listens: what is wrong with a module its start
+/// tells.
+pub(crate) fn behind(engine: &dyn Engine, config: &Config) -> Result<String, String> {
+    let text = |error: io::Error| error.to_string();
+    let key = engine.compile_key().ok_or_else(|| "nothing to compile".to_owned())?;
+    // A copy: the container that it lies in may go meanwhile.
+    let mut copy = tempfile::tempfile().map_err(text)?;
+    let mut module = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(text)?);
+    module.rewind().and_then(|()| io::copy(&mut module, &mut copy)).map_err(text)?;
+    let program = HostProgram::own().map_err(text)?;
+    let compiler = host_compiler(&program, config, "a module");
+    let wanted = Module { file: &copy, name: "a module", of_image: false };
+    let made = config.cache(engine.name()).get(wanted, &key.0, &compiler, &mut |_| {});
+    made.map(|_| String::new()).map_err(|error| error.to_string())
+}
+
+fn host_compiler<'a>(
+    program: &'a HostProgram,
+    config: &Config,
+    module: &'a str,
+) -> HostCompiler<'a> {
+    HostCompiler { program, reaper: None, bounds: config.bounds, module, quickly: false }
 }
 
 fn say(text: &str) {

@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 
 use wasmedge_sdk::utils::CoreVersion;
+use compiler::Effort;
 use wherry_engine::{Code, CompileError, CompileKey, Engine, Guest, LoadError, Program};
 
 /// The WasmEdge engine. Made once, before the process forks: a child inherits the library ready.
@@ -51,7 +52,15 @@ impl Engine for WasmEdge {
     }
 
     fn compile(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
-        compiler::compile(wasm, compiler::Effort::Best, out)
+        compiler::compile(wasm, Effort::Best, out)
+    }
+
+    fn quick_key(&self) -> Option<CompileKey> {
+        Some(CompileKey(format!("{}-quick", self.key.0)))
+    }
+
+    fn compile_quickly(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
+        compiler::compile(wasm, Effort::Least, out)
     }
 
     fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError> {

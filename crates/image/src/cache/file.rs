@@ -102,7 +102,7 @@ impl Drop for Turn {
     }
 }
 
-fn open(aside: &Path) -> io::Result<File> {
+pub(super) fn open(aside: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)

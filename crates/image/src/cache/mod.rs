@@ -133,6 +133,15 @@ impl std::fmt::Display for Size {
     }
 }
 
+/// Compiled code.
+#[derive(Debug)]
+pub struct Code {
+    /// Open for reading, at offset 0.
+    pub file: File,
+    /// Whether there is no better code yet, and a place to keep it.
+    pub quick: bool,
+}
+
 /// A directory of compiled code, as one engine uses it.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -169,31 +178,71 @@ impl Cache {
         compiler: &dyn Compiler,
         tell: &mut dyn FnMut(Note),
     ) -> Result<File, CacheError> {
+        let code = self.get_or_quick(module, key, None, compiler, tell)?;
+        Ok(code.file)
+    }
+
+    /// The same, but if there is none under `key`, code under `quick` will do, and this is what `compiler`
+    /// makes.
+    ///
+    /// # Errors
+    /// As for [`Cache::get`].
+    pub fn get_or_quick(
+        &self,
+        module: Module<'_>,
+        key: &str,
+        quick: Option<&str>,
+        compiler: &dyn Compiler,
+        tell: &mut dyn FnMut(Note),
+    ) -> Result<Code, CacheError> {
+        let best = |file| Code { file, quick: false };
         let ours = match self.examine_directory() {
             // The attempt to make it tells of other faults.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return in_memory(module, compiler, tell, &self.not_kept(&error));
+                // Nowhere to keep better code either.
+                return in_memory(module, compiler, tell, &self.not_kept(&error)).map(best);
             }
             result => result.is_ok(),
         };
         let identity = Identity::of(module.file).map_err(CacheError::Read)?;
         let remembered = ours && module.of_image;
+        let found = |digest: &str, tell: &mut dyn FnMut(Note)| {
+            let file = self.read(&self.name(digest, key), tell);
+            file.map(best).or_else(|| {
+                let file = self.read(&self.name(digest, quick?), tell)?;
+                Some(Code { file, quick: true })
+            })
+        };
         if let Some(digest) = self.recall(identity).filter(|_| remembered)
-            && let Some(code) = self.read(&self.name(&digest, key), tell)
+            && let Some(code) = found(&digest, tell)
         {
             return Ok(code);
         }
         let digest = file::digest_of(module.file).map_err(CacheError::Read)?;
-        let name = self.name(&digest, key);
-        let code = match self.read(&name, tell) {
+        let code = match found(&digest, tell) {
             Some(code) => code,
-            None => self.make(&name, &digest, module, compiler, tell)?,
+            None => {
+                let name = self.name(&digest, quick.unwrap_or(key));
+                let file = self.make(&name, &digest, module, compiler, tell)?;
+                Code { file, quick: quick.is_some() }
+            }
         };
         // Not if it has changed while it was read.
         if module.of_image && Identity::of(module.file).is_ok_and(|now| now == identity) {
             self.remember(identity, &digest);
         }
         Ok(code)
+    }
+
+    /// The right to compile what nobody waits for, held for as long as the file is open: one process on the machine has
+    /// it. `None` if another has, or if there is no cache to keep the code in.
+    #[must_use]
+    pub fn turn_behind(&self) -> Option<File> {
+        self.examine_directory().ok()?;
+        let file = file::open(&self.directory.join("behind")).ok()?;
+        // It goes on to whoever inherits the descriptor.
+        file.try_lock().ok()?;
+        Some(file)
     }
 
     fn name(&self, digest: &str, key: &str) -> String {

@@ -375,3 +375,33 @@ fn prune_empties() {
     assert_eq!(world.files(), [""; 0]);
     assert_eq!(world.cache().prune(Duration::ZERO).unwrap(), Pruned::default());
 }
+
+#[test]
+fn quick_code_does_until_there_is_better() {
+    let world = World::new();
+    let (cache, mut file) = (world.cache(), tempfile::tempfile().unwrap());
+    file.write_all(b"module").unwrap();
+    let module = Module { file: &file, name: "/app.wasm", of_image: true };
+    let quick = || {
+        let code = cache.get_or_quick(module, "1-k", Some("1-k-quick"), &world.compiler, &mut |_| {});
+        code.unwrap().quick
+    };
+    assert!(quick() && quick());
+    assert_eq!(world.calls(), 1);
+    cache.get(module, "1-k", &world.compiler, &mut |_| {}).unwrap();
+    assert!(!quick());
+    assert_eq!(world.calls(), 2);
+}
+
+#[test]
+fn one_process_at_a_time_compiles_behind() {
+    let mut world = World::new();
+    assert!(world.cache().turn_behind().is_none(), "there is no directory");
+    world.get(b"module").unwrap();
+    let turn = world.cache().turn_behind().unwrap();
+    let inherited = turn.try_clone().unwrap();
+    drop(turn);
+    assert!(world.cache().turn_behind().is_none());
+    drop(inherited);
+    assert!(world.cache().turn_behind().is_some());
+}

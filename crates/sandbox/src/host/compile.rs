@@ -36,19 +36,23 @@ const NOBODY: u32 = 65534;
 /// A directory that every machine has, to put a filesystem of the compiler's own on.
 const ANYWHERE: &str = "/proc";
 
+/// The last argument, if the code is to be made quickly.
+pub(crate) const QUICKLY: &str = "quickly";
+
 /// Compiles descriptor 0, wasm in the binary or the text format, to descriptor 1. `args` are the
-/// module's SHA-256, and the [`Bounds`].
+/// module's SHA-256, the [`Bounds`], and perhaps [`QUICKLY`].
 #[must_use]
 pub fn compile(engine: &dyn Engine, args: &[String]) -> ExitCode {
     let number = |text: &String| text.parse().ok();
     let bounds = match args {
-        [_, memory, seconds] => number(memory).zip(number(seconds)),
+        [_, memory, seconds, ..] => number(memory).zip(number(seconds)),
         _ => None,
     };
+    let quickly = args.last().is_some_and(|arg| arg == QUICKLY);
     let result = match (args, bounds) {
         ([digest, ..], Some((memory, seconds))) => confine(Bounds { memory, seconds })
             .map_err(CompileError::Io)
-            .and_then(|()| work(engine, digest)),
+            .and_then(|()| work(engine, digest, quickly)),
         _ => Err(CompileError::Unsupported(format!("{DESCRIPTORS} DIGEST BYTES SECONDS"))),
     };
     match result {
@@ -64,7 +68,7 @@ pub fn compile(engine: &dyn Engine, args: &[String]) -> ExitCode {
     }
 }
 
-fn work(engine: &dyn Engine, digest: &str) -> Result<(), CompileError> {
+fn work(engine: &dyn Engine, digest: &str, quickly: bool) -> Result<(), CompileError> {
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let bytes = super::read_all(&input)?;
     // Whoever asked has read the file earlier, and somebody may have written to it since.
@@ -75,7 +79,11 @@ fn work(engine: &dyn Engine, digest: &str) -> Result<(), CompileError> {
     let wasm = binary(&bytes)?;
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut output = BufWriter::with_capacity(1 << 20, output);
-    engine.compile(&wasm, &mut output)?;
+    if quickly {
+        engine.compile_quickly(&wasm, &mut output)?;
+    } else {
+        engine.compile(&wasm, &mut output)?;
+    }
     output.flush()?;
     Ok(())
 }

@@ -268,8 +268,9 @@ impl Inner {
         let code = match self.engine.compile_key() {
             None => Code::Wasm(super::read_all(file).map_err(|error| system(error.to_string()))?),
             Some(key) => {
+                let quick = self.engine.quick_key().map(|key| key.0);
                 self.channel
-                    .send(&FromGuest::Compile { key: key.0 }, &[file.as_raw_fd()])
+                    .send(&FromGuest::Compile { key: key.0, quick }, &[file.as_raw_fd()])
                     .map_err(|error| system(format!("the shim does not listen: {error}")))?;
                 match self.channel.receive::<ToGuest>() {
                     Ok(Some(packet)) => match (packet.message, packet.fds.into_iter().next()) {

@@ -41,6 +41,7 @@ use crate::protocol::{Channel, CreateRequest, Failure, FailureKind, HostReply, H
 
 use console::Console;
 
+pub(crate) use compile::QUICKLY;
 pub use compile::{DESCRIPTORS, EXIT_INVALID, EXIT_IO, compile};
 pub use gate::{GATE, gate};
 pub use run::run;
