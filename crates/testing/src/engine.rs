@@ -9,15 +9,17 @@ pub enum Capability {
     Components,
     /// A trap names the functions that it happened in.
     Backtraces,
+    /// A module's first start takes code that is made quickly.
+    QuickCode,
     /// WasmEdge's sockets for modules.
     Sockets,
 }
 
-use Capability::{Backtraces, Components, Sockets};
+use Capability::{Backtraces, Components, QuickCode, Sockets};
 
 /// What each engine can do: the one place where it is declared for the end-to-end tests.
 const ENGINES: &[(&str, &[Capability])] =
-    &[("wasmtime", &[Components, Backtraces]), ("wasmedge", &[Sockets])];
+    &[("wasmtime", &[Components, Backtraces]), ("wasmedge", &[QuickCode, Sockets])];
 
 /// Whether the engine that the tests are about can do this.
 pub fn can(capability: Capability) -> bool {

@@ -86,7 +86,8 @@ fn check_imports(module: &Module, wasi: &WasiModule, network: Network) -> Result
         if from != WasiModule::name(wasi) || instance.get_func(&name).is_err() {
             return Err(LoadError::MissingImport(format!("{from}::{name}")));
         }
-        if network == Network::None && SOCKETS.contains(&&*name) {
+        let socket = SOCKETS.contains(&name.strip_suffix("_v2").unwrap_or(&name));
+        if network == Network::None && socket {
             return Err(LoadError::World {
                 what: format!("it imports {name}, and has no network"),
                 source: io::ErrorKind::PermissionDenied.into(),

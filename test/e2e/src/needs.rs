@@ -1,6 +1,6 @@
 //! Which tests need what only some engines can do. With an engine that cannot they say so and try nothing.
 
-use wherry_testing::Capability::{self, Components, Sockets};
+use wherry_testing::Capability::{self, Components, QuickCode, Sockets};
 use wherry_testing::{can, runtime};
 
 /// By the file, without `.rs`, and the test's name.
@@ -15,12 +15,13 @@ const NEEDS: &[(&str, Capability)] = &[
     ("network::a_guests_published_port_is_reached", Components),
     ("network::without_a_network_there_is_none", Components),
     ("network::a_guest_sees_dockers_hosts_and_names", Components),
+    ("quick::better_code_is_made_behind_the_first_start", QuickCode),
     ("run::a_component_has_its_arguments_and_environment", Components),
     ("run::a_component_hands_its_exit_code_on", Components),
     ("sharing::another_containers_network_is_joined", Components),
     ("sharing::the_hosts_network_is_the_hosts", Components),
     ("sharing::a_linked_container_is_known_by_its_alias", Components),
-    ("wasmedge::a_modules_server_answers_on_a_published_port", Sockets),
+    ("network::a_modules_server_answers_on_a_published_port", Sockets),
 ];
 
 /// Whether the engine can do what a test of this module needs.

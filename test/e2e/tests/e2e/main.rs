@@ -28,6 +28,7 @@ mod options;
 mod pause;
 mod policies;
 mod privileges;
+mod quick;
 mod restart;
 mod run;
 mod sharing;

@@ -1,7 +1,7 @@
 //! A container has the network that its daemon gives it: a namespace, addresses, names, published ports.
 
 use std::process::Command;
-use wherry_e2e::images::{files, net, spin};
+use wherry_e2e::images::{app, binary, files, net, spin};
 use wherry_e2e::{on_all_daemons, on_containerds, on_dockers};
 use wherry_testing::{Containerd, DEADLINE, Daemon, Docker, Run, busybox, wait_for, wait_until};
 
@@ -84,6 +84,31 @@ mod containerd {
     on_containerds!(a_given_namespace_is_joined, guests_talk_in_a_shared_namespace);
 }
 
+/// Says a few words to everybody who comes, with the sockets that WasmEdge has for modules.
+const SOCKET_SERVER: &str = r#"(module
+  (import "wasi_snapshot_preview1" "sock_open" (func $open (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "sock_bind" (func $bind (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "sock_listen" (func $listen (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "sock_accept" (func $accept (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "sock_send" (func $send (param i32 i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+  (memory (export "memory") 1)
+  ;; A buffer and its length, twice: the address 0.0.0.0, and the words.
+  (data (i32.const 16) "\40\00\00\00\04\00\00\00")
+  (data (i32.const 24) "\50\00\00\00\0e\00\00\00")
+  (data (i32.const 80) "from a module\n")
+  (func $check (param $errno i32) (if (local.get $errno) (then unreachable)))
+  (func (export "_start")
+    (call $check (call $open (i32.const 1) (i32.const 2) (i32.const 0)))
+    (call $check (call $bind (i32.load (i32.const 0)) (i32.const 16) (i32.const 7000)))
+    (call $check (call $listen (i32.load (i32.const 0)) (i32.const 8)))
+    (loop $next
+      (call $check (call $accept (i32.load (i32.const 0)) (i32.const 4)))
+      (call $check
+        (call $send (i32.load (i32.const 4)) (i32.const 24) (i32.const 1) (i32.const 0) (i32.const 8)))
+      (call $check (call $close (i32.load (i32.const 4))))
+      (br $next))))"#;
+
 mod docker {
     use super::*;
 
@@ -161,6 +186,17 @@ mod docker {
         assert_eq!(docker.beside(&["sh", "-c", &script]).success(), "ping\n");
     }
 
+    fn a_modules_server_answers_on_a_published_port(docker: &Docker) {
+        let image = app("socket-server", binary(SOCKET_SERVER));
+        let container = docker.start(&Run::new(&image).extra(&["--publish", "127.0.0.1::7000"]));
+        let port = docker.docker(&["port", container.id(), "7000/tcp"]).success();
+        let port = port.trim().rsplit(':').next().expect("a port").to_owned();
+        let script = format!("{} nc -w 10 127.0.0.1 {port} < /dev/null", busybox_of_the_host());
+        wait_until("an answer", DEADLINE, || {
+            docker.beside(&["sh", "-c", &script]).out() == "from a module\n"
+        });
+    }
+
     fn without_a_network_there_is_none(docker: &Docker) {
         let run =
             Run::new(&net()).args(&["tcp-get", "192.0.2.1", "80"]).extra(&["--network", "none"]);
@@ -196,6 +232,7 @@ mod docker {
         containers_meet_by_name_in_a_network,
         guests_meet_by_name_in_a_network,
         a_guests_published_port_is_reached,
+        a_modules_server_answers_on_a_published_port,
         without_a_network_there_is_none,
         a_guest_sees_dockers_hosts_and_names,
     );
