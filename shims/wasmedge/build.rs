@@ -21,8 +21,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     if feature("BUNDLED") {
         return Ok(());
     }
-    let include = env::var("WASMEDGE_INCLUDE_DIR")
-        .map_err(|_| "WASMEDGE_INCLUDE_DIR is not set: build with `make`, or see shims/wasmedge/setup.sh")?;
+    let include = env::var("WASMEDGE_INCLUDE_DIR").map_err(
+        |_| "WASMEDGE_INCLUDE_DIR is not set: build with `make`, or see shims/wasmedge/setup.sh",
+    )?;
     let names = functions(&Path::new(&include).join("wasmedge"))?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("trampolines.rs"), trampolines(&names)?)?;

@@ -98,8 +98,14 @@ mod tests {
             (b"(modules)", Kind::Other),
             (b"\x7fELF\x02\x01\x01\x00", Kind::Native),
             (b"\x7fELF\x02\x01\x01\xc8", Kind::Precompiled),
-            (b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0\0\0\0\0\0\0\0\0", Kind::Precompiled),
-            (b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0\x40\0\0\0\0\0\0\0", Kind::Native),
+            (
+                b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0\0\0\0\0\0\0\0\0",
+                Kind::Precompiled,
+            ),
+            (
+                b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0\x40\0\0\0\0\0\0\0",
+                Kind::Native,
+            ),
             (b"#!/bin/sh\n", Kind::Native),
             (b"wasmer-universal", Kind::Precompiled),
             (b"hello", Kind::Other),

@@ -165,7 +165,9 @@ impl Host {
                         FromGuest::Failed(failure) => reason = Some(failure),
                         FromGuest::Detail(text) => details.push(text),
                         FromGuest::Compile { key, quick } => {
-                            answer(&guest, packet.fds, |file| compile(file, &key, quick.as_deref()));
+                            answer(&guest, packet.fds, |file| {
+                                compile(file, &key, quick.as_deref())
+                            });
                         }
                         FromGuest::Hooks { pid } => {
                             reason = hooks(pid).err();
@@ -214,11 +216,7 @@ impl Host {
     }
 }
 
-fn answer(
-    guest: &Channel,
-    fds: Vec<OwnedFd>,
-    compile: impl FnOnce(&File) -> Result<File, String>,
-) {
+fn answer(guest: &Channel, fds: Vec<OwnedFd>, compile: impl FnOnce(&File) -> Result<File, String>) {
     let result = match fds.into_iter().next() {
         Some(module) => compile(&File::from(module)),
         None => Err("no module came with the question".to_owned()),

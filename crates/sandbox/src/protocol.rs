@@ -364,7 +364,8 @@ mod tests {
     fn a_message_arrives_with_its_descriptors() {
         let (one, other) = Channel::pair().unwrap();
         let (mut reader, mut writer) = io::pipe().unwrap();
-        one.send(&FromGuest::Compile { key: "k".into(), quick: None }, &[writer.as_raw_fd()]).unwrap();
+        one.send(&FromGuest::Compile { key: "k".into(), quick: None }, &[writer.as_raw_fd()])
+            .unwrap();
         let packet = other.receive::<FromGuest>().unwrap().unwrap();
         assert!(matches!(packet.message, FromGuest::Compile { key, .. } if key == "k"));
         writer.write_all(b"x").unwrap();

@@ -103,8 +103,7 @@ fn compile(
     let cache = config.cache(name);
     for (path, module) in modules {
         let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let compiler =
-            host_compiler(&program, config, module);
+        let compiler = host_compiler(&program, config, module);
         let (mut compiled, mut trouble) = (false, None);
         let mut tell = |note: Note| {
             match &note {

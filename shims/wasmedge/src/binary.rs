@@ -95,6 +95,9 @@ mod tests {
     #[test]
     fn a_component_is_told_who_runs_it() {
         let error = without_native_code(b"\0asm\x0d\0\x01\0").unwrap_err().to_string();
-        assert!(error.contains("component") && error.contains("io.containerd.wasmtime.v1"), "{error}");
+        assert!(
+            error.contains("component") && error.contains("io.containerd.wasmtime.v1"),
+            "{error}"
+        );
     }
 }

@@ -15,8 +15,8 @@ mod world;
 use std::fs::File;
 use std::io::{Read, Write};
 
-use wasmedge_sdk::utils::CoreVersion;
 use compiler::Effort;
+use wasmedge_sdk::utils::CoreVersion;
 use wherry_engine::{Code, CompileError, CompileKey, Engine, Guest, LoadError, Program};
 
 /// The WasmEdge engine. Made once, before the process forks: a child inherits the library ready.

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 
 use wasmedge_sdk::config::Config;
 use wasmedge_sdk::error::WasmEdgeError;
@@ -45,12 +46,12 @@ pub(crate) fn load(code: Code, guest: &Guest) -> Result<Box<dyn Program>, LoadEr
 
 /// The module, and what is needed to run it.
 fn open(code: Code) -> Result<(Module, Config), LoadError> {
-    let mut file = match code {
+    let file = match code {
         Code::Wasm(wasm) => return interpreted(&wasm),
         Code::Compiled(file) => file,
     };
     let unreadable = |source| LoadError::World { what: "compiled code".to_owned(), source };
-    if let Some(wasm) = wasm_in(&mut file).map_err(unreadable)? {
+    if let Some(wasm) = wasm_in(&file).map_err(unreadable)? {
         return interpreted(&wasm);
     }
     let config = compiler::config(RunMode::Aot).map_err(failed)?;
@@ -61,20 +62,23 @@ fn open(code: Code) -> Result<(Module, Config), LoadError> {
 }
 
 /// The module that the compiler has passed on as it was, if it has.
-fn wasm_in(file: &mut File) -> io::Result<Option<Vec<u8>>> {
+fn wasm_in(file: &File) -> io::Result<Option<Vec<u8>>> {
     let mut start = [0; 16];
-    file.read_exact(&mut start)?;
+    file.read_exact_at(&mut start, 0)?;
     let Some((INTERPRETED, length)) = start.split_first_chunk() else { return Ok(None) };
     let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
-    let mut wasm = Vec::new();
-    file.take(length).read_to_end(&mut wasm)?;
+    let mut wasm = vec![0; usize::try_from(length).unwrap_or_default()];
+    file.read_exact_at(&mut wasm, start.len() as u64)?;
     Ok(Some(wasm))
 }
 
 fn interpreted(wasm: &[u8]) -> Result<(Module, Config), LoadError> {
-    log::warn!("this WasmEdge has no compiler: the module is interpreted, which is many times slower");
+    log::warn!(
+        "this WasmEdge has no compiler: the module is interpreted, which is many times slower"
+    );
     let config = compiler::config(RunMode::Interpreter).map_err(failed)?;
-    let wasm = binary::without_native_code(wasm).map_err(|error| LoadError::Invalid(error.to_string()))?;
+    let wasm =
+        binary::without_native_code(wasm).map_err(|error| LoadError::Invalid(error.to_string()))?;
     let module = Module::from_bytes(Some(&config), &wasm).map_err(failed)?;
     Ok((module, config))
 }

@@ -82,7 +82,8 @@ mod interposed {
             _ => HANDLER.load(Ordering::Relaxed),
         };
         // SAFETY: as above.
-        let result = unsafe { __sigaction(signal, changed.as_ref().map_or(new, ptr::from_ref), old) };
+        let result =
+            unsafe { __sigaction(signal, changed.as_ref().map_or(new, ptr::from_ref), old) };
         // SAFETY: as above.
         if let Some(old) = unsafe { old.as_mut() }.filter(|old| old.sa_sigaction == own()) {
             // Whoever puts it back must put back what was there.

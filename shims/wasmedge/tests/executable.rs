@@ -1,5 +1,8 @@
 //! What is WasmEdge's own, tried with its executable.
 
+// Test code, though not all of it is in tests: a failed expectation is a failed test.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

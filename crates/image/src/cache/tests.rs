@@ -383,7 +383,8 @@ fn quick_code_does_until_there_is_better() {
     file.write_all(b"module").unwrap();
     let module = Module { file: &file, name: "/app.wasm", of_image: true };
     let quick = || {
-        let code = cache.get_or_quick(module, "1-k", Some("1-k-quick"), &world.compiler, &mut |_| {});
+        let code =
+            cache.get_or_quick(module, "1-k", Some("1-k-quick"), &world.compiler, &mut |_| {});
         code.unwrap().quick
     };
     assert!(quick() && quick());

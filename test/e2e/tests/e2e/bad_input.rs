@@ -1,6 +1,5 @@
 //! A mistake is one clear sentence in what the client prints, and leaves nothing behind.
 
-use std::io::{Seek, Write};
 use std::process::Command;
 use wherry_e2e::images::{app, binary, hello, hello_fields, hello_wasm, text};
 use wherry_e2e::{on_all_daemons, on_own_daemons};
@@ -111,15 +110,20 @@ fn a_compiled_file_from_an_image_is_never_loaded(daemon: &dyn Daemon) {
     refused(daemon, &Run::new(&image), 126, &["/app.cwasm"]);
 }
 
-/// Compiles a module as the engine's host does.
+/// What the engine's compiler makes of a module, out of a cache of its own.
 fn compiled(wasm: &[u8]) -> Vec<u8> {
-    let mut input = tempfile::tempfile().expect("a temporary file");
-    input.write_all(wasm).and_then(|()| input.rewind()).expect("it is writable");
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let (file, cache) = (folder.path().join("app.wasm"), folder.path().join("cache"));
+    std::fs::write(&file, wasm).expect("it is writable");
     let mut command = Command::new(bin_dir().join(format!("wherry-{}", engine())));
-    let output = command.arg("compile").stdin(input).output().expect("the engine's host runs");
+    let output = command.arg("compile").arg(&file).env("WHERRY_CACHE_DIR", &cache).output();
+    let output = output.expect("the engine's host runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.stdout.len() > wasm.len(), "{} bytes of code", output.stdout.len());
-    output.stdout
+    let mut files = std::fs::read_dir(&cache).expect("it was made").flatten();
+    let code = files.find(|file| file.file_type().is_ok_and(|kind| kind.is_file()));
+    let code = std::fs::read(code.expect("the code").path()).expect("it is readable");
+    assert!(code.len() > wasm.len(), "{} bytes of code", code.len());
+    code
 }
 
 fn a_native_file_without_permission_is_said(daemon: &dyn Daemon) {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use wherry_e2e::images::hello;
-use wherry_testing::{Containerd, ContainerdVersion, DEADLINE, Run, engine, wait_until};
+use wherry_testing::{Containerd, ContainerdVersion, DEADLINE, Daemon, Run, engine, wait_until};
 
 fn better_code_is_made_behind_the_first_start(version: ContainerdVersion) {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
