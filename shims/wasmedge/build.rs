@@ -16,8 +16,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !feature("LIBRARY") {
         return Ok(());
     }
-    // For the library, too: see src/stack.rs.
-    println!("cargo::rustc-link-arg-bin=wherry-wasmedge=-Wl,--export-dynamic-symbol=sigaction");
+    // For the library, too: see src/stack.rs and src/pause.rs.
+    for name in ["sigaction", "epoll_wait"] {
+        println!("cargo::rustc-link-arg-bin=wherry-wasmedge=-Wl,--export-dynamic-symbol={name}");
+    }
     if feature("BUNDLED") {
         return Ok(());
     }

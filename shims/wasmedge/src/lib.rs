@@ -9,6 +9,7 @@ mod compiler;
 #[cfg(not(feature = "bundled"))]
 mod library;
 mod module;
+mod pause;
 mod stack;
 mod world;
 

@@ -14,6 +14,8 @@ pub(crate) fn build(guest: &Guest) -> Result<WasiModule, LoadError> {
     if given.into_iter().any(|text| text.contains('\0')) {
         return Err(LoadError::Engine("an argument or variable holds a NUL byte".to_owned()));
     }
+    null_is_no_terminal()
+        .map_err(|source| LoadError::World { what: "standard input".to_owned(), source })?;
     let mut directories = Vec::new();
     // First, because wasi-libc does not tell "." from "/" and takes the last of equals: absolute
     // paths must stay right where both are there.
@@ -30,6 +32,20 @@ pub(crate) fn build(guest: &Guest) -> Result<WasiModule, LoadError> {
         Some(directories.iter().map(String::as_str).collect()),
     )
     .map_err(|error| LoadError::Engine(error.to_string()))
+}
+
+/// Puts a pipe that has ended in the place of an input that is `/dev/null`: to WasmEdge each device with characters is a
+/// terminal, and a guest would ask questions that nobody answers.
+fn null_is_no_terminal() -> io::Result<()> {
+    let null = rustix::fs::makedev(1, 3);
+    let stat = rustix::fs::fstat(rustix::stdio::stdin());
+    if stat.is_ok_and(|stat| {
+        rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device() && stat.st_rdev == null
+    }) {
+        let (ended, _) = io::pipe()?;
+        rustix::stdio::dup2_stdin(ended)?;
+    }
+    Ok(())
 }
 
 /// A directory as WasmEdge wants it, which leaves out one that it cannot open and says nothing.
