@@ -13,8 +13,8 @@ ENGINES = $(eval ENGINES := $(shell test/setup/engines.sh))$(ENGINES)
 FEATURES =
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 BIN := $(CARGO_TARGET_DIR)/release
-# For each engine the shim, and the engine host that the shim looks for beside itself.
-EXECUTABLES = $(foreach engine,$(ENGINES),containerd-shim-$(engine)-v1 wherry-$(engine))
+# For each engine the shim; the engine host, which it looks for beside itself; the compiler and the commands for people.
+EXECUTABLES = $(foreach engine,$(ENGINES),containerd-shim-$(engine)-v1 wherry-$(engine)-host wherry-$(engine))
 
 # An engine whose library a machine may lack has it behind the feature `library`, and its setup.sh says where it is.
 WITH_LIBRARY = $(filter $(ENGINES),$(patsubst shims/%/setup.sh,%,$(wildcard shims/*/setup.sh)))
@@ -26,21 +26,27 @@ FOUND = $(filter-out $(patsubst wherry-%/bundled,%,$(FEATURES)),$(WITH_LIBRARY))
 ENVIRONMENT = $(foreach engine,$(FOUND),$(shell shims/$(engine)/setup.sh env))
 CARGO_IN = test/setup/engines.sh check $(FOUND) && env $(ENVIRONMENT) $(CARGO)
 
-.PHONY: build demo bench test test-unit test-e2e test-vm soak fuzz setup install check fmt clean
+.PHONY: build executables demo bench test test-unit test-e2e test-vm soak fuzz setup install check fmt clean
+.NOTPARALLEL:
 
-build:
+build: executables
+
+# Everything; then the shims and the engine hosts once more, the hosts without a compiler. In two calls, because Cargo gives
+# a crate the features that all packages of one call ask for.
+executables:
 	test/setup/packages.sh build
 	$(CARGO_IN) build --release --locked $(WORKSPACE) --bins
+	$(CARGO_IN) build --release --locked --no-default-features $(ENGINES:%=--package wherry-%) \
+	    $(WITH_LIBRARY:%=--features wherry-%/library) $(FEATURES:%=--features %) \
+	    $(foreach engine,$(ENGINES),--bin containerd-shim-$(engine)-v1 --bin wherry-$(engine)-host)
 
-demo:
-	test/setup/packages.sh build demo
-	$(CARGO_IN) build --release --locked $(WORKSPACE) --bins
+demo: executables
+	test/setup/packages.sh demo
 	test/setup/demo.sh $(BIN)
 
 # What a container costs, beside runc and a shim that does nothing. BENCH_ROUNDS=3 is a first look, BENCH_PARTS=ctr,direct
 # a part of it, BENCH_OUT=docs writes what docs/performance.md shows; there it says how to read it.
-bench: setup
-	$(CARGO) build --release --locked --workspace --bins
+bench: setup executables
 	WHERRY_BIN_DIR=$(BIN) $(BIN)/wherry-bench
 
 # Everything that the tests need and the repository does not hold.
@@ -56,8 +62,7 @@ test-unit: setup
 	$(CARGO_IN) test --release --locked $(WORKSPACE) --exclude wherry-e2e --no-fail-fast
 
 # The end-to-end tests with each engine; they prove docs/compatibility.md, and write it.
-test-e2e: setup
-	$(CARGO_IN) build --release --locked $(WORKSPACE) --bins
+test-e2e: setup executables
 	for engine in $(ENGINES); do \
 	    log=$(CARGO_TARGET_DIR)/e2e-$$engine.log; \
 	    WHERRY_ENGINE=$$engine WHERRY_BIN_DIR=$(BIN) \
@@ -67,8 +72,7 @@ test-e2e: setup
 
 # Thousands of containers come and go, with kills, and nothing stays. SOAK_CYCLES of them (2000), in an order that
 # SOAK_SEED decides, on the containerd of SOAK_CONTAINERD (2; or 1.6, 1.7).
-soak: setup
-	$(CARGO_IN) build --release --locked $(WORKSPACE) --bins
+soak: setup executables
 	for engine in $(ENGINES); do \
 	    WHERRY_ENGINE=$$engine WHERRY_BIN_DIR=$(BIN) timeout 600 \
 	        $(CARGO) test --release --locked -p wherry-e2e --test e2e -- --exact --ignored --nocapture soak::the_whole_soak \
@@ -81,9 +85,8 @@ fuzz:
 	test/setup/fuzz.sh
 
 # The tests of cgroups and of containers' lives, on an emulated machine with cgroup v2 and systemd.
-test-vm: setup
+test-vm: setup executables
 	test/setup/packages.sh vm
-	$(CARGO_IN) build --release --locked $(WORKSPACE) --bins
 	for engine in $(ENGINES); do WHERRY_ENGINE=$$engine test/vm/run.sh $(BIN) || failed=1; done; [ -z "$$failed" ]
 
 install:

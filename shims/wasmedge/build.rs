@@ -1,4 +1,4 @@
-//! How `wherry-wasmedge` gets at the library: see `src/library.rs`.
+//! How the executables get at the library: see `src/library.rs`.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     // For the library, too: see src/stack.rs and src/pause.rs.
     for name in ["sigaction", "epoll_wait"] {
-        println!("cargo::rustc-link-arg-bin=wherry-wasmedge=-Wl,--export-dynamic-symbol={name}");
+        link(&format!("--export-dynamic-symbol={name}"));
     }
     if feature("BUNDLED") {
         return Ok(());
@@ -38,10 +38,17 @@ fn main() -> Result<(), Box<dyn Error>> {
             "--disable-new-dtags".to_owned(),
             format!("-rpath={folder}"),
         ] {
-            println!("cargo::rustc-link-arg-bin=wherry-wasmedge=-Wl,{flag}");
+            link(&flag);
         }
     }
     Ok(())
+}
+
+/// Has the linker take a flag, for the executables that have the library.
+fn link(flag: &str) {
+    for executable in ["wherry-wasmedge", "wherry-wasmedge-host"] {
+        println!("cargo::rustc-link-arg-bin={executable}=-Wl,{flag}");
+    }
 }
 
 /// The functions of WasmEdge's C interface: what its headers name and call.

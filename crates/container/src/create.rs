@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wherry_image::{Cache, Module, Note};
 use wherry_sandbox::bundle::CgroupName;
 use wherry_sandbox::cgroup::{self, Meter};
-use wherry_sandbox::compiler::{self, Bounds, HostCompiler};
+use wherry_sandbox::compiler::{self, Bounds, CompilerProgram, HostCompiler};
 use wherry_sandbox::hooks::{Batch, Moment};
 use wherry_sandbox::launch::{Forked, Host, HostProgram, RunHooks};
 use wherry_sandbox::making::Making;
@@ -44,8 +44,10 @@ pub struct Config {
 
 /// What all containers of a daemon share.
 pub struct Runtime {
-    /// The executable with the engine in it.
+    /// The engine host's executable.
     pub program: HostProgram,
+    /// The compiler's.
+    pub compiler: CompilerProgram,
     /// The cache of compiled code.
     pub cache: Cache,
     /// What a compilation may take.
@@ -188,7 +190,7 @@ fn compiled(
     let module =
         Module { file: image.as_ref().unwrap_or(module), name: &name, of_image: image.is_some() };
     let compiler = HostCompiler {
-        program: &runtime.program,
+        program: &runtime.compiler,
         reaper: Some(&runtime.reaper),
         bounds: runtime.bounds,
         module: &name,
@@ -204,7 +206,7 @@ fn compiled(
         .map_err(|error| error.to_string())?;
     if code.quick
         && let Some(turn) = runtime.cache.turn_behind()
-        && let Err(error) = compiler::behind(&runtime.program, module.file, turn)
+        && let Err(error) = compiler::behind(&runtime.compiler, module.file, turn)
     {
         log::warn!("{id}: {name} stays at code that was made quickly: {error}");
     }

@@ -30,12 +30,16 @@ pub trait Engine {
     /// ahead-of-time compilation, `compile` is never called and `load` gets [`Code::Wasm`].
     fn compile_key(&self) -> Option<CompileKey>;
 
-    /// Compiles a module or component in the binary format to native code.
+    /// Compiles a module or component in the binary format to native code. Only `wherry-<name>` is asked to: the engine
+    /// host can do without a compiler.
     ///
     /// # Errors
     /// [`CompileError::Invalid`] with the offset where the fault lies; [`CompileError::Io`] if
     /// `out` fails.
-    fn compile(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError>;
+    fn compile(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
+        let _ = (wasm, out);
+        Err(CompileError::Unsupported(format!("there is no compiler of {} here", self.name())))
+    }
 
     /// What code depends on that is made in much less time than by `compile`, and runs more slowly: a module's first start
     /// takes it, and the better code is made behind. `None`: this engine compiles fast enough, and

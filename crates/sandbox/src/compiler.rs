@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,11 +28,31 @@ pub struct Bounds {
     pub seconds: u64,
 }
 
+/// The compiler's executable, `wherry-E`.
+#[derive(Debug, Clone)]
+pub struct CompilerProgram(PathBuf);
+
+impl CompilerProgram {
+    /// It lies beside the engine host.
+    #[must_use]
+    pub fn beside(host: &HostProgram, engine: &str) -> CompilerProgram {
+        CompilerProgram(host.path().with_file_name(format!("wherry-{engine}")))
+    }
+
+    /// This very executable, for its other commands.
+    ///
+    /// # Errors
+    /// When the kernel does not tell where it is.
+    pub fn own() -> io::Result<CompilerProgram> {
+        std::env::current_exe().map(CompilerProgram)
+    }
+}
+
 /// Compiles with `wherry-E compile`.
 #[derive(Debug)]
 pub struct HostCompiler<'a> {
     /// The executable.
-    pub program: &'a HostProgram,
+    pub program: &'a CompilerProgram,
     /// Who hears of its end. None: this process collects no children.
     pub reaper: Option<&'a Reaper>,
     /// What it may take.
@@ -51,8 +72,8 @@ pub const BEHIND: &str = "--behind";
 /// # Errors
 /// When the process cannot be started.
 #[allow(unsafe_code)]
-pub fn behind(program: &HostProgram, module: &File, turn: File) -> io::Result<Child> {
-    let mut command = Command::new(program.path());
+pub fn behind(program: &CompilerProgram, module: &File, turn: File) -> io::Result<Child> {
+    let mut command = Command::new(&program.0);
     command.args(["compile", BEHIND]).current_dir("/");
     // It says nothing: its output is where the turn lies for as long as it lives.
     command.stdin(module.try_clone()?).stdout(turn).stderr(Stdio::null());
@@ -81,7 +102,7 @@ impl Compiler for HostCompiler<'_> {
         let failed = |error: io::Error| CacheError::Compiler(error.to_string());
         let (reader, writer) = io::pipe().map_err(failed)?;
         let Bounds { memory, seconds } = self.bounds;
-        let child = Command::new(self.program.path())
+        let child = Command::new(&self.program.0)
             .args(["compile", DESCRIPTORS, digest, &memory.to_string(), &seconds.to_string()])
             .args(self.quickly.then_some(QUICKLY))
             .current_dir("/")
@@ -90,7 +111,9 @@ impl Compiler for HostCompiler<'_> {
             .stdout(out.try_clone().map_err(failed)?)
             .stderr(writer)
             .spawn()
-            .map_err(failed)?;
+            .map_err(|error| {
+                CacheError::Compiler(format!("cannot run {}: {error}", self.program.0.display()))
+            })?;
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
         let mut ending = match self.reaper {
             Some(reaper) => Ending::Told(reaper.wait(pid.as_raw())),

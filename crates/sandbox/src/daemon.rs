@@ -143,16 +143,6 @@ pub(crate) fn inherited_oom_score_adj() -> &'static str {
     })
 }
 
-/// Has all threads of this process allocate from one heap. Its threads are many, short-lived and mostly
-/// wait: a heap for each would keep for ever what the busiest moment took.
-#[allow(unsafe_code)]
-pub fn share_one_heap() {
-    // SAFETY: sets a number that the allocator reads when a thread first allocates.
-    if unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) } == 0 {
-        log::warn!("the allocator does not take a number of heaps");
-    }
-}
-
 /// Keeps the signals with which a terminal or a service manager ends a group of processes from
 /// ending the daemon: containerd ends it with Shutdown.
 #[allow(unsafe_code)]

@@ -23,18 +23,18 @@ use crate::protocol::{Channel, Failure, FailureKind, FromGuest, HostReply, HostR
 use crate::records::Records;
 use crate::stdio::GuestEnds;
 
-/// The executable that has an engine linked in, `wherry-E`.
+/// The engine host's executable, `wherry-E-host`: an engine without its compiler.
 #[derive(Debug, Clone)]
 pub struct HostProgram(PathBuf);
 
 impl HostProgram {
-    /// Looks for `wherry-<engine>` beside this executable, in `../libexec/wherry` from there, and
+    /// Looks for `wherry-<engine>-host` beside this executable, in `../libexec/wherry` from there, and
     /// in PATH.
     ///
     /// # Errors
     /// When it is nowhere; the text says what was looked for and where.
     pub fn find(engine: &str) -> Result<HostProgram, Failure> {
-        let name = format!("wherry-{engine}");
+        let name = format!("wherry-{engine}-host");
         let own = std::env::current_exe().ok();
         let beside = own.as_deref().and_then(Path::parent);
         let mut places: Vec<PathBuf> = Vec::new();
@@ -58,14 +58,6 @@ impl HostProgram {
                 ),
             )
         })
-    }
-
-    /// This very executable, for the engine host's own commands.
-    ///
-    /// # Errors
-    /// When the kernel does not tell where it is.
-    pub fn own() -> io::Result<HostProgram> {
-        std::env::current_exe().map(HostProgram)
     }
 
     /// The path.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::events;
 use crate::protocol::{self, FromGuest};
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -87,6 +88,7 @@ fn install(out: Option<File>, debug: bool) {
         && let Some(logger) = LOGGER.get()
         && log::set_logger(logger).is_ok()
     {
+        events::to_log();
         log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
         // Nobody reads the standard error of a daemon, nor that of an engine host.
         std::panic::set_hook(Box::new(|info| {

@@ -1,8 +1,9 @@
 //! The front doors of a shim. An engine's executables are a call each:
 //!
 //! ```ignore
-//! fn main() -> ExitCode { wherry_shim::shim("wasmtime") }                    // containerd-shim-wasmtime-v1
-//! fn main() -> ExitCode { wherry_shim::host(Wasmtime::new()) }    // wherry-wasmtime
+//! fn main() -> ExitCode { wherry_shim::shim("wasmtime") }         // containerd-shim-wasmtime-v1
+//! fn main() -> ExitCode { wherry_shim::host(Wasmtime::new()) }    // wherry-wasmtime-host
+//! fn main() -> ExitCode { wherry_shim::tool(Wasmtime::new()) }    // wherry-wasmtime
 //! ```
 //!
 //! containerd runs the first as [`start`] (make a daemon, or find the one of the pod, and print
@@ -20,12 +21,14 @@ mod images;
 mod info;
 mod serve;
 mod start;
+mod tool;
 mod warm;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 pub use host::host;
+pub use tool::tool;
 
 use args::{Action, Args};
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 use wherry_container::Runtime;
-use wherry_sandbox::daemon;
+use wherry_sandbox::compiler::CompilerProgram;
 use wherry_sandbox::launch::{Host, HostProgram};
 use wherry_sandbox::process::Reaper;
+use wherry_sandbox::{cgroup, daemon, memory};
 use wherry_task::{Publisher, Service, services};
 
 use crate::config::Config;
@@ -36,7 +37,10 @@ const ABANDONED: Duration = Duration::from_secs(120);
 
 /// Serves until the last container is deleted and containerd says so, then ends the process.
 pub(crate) fn serve(daemon: Daemon) -> ! {
-    daemon::share_one_heap();
+    memory::share_one_heap();
+    if daemon.shim_cgroup.is_empty() {
+        cgroup::wait_early();
+    }
     // The host loads its engine while containerd connects.
     let warm = Host::spawn(&daemon.program);
     daemon::protect_from_oom();
@@ -54,6 +58,8 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_keep_alive(Duration::from_millis(50))
+        // The last one ends when nothing is to be done.
+        .on_thread_stop(memory::give_back_heap)
         .build();
     let code = match runtime.map_err(|error| error.to_string()).and_then(|runtime| {
         let result = runtime.block_on(run(daemon, socket, warm.ok()));
@@ -89,6 +95,7 @@ async fn run(daemon: Daemon, socket: Socket, warm: Option<Host>) -> Result<(), t
         log::warn!("{complaint}");
     }
     let service = Service::new(Arc::new(Runtime {
+        compiler: CompilerProgram::beside(&daemon.program, daemon.engine),
         program: daemon.program,
         cache: config.cache(daemon.engine),
         bounds: config.bounds,

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use wherry_engine::Engine;
 use wherry_image::{Kind, Module, Note, kind};
-use wherry_sandbox::compiler::HostCompiler;
-use wherry_sandbox::launch::HostProgram;
+use wherry_sandbox::compiler::{CompilerProgram, HostCompiler};
 
 use crate::config::Config;
 use crate::images::{Daemon, Found};
@@ -99,7 +98,7 @@ fn compile(
     let key = engine.compile_key().ok_or_else(|| {
         format!("{name} compiles nothing ahead of time: it takes a module as it is")
     })?;
-    let program = HostProgram::own().map_err(|error| format!("cannot run itself: {error}"))?;
+    let program = CompilerProgram::own().map_err(|error| format!("cannot run itself: {error}"))?;
     let cache = config.cache(name);
     for (path, module) in modules {
         let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -136,7 +135,7 @@ pub(crate) fn behind(engine: &dyn Engine, config: &Config) -> Result<String, Str
     let mut copy = tempfile::tempfile().map_err(text)?;
     let mut module = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(text)?);
     module.rewind().and_then(|()| io::copy(&mut module, &mut copy)).map_err(text)?;
-    let program = HostProgram::own().map_err(text)?;
+    let program = CompilerProgram::own().map_err(text)?;
     let compiler = host_compiler(&program, config, "a module");
     let wanted = Module { file: &copy, name: "a module", of_image: false };
     let made = config.cache(engine.name()).get(wanted, &key.0, &compiler, &mut |_| {});
@@ -144,7 +143,7 @@ pub(crate) fn behind(engine: &dyn Engine, config: &Config) -> Result<String, Str
 }
 
 fn host_compiler<'a>(
-    program: &'a HostProgram,
+    program: &'a CompilerProgram,
     config: &Config,
     module: &'a str,
 ) -> HostCompiler<'a> {

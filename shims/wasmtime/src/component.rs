@@ -12,9 +12,9 @@ use crate::{failed, world};
 const RUN: &str = "wasi:cli/run";
 
 /// All that a component may import.
-pub(crate) type Linker = wasmtime::component::Linker<State>;
+type Linker = wasmtime::component::Linker<State>;
 
-pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker> {
+fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     Ok(linker)
@@ -39,11 +39,8 @@ struct Ready {
     store: Store<State>,
 }
 
-pub(crate) fn load(
-    linker: &Linker,
-    component: &Component,
-    guest: Guest,
-) -> Result<Box<dyn Program>, LoadError> {
+pub(crate) fn load(component: &Component, guest: Guest) -> Result<Box<dyn Program>, LoadError> {
+    let linker = linker(component.engine()).map_err(failed)?;
     let instance = linker.instantiate_pre(component).map_err(missing_import)?;
     let entry = entry(component, guest.function.as_deref())?;
     let wasi = world::build(&guest)?.build();

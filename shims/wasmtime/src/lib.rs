@@ -4,30 +4,26 @@
 //! is taken as the guest touches it; and the guest runs on the thread that calls
 //! [`Program::run`], beside which an ordinary guest needs no other.
 
+#[cfg(feature = "compiler")]
+mod compiler;
 mod component;
+mod key;
 mod module;
+mod settings;
 mod stdio;
 mod trap;
 mod world;
 
 use std::fs::File;
-use std::hash::{Hash, Hasher};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+use wasmtime::Module;
 use wasmtime::component::Component;
-use wasmtime::{Config, InstanceAllocationStrategy, Module, WasmBacktraceDetails};
-use wherry_engine::{Code, CompileError, CompileKey, Engine, Guest, LoadError, Program};
+use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program};
 
-/// The version that Cargo.toml pins. Part of the compile key.
-const VERSION: &str = "48.0.8";
-
-/// How deep a guest's own calls may go, in bytes. Wasmtime's default of half as much is too little
-/// for deeply recursive interpreters. Only what is touched is paid for.
-const WASM_STACK: usize = 1 << 20;
-
-/// What the header of a binary says it is.
+/// What a guest is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Module,
@@ -38,19 +34,18 @@ enum Kind {
 pub struct Wasmtime {
     engine: wasmtime::Engine,
     modules: module::Linker,
-    components: component::Linker,
 }
 
 impl Wasmtime {
-    /// Makes the engine and what all guests import from it.
+    /// Makes the engine and what modules import from it. What components do is four times as much, and made when one
+    /// comes.
     ///
     /// # Errors
     /// [`LoadError::Engine`] if Wasmtime does not run on this machine.
     pub fn new() -> Result<Self, LoadError> {
-        let engine = wasmtime::Engine::new(&config()).map_err(failed)?;
+        let engine = wasmtime::Engine::new(&settings::config()).map_err(failed)?;
         let modules = module::linker(&engine).map_err(failed)?;
-        let components = component::linker(&engine).map_err(failed)?;
-        Ok(Self { engine, modules, components })
+        Ok(Self { engine, modules })
     }
 }
 
@@ -60,25 +55,22 @@ impl Engine for Wasmtime {
     }
 
     fn compile_key(&self) -> Option<CompileKey> {
-        let mut hasher = Fnv::default();
-        self.engine.precompile_compatibility_hash().hash(&mut hasher);
-        Some(CompileKey(format!("{VERSION}-{:016x}", hasher.finish())))
+        Some(key::key())
     }
 
-    fn compile(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
-        let code = match kind(wasm) {
-            Ok(Kind::Module) => self.engine.precompile_module(wasm),
-            Ok(Kind::Component) => self.engine.precompile_component(wasm),
-            Err(fault) => return Err(CompileError::Invalid(fault)),
-        };
-        out.write_all(&code.map_err(|error| CompileError::Invalid(trap::invalid(&error)))?)?;
-        Ok(out.flush()?)
+    #[cfg(feature = "compiler")]
+    fn compile(
+        &self,
+        wasm: &[u8],
+        out: &mut dyn std::io::Write,
+    ) -> Result<(), wherry_engine::CompileError> {
+        compiler::compile(&self.engine, wasm, out)
     }
 
     fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError> {
         match self.code(code)? {
             Mapped::Module(code) => module::load(&self.modules, &code, guest),
-            Mapped::Component(code) => component::load(&self.components, &code, guest),
+            Mapped::Component(code) => component::load(&code, guest),
         }
     }
 }
@@ -93,17 +85,8 @@ impl Wasmtime {
     fn code(&self, code: Code) -> Result<Mapped, LoadError> {
         match code {
             Code::Compiled(file) => self.map(file).map_err(failed),
-            Code::Wasm(wasm) => {
-                let invalid = |error| LoadError::Invalid(trap::invalid(&error));
-                match kind(&wasm).map_err(LoadError::Invalid)? {
-                    Kind::Module => {
-                        Module::new(&self.engine, wasm).map(Mapped::Module).map_err(invalid)
-                    }
-                    Kind::Component => {
-                        Component::new(&self.engine, wasm).map(Mapped::Component).map_err(invalid)
-                    }
-                }
-            }
+            // Nobody passes it to an engine that has a key.
+            Code::Wasm(_) => Err(LoadError::Engine("the code is not compiled".to_owned())),
         }
     }
 
@@ -134,33 +117,7 @@ impl Wasmtime {
     }
 }
 
-fn config() -> Config {
-    let mut config = Config::new();
-    config
-        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
-        .max_wasm_stack(WASM_STACK)
-        .async_stack_size(2 * WASM_STACK)
-        // The system's unwinder never walks wasm frames here, and registering them takes time at
-        // every start.
-        .native_unwind_info(false)
-        // From the module's own debug information, if it has any. Read only when a guest traps.
-        .wasm_backtrace_details(WasmBacktraceDetails::Enable);
-    config
-}
-
-/// Tells a component from a module by the eight bytes of the header.
-fn kind(wasm: &[u8]) -> Result<Kind, String> {
-    match wasm {
-        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(Kind::Module),
-        [0, b'a', b's', b'm', _, 0, 1, 0, ..] => Ok(Kind::Component),
-        [0, b'a', b's', b'm', _, _, _, _, ..] => {
-            Err("unknown binary version (at offset 0x4)".to_owned())
-        }
-        _ => Err("it does not begin with \"\\0asm\" (at offset 0x0)".to_owned()),
-    }
-}
-
-/// The same for compiled code, which is an ELF file whose flags say what it holds. Wasmtime's own
+/// Tells a component from a module by compiled code, which is an ELF file whose flags say what it holds. Wasmtime's own
 /// `detect_precompiled` reads the whole file or needs its path.
 fn compiled_kind(file: &File) -> wasmtime::Result<Kind> {
     const COMPONENT: u32 = 1 << 1;
@@ -173,52 +130,9 @@ fn failed(error: wasmtime::Error) -> LoadError {
     LoadError::Engine(trap::one_line(&error))
 }
 
-/// FNV-1a, 64 bits. The standard library's hasher may change with the compiler, and a changed key
-/// throws the cache away.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_header_tells_a_component_from_a_module() {
-        assert!(kind(b"\0asm\x01\0\0\0") == Ok(Kind::Module));
-        assert!(kind(b"\0asm\x0d\0\x01\0...") == Ok(Kind::Component));
-        assert!(kind(b"\0asm\x02\0\0\0").is_err());
-        assert!(kind(b"\0asm\x01\0\0").is_err());
-        assert!(kind(b"").is_err());
-    }
-
-    #[test]
-    fn the_pinned_version_is_the_one_in_the_key() {
-        assert!(include_str!("../Cargo.toml").contains(&format!("\"={VERSION}\"")));
-    }
-
-    #[test]
-    fn the_hash_is_fnv_1a() {
-        let mut hasher = Fnv::default();
-        hasher.write(b"foobar");
-        assert_eq!(hasher.finish(), 0x8594_4171_f739_67e8);
-    }
 
     #[test]
     fn equal_engines_have_equal_keys() -> Result<(), LoadError> {

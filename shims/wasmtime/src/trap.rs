@@ -18,21 +18,6 @@ pub(crate) fn one_line(error: &wasmtime::Error) -> String {
     text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
-/// What is wrong with a binary, in one line, the offset last. Wasmtime's validator of function
-/// bodies writes it otherwise than the others do.
-pub(crate) fn invalid(error: &wasmtime::Error) -> String {
-    let cause = error.root_cause().to_string();
-    let fault = cause
-        .strip_prefix("Invalid input WebAssembly code at offset ")
-        .and_then(|rest| rest.split_once(": "))
-        .and_then(|(offset, fault)| Some((offset.parse::<u64>().ok()?, fault)));
-    let text = match fault {
-        Some((offset, fault)) => format!("{fault} (at offset {offset:#x})"),
-        None => cause,
-    };
-    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
-}
-
 /// The cause first, and below it where it happened. Before the guest's first instruction there is
 /// no such place, and then all the causes count.
 fn text(error: &wasmtime::Error) -> String {

@@ -5,6 +5,7 @@
 //! every version and driver; after the daemon's death by what the configuration says ([`place`]).
 //! libcgroups makes it, and [`make`] what libcgroups does not.
 
+mod early;
 mod make;
 pub mod meter;
 pub mod oom;
@@ -23,6 +24,7 @@ use std::time::Duration;
 /// Where the hierarchies are mounted.
 const ROOT: &str = "/sys/fs/cgroup";
 
+pub use early::wait_early;
 pub use make::{complete, make_parents};
 pub use meter::Meter;
 pub use place::{is_systemd_path, is_used};

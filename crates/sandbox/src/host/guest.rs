@@ -25,6 +25,7 @@ use wherry_image::{Entrypoint, EntrypointError, Kind, behind_init, kind};
 use super::exec::Confinement;
 use super::{console, privileges, signals, title};
 use crate::hooks::Batch;
+use crate::memory;
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, ToGuest};
 
 /// The exit status of a guest that trapped: what a native program that aborts has, 128 + SIGABRT.
@@ -150,6 +151,8 @@ impl Workload for Executor {
         match self.0.stage.replace(Stage::Gone) {
             Stage::Ready(Ready::Wasm { program, name, args, stray }) => {
                 title::set(&args);
+                memory::give_back_heap();
+                memory::give_back_stack();
                 // No program of a container leaves a zombie to a first process that never waits.
                 signals::leave_no_zombies();
                 // Says that the guest is about to run: see `launch::start`.

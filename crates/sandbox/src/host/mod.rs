@@ -13,6 +13,7 @@ mod gate;
 mod guest;
 mod idmap;
 mod mount;
+mod names;
 mod privileges;
 mod run;
 mod signals;
@@ -69,6 +70,7 @@ pub fn serve(engine: Result<Rc<dyn Engine>, LoadError>, oom_score_adj: Option<&s
     }
     crate::log::to_descriptor(LOG_FD);
     title::find();
+    names::look_up_without_libraries();
     loop {
         let packet = match channel.receive::<HostRequest>() {
             Ok(Some(packet)) => packet,

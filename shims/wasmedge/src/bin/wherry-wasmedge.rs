@@ -1,7 +1,7 @@
-//! The engine host: WasmEdge, in a process of its own.
+//! WasmEdge's compiler, and the commands for people.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wherry_shim::host(wherry_wasmedge::WasmEdge::new())
+    wherry_shim::tool(wherry_wasmedge::WasmEdge::new())
 }

@@ -1,7 +1,7 @@
-//! The engine host: Wasmtime, in a process of its own.
+//! Wasmtime's compiler, and the commands for people.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wherry_shim::host(wherry_wasmtime::Wasmtime::new())
+    wherry_shim::tool(wherry_wasmtime::Wasmtime::new())
 }

@@ -18,7 +18,7 @@ pub(crate) fn measure(world: &mut World) {
         match who.as_str() {
             NOTHING => {}
             RUNC => add(SIZE_HOST, &daemon_bin("runc").join("runc")),
-            engine => add(SIZE_HOST, &bin_dir().join(format!("wherry-{engine}"))),
+            engine => add(SIZE_HOST, &bin_dir().join(format!("wherry-{engine}-host"))),
         }
     }
 }

@@ -126,6 +126,30 @@ fn compiled(wasm: &[u8]) -> Vec<u8> {
     code
 }
 
+fn a_library_in_an_image_is_never_loaded(daemon: &dyn Daemon) {
+    // The C library would load it to look up the user's home, or a host's address.
+    let image = Image::new("library")
+        .file("/app.wasm", 0o644, hello_wasm())
+        .file("/etc/nsswitch.conf", 0o644, "passwd: stranger\nhosts: stranger\n")
+        .file("/etc/passwd", 0o644, "root:x:0:0::/:/bin/sh\n")
+        .file("/lib/libnss_stranger.so.2", 0o755, ending_library())
+        .entrypoint(&["/app.wasm"]);
+    assert_eq!(daemon.run(&Run::new(&image)).success(), "hello\n");
+}
+
+/// A library that ends whatever loads it.
+fn ending_library() -> Vec<u8> {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let (source, library) = (folder.path().join("end.c"), folder.path().join("end.so"));
+    let text =
+        "#include <unistd.h>\n__attribute__((constructor)) static void end(void) { _exit(77); }\n";
+    std::fs::write(&source, text).expect("it is writable");
+    let status =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status();
+    assert!(status.expect("a C compiler").success());
+    std::fs::read(&library).expect("it was made")
+}
+
 fn a_native_file_without_permission_is_said(daemon: &dyn Daemon) {
     let image = busybox().file("/tool", 0o644, "#!/bin/sh\necho hello\n").entrypoint(&["/tool"]);
     refused(daemon, &Run::new(&image), 126, &["/tool", "permission denied"]);
@@ -146,6 +170,7 @@ on_all_daemons!(
     a_module_with_nothing_to_run_is_said,
     a_component_with_nothing_to_run_is_said,
     a_compiled_file_from_an_image_is_never_loaded,
+    a_library_in_an_image_is_never_loaded,
     a_native_file_without_permission_is_said,
 );
 

@@ -61,7 +61,7 @@ fn a_life_takes_few_programs_and_processes() {
     let (programs, others): (Vec<&str>, Vec<&str>) =
         lines.lines().partition(|line| line.contains("exec"));
     let forked = others.iter().filter(|line| !line.contains("CLONE_THREAD")).count();
-    let host = format!("/wherry-{}\"", engine());
+    let host = format!("/wherry-{}-host\"", engine());
     assert!(programs.iter().any(|line| line.contains(&host)), "strace saw no host: {lines}");
     assert!(programs.len() <= PROGRAMS && forked <= FORKED, "{lines}");
 }
@@ -95,5 +95,5 @@ fn executables_are_small() {
         assert!(size <= most, "{program} has {size} bytes without symbols, its budget is {most}");
     };
     within(&format!("containerd-shim-{}-v1", engine()), SHIM);
-    within(&format!("wherry-{}", engine()), budget().host_bytes);
+    within(&format!("wherry-{}-host", engine()), budget().host_bytes);
 }

@@ -1,0 +1,63 @@
+//! From wasm to native code, through Cranelift.
+
+use std::io::Write;
+
+use wherry_engine::CompileError;
+
+use crate::Kind;
+
+/// Compiles a module or component.
+pub(crate) fn compile(
+    engine: &wasmtime::Engine,
+    wasm: &[u8],
+    out: &mut dyn Write,
+) -> Result<(), CompileError> {
+    let code = match kind(wasm) {
+        Ok(Kind::Module) => engine.precompile_module(wasm),
+        Ok(Kind::Component) => engine.precompile_component(wasm),
+        Err(fault) => return Err(CompileError::Invalid(fault)),
+    };
+    out.write_all(&code.map_err(|error| CompileError::Invalid(invalid(&error)))?)?;
+    Ok(out.flush()?)
+}
+
+/// Tells a component from a module by the eight bytes of the header.
+fn kind(wasm: &[u8]) -> Result<Kind, String> {
+    match wasm {
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(Kind::Module),
+        [0, b'a', b's', b'm', _, 0, 1, 0, ..] => Ok(Kind::Component),
+        [0, b'a', b's', b'm', _, _, _, _, ..] => {
+            Err("unknown binary version (at offset 0x4)".to_owned())
+        }
+        _ => Err("it does not begin with \"\\0asm\" (at offset 0x0)".to_owned()),
+    }
+}
+
+/// What is wrong with a binary, in one line, the offset last. Wasmtime's validator of function
+/// bodies writes it otherwise than the others do.
+fn invalid(error: &wasmtime::Error) -> String {
+    let cause = error.root_cause().to_string();
+    let fault = cause
+        .strip_prefix("Invalid input WebAssembly code at offset ")
+        .and_then(|rest| rest.split_once(": "))
+        .and_then(|(offset, fault)| Some((offset.parse::<u64>().ok()?, fault)));
+    let text = match fault {
+        Some((offset, fault)) => format!("{fault} (at offset {offset:#x})"),
+        None => cause,
+    };
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_tells_a_component_from_a_module() {
+        assert!(kind(b"\0asm\x01\0\0\0") == Ok(Kind::Module));
+        assert!(kind(b"\0asm\x0d\0\x01\0...") == Ok(Kind::Component));
+        assert!(kind(b"\0asm\x02\0\0\0").is_err());
+        assert!(kind(b"\0asm\x01\0\0").is_err());
+        assert!(kind(b"").is_err());
+    }
+}
