@@ -44,6 +44,7 @@ struct World {
     limit: u64,
     settled: Duration,
     of_image: bool,
+    modules: Vec<File>,
     key: &'static str,
 }
 
@@ -56,6 +57,7 @@ impl World {
             limit: LIMIT,
             settled: Duration::ZERO,
             of_image: true,
+            modules: Vec::new(),
             key: "1.0-k",
         }
     }
@@ -82,7 +84,10 @@ impl World {
     fn get(&mut self, wasm: &[u8]) -> Result<Vec<u8>, CacheError> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(wasm).unwrap();
-        let mut bytes = self.get_file(&file)?;
+        let bytes = self.get_file(&file);
+        // Another file gets another inode: without settling they have nothing else to be told apart by.
+        self.modules.push(file);
+        let mut bytes = bytes?;
         bytes.truncate(wasm.len());
         Ok(bytes)
     }
