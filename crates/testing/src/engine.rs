@@ -15,6 +15,18 @@ pub enum Capability {
     Sockets,
 }
 
+impl Capability {
+    /// Why an engine without it does not do what needs it, for a person who reads a table.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Components => "the guest is a component, and this engine runs modules only",
+            Backtraces => "this engine does not know where a trap happened",
+            QuickCode => "this engine's best code is made at once",
+            Sockets => "this engine's modules have no sockets",
+        }
+    }
+}
+
 use Capability::{Backtraces, Components, QuickCode, Sockets};
 
 /// What each engine can do: the one place where it is declared for the end-to-end tests.
@@ -23,7 +35,11 @@ const ENGINES: &[(&str, &[Capability])] =
 
 /// Whether the engine that the tests are about can do this.
 pub fn can(capability: Capability) -> bool {
-    let engine = engine();
+    engine_can(&engine(), capability)
+}
+
+/// Whether that engine can do this.
+pub fn engine_can(engine: &str, capability: Capability) -> bool {
     let found = ENGINES.iter().find(|(name, _)| *name == engine);
     let (_, capabilities) = found.unwrap_or_else(|| {
         panic!("nobody has declared what {engine} can do: see crates/testing/src/engine.rs")

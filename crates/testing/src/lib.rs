@@ -41,7 +41,7 @@ pub use client::{Client, TERMINAL_SIZE};
 pub use container::Container;
 pub use containerd::{Containerd, ContainerdVersion};
 pub use docker::{Docker, DockerVersion};
-pub use engine::{Capability, can};
+pub use engine::{Capability, can, engine_can};
 pub use events::Events;
 pub use image::{Image, Packed};
 pub use io::Outcome;

@@ -1,7 +1,9 @@
 //! The table of what works on which daemon: rows that are declared, and a run of the tests that proves them.
 
+use crate::needs;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use wherry_testing::Capability;
 
 /// A daemon: its client, the column's title, and the module of the tests on it.
 struct Column {
@@ -23,7 +25,7 @@ const HEAD: &str = "# Compatibility
 
 What a user of Docker or containerd can ask for, and whether it works for a WebAssembly container. This
 file is written by `make test-e2e`: a ✓ stands where the tests named at the end of the row passed on that
-daemon, — where that client has no such command or option. Rows are added in `test/e2e/compatibility.toml`.
+daemon, untried where they take what the engine has not, — where that client has no such command or option. Rows are added in `test/e2e/compatibility.toml`.
 ";
 
 /// The rows that are declared, by section.
@@ -97,7 +99,7 @@ impl Declared {
             for row in &section.rows {
                 let problems = row.problems(run);
                 errors.extend(problems.iter().map(|problem| format!("{}: {problem}", row.what)));
-                text += &row.line(run);
+                text += &row.line(engine, run);
             }
         }
         if errors.is_empty() { Ok(text) } else { Err(errors) }
@@ -135,18 +137,23 @@ impl Row {
         problems
     }
 
-    fn line(&self, run: &TestRun) -> String {
+    fn line(&self, engine: &str, run: &TestRun) -> String {
+        let missing = self.tests.iter().find_map(|test| needs::missing(engine, test));
         let mut line = format!("| {} |", self.what.replace('|', "\\|"));
         for column in &COLUMNS {
             let about = self.columns().any(|own| own.title == column.title);
             let ran = self.tests.iter().any(|test| run.passed(test, column).is_some());
             line += match &self.refused {
                 _ if !about || !ran => " — |",
+                _ if missing.is_some() => " untried |",
                 Some(_) => " refused |",
                 None => " ✓ |",
             };
         }
         let remark = match (&self.refused, &self.remark) {
+            _ if missing.is_some() => {
+                missing.map(Capability::reason).unwrap_or_default().to_owned()
+            }
             (Some(reason), _) => format!("refused: {reason}"),
             (None, remark) => remark.clone().unwrap_or_default(),
         };
@@ -231,6 +238,17 @@ rows = [
                 "| `ctr b` | — | — | refused | refused | refused | refused: it cannot | `b::no` |",
             ]
         );
+    }
+
+    #[test]
+    fn what_an_engine_cannot_is_no_tick() {
+        let rows = ROWS.replace("a::works", "exec::a_component_runs_too");
+        let run = PASSED.replace("test a::containerd_1_6::works ... ignored\n", "");
+        let run =
+            run.replace("::works", "::a_component_runs_too").replace("test a::", "test exec::");
+        let declared = Declared::parse(&rows).expect("right");
+        let text = declared.part("wasmedge", &TestRun::parse(&run)).expect("all passed");
+        assert!(text.contains("| untried | untried | — | — | — | the guest is a component, and this engine runs modules only |"), "{text}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which tests need what only some engines can do. With an engine that cannot they say so and try nothing.
 
 use wherry_testing::Capability::{self, Components, QuickCode, Sockets};
-use wherry_testing::{can, runtime};
+use wherry_testing::{engine, engine_can, runtime};
 
 /// By the file, without `.rs`, and the test's name.
 const NEEDS: &[(&str, Capability)] = &[
@@ -24,12 +24,17 @@ const NEEDS: &[(&str, Capability)] = &[
     ("network::a_modules_server_answers_on_a_published_port", Sockets),
 ];
 
+/// What an engine lacks for a test, given as `file::test`.
+pub(crate) fn missing(engine: &str, test: &str) -> Option<Capability> {
+    let needed = NEEDS.iter().find(|(name, _)| *name == test).map(|(_, capability)| *capability);
+    needed.filter(|capability| !engine_can(engine, *capability))
+}
+
 /// Whether the engine can do what a test of this module needs.
 pub fn are_met(module: &str, test: &str) -> bool {
     let file = module.split("::").nth(1).unwrap_or_default();
-    let name = format!("{file}::{test}");
-    let missing = NEEDS.iter().find(|(test, capability)| *test == name && !can(*capability));
-    if let Some((_, capability)) = missing {
+    let missing = missing(&engine(), &format!("{file}::{test}"));
+    if let Some(capability) = missing {
         println!("not tried: {} has no {capability:?}", runtime());
     }
     missing.is_none()
