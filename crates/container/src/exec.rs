@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use wherry_sandbox::process::Exit;
 use wherry_sandbox::protocol::{ExecRequest, Failure, FailureKind, HostRequest};
 use wherry_sandbox::stdio::{StdioPaths, Streams};
-use wherry_sandbox::{Bundle, launch};
+use wherry_sandbox::{Bundle, cgroup, launch};
 
 use crate::actor::{self, Request, Role, ask};
 use crate::create::{self, Config, Runtime};
@@ -38,6 +38,8 @@ pub struct Exec {
 
 impl Exec {
     pub(crate) fn add(runtime: &Arc<Runtime>, container: Arc<Config>, config: ExecConfig) -> Exec {
+        // It joins the container's, at Start.
+        cgroup::wait_early();
         let config = Arc::new(config);
         let role =
             Role::Exec { runtime: Arc::clone(runtime), container, config: Arc::clone(&config) };

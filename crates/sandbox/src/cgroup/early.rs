@@ -9,7 +9,7 @@ use super::Cgroup;
 /// The kernel lets a process move when no processor can be in the middle of a fork any more, which it learns from an RCU
 /// grace period: some ten milliseconds, several times what all else takes that makes a container. A move that comes
 /// while another one waits, or shortly after, waits for the same period. So this process moves to where it is, in a thread,
-/// while containerd still talks: the container's own move is then waiting already.
+/// while something else is done: the container's own move, or that of another process in it, is then waiting already.
 ///
 /// Not to be called by a process that is about to be moved elsewhere.
 pub fn wait_early() {
