@@ -9,7 +9,7 @@ use crate::run::{Daemon, Run};
 use crate::terminal::{Typed, in_terminal};
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 impl Containerd {
     fn run_words(&self, run: &Run, id: &str) -> Vec<String> {
@@ -119,7 +119,7 @@ impl Daemon for Containerd {
         args.extend(words.iter().map(String::as_str));
 
         // Its input stays open until it is gone: it would close the container's otherwise.
-        let mut command = self.ctr_command(&args);
+        let mut command = with_late_end(&self.ctr_command(&args));
         let (out, err) = (fifos.join("ctr.out"), fifos.join("ctr.err"));
         command.stdin(Stdio::piped());
         command
@@ -208,4 +208,19 @@ impl Daemon for Containerd {
         }
         self.ctr(&["containers", "rm", id])
     }
+}
+
+/// The same command, whose end strace holds for a moment: `ctr run --detach` reads the container's first output while it
+/// leaves, and would lose what it has read and not written.
+fn with_late_end(client: &Command) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["--follow-forks", "--seccomp-bpf", "--quiet=all", "--output=/dev/null"]);
+    command.args(["--trace=exit_group", "--inject=exit_group:delay_enter=50000"]);
+    command.arg(client.get_program()).args(client.get_args());
+    for (name, value) in client.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    command
 }

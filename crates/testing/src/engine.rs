@@ -9,6 +9,8 @@ pub enum Capability {
     Components,
     /// A trap names the functions that it happened in.
     Backtraces,
+    /// Modules are compiled ahead of time.
+    Compiler,
     /// A module's first start takes code that is made quickly.
     QuickCode,
     /// WasmEdge's sockets for modules.
@@ -21,17 +23,20 @@ impl Capability {
         match self {
             Components => "the guest is a component, and this engine runs modules only",
             Backtraces => "this engine does not know where a trap happened",
+            Compiler => "this engine compiles nothing",
             QuickCode => "this engine's best code is made at once",
             Sockets => "this engine's modules have no sockets",
         }
     }
 }
 
-use Capability::{Backtraces, Components, QuickCode, Sockets};
+use Capability::{Backtraces, Compiler, Components, QuickCode, Sockets};
 
 /// What each engine can do: the one place where it is declared for the end-to-end tests.
-const ENGINES: &[(&str, &[Capability])] =
-    &[("wasmtime", &[Components, Backtraces]), ("wasmedge", &[QuickCode, Sockets])];
+const ENGINES: &[(&str, &[Capability])] = &[
+    ("wasmtime", &[Compiler, Components, Backtraces]),
+    ("wasmedge", &[Compiler, QuickCode, Sockets]),
+];
 
 /// Whether the engine that the tests are about can do this.
 pub fn can(capability: Capability) -> bool {

@@ -65,7 +65,7 @@ impl std::fmt::Display for Outcome {
 }
 
 /// Runs a command with the given standard input (none: empty) and collects what it says.
-pub(crate) fn call(mut command: Command, stdin: Option<&[u8]>) -> Outcome {
+pub fn call(mut command: Command, stdin: Option<&[u8]>) -> Outcome {
     let line = line_of(&command);
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());

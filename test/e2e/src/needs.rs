@@ -1,12 +1,14 @@
 //! Which tests need what only some engines can do. With an engine that cannot they say so and try nothing.
 
-use wherry_testing::Capability::{self, Components, QuickCode, Sockets};
+use wherry_testing::Capability::{self, Compiler, Components, QuickCode, Sockets};
 use wherry_testing::{engine, engine_can, runtime};
 
 /// By the file, without `.rs`, and the test's name.
 const NEEDS: &[(&str, Capability)] = &[
     ("attach::a_screen_goes_on_while_nobody_watches", Components),
     ("bad_input::a_component_with_nothing_to_run_is_said", Components),
+    ("cache::an_image_is_compiled_ahead_of_its_first_start", Compiler),
+    ("cache::code_that_was_damaged_is_made_again", Compiler),
     ("commands::cp_reaches_one_before_its_start_and_after_its_end", Components),
     ("compose::services_talk_by_name_once_they_are_healthy", Components),
     ("exec::a_component_runs_too", Components),

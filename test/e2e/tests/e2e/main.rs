@@ -4,6 +4,7 @@ mod api;
 mod attach;
 mod bad_input;
 mod budget;
+mod cache;
 mod commands;
 mod compose;
 mod concurrency;
