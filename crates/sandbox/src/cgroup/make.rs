@@ -5,10 +5,10 @@ use std::path::Path;
 
 use libcgroups::common::{CgroupManager, ControllerOpt};
 use libcgroups::v2::manager::Manager;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxCpu, LinuxResources};
 
 use super::place::below_root;
-use super::{Cgroup, ROOT, is_unified};
+use super::{Cgroup, ROOT, is_unified, told};
 
 /// Makes the cgroups above the one that a configuration calls `path`. libcgroups makes them on version
 /// 2, but fails when two containers that begin at the same time need the same one.
@@ -46,5 +46,16 @@ pub fn complete(pid: i32, resources: &LinuxResources) -> Result<(), String> {
         oom_score_adj: None,
         freezer_state: None,
     };
-    manager.apply(&options).map_err(|error| failed(&error))
+    manager.apply(&options).map_err(|error| failed(&error))?;
+    // What it does not know it takes away when it reads its configuration again.
+    if let Some(cpu) =
+        resources.cpu().as_ref().filter(|cpu| cpu.cpus().is_some() || cpu.mems().is_some())
+    {
+        let mut sets = LinuxCpu::default();
+        sets.set_cpus(cpu.cpus().clone()).set_mems(cpu.mems().clone());
+        let mut resources = LinuxResources::default();
+        resources.set_cpu(Some(sets));
+        told::tell(&directory, &resources);
+    }
+    Ok(())
 }

@@ -130,7 +130,7 @@ impl Cgroup {
 }
 
 /// Whether this machine has version 2 alone.
-fn is_unified() -> bool {
+pub(crate) fn is_unified() -> bool {
     Path::new(ROOT).join("cgroup.controllers").exists()
 }
 

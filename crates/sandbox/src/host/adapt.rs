@@ -4,6 +4,8 @@
 //! - A user namespace: libcontainer would have another program write its mappings, and systemd
 //!   manage its cgroup. It is made here, and libcontainer joins it; see [`super::userns`], and
 //!   [`super::binds`].
+//! - Sets of processors and memory nodes, in a scope of systemd's: libcgroups tells systemd of them in a form that it
+//!   refuses. See [`cgroup::complete`].
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -14,6 +16,7 @@ use oci_spec::runtime::{Hooks, HooksBuilder, LinuxNamespaceType, Spec};
 
 use super::{binds, gate, userns};
 use crate::bundle::Bundle;
+use crate::cgroup;
 use crate::config::Config;
 use crate::hooks::{Batch, Moment};
 
@@ -25,17 +28,21 @@ pub(super) struct Adapted {
     _open: Vec<OwnedFd>,
 }
 
-/// Adapts the configuration of a bundle. `channel`: the guest's.
+/// Adapts the configuration of a bundle. `systemd`: makes the cgroup. `channel`: the guest's.
 pub(super) fn adapt(
     bundle: &Bundle,
     spec: &Spec,
     config: &Config,
+    systemd: bool,
     channel: &OwnedFd,
 ) -> Result<Adapted, String> {
     let mut open = Vec::new();
     let mut adapted = spec.clone();
     adapt_hooks(bundle, config, channel, &mut adapted, &mut open)?;
     adapt_user_namespace(&mut adapted, &mut open)?;
+    if systemd && cgroup::is_unified() {
+        adapt_sets(&mut adapted);
+    }
     binds::stage(bundle, &mut adapted)?;
     if adapted == *spec {
         return Ok(Adapted { path: bundle.path().to_owned(), _open: open });
@@ -102,6 +109,14 @@ fn adapt_user_namespace(adapted: &mut Spec, open: &mut Vec<OwnedFd>) -> Result<(
         open.push(fd);
     }
     Ok(())
+}
+
+/// Leaves out the sets of processors and memory nodes.
+fn adapt_sets(adapted: &mut Spec) {
+    let resources = adapted.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
+    if let Some(cpu) = resources.and_then(|resources| resources.cpu_mut().as_mut()) {
+        cpu.set_cpus(None).set_mems(None);
+    }
 }
 
 /// A copy of a descriptor that stays open over exec.

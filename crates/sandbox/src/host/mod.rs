@@ -175,7 +175,8 @@ fn create(
         }
     }
     let config = bundle.config().map_err(|error| invalid(error.to_string()))?;
-    let adapted = adapt::adapt(&bundle, &spec, &config, &channel).map_err(system)?;
+    let adapted =
+        adapt::adapt(&bundle, &spec, &config, request.systemd_cgroup, &channel).map_err(system)?;
     let hooks = Batch::new(Moment::StartContainer, &bundle, &config);
     let channel = Channel::from_fd(channel);
     let executor = guest::Executor::new(Rc::clone(engine), channel, None, Some(hooks));
