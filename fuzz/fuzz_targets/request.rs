@@ -18,6 +18,7 @@ use ttrpc::asynchronous::{Service as Methods, TtrpcContext};
 use ttrpc::{Code, Request};
 use wherry_container::{Event, EventSink, Runtime};
 use wherry_image::Cache;
+use wherry_sandbox::compiler::{Bounds, CompilerProgram};
 use wherry_sandbox::launch::{Host, HostProgram};
 use wherry_sandbox::process::Reaper;
 use wherry_sandbox::protocol::{Channel, HostReply, HostRequest};
@@ -79,7 +80,9 @@ impl World {
     fn new() -> World {
         let runtime = Arc::new(Runtime {
             program: program(),
-            cache: Cache::new(folder().join("cache")),
+            compiler: CompilerProgram::beside(&program(), "nobody"),
+            cache: Cache::new(folder().join("cache"), "nobody", 0),
+            bounds: Bounds { memory: 1 << 20, seconds: 1 },
             reaper: Reaper::default(),
             events: Arc::new(Silence),
             warm: Mutex::new(None),
@@ -147,7 +150,7 @@ fn folder() -> PathBuf {
 fn program() -> HostProgram {
     static PROGRAM: OnceLock<HostProgram> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| {
-        let link = std::env::current_exe().expect("it runs").with_file_name("wherry-nobody");
+        let link = std::env::current_exe().expect("it runs").with_file_name("wherry-nobody-host");
         let _ = std::os::unix::fs::symlink("/bin/false", link);
         HostProgram::find("nobody").expect("it has just been made")
     });
