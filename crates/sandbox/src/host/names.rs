@@ -7,22 +7,24 @@
 /// Before any fork: a guest inherits it.
 pub(super) fn look_up_without_libraries() {
     #[cfg(target_env = "gnu")]
-    for (database, service) in [
-        (c"hosts", c"files dns"),
-        (c"aliases", c"files"),
-        (c"ethers", c"files"),
-        (c"group", c"files"),
-        (c"gshadow", c"files"),
-        (c"initgroups", c"files"),
-        (c"netgroup", c"files"),
-        (c"networks", c"files"),
-        (c"passwd", c"files"),
-        (c"protocols", c"files"),
-        (c"rpc", c"files"),
-        (c"services", c"files"),
-        (c"shadow", c"files"),
-    ] {
-        configure(database, service);
+    {
+        configure(c"hosts", c"files dns");
+        for database in [
+            c"aliases",
+            c"ethers",
+            c"group",
+            c"gshadow",
+            c"initgroups",
+            c"netgroup",
+            c"networks",
+            c"passwd",
+            c"protocols",
+            c"rpc",
+            c"services",
+            c"shadow",
+        ] {
+            configure(database, c"files");
+        }
     }
 }
 
