@@ -36,6 +36,7 @@ use Capability::{Backtraces, Compiler, Components, QuickCode, Sockets};
 const ENGINES: &[(&str, &[Capability])] = &[
     ("wasmtime", &[Compiler, Components, Backtraces]),
     ("wasmedge", &[Compiler, QuickCode, Sockets]),
+    ("wamr", &[]),
 ];
 
 /// Whether the engine that the tests are about can do this.

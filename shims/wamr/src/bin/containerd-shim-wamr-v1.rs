@@ -1,0 +1,7 @@
+//! The runtime `io.containerd.wamr.v1`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wherry_shim::shim("wamr")
+}

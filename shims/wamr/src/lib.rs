@@ -1,0 +1,38 @@
+//! WAMR behind Wherry's seam: core modules of WASI preview 1, with WAMR's own sockets.
+//!
+//! An interpreter: it translates a module when it loads it, and runs the guest on the thread that calls [`Program::run`].
+
+mod module;
+mod world;
+
+use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program};
+
+/// The WAMR engine. Made once, before the process forks: it starts no thread.
+pub struct Wamr(());
+
+impl Wamr {
+    /// Readies WAMR.
+    ///
+    /// # Errors
+    /// [`LoadError::Engine`] if there is no memory for it.
+    pub fn new() -> Result<Self, LoadError> {
+        module::init().then_some(Self(())).ok_or_else(|| LoadError::Engine("no memory".to_owned()))
+    }
+}
+
+impl Engine for Wamr {
+    fn name(&self) -> &'static str {
+        "wamr"
+    }
+
+    fn compile_key(&self) -> Option<CompileKey> {
+        None
+    }
+
+    fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError> {
+        match code {
+            Code::Wasm(wasm) => module::load(&wasm, &guest),
+            Code::Compiled(_) => Err(LoadError::Engine("WAMR has no compiled code".to_owned())),
+        }
+    }
+}

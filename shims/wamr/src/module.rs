@@ -1,0 +1,158 @@
+//! Core modules of WASI preview 1, through WAMR's C interface. A process runs one and ends: nothing is freed.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr;
+
+use wamrx_sys::*;
+use wasmparser::{Validator, WasmFeatures};
+use wherry_engine::{ExitCode, Guest, LoadError, Network, Program, Trap};
+
+use crate::world::{self, STACK};
+
+/// How WAMR calls it that a guest ends of itself.
+const EXIT: &str = "Exception: wasi proc exit";
+
+unsafe extern "C" {
+    /// Where the C library prints to.
+    static mut stdout: *mut libc::FILE;
+}
+
+/// Readies WAMR for this process and all that it forks. Says whether that went well.
+pub(crate) fn init() -> bool {
+    // SAFETY: this comes before all else of WAMR's, and the process has a single thread. What WAMR prints is for nobody, and
+    // must not get between what the guest writes; nothing else prints through the C library.
+    unsafe {
+        stdout = libc::fmemopen(ptr::null_mut(), 1, c"w".as_ptr());
+        wasm_runtime_set_log_level(WASM_LOG_LEVEL_FATAL);
+        !stdout.is_null() && wasm_runtime_init()
+    }
+}
+
+/// A module with all its imports found, its world, and the function to call.
+struct Ready(wasm_module_t, *mut InstantiationArgs2, CString);
+
+pub(crate) fn load(file: &[u8], guest: &Guest) -> Result<Box<dyn Program>, LoadError> {
+    if let [0, b'a', b's', b'm', _, 0, 1, 0, ..] = file {
+        let who = "the runtime io.containerd.wasmtime.v1 runs components";
+        let text = format!("it is a component, and WAMR runs modules only: {who}");
+        return Err(LoadError::Engine(text));
+    }
+    let invalid =
+        |error: &str| LoadError::Invalid(error.split_whitespace().collect::<Vec<_>>().join(" "));
+    let wasm = &*wat::parse_bytes(file).map_err(|error| invalid(&error.to_string()))?;
+    let (mut buffer, name) = (wasm.to_vec(), c"".as_ptr().cast_mut());
+    let args = LoadArgs { name, wasm_binary_freeable: true, ..LoadArgs::default() };
+    // SAFETY: WAMR is ready, and the buffer is WAMR's to change for this call only.
+    let module = told(|text, room| unsafe {
+        wasm_runtime_load_ex(buffer.as_mut_ptr(), buffer.len() as u32, &raw const args, text, room)
+    });
+    let module = module.map_err(|said| {
+        // WAMR does not say where the fault is. If there is none, the module uses what WAMR has not.
+        let fault = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm).err();
+        fault.map_or(LoadError::Engine(said), |fault| invalid(&fault.to_string()))
+    })?;
+    // SAFETY: the module was loaded.
+    let entry = unsafe {
+        check_imports(module, guest.network)?;
+        entry(module, guest.function.as_deref())?
+    };
+    Ok(Box::new(Ready(module, world::build(guest)?, entry)))
+}
+
+/// # Safety
+/// The module is loaded.
+unsafe fn check_imports(module: wasm_module_t, network: Network) -> Result<(), LoadError> {
+    let mut import = wasm_import_t::default();
+    // SAFETY: by this function's contract; there is an import of each index, and its strings are the module's.
+    unsafe {
+        for index in 0..wasm_runtime_get_import_count(module) {
+            wasm_runtime_get_import_type(module, index, &raw mut import);
+            let (from, name) = (string(import.module_name), string(import.name));
+            if !import.linked {
+                return Err(LoadError::MissingImport(format!("{from}::{name}")));
+            }
+            // Without these, the others of a socket's functions have nothing to work on.
+            if network == Network::None && matches!(&*name, "sock_open" | "sock_addr_resolve") {
+                return Err(LoadError::Engine(format!("it imports {name}, and has no network")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What to call. A function takes no arguments, because there is nobody to give them.
+///
+/// # Safety
+/// The module is loaded.
+unsafe fn entry(module: wasm_module_t, function: Option<&str>) -> Result<CString, LoadError> {
+    let mut exports = Vec::new();
+    let mut export = wasm_export_t::default();
+    // SAFETY: by this function's contract; there is an export of each index, its name is the module's, and only a function
+    // has a function's type.
+    unsafe {
+        for index in 0..wasm_runtime_get_export_count(module) {
+            wasm_runtime_get_export_type(module, index, &raw mut export);
+            let callable = export.kind == WASM_IMPORT_EXPORT_KIND_FUNC
+                && wasm_func_type_get_param_count(export.u.func_type) == 0;
+            exports.extend(callable.then(|| string(export.name)));
+        }
+    }
+    let entry = function.unwrap_or("_start").to_owned();
+    match CString::new(&*entry) {
+        Ok(name) if exports.contains(&entry) => Ok(name),
+        _ if function.is_some() => Err(LoadError::MissingFunction { function: entry, exports }),
+        _ => Err(LoadError::NoEntry { entry, exports }),
+    }
+}
+
+impl Program for Ready {
+    fn run(self: Box<Self>) -> Result<ExitCode, Trap> {
+        let Ready(module, world, entry) = *self;
+        // SAFETY: module and world live for ever, and so does what is made of them. The functions are there and take no
+        // arguments, no result has more than four words, and the stack is in anonymous memory.
+        unsafe {
+            let made = told(|text, room| wasm_runtime_instantiate_ex2(module, world, text, room));
+            let instance = made.map_err(Trap)?;
+            let env = wasm_runtime_get_exec_env_singleton(instance);
+            if env.is_null() {
+                return Err(Trap("no memory".to_owned()));
+            }
+            // Most of the stack, which WAMR has cleared, is as clear when it has been given back.
+            let (page, stack) = (1 << 16, STACK as usize);
+            let start = env.addr().next_multiple_of(page) + page;
+            libc::madvise(start as *mut c_void, stack - 3 * page, libc::MADV_DONTNEED);
+            // What a module that is not a command wants called before anything else. WAMR has done so if the module imports
+            // WASI's functions.
+            let first = Some(c"_initialize")
+                .filter(|&name| !wasm_runtime_is_wasi_mode(instance) && name != &*entry);
+            let calls = first.into_iter().chain([&*entry]);
+            let functions = calls.map(|name| wasm_runtime_lookup_function(instance, name.as_ptr()));
+            for function in functions.filter(|function| !function.is_null()) {
+                let words = 4 * wasm_func_get_result_count(function, instance) as usize;
+                if !wasm_runtime_call_wasm(env, function, 0, vec![0; words].as_mut_ptr()) {
+                    return match &*string(wasm_runtime_get_exception(instance)) {
+                        EXIT => Ok(ExitCode(wasm_runtime_get_wasi_exit_code(instance) as u8)),
+                        cause => Err(Trap(cause.replace("Exception: ", ""))),
+                    };
+                }
+            }
+        }
+        Ok(ExitCode(0))
+    }
+}
+
+/// What a call makes, or else what it says.
+fn told<T>(call: impl FnOnce(*mut c_char, u32) -> *mut T) -> Result<*mut T, String> {
+    let mut text = [0_u8; 256];
+    let made = call(text.as_mut_ptr().cast(), text.len() as u32);
+    // SAFETY: WAMR ends its text with a NUL, and otherwise it is empty.
+    if made.is_null() { Err(unsafe { string(text.as_ptr().cast()) }) } else { Ok(made) }
+}
+
+/// # Safety
+/// It is a string that ends in NUL.
+unsafe fn string(text: *const c_char) -> String {
+    // SAFETY: by this function's contract.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
