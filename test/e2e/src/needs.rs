@@ -7,6 +7,7 @@ use wherry_testing::{engine, engine_can, runtime};
 const NEEDS: &[(&str, Capability)] = &[
     ("attach::a_screen_goes_on_while_nobody_watches", Components),
     ("bad_input::a_component_with_nothing_to_run_is_said", Components),
+    ("cache::a_known_module_is_not_read_again", Compiler),
     ("cache::an_image_is_compiled_ahead_of_its_first_start", Compiler),
     ("cache::code_that_was_damaged_is_made_again", Compiler),
     ("bad_input::a_compiled_file_from_an_image_is_never_loaded", Compiler),
