@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let include = env::var("WASMEDGE_INCLUDE_DIR").map_err(
         |_| "WASMEDGE_INCLUDE_DIR is not set: build with `make`, or see shims/wasmedge/setup.sh",
     )?;
+    println!("cargo::rustc-env=WASMEDGE_INCLUDE_DIR={include}");
     let names = functions(&Path::new(&include).join("wasmedge"))?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("trampolines.rs"), trampolines(&names)?)?;

@@ -40,6 +40,8 @@ pub struct Config {
     pub io_uid: u32,
     /// See [`CreateRequest::io_gid`].
     pub io_gid: u32,
+    /// See [`CreateRequest::plugins`].
+    pub plugins: PathBuf,
 }
 
 /// What all containers of a daemon share.
@@ -90,6 +92,7 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
         no_pivot: config.no_pivot,
         io_uid: config.io_uid,
         io_gid: config.io_gid,
+        plugins: config.plugins.clone(),
     });
     let mut hooks = |pid| {
         [Moment::Prestart, Moment::CreateRuntime].into_iter().try_for_each(|moment| {

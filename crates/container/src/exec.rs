@@ -123,6 +123,7 @@ pub(crate) fn start(
         terminal: config.terminal,
         io_uid: container.io_uid,
         io_gid: container.io_gid,
+        plugins: container.plugins.clone(),
     });
     let mut no_hooks = |_| Ok(());
     let bundle = Bundle::new(&container.bundle, &container.id);

@@ -16,7 +16,7 @@ pub mod conformance;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A WebAssembly engine.
 ///
@@ -56,6 +56,17 @@ pub trait Engine {
         self.compile(wasm, out)
     }
 
+    /// Loads the engine's own plug-ins from a file, or from all files in a directory: native code that the
+    /// machine's administrator vouches for. The next guest that is loaded may import from them. Called, if at all, once,
+    /// before the process forks, and must leave it with a single thread.
+    ///
+    /// # Errors
+    /// [`LoadError::Engine`] if there is none, or if the engine has no such thing.
+    fn load_plugins(&self, path: &Path) -> Result<(), LoadError> {
+        let _ = path;
+        Err(LoadError::Engine(format!("{} has no plug-ins", self.name())))
+    }
+
     /// Makes the guest ready to run: maps its code, finds its imports and its entry function.
     /// Runs nothing of the guest.
     ///
@@ -82,7 +93,7 @@ pub struct CompileKey(pub String);
 /// The code of a guest.
 #[derive(Debug)]
 pub enum Code {
-    /// A module or component in the binary format.
+    /// A module or component as the image has it: in the binary format, or as text.
     Wasm(Vec<u8>),
     /// What this engine's `compile` wrote, under an equal key. Open for reading at offset 0.
     Compiled(File),

@@ -66,6 +66,8 @@ pub struct CreateRequest {
     pub io_uid: u32,
     /// As `io_uid`, the group.
     pub io_gid: u32,
+    /// The engine's plug-ins: see [`wherry_engine::Engine::load_plugins`]. Empty: none.
+    pub plugins: PathBuf,
 }
 
 /// What another process in a container is made from.
@@ -87,6 +89,8 @@ pub struct ExecRequest {
     pub io_uid: u32,
     /// As in [`CreateRequest`].
     pub io_gid: u32,
+    /// As in [`CreateRequest`].
+    pub plugins: PathBuf,
 }
 
 /// A filesystem to mount, as containerd describes it.

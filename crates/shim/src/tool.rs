@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::{cache, warm};
 
 const USAGE: &str = "\
-usage: wherry-ENGINE run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--net] FILE[#function] [ARG]...
+usage: wherry-ENGINE run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--net] [--plugins PATH] FILE[#function] [ARG]...
        wherry-ENGINE compile [--address CONTAINERD] [--namespace NAME] [--platform OS/ARCHITECTURE] IMAGE-OR-FILE
        wherry-ENGINE cache ls | prune [--older-than NUMBER(s|m|h|d)]
 ";

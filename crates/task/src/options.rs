@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{CodedInputStream, Message};
@@ -29,6 +29,8 @@ pub struct Options {
     pub io_uid: u32,
     /// As `io_uid`, the group.
     pub io_gid: u32,
+    /// A file or directory of the engine's plug-ins, for all that runs in the container; empty: none.
+    pub plugins: PathBuf,
 }
 
 /// More than any file of options has, bytes.
@@ -67,6 +69,7 @@ impl Options {
                     shim_cgroup: runc.shim_cgroup,
                     io_uid: runc.io_uid,
                     io_gid: runc.io_gid,
+                    plugins: PathBuf::new(),
                 })
             }
             "runtimeoptions.v1.Options" => {
@@ -87,7 +90,7 @@ impl Options {
             |error: toml::de::Error| format!("runtime options in {place}: {}", error.message());
         let table: toml::Table = toml::from_str(text).map_err(failed)?;
         for key in table.keys() {
-            let known = ["SystemdCgroup", "NoPivotRoot", "ShimCgroup", "IoUid", "IoGid"];
+            let known = ["SystemdCgroup", "NoPivotRoot", "ShimCgroup", "IoUid", "IoGid", "Plugins"];
             if !known.contains(&key.as_str()) && !WITHOUT_MEANING.contains(&key.as_str()) {
                 log::warn!("an unknown runtime option is ignored: {key} in {place}");
             }

@@ -15,6 +15,8 @@ pub enum Capability {
     QuickCode,
     /// WasmEdge's sockets for modules.
     Sockets,
+    /// WasmEdge's plug-ins.
+    Plugins,
 }
 
 impl Capability {
@@ -26,16 +28,17 @@ impl Capability {
             Compiler => "this engine compiles nothing",
             QuickCode => "this engine's best code is made at once",
             Sockets => "this engine's modules have no sockets",
+            Plugins => "this engine has no plug-ins",
         }
     }
 }
 
-use Capability::{Backtraces, Compiler, Components, QuickCode, Sockets};
+use Capability::{Backtraces, Compiler, Components, Plugins, QuickCode, Sockets};
 
 /// What each engine can do: the one place where it is declared for the end-to-end tests.
 const ENGINES: &[(&str, &[Capability])] = &[
     ("wasmtime", &[Compiler, Components, Backtraces]),
-    ("wasmedge", &[Compiler, QuickCode, Sockets]),
+    ("wasmedge", &[Compiler, QuickCode, Sockets, Plugins]),
     ("wamr", &[]),
 ];
 

@@ -10,11 +10,13 @@ mod compiler;
 mod library;
 mod module;
 mod pause;
+mod plugins;
 mod stack;
 mod world;
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::path::Path;
 
 use compiler::Effort;
 use wasmedge_sdk::utils::CoreVersion;
@@ -36,9 +38,7 @@ impl WasmEdge {
         // It writes to the guest's streams. What is wrong is in the errors.
         wasmedge_sdk::log::LogManager::log_off();
         let cpu = Fnv::of(&cpu(&start_of("/proc/cpuinfo")));
-        let (major, minor, patch) =
-            (CoreVersion::major(), CoreVersion::minor(), CoreVersion::patch());
-        let key = CompileKey(format!("{major}.{minor}.{patch}-{cpu:016x}"));
+        let key = CompileKey(format!("{}-{cpu:016x}", version()));
         Ok(Self { key })
     }
 }
@@ -64,9 +64,19 @@ impl Engine for WasmEdge {
         compiler::compile(wasm, Effort::Least, out)
     }
 
+    fn load_plugins(&self, path: &Path) -> Result<(), LoadError> {
+        plugins::load(path)
+    }
+
     fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError> {
         module::load(code, &guest)
     }
+}
+
+/// The library's version, `0.17.1`.
+fn version() -> String {
+    let (major, minor, patch) = (CoreVersion::major(), CoreVersion::minor(), CoreVersion::patch());
+    format!("{major}.{minor}.{patch}")
 }
 
 /// As much of a file as tells of the first processor: the whole text takes long to make where there are many.

@@ -7,7 +7,6 @@
 use std::ffi::{CStr, c_void};
 use std::ptr::addr_of_mut;
 
-use wasmedge_sdk::utils::CoreVersion;
 use wherry_engine::LoadError;
 
 /// The jumps and the table. Nothing in them but that.
@@ -50,17 +49,11 @@ pub(crate) fn load() -> Result<(), LoadError> {
         // SAFETY: within the table, which has as many places as there are names; nobody else is running.
         unsafe { addr_of_mut!(TABLE).cast::<*mut c_void>().add(index).write(address) };
     }
-    let version = version();
+    let version = crate::version();
     if is_older(&version, NEEDED) {
         return Err(wanted(&format!("{} is of version {version}", LIBRARY.to_string_lossy())));
     }
     Ok(())
-}
-
-/// The library's version, `0.17.1`.
-pub(crate) fn version() -> String {
-    let (major, minor, patch) = (CoreVersion::major(), CoreVersion::minor(), CoreVersion::patch());
-    format!("{major}.{minor}.{patch}")
 }
 
 fn wanted(why: &str) -> LoadError {

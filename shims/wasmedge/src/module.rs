@@ -15,7 +15,7 @@ use wasmedge_sdk::{
 use wherry_engine::{Code, ExitCode, Guest, LoadError, Network, Program, Trap};
 
 use crate::compiler::{self, INTERPRETED};
-use crate::{binary, stack, world};
+use crate::{binary, plugins, stack, world};
 
 /// The entry of a command.
 const START: &str = "_start";
@@ -31,6 +31,7 @@ const SOCKETS: [&str; 6] =
 struct Ready {
     module: Module,
     wasi: WasiModule,
+    plugins: Vec<Instance>,
     config: Config,
     /// The exports to call, in this order.
     calls: Vec<String>,
@@ -39,9 +40,12 @@ struct Ready {
 pub(crate) fn load(code: Code, guest: &Guest) -> Result<Box<dyn Program>, LoadError> {
     let (module, config) = open(code)?;
     let wasi = world::build(guest)?;
-    check_imports(&module, &wasi, guest.network)?;
+    let plugins = plugins::instances()?;
+    let wasi_instance: &Instance = wasi.as_ref();
+    let offered: Vec<&Instance> = plugins.iter().chain([wasi_instance]).collect();
+    check_imports(&module, &offered, guest.network)?;
     let calls = calls(&module, guest.function.as_deref())?;
-    Ok(Box::new(Ready { module, wasi, config, calls }))
+    Ok(Box::new(Ready { module, wasi, plugins, config, calls }))
 }
 
 /// The module, and what is needed to run it.
@@ -83,11 +87,16 @@ fn interpreted(wasm: &[u8]) -> Result<(Module, Config), LoadError> {
     Ok((module, config))
 }
 
-fn check_imports(module: &Module, wasi: &WasiModule, network: Network) -> Result<(), LoadError> {
-    let instance: &Instance = wasi.as_ref();
+fn check_imports(
+    module: &Module,
+    offered: &[&Instance],
+    network: Network,
+) -> Result<(), LoadError> {
     for import in module.imports() {
         let (from, name) = (import.module_name(), import.name());
-        if from != WasiModule::name(wasi) || instance.get_func(&name).is_err() {
+        let mut from_there =
+            offered.iter().filter(|instance| instance.name().as_deref() == Some(&*from));
+        if !from_there.any(|instance| instance.get_func(&name).is_ok()) {
             return Err(LoadError::MissingImport(format!("{from}::{name}")));
         }
         let socket = SOCKETS.contains(&name.strip_suffix("_v2").unwrap_or(&name));
@@ -126,8 +135,8 @@ fn calls(module: &Module, function: Option<&str>) -> Result<Vec<String>, LoadErr
 
 impl Program for Ready {
     fn run(self: Box<Self>) -> Result<ExitCode, Trap> {
-        let Ready { module, mut wasi, config, calls } = *self;
-        match call(module, &mut wasi, &config, &calls) {
+        let Ready { module, mut wasi, mut plugins, config, calls } = *self;
+        match call(module, &mut wasi, &mut plugins, &config, &calls) {
             Ok(()) => Ok(code(&wasi)),
             Err(error) => Err(Trap(stack::cause(&error).unwrap_or_else(|| error.to_string()))),
         }
@@ -142,12 +151,13 @@ fn code(wasi: &WasiModule) -> ExitCode {
 fn call(
     module: Module,
     wasi: &mut WasiModule,
+    plugins: &mut [Instance],
     config: &Config,
     calls: &[String],
 ) -> WasmEdgeResult<()> {
-    let name = WasiModule::name(wasi).to_owned();
-    let instance: &mut Instance = wasi.as_mut();
-    let store = Store::new(Some(config), HashMap::from([(name, instance)]))?;
+    let instances = plugins.iter_mut().chain([wasi.as_mut()]);
+    let offered = instances.map(|instance| (instance.name().unwrap_or_default(), instance));
+    let store = Store::new(Some(config), offered.collect::<HashMap<_, _>>())?;
     let mut vm = Vm::new(store);
     vm.register_module(None, module)?;
     for name in calls {
@@ -156,6 +166,6 @@ fn call(
     Ok(())
 }
 
-fn failed(error: Box<WasmEdgeError>) -> LoadError {
+pub(crate) fn failed(error: Box<WasmEdgeError>) -> LoadError {
     LoadError::Engine(format!("WasmEdge: {error}"))
 }

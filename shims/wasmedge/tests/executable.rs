@@ -28,8 +28,13 @@ fn file(folder: &Path, wasm: &[u8]) -> PathBuf {
 }
 
 fn run(wasm: &[u8]) -> Output {
+    run_with(&[], wasm)
+}
+
+fn run_with(options: &[&str], wasm: &[u8]) -> Output {
     let folder = tempfile::tempdir().unwrap();
-    Command::new(HOST).arg("run").arg(file(folder.path(), wasm)).output().unwrap()
+    let mut command = Command::new(HOST);
+    command.arg("run").args(options).arg(file(folder.path(), wasm)).output().unwrap()
 }
 
 #[test]
@@ -79,5 +84,53 @@ fn without_a_network_there_are_no_sockets() {
         let ended = run(&wasm.unwrap());
         let said = String::from_utf8_lossy(&ended.stderr);
         assert!(ended.status.code() == Some(1) && said.contains(name), "{said}");
+    }
+}
+
+/// A guest that ends with what a plug-in answers.
+fn asks() -> Vec<u8> {
+    let text = r#"(module
+        (import "wherry_test" "answer" (func $answer (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (func (export "_start") (call $exit (call $answer))))"#;
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+#[cfg(not(feature = "bundled"))]
+fn a_plugin_that_is_named_is_there_for_the_guest() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = folder.path().join("libplugin.so");
+    let mut command = Command::new("cc");
+    command.args(["-shared", "-fPIC", "-I", env!("WASMEDGE_INCLUDE_DIR"), "-o"]);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugin.c");
+    assert!(command.arg(&plugin).arg(source).status().unwrap().success());
+    for named in [&plugin, folder.path()] {
+        let ended = run_with(&["--plugins", named.to_str().unwrap()], &asks());
+        assert_eq!(ended.status.code(), Some(42), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_plugin_that_nobody_named_is_not() {
+    let ended = run(&asks());
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(1) && said.contains("wherry_test::answer"), "{said}");
+}
+
+#[test]
+fn a_folder_without_plugins_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("libplugin.so"), "not one").unwrap();
+    let path = folder.path().to_str().unwrap();
+    for (named, cause) in [(path, "no plug-in was found"), ("/no/such", "No such file")] {
+        let ended = run_with(&["--plugins", named], &asks());
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1));
+        assert!(
+            said.contains(named) && said.contains(cause) && said.lines().count() == 1,
+            "{said}"
+        );
     }
 }

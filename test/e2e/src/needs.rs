@@ -1,6 +1,6 @@
 //! Which tests need what only some engines can do. With an engine that cannot they say so and try nothing.
 
-use wherry_testing::Capability::{self, Compiler, Components, QuickCode, Sockets};
+use wherry_testing::Capability::{self, Compiler, Components, Plugins, QuickCode, Sockets};
 use wherry_testing::{engine, engine_can, runtime};
 
 /// By the file, without `.rs`, and the test's name.
@@ -21,6 +21,7 @@ const NEEDS: &[(&str, Capability)] = &[
     ("network::a_guests_published_port_is_reached", Components),
     ("network::without_a_network_there_is_none", Components),
     ("network::a_guest_sees_dockers_hosts_and_names", Components),
+    ("plugins::plugins_are_there_where_the_options_name_them", Plugins),
     ("quick::better_code_is_made_behind_the_first_start", QuickCode),
     ("run::a_component_has_its_arguments_and_environment", Components),
     ("run::a_component_hands_its_exit_code_on", Components),

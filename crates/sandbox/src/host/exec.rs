@@ -93,6 +93,7 @@ pub(super) fn exec(
     let mut process: Process = parse(request.process.as_bytes())
         .map_err(|text| invalid(format!("the process to execute: {text}")))?;
     check::process(&process).map_err(|text| invalid(format!("the process to execute: {text}")))?;
+    super::load_plugins(&**engine, &request.plugins)?;
     process.set_terminal(Some(request.terminal));
     let outside = userns::outside(&spec, Some(process.user()));
     let owner = super::owner(Some(process.user()), outside, (request.io_uid, request.io_gid));

@@ -154,6 +154,7 @@ fn create(
     let invalid = |text: String| Failure::new(FailureKind::Invalid, text);
     let spec = bundle.spec().map_err(|error| invalid(error.to_string()))?;
     check::spec(&spec).map_err(|text| invalid(format!("config.json: {text}")))?;
+    load_plugins(&**engine, &request.plugins)?;
     let state = bundle.state_root();
     fs::create_dir_all(&state)
         .map_err(|error| system(format!("cannot make {}: {error}", state.display())))?;
@@ -211,6 +212,28 @@ fn create(
         console::give(console, outside.0);
     }
     Ok(Forked { pid: pid.as_raw(), console })
+}
+
+/// Loads the engine's plug-ins, which lie outside of the container. This process makes one guest, and it is that guest's.
+fn load_plugins(engine: &dyn Engine, path: &Path) -> Result<(), Failure> {
+    if path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let failed = |text: String| {
+        let text = format!("plug-ins of {:?}: {text}", path.display().to_string());
+        Failure::new(FailureKind::Invalid, text)
+    };
+    if !path.is_absolute() {
+        return Err(failed("it is no absolute path".to_owned()));
+    }
+    path.metadata().map_err(|error| failed(error.to_string()))?;
+    engine.load_plugins(path).map_err(|error| failed(error.to_string()))?;
+    // Only the thread that forks goes on in the guest, and the locks of all others stay held.
+    let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads > 1 {
+        return Err(failed("a plug-in started a thread when it was loaded".to_owned()));
+    }
+    Ok(())
 }
 
 /// Whether nobody is to be killed for want of memory, which libcontainer passes over.

@@ -13,13 +13,16 @@ use wherry_image::Kind;
 use super::guest::run_to_end;
 use super::signals;
 
-const USAGE: &str = "usage: run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--net] FILE[#function] [ARG]...";
+const USAGE: &str = "usage: run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--net] [--plugins PATH] \
+     FILE[#function] [ARG]...";
 
 /// Runs the guest that `args` describe; they are those behind the word `run`.
 #[must_use]
 pub fn run(engine: &dyn Engine, args: Vec<String>) -> ExitCode {
     signals::end_on_request();
-    match parse(args).and_then(|(file, guest)| {
+    match parse(args).and_then(|Wanted { file, guest, plugins }| {
+        let failed = |text: String| (1, text);
+        super::load_plugins(engine, &plugins).map_err(|failure| failed(failure.message))?;
         let shown = file.display().to_string();
         load(engine, &file, guest).map_err(|(code, text)| (code, format!("{shown}: {text}")))
     }) {
@@ -34,7 +37,15 @@ pub fn run(engine: &dyn Engine, args: Vec<String>) -> ExitCode {
 
 type Refusal = (u8, String);
 
-fn parse(args: Vec<String>) -> Result<(PathBuf, Guest), Refusal> {
+/// What the command line asks for.
+struct Wanted {
+    file: PathBuf,
+    guest: Guest,
+    plugins: PathBuf,
+}
+
+fn parse(args: Vec<String>) -> Result<Wanted, Refusal> {
+    let mut plugins = PathBuf::new();
     let mut guest = Guest { cwd: "/".into(), ..Guest::default() };
     let mut args = args.into_iter();
     let usage = || (2, USAGE.to_owned());
@@ -52,6 +63,10 @@ fn parse(args: Vec<String>) -> Result<(PathBuf, Guest), Refusal> {
                 guest.preopens.push(Preopen { host: host.into(), guest: name.to_owned() });
             }
             "--cwd" => guest.cwd = args.next().ok_or_else(usage)?.into(),
+            "--plugins" => {
+                let path = args.next().ok_or_else(usage)?;
+                plugins = std::path::absolute(path).map_err(|error| (2, error.to_string()))?;
+            }
             "--net" => guest.network = Network::Namespace,
             option if option.starts_with("--") => return Err(usage()),
             _ => break arg,
@@ -65,7 +80,7 @@ fn parse(args: Vec<String>) -> Result<(PathBuf, Guest), Refusal> {
         }
         _ => file.into(),
     };
-    Ok((path, guest))
+    Ok(Wanted { file: path, guest, plugins })
 }
 
 fn load(

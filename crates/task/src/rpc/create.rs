@@ -38,6 +38,7 @@ pub(crate) async fn create(
         no_pivot: options.no_pivot_root,
         io_uid: options.io_uid,
         io_gid: options.io_gid,
+        plugins: options.plugins,
     };
     let container = Container::create(service.runtime(), config)
         .await

@@ -27,6 +27,7 @@ mod mounts;
 mod network;
 mod options;
 mod pause;
+mod plugins;
 mod policies;
 mod privileges;
 mod quick;
