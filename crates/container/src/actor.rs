@@ -85,6 +85,10 @@ pub(crate) fn spawn(
                 // Where there are no notifications it is told at the end.
                 OomWatch::new(meter).map_err(|error| log::info!("{}: {error}", config.id)).ok()
             });
+            if let Some(meter) = newborn.meter.clone() {
+                // Nobody waits for it: it is for after the end.
+                tokio::task::spawn_blocking(move || meter.read());
+            }
             actor.container = Some(Whole { bundle: newborn.bundle, meter: newborn.meter });
             actor.launch = Some(Launch::Go(newborn.guest, newborn.poststart));
             actor.take(newborn.pid, newborn.streams);
@@ -335,12 +339,8 @@ impl Actor {
     fn exited(&mut self, exit: Exit) {
         if let Some(Whole { meter: Some(meter), .. }) = &self.container {
             // At once: see `Meter`.
-            let kills = meter.read().oom_kills();
-            let untold = match self.out_of_memory.take() {
-                Some(watch) => watch.missed(),
-                None => kills > 0,
-            };
-            if untold {
+            let told = self.out_of_memory.take().map_or(0, |watch| watch.told());
+            if meter.read().oom_kills() > told {
                 self.tell(What::OutOfMemory);
             }
             // With a pid namespace of its own the kernel has ended the others; without, they are

@@ -14,11 +14,15 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// The meter of this cgroup. Its clones are the same one.
+    /// The meter of this cgroup. Its clones are the same one. It is to be read once while the cgroup is certain to be
+    /// there.
     #[must_use]
     pub fn new(cgroup: Cgroup) -> Meter {
-        let last = Arc::new(Mutex::new(cgroup.usage()));
-        Meter { cgroup, last }
+        let nothing = match cgroup {
+            Cgroup::V1(_) => Usage::V1(Box::default()),
+            Cgroup::V2(_) => Usage::V2(Box::default()),
+        };
+        Meter { cgroup, last: Arc::new(Mutex::new(nothing)) }
     }
 
     /// The cgroup.

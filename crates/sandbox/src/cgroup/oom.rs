@@ -82,9 +82,9 @@ impl OomWatch {
         }
     }
 
-    /// Whether there was a kill that [`OomWatch::next`] has not told.
+    /// How many kills [`OomWatch::next`] has told.
     #[must_use]
-    pub fn missed(&self) -> bool {
-        self.meter.read().oom_kills() > self.told
+    pub fn told(&self) -> u64 {
+        self.told
     }
 }
