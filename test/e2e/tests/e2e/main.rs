@@ -12,6 +12,7 @@ mod configuration;
 mod crash;
 mod cri;
 mod ctr;
+mod disk;
 mod docker;
 mod events;
 mod exec;
