@@ -25,7 +25,8 @@ const HEAD: &str = "# Compatibility
 
 What a user of Docker or containerd can ask for, and whether it works for a WebAssembly container. This
 file is written by `make test-e2e`: a ✓ stands where the tests named at the end of the row passed on that
-daemon, untried where they take what the engine has not, — where that client has no such command or option. Rows are added in `test/e2e/compatibility.toml`.
+daemon, untried where they take what the engine has not, — where that client has no such command or option. Rows are added in
+`test/e2e/compatibility.toml`. One engine is tried on all daemons, the others on the newest.
 ";
 
 /// The rows that are declared, by section.
@@ -94,8 +95,10 @@ impl Declared {
         let mut text = format!("## {engine}\n");
         for section in &self.section {
             text += &format!("\n### {}\n\n| |", section.title);
-            COLUMNS.iter().for_each(|column| text += &format!(" {} |", column.title));
-            text += " | tests |\n|---|:-:|:-:|:-:|:-:|:-:|---|---|\n";
+            run.columns().for_each(|column| text += &format!(" {} |", column.title));
+            text += " | tests |\n|---|";
+            run.columns().for_each(|_| text += ":-:|");
+            text += "---|---|\n";
             for row in &section.rows {
                 let problems = row.problems(run);
                 errors.extend(problems.iter().map(|problem| format!("{}: {problem}", row.what)));
@@ -107,9 +110,9 @@ impl Declared {
 }
 
 impl Row {
-    /// The columns that this row is about.
-    fn columns(&self) -> impl Iterator<Item = &'static Column> {
-        COLUMNS.iter().filter(|column| {
+    /// The columns of a run that this row is about.
+    fn columns(&self, run: &TestRun) -> impl Iterator<Item = &'static Column> {
+        run.columns().filter(|column| {
             !self.absent.iter().any(|start| column.title.starts_with(start.as_str()))
         })
     }
@@ -118,12 +121,12 @@ impl Row {
     fn problems(&self, run: &TestRun) -> Vec<String> {
         let mut problems = Vec::new();
         for test in &self.tests {
-            if self.columns().all(|column| run.passed(test, column).is_none()) {
+            if self.columns(run).all(|column| run.passed(test, column).is_none()) {
                 problems.push(format!("no test called {test} ran"));
             }
-            for column in self.columns() {
+            for column in self.columns(run) {
                 // A client has it in all of its versions, or in none.
-                let mut siblings = self.columns().filter(|other| other.client == column.client);
+                let mut siblings = self.columns(run).filter(|other| other.client == column.client);
                 match run.passed(test, column) {
                     Some(true) => {}
                     Some(false) => problems.push(format!("{test} failed on {}", column.title)),
@@ -140,8 +143,8 @@ impl Row {
     fn line(&self, engine: &str, run: &TestRun) -> String {
         let missing = self.tests.iter().find_map(|test| needs::missing(engine, test));
         let mut line = format!("| {} |", self.what.replace('|', "\\|"));
-        for column in &COLUMNS {
-            let about = self.columns().any(|own| own.title == column.title);
+        for column in run.columns() {
+            let about = self.columns(run).any(|own| own.title == column.title);
             let ran = self.tests.iter().any(|test| run.passed(test, column).is_some());
             line += match &self.refused {
                 _ if !about || !ran => " — |",
@@ -184,6 +187,11 @@ impl TestRun {
             }
         }
         run
+    }
+
+    /// The daemons that any test ran on: an engine need not be tried on all.
+    fn columns(&self) -> impl Iterator<Item = &'static Column> {
+        COLUMNS.iter().filter(|column| self.0.keys().any(|(_, module)| *module == column.module))
     }
 
     /// Whether a test passed on a daemon; None if it did not run there.
@@ -238,6 +246,16 @@ rows = [
                 "| `ctr b` | — | — | refused | refused | refused | refused: it cannot | `b::no` |",
             ]
         );
+    }
+
+    #[test]
+    fn a_daemon_that_nothing_was_tried_on_is_no_column() {
+        let left = |line: &&str| !line.contains("_1_6::") && !line.contains("_1_7::");
+        let run = PASSED.lines().filter(left).collect::<Vec<_>>().join("\n");
+        let text = part(ROWS, &run).expect("all passed");
+        let heading = "| | Docker 26 | Docker 28 | containerd 2.x | | tests |";
+        let row = "| `ctr b` | — | — | refused | refused: it cannot | `b::no` |";
+        assert!(text.contains(heading) && text.contains(row), "{text}");
     }
 
     #[test]
