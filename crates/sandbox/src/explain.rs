@@ -109,8 +109,12 @@ fn again(detail: &str) -> Option<String> {
 }
 
 /// The operating system's reason, in the one or the other form: `Nix(ENODEV)`, `ENODEV`,
-/// `Os { code: 22, kind: InvalidInput, message: "Invalid argument" }`.
-fn cause(text: &str) -> Option<String> {
+/// `Os { code: 22, kind: InvalidInput, message: "Invalid argument" }`, `Invalid argument (os error 22)`.
+pub(crate) fn cause(text: &str) -> Option<String> {
+    let number = text.split_once("(os error ").and_then(|(_, rest)| rest.split_once(')'));
+    if let Some(number) = number.and_then(|(number, _)| number.parse().ok()) {
+        return Some(Errno::from_raw(number).desc().to_owned());
+    }
     if let Some(message) = quoted(text, "message: ") {
         return Some(message.to_owned());
     }
@@ -169,6 +173,13 @@ mod tests {
                 "failed to run intermediate process cgroup error: unable to set memory limit to 1",
             ]),
             "cannot apply cgroup: cgroup error: unable to set memory limit to 1"
+        );
+        assert_eq!(
+            explained(&[
+                r#"failed to save config: failed to save config container_dir="/b/wherry/x""#,
+                "config error: failed to save config: No space left on device (os error 28)",
+            ]),
+            "cannot save config: failed to save config \"/b/wherry/x\": No space left on device"
         );
         assert_eq!(
             explained(&["unable to restrict sys entries"]),

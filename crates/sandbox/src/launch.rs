@@ -173,12 +173,12 @@ impl Host {
                     },
                     // It closed its end: the host tells the rest.
                     Ok(None) => {
-                        return self.reply(reason, sentence(&details, request.cwd()), guest);
+                        return self.reply(reason, details, request.cwd(), guest);
                     }
                     Err(error) => return Err(system(error)),
                 }
             } else if host {
-                return self.reply(reason, sentence(&details, request.cwd()), guest);
+                return self.reply(reason, details, request.cwd(), guest);
             }
         }
     }
@@ -186,7 +186,8 @@ impl Host {
     fn reply(
         &self,
         reason: Option<Failure>,
-        detail: Option<String>,
+        mut details: Vec<String>,
+        cwd: &Path,
         guest: Channel,
     ) -> Result<Forked, Failure> {
         let packet = match self.channel.receive::<HostReply>() {
@@ -197,10 +198,12 @@ impl Host {
         match (packet.message, reason) {
             // A process that was forked and then could not be executed is none.
             (_, Some(reason)) => Err(reason),
-            (HostReply::Failed(failure), None) => Err(match detail {
-                Some(detail) => Failure::new(failure.kind, detail),
-                None => failure,
-            }),
+            (HostReply::Failed(failure), None) if details.is_empty() => Err(failure),
+            (HostReply::Failed(failure), None) => {
+                // It is the last thing that was said, and may know a cause.
+                details.push(failure.message);
+                Err(Failure::new(failure.kind, sentence(&details, cwd).unwrap_or_default()))
+            }
             (HostReply::Forked { pid }, None) => {
                 Ok(Forked { pid, guest, console: packet.fds.into_iter().next() })
             }

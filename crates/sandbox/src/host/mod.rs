@@ -37,6 +37,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::{self, Cgroup};
 use crate::check;
 use crate::daemon;
+use crate::explain;
 use crate::hooks::{Batch, Moment};
 use crate::protocol::{Channel, CreateRequest, Failure, FailureKind, HostReply, HostRequest};
 
@@ -283,7 +284,8 @@ fn own_stream(stream: &OwnedFd, (uid, gid): (u32, u32)) {
     }
 }
 
-/// An error with its causes, as one sentence.
+/// An error with its causes, as one sentence. Some errors of libcontainer's do not hand on their causes, and show them to
+/// developers only.
 fn sentence(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -293,6 +295,10 @@ fn sentence(error: &dyn std::error::Error) -> String {
             text = format!("{text}: {more}");
         }
         cause = inner.source();
+    }
+    match explain::cause(&format!("{error:?}")) {
+        Some(cause) if !text.contains(&cause) => text = format!("{text}: {cause}"),
+        _ => {}
     }
     text.replace('\n', " ")
 }

@@ -11,7 +11,7 @@ use wherry_e2e::beside::{Beside, is_a_sentence, lives_on};
 use wherry_e2e::images::{hello_wasm, spin};
 use wherry_e2e::on_containerds;
 use wherry_e2e::shim::Shim;
-use wherry_testing::{Containerd, Daemon, Leftovers, Run};
+use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, Run, wait_until};
 
 const ID: &str = "beside";
 
@@ -57,9 +57,16 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.0.path()).status();
-        let unmounted = unmounted.is_ok_and(|status| status.success());
-        assert!(unmounted || thread::panicking(), "something of the bundle is in use");
+        let unmount = |option: &[&str]| {
+            let status = Command::new("umount").args(option).arg(self.0.path()).status();
+            status.is_ok_and(|status| status.success())
+        };
+        if thread::panicking() {
+            unmount(&["--lazy"]);
+            return;
+        }
+        // The engine host ends after the answer.
+        wait_until("nobody uses the bundle", DEADLINE, || unmount(&[]));
     }
 }
 
