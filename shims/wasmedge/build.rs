@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=needed-version");
-    for variable in ["WASMEDGE_INCLUDE_DIR", "WHERRY_WASMEDGE_LOADER"] {
+    for variable in ["WASMEDGE_INCLUDE_DIR", "WASMEDGE_LIB_DIR", "WHERRY_WASMEDGE_LOADER"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     let feature = |name: &str| env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
@@ -30,6 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let names = functions(&Path::new(&include).join("wasmedge"))?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("trampolines.rs"), trampolines(&names)?)?;
+    #[cfg(feature = "library")]
+    stand_in::make(&out)?;
     // A library that was fetched brings its own C library.
     if let Some(loader) = env::var_os("WHERRY_WASMEDGE_LOADER").filter(|path| !path.is_empty()) {
         let loader = Path::new(&loader);
@@ -102,4 +104,110 @@ pub(super) const NAMES: [&core::ffi::CStr; {count}] = [{}];
         8 * count,
         list.join(", ")
     ))
+}
+
+/// What the engine host loads in the place of LLVM's library: see `src/llvm.rs`.
+#[cfg(feature = "library")]
+mod stand_in {
+    use std::collections::BTreeMap;
+    use std::error::Error;
+    use std::fmt::Write;
+    use std::path::Path;
+    use std::process::Command;
+    use std::{env, fs};
+
+    use object::read::elf::{FileHeader, Sym, SymbolTable};
+    use object::{Endianness, elf};
+
+    type Header = elf::FileHeader64<Endianness>;
+
+    type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+    /// LLVM's library, as WasmEdge's knows it.
+    struct Llvm {
+        soname: String,
+        symbols: Vec<Symbol>,
+    }
+
+    /// A symbol that WasmEdge's library wants of it.
+    struct Symbol {
+        name: String,
+        version: String,
+        kind: u8,
+    }
+
+    /// Writes `llvm.so`, which is empty if there is nothing to stand in for.
+    pub(super) fn make(out: &Path) -> Result<()> {
+        let folder = env::var_os("WASMEDGE_LIB_DIR").ok_or("WASMEDGE_LIB_DIR is not set")?;
+        let library = Path::new(&folder).join("libwasmedge.so");
+        println!("cargo::rerun-if-changed={}", library.display());
+        let target = out.join("llvm.so");
+        let Some(Llvm { soname, symbols }) = wanted(&fs::read(&library)?)? else {
+            return Ok(fs::write(target, [])?);
+        };
+        let (code, versions) = (out.join("llvm.s"), out.join("llvm.map"));
+        fs::write(&code, assembly(&symbols)?)?;
+        fs::write(&versions, version_script(&symbols))?;
+        let mut command = Command::new("cc");
+        command.args(["-shared", "-nostdlib", "-Wl,-s", "-Wl,--hash-style=gnu"]);
+        command.arg(format!("-Wl,-soname={soname},--version-script={}", versions.display()));
+        if command.arg("-o").arg(target).arg(code).status()?.success() {
+            return Ok(());
+        }
+        Err("the C compiler could not make what stands in for LLVM".into())
+    }
+
+    /// What of the library's undefined symbols is LLVM's, and the name of that library.
+    fn wanted(library: &[u8]) -> Result<Option<Llvm>> {
+        let header = Header::parse(library)?;
+        let endian = header.endian()?;
+        let sections = header.sections(endian, library)?;
+        let symbols: SymbolTable<'_, Header> =
+            sections.symbols(endian, library, elf::SHT_DYNSYM)?;
+        let Some(versions) = sections.versions(endian, library)? else { return Ok(None) };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (mut soname, mut found) = (None, Vec::new());
+        for (index, symbol) in symbols.enumerate() {
+            let version = versions.version(versions.version_index(endian, index))?;
+            let Some((version, file)) = version.and_then(|it| Some((it, it.file()?))) else {
+                continue;
+            };
+            if symbol.is_undefined(endian) && file.starts_with(b"libLLVM") {
+                soname = Some(text(file));
+                let name = text(symbol.name(endian, symbols.strings())?);
+                let version = text(version.name());
+                found.push(Symbol { name, version, kind: symbol.st_type() });
+            }
+        }
+        Ok(soname.map(|soname| Llvm { soname, symbols: found }))
+    }
+
+    /// Functions that nobody calls, and data that nobody reads: only their addresses are taken.
+    fn assembly(symbols: &[Symbol]) -> Result<String> {
+        let architecture = env::var("CARGO_CFG_TARGET_ARCH")?;
+        let trap = if architecture == "x86_64" { "ud2" } else { "udf #0" };
+        let mut text = format!(".text\nfunction: {trap}\n.bss\n.balign 64\ndata: .zero 64\n");
+        text += ".section .tbss,\"awT\",%nobits\n.balign 8\nlocal: .zero 8\n";
+        text += ".section .note.GNU-stack,\"\",%progbits\n";
+        for Symbol { name, kind, .. } in symbols {
+            let (kind, place) = match *kind {
+                elf::STT_TLS => ("tls_object", "local"),
+                elf::STT_OBJECT => ("object", "data"),
+                _ => ("function", "function"),
+            };
+            writeln!(text, ".globl {name}\n.type {name}, %{kind}\n.set {name}, {place}")?;
+        }
+        Ok(text)
+    }
+
+    fn version_script(symbols: &[Symbol]) -> String {
+        let mut versions: BTreeMap<&str, String> = BTreeMap::new();
+        for Symbol { name, version, .. } in symbols {
+            *versions.entry(version).or_default() += &format!("    {name};\n");
+        }
+        let versions = versions
+            .iter()
+            .map(|(version, names)| format!("{version} {{\n  global:\n{names}}};\n"));
+        versions.collect()
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use wasmparser::{BinaryReaderError, Encoding, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{BinaryReaderError, Encoding, Parser, Payload};
 use wherry_engine::CompileError;
 
 /// The custom section in which WasmEdge's own compiler leaves native code.
@@ -48,14 +48,7 @@ fn native_sections(wasm: &[u8]) -> Result<Vec<usize>, CompileError> {
     Ok(names)
 }
 
-/// Says what is wrong with a module that WasmEdge refuses, as it does not say where. `None` if it is valid: then it uses
-/// what WasmEdge has not.
-pub(crate) fn fault(wasm: &[u8]) -> Option<CompileError> {
-    let result = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm);
-    result.err().map(|error| invalid(&error))
-}
-
-fn invalid(error: &BinaryReaderError) -> CompileError {
+pub(crate) fn invalid(error: &BinaryReaderError) -> CompileError {
     let text = error.to_string();
     CompileError::Invalid(text.lines().map(str::trim).collect::<Vec<_>>().join(" "))
 }

@@ -6,14 +6,16 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use wasmedge_sdk::config::{CommonConfigOptions, CompilerConfigOptions, Config, ConfigBuilder};
+use wasmedge_sdk::config::CompilerConfigOptions;
 use wasmedge_sdk::error::{CoreCommonError, CoreError, WasmEdgeError};
 use wasmedge_sdk::{
     Compiler, CompilerOptimizationLevel, CompilerOutputFormat, Module, RunMode, WasmEdgeResult,
 };
+use wasmparser::{Validator, WasmFeatures};
 use wherry_engine::CompileError;
 
 use crate::binary;
+use crate::settings::{INTERPRETED, builder, config};
 
 /// How much time the compiler may spend to make code fast.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,9 +26,6 @@ pub(crate) enum Effort {
     Best,
 }
 
-/// What begins the output where WasmEdge has no compiler: the module itself follows, its length first.
-pub(crate) const INTERPRETED: &[u8; 8] = b"\0interp\0";
-
 /// Compiles a module and writes a shared object to `out`.
 pub(crate) fn compile(
     wasm: &[u8],
@@ -36,7 +35,7 @@ pub(crate) fn compile(
     let wasm = binary::without_native_code(wasm)?;
     let refused = |error: Box<WasmEdgeError>| {
         let text = || CompileError::Unsupported(format!("WasmEdge cannot run it: {error}"));
-        binary::fault(&wasm).unwrap_or_else(text)
+        fault(&wasm).unwrap_or_else(text)
     };
     Module::from_bytes(Some(&config(RunMode::Interpreter).map_err(refused)?), &wasm)
         .map_err(refused)?;
@@ -74,11 +73,9 @@ fn is_without_compiler(error: &WasmEdgeError) -> bool {
     matches!(error, WasmEdgeError::Core(CoreError::Common(CoreCommonError::AOTDisabled)))
 }
 
-/// What compiler and executor must agree in.
-pub(crate) fn config(mode: RunMode) -> WasmEdgeResult<Config> {
-    builder(mode).build()
-}
-
-fn builder(mode: RunMode) -> ConfigBuilder {
-    ConfigBuilder::new(CommonConfigOptions::new().run_mode(mode))
+/// Says what is wrong with a module that WasmEdge refuses, as it does not say where. `None` if it is valid: then it uses
+/// what WasmEdge has not.
+fn fault(wasm: &[u8]) -> Option<CompileError> {
+    let result = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm);
+    result.err().map(|error| binary::invalid(&error))
 }

@@ -5,22 +5,25 @@
 #![cfg(feature = "library")]
 
 mod binary;
+#[cfg(feature = "compiler")]
 mod compiler;
 #[cfg(not(feature = "bundled"))]
 mod library;
+#[cfg(not(any(feature = "bundled", feature = "compiler")))]
+mod llvm;
 mod module;
 mod pause;
 mod plugins;
+mod settings;
 mod stack;
 mod world;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
-use compiler::Effort;
 use wasmedge_sdk::utils::CoreVersion;
-use wherry_engine::{Code, CompileError, CompileKey, Engine, Guest, LoadError, Program};
+use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program};
 
 /// The WasmEdge engine. Made once, before the process forks: a child inherits the library ready.
 pub struct WasmEdge {
@@ -52,16 +55,26 @@ impl Engine for WasmEdge {
         Some(self.key.clone())
     }
 
-    fn compile(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
-        compiler::compile(wasm, Effort::Best, out)
+    #[cfg(feature = "compiler")]
+    fn compile(
+        &self,
+        wasm: &[u8],
+        out: &mut dyn std::io::Write,
+    ) -> Result<(), wherry_engine::CompileError> {
+        compiler::compile(wasm, compiler::Effort::Best, out)
     }
 
     fn quick_key(&self) -> Option<CompileKey> {
         Some(CompileKey(format!("{}-quick", self.key.0)))
     }
 
-    fn compile_quickly(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
-        compiler::compile(wasm, Effort::Least, out)
+    #[cfg(feature = "compiler")]
+    fn compile_quickly(
+        &self,
+        wasm: &[u8],
+        out: &mut dyn std::io::Write,
+    ) -> Result<(), wherry_engine::CompileError> {
+        compiler::compile(wasm, compiler::Effort::Least, out)
     }
 
     fn load_plugins(&self, path: &Path) -> Result<(), LoadError> {

@@ -36,8 +36,7 @@ const NEEDED: &str = include_str!("../needed-version");
 /// One sentence that says what to install.
 #[allow(unsafe_code)]
 pub(crate) fn load() -> Result<(), LoadError> {
-    // SAFETY: the name is a C string; the library's own initialisers are as trusted as it is.
-    let library = unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    let library = open();
     if library.is_null() {
         return Err(wanted(&last_error()));
     }
@@ -54,6 +53,23 @@ pub(crate) fn load() -> Result<(), LoadError> {
         return Err(wanted(&format!("{} is of version {version}", LIBRARY.to_string_lossy())));
     }
     Ok(())
+}
+
+#[allow(unsafe_code)]
+fn open() -> *mut c_void {
+    #[cfg(not(feature = "compiler"))]
+    let stand_in = crate::llvm::StandIn::load();
+    // SAFETY: the name is a C string; the library's own initialisers are as trusted as it is.
+    let open = || unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    #[cfg(not(feature = "compiler"))]
+    if let Some(stand_in) = stand_in {
+        let library = open();
+        if !library.is_null() {
+            return library;
+        }
+        stand_in.unload();
+    }
+    open()
 }
 
 fn wanted(why: &str) -> LoadError {

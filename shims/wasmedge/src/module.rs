@@ -14,7 +14,7 @@ use wasmedge_sdk::{
 };
 use wherry_engine::{Code, ExitCode, Guest, LoadError, Network, Program, Trap};
 
-use crate::compiler::{self, INTERPRETED};
+use crate::settings::{self, INTERPRETED};
 use crate::{binary, plugins, stack, world};
 
 /// The entry of a command.
@@ -58,7 +58,7 @@ fn open(code: Code) -> Result<(Module, Config), LoadError> {
     if let Some(wasm) = wasm_in(&file).map_err(unreadable)? {
         return interpreted(&wasm);
     }
-    let config = compiler::config(RunMode::Aot).map_err(failed)?;
+    let config = settings::config(RunMode::Aot).map_err(failed)?;
     // The dynamic loader takes paths only.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let module = Module::from_file(Some(&config), path).map_err(failed)?;
@@ -80,7 +80,7 @@ fn interpreted(wasm: &[u8]) -> Result<(Module, Config), LoadError> {
     log::warn!(
         "this WasmEdge has no compiler: the module is interpreted, which is many times slower"
     );
-    let config = compiler::config(RunMode::Interpreter).map_err(failed)?;
+    let config = settings::config(RunMode::Interpreter).map_err(failed)?;
     let wasm =
         binary::without_native_code(wasm).map_err(|error| LoadError::Invalid(error.to_string()))?;
     let module = Module::from_bytes(Some(&config), &wasm).map_err(failed)?;

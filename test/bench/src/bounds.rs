@@ -1,6 +1,9 @@
 //! What each engine has promised, and whether it holds.
 
+use std::fs;
+
 use serde_json::{Value, json};
+use wherry_testing::repository;
 
 use crate::measures::{
     COLD_LARGE, CTR_HELLO, DOCKER_FIB, IDLE_CALLS, MANY, PSS_20, SECOND_LARGE, SIZE_SHIM, START,
@@ -12,6 +15,8 @@ use crate::results::{NOTHING, RUNC, Results};
 pub(crate) struct Bound {
     /// What it is about, for people.
     pub(crate) text: &'static str,
+    /// Its name in `package.metadata.bounds` of an engine's `Cargo.toml`, where another limit may stand, or `false`.
+    key: &'static str,
     figure: Figure,
     limit: Limit,
 }
@@ -37,51 +42,61 @@ enum Limit {
 pub(crate) const BOUNDS: [Bound; 10] = [
     Bound {
         text: "`ctr run --rm` of hello, warm ÷ runc",
+        key: "ctr-runc",
         figure: Figure::Against(CTR_HELLO, RUNC),
         limit: Limit::AtMost(0.50),
     },
     Bound {
         text: "`ctr run --rm` of hello, warm ÷ the shim that does nothing",
+        key: "ctr-nothing",
         figure: Figure::Against(CTR_HELLO, NOTHING),
         limit: Limit::AtMost(1.25),
     },
     Bound {
         text: "100 containers, 4 at a time: throughput ÷ runc's",
+        key: "many-runc",
         figure: Figure::Against(MANY, RUNC),
         limit: Limit::AtLeast(4.0),
     },
     Bound {
         text: "`docker run --rm` of fib(35) ÷ native under runc",
+        key: "fib-native",
         figure: Figure::Against(DOCKER_FIB, RUNC),
         limit: Limit::AtMost(0.85),
     },
     Bound {
         text: "PSS per running container, shim and guest, at 20",
+        key: "container-mb",
         figure: Figure::Own(PSS_20, Unit::Mb),
         limit: Limit::AtMost(2.0),
     },
     Bound {
         text: "`start`: exec to address printed",
+        key: "start-ms",
         figure: Figure::Own(START, Unit::Ms),
         limit: Limit::AtMost(3.0),
     },
     Bound {
         text: "the shim's own share: Create to the guest's first instruction, cached",
+        key: "create-ms",
         figure: Figure::Own(TO_GUEST, Unit::Ms),
         limit: Limit::AtMost(10.0),
     },
     Bound {
         text: "shim executable, stripped",
+        key: "shim-mb",
         figure: Figure::Own(SIZE_SHIM, Unit::Mb),
         limit: Limit::AtMost(4.0),
     },
     Bound {
         text: "a module of over 5 MB: second run ÷ first",
+        key: "second-first",
         figure: Figure::Over(SECOND_LARGE, COLD_LARGE),
         limit: Limit::AtMost(0.1),
     },
     Bound {
         text: "system calls of an idle container, shim and guest, in a minute",
+        key: "idle-calls",
         figure: Figure::Own(IDLE_CALLS, Unit::Count),
         limit: Limit::AtMost(0.0),
     },
@@ -91,21 +106,24 @@ pub(crate) const BOUNDS: [Bound; 10] = [
 pub(crate) struct Verdict {
     /// The promise.
     pub(crate) bound: &'static Bound,
+    limit: Limit,
     /// What was measured.
     pub(crate) value: f64,
     /// Whether it holds.
     pub(crate) met: bool,
 }
 
-impl Bound {
+impl Verdict {
     /// The limit, as it is written: `≤ 0.50`.
     pub(crate) fn limit_text(&self) -> String {
         match self.limit {
-            Limit::AtMost(limit) => format!("≤ {}", self.text_of(limit)),
-            Limit::AtLeast(limit) => format!("≥ {}", self.text_of(limit)),
+            Limit::AtMost(limit) => format!("≤ {}", self.bound.text_of(limit)),
+            Limit::AtLeast(limit) => format!("≥ {}", self.bound.text_of(limit)),
         }
     }
+}
 
+impl Bound {
     /// A value of this figure, as it is written.
     pub(crate) fn text_of(&self, value: f64) -> String {
         match &self.figure {
@@ -116,7 +134,17 @@ impl Bound {
     }
 
     /// What an engine's figure is and whether it is within the bound; none if it was not measured.
-    fn verdict(&'static self, results: &Results, engine: &str) -> Option<Verdict> {
+    fn verdict(
+        &'static self,
+        results: &Results,
+        engine: &str,
+        own: &toml::Table,
+    ) -> Option<Verdict> {
+        let limit = match (own.get(self.key), self.limit) {
+            (None, limit) => limit,
+            (Some(own), Limit::AtMost(_)) => Limit::AtMost(own.as_float()?),
+            (Some(own), Limit::AtLeast(_)) => Limit::AtLeast(own.as_float()?),
+        };
         let value = match &self.figure {
             Figure::Own(key, _) => results.median(key, engine)?,
             Figure::Against(key, other) => results.ratio(key, engine, other)?,
@@ -124,17 +152,28 @@ impl Bound {
                 results.median(key, engine)? / results.median(below, engine)?
             }
         };
-        let met = match self.limit {
+        let met = match limit {
             Limit::AtMost(limit) => value <= limit,
             Limit::AtLeast(limit) => value >= limit,
         };
-        Some(Verdict { bound: self, value, met })
+        Some(Verdict { bound: self, limit, value, met })
     }
 }
 
 /// What became of an engine's promises, those that were measured.
 pub(crate) fn verdicts(results: &Results, engine: &str) -> Vec<Verdict> {
-    BOUNDS.iter().filter_map(|bound| bound.verdict(results, engine)).collect()
+    let own = own(engine);
+    BOUNDS.iter().filter_map(|bound| bound.verdict(results, engine, &own)).collect()
+}
+
+/// What an engine has promised in place of what all have.
+fn own(engine: &str) -> toml::Table {
+    let path = repository().join("shims").join(engine).join("Cargo.toml");
+    let manifest: toml::Table =
+        fs::read_to_string(path).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
+    let metadata = manifest.get("package").and_then(|package| package.get("metadata"));
+    let bounds = metadata.and_then(|metadata| metadata.get("bounds"));
+    bounds.and_then(toml::Value::as_table).cloned().unwrap_or_default()
 }
 
 /// The same for programs.
@@ -143,7 +182,7 @@ pub(crate) fn json(results: &Results, engine: &str) -> Value {
         json!({
             "what": verdict.bound.text,
             "value": verdict.value,
-            "bound": verdict.bound.limit_text(),
+            "bound": verdict.limit_text(),
             "met": verdict.met,
         })
     };
@@ -167,5 +206,20 @@ mod tests {
         let met: Vec<bool> = verdicts(&results, "some").iter().map(|verdict| verdict.met).collect();
         assert_eq!(met, [true, false, false, true]);
         assert!(verdicts(&results, "other").is_empty());
+        let with = |text: &str| {
+            let own: toml::Table = text.parse().expect("TOML");
+            BOUNDS.iter().filter_map(|bound| bound.verdict(&results, "some", &own)).count()
+        };
+        assert_eq!((with("ctr-runc = 0.4"), with("ctr-runc = false")), (4, 3));
+    }
+
+    #[test]
+    fn what_an_engine_promises_in_place_is_known() {
+        for engine in fs::read_dir(repository().join("shims")).expect("it is there").flatten() {
+            let name = engine.file_name().to_string_lossy().into_owned();
+            for key in own(&name).keys() {
+                assert!(BOUNDS.iter().any(|bound| bound.key == key), "{name}: {key}");
+            }
+        }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn tables(results: &Results, engines: &[String]) -> String {
     for engine in engines {
         for verdict in verdicts(results, engine) {
             let (bound, met) = (verdict.bound, if verdict.met { "met" } else { "**not met**" });
-            let (limit, value) = (bound.limit_text(), bound.text_of(verdict.value));
+            let (limit, value) = (verdict.limit_text(), bound.text_of(verdict.value));
             let _ = writeln!(text, "| {engine} | {} | {limit} | {value} | {met} |", bound.text);
         }
     }
