@@ -1,5 +1,6 @@
 //! An engine's own plug-ins, which a runtime's options name.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,18 +41,21 @@ fn plugins_are_there_where_the_options_name_them(version: DockerVersion) {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let empty = tempfile::TempDir::new().expect("a temporary folder");
     let plugin = build(folder.path());
-    let named = |path: &Path| -> Value {
-        let options = json!({"Plugins": path});
+    let options = tempfile::TempDir::new().expect("a temporary folder");
+    let named = |name: &str, path: &Path| -> Value {
+        let file = options.path().join(name);
+        fs::write(&file, format!("Plugins = {path:?}\n")).expect("it is writable");
+        let options = json!({"TypeUrl": format!("{}.options", engine()), "ConfigPath": file});
         json!({"runtimeType": runtime(), "options": options})
     };
     let docker = Docker::start_with(
         version,
         json!({"runtimes": {
             "none": {"runtimeType": runtime()},
-            "file": named(&plugin),
-            "folder": named(folder.path()),
-            "empty": named(empty.path()),
-            "missing": named(Path::new("/no/such")),
+            "file": named("file", &plugin),
+            "folder": named("folder", folder.path()),
+            "empty": named("empty", empty.path()),
+            "missing": named("missing", Path::new("/no/such")),
         }}),
     );
     let run = |name: &str| docker.run(&Run::new(&asks()).runtime(name));
