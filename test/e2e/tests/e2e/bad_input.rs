@@ -80,7 +80,8 @@ fn wrong_text_is_said_with_the_line(daemon: &dyn Daemon) {
 
 fn a_missing_import_is_named(daemon: &dyn Daemon) {
     let wasm = binary(
-        r#"(module (import "env" "launch_rocket" (func $f)) (func (export "_start") (call $f)))"#,
+        r#"(module (import "env" "launch_rocket" (func $f)) (memory (export "memory") 1)
+             (func (export "_start") (call $f)))"#,
     );
     refused(daemon, &Run::new(&app("import", wasm)), 125, &["env", "launch_rocket"]);
 }

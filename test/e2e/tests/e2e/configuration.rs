@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use wherry_e2e::beside::{Beside, is_a_sentence, lives_on};
-use wherry_e2e::images::{binary, spin};
+use wherry_e2e::images::{spin, spin_wasm};
 use wherry_e2e::shim::Shim;
 use wherry_e2e::{on_containerds, tests_in};
 use wherry_testing::{Containerd, Daemon, Leftovers, Run};
@@ -66,22 +66,25 @@ struct Bench<'d> {
     leftovers: Leftovers<'d>,
 }
 
-const ID: &str = "beside";
+/// Containers without a cgroup of their own choice get one that is named like them: other tests must not have it.
+fn id(containerd: &Containerd) -> String {
+    format!("beside-{}", containerd.namespace())
+}
 
 impl<'d> Bench<'d> {
     fn new(containerd: &'d Containerd) -> Bench<'d> {
         let container = containerd.start(&Run::new(&spin()));
         let shim = Shim::of(&container);
-        let config = Beside::config_like(&container, containerd, ID);
+        let config = Beside::config_like(&container, containerd, &id(containerd));
         // Parents of cgroups come with the first container and stay.
-        assert_eq!(Beside::new(containerd, ID, &config).run(&shim), Ok(0));
+        assert_eq!(Beside::new(containerd, &id(containerd), &config).run(&shim), Ok(0));
         let leftovers = Leftovers::snapshot(containerd);
         Bench { containerd, container, shim, config, leftovers }
     }
 
     /// Runs a container with this configuration. Its exit code, or why it was refused.
     fn run(&self, what: &str, config: &Value) -> Result<u32, String> {
-        let beside = Beside::new(self.containerd, ID, config);
+        let beside = Beside::new(self.containerd, &id(self.containerd), config);
         let result = beside.run(&self.shim);
         let mut files: Vec<_> = fs::read_dir(beside.path())
             .expect("it is there")
@@ -282,9 +285,8 @@ fn without_capabilities_there_are_none(containerd: &Containerd) {
         if pointer != "/process/capabilities" {
             set(&mut config, "/process/capabilities/effective", json!([]));
         }
-        let beside = Beside::new(containerd, ID, &config);
-        let spin = binary(r#"(module (func (export "_start") (loop $forever (br $forever))))"#);
-        fs::write(beside.path().join("rootfs/spin.wasm"), spin).expect("it is writable");
+        let beside = Beside::new(containerd, &id(containerd), &config);
+        fs::write(beside.path().join("rootfs/spin.wasm"), spin_wasm()).expect("it is writable");
         let created = beside.create(&bench.shim).unwrap_or_else(|(_, text)| panic!("{text}"));
         let status = fs::read_to_string(format!("/proc/{}/status", created.pid)).expect("it waits");
         let sets: Vec<&str> = status.lines().filter(|line| line.starts_with("Cap")).collect();
