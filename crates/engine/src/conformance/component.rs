@@ -110,6 +110,24 @@ pub fn a_component_opens_files_in_its_working_directory(host: &Host) {
     assert_eq!((ended.code, &*ended.stdout), (0, &b"here"[..]), "{}", ended.stderr);
 }
 
+pub fn a_component_is_told_its_working_directory(host: &Host) {
+    let data = host.folder("data");
+    // The answer: whether there is one, then where it lies and its length.
+    let text = r#"(module
+        (import "wasi:cli/environment@0.2.0" "initial-cwd" (func $cwd (param i32)))
+        (memory (export "memory") 1)
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+        (func (export "wasi:cli/run@0.2.0#run") (result i32)
+          (call $cwd (i32.const 16))
+          (i32.eqz (i32.and
+            (i32.and (i32.load8_u (i32.const 16)) (i32.eq (i32.load (i32.const 24)) (i32.const 5)))
+            (i64.eq
+              (i64.and (i64.load (i32.load (i32.const 20))) (i64.const 0xff_ffff_ffff))
+              (i64.const 0x61_7461_642f))))))"#;
+    let ended = component(host, "directory", text).dir(&data, "/data").cwd("/data").run();
+    assert_eq!((ended.code, &*ended.stderr), (0, ""));
+}
+
 pub fn a_component_function_is_called_by_name(host: &Host) {
     assert_eq!(library(host).function("succeed").run().code, 0);
     assert_eq!(library(host).function("fail").run().code, 1);

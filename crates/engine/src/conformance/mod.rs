@@ -49,6 +49,7 @@ macro_rules! conformance {
             a_component_that_returns_an_error_ends_with_1,
             a_component_that_traps_ends_with_134,
             a_component_opens_files_in_its_working_directory,
+            a_component_is_told_its_working_directory,
             a_component_function_is_called_by_name,
             a_component_without_run_is_refused,
             a_component_with_a_missing_import_is_refused,
