@@ -12,7 +12,7 @@ complain() {
 # Each crate may use the ones after it: shims → shim → task → container → sandbox → {image, engine}.
 declare -A MAY=(
     [engine]="" [image]="" [sandbox]="image engine" [container]="sandbox image engine"
-    [task]="container sandbox image engine" [shim]="task container sandbox image engine" [testing]=""
+    [task]="container sandbox image engine" [shim]="task container sandbox image engine" [testing]="" [libcgroups]=""
 )
 for manifest in crates/*/Cargo.toml; do
     crate=$(basename "$(dirname "$manifest")")
@@ -42,9 +42,16 @@ for manifest in crates/*/Cargo.toml; do
         *) ! uses "$manifest" 'ttrpc|protobuf|containerd-shim-protos' || complain "crates/$crate knows the wire protocol" ;;
     esac
     case $crate in
-        sandbox | testing) ;;
+        sandbox | libcgroups | testing) ;;
         *) ! uses "$manifest" 'libcontainer|libcgroups' || complain "crates/$crate touches the kernel" ;;
     esac
+done
+
+# libcontainer is to be linked to ours, not to the package that ours stands upon.
+ours=$(sed -n 's/^version = "\(.*\)"/\1/p' crates/libcgroups/Cargo.toml)
+for lock in Cargo.lock fuzz/Cargo.lock; do
+    awk -v ours="\"libcgroups $ours\"" '/^name = / { name = $3 } name == "\"libcontainer\"" && index($0, ours) { found = 1 }
+        END { exit !found }' "$lock" || complain "$lock: libcontainer does not use crates/libcgroups $ours"
 done
 
 # `unsafe` is in sandbox and, where an engine's interface demands it, in shims/: elsewhere the lint forbids it.

@@ -12,8 +12,8 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 REPOSITORY=$(cd "$HERE/../.." && pwd)
 CACHE=${WHERRY_CACHE:-/var/cache/wherry}
 ENGINE=${WHERRY_ENGINE:-wasmtime}
-# Seconds after which it hangs. Far above what it takes.
-PATIENCE=${WHERRY_VM_DEADLINE:-1200}
+# Seconds after which it hangs. Far above what it takes, also where others use the processors.
+PATIENCE=${WHERRY_VM_DEADLINE:-2400}
 # Debian 12's own containerd, which is this system's, and the newest Docker with its containerd.
 DAEMONS=(containerd-1.6 runc busybox docker-28 containerd-2)
 

@@ -77,7 +77,7 @@ pub(crate) struct Newborn {
 /// Creates a container, or leaves nothing behind. Blocks.
 pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Failure> {
     // Once more: for a pod's next container, and where containerd took its time.
-    cgroup::wait_early();
+    cgroup::wait_early(&config.bundle);
     let bundle = Bundle::new(&config.bundle, &config.id);
     let (wanted, cgroup) = configuration(&bundle, config.systemd_cgroup)
         .map_err(|text| Failure::new(FailureKind::Invalid, text))?;

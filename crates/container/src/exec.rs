@@ -39,7 +39,7 @@ pub struct Exec {
 impl Exec {
     pub(crate) fn add(runtime: &Arc<Runtime>, container: Arc<Config>, config: ExecConfig) -> Exec {
         // It joins the container's, at Start.
-        cgroup::wait_early();
+        cgroup::wait_early(&container.bundle);
         let config = Arc::new(config);
         let role =
             Role::Exec { runtime: Arc::clone(runtime), container, config: Arc::clone(&config) };

@@ -15,7 +15,7 @@ const MADE: [&str; 13] = [
 ];
 
 /// Descriptors that a guest's process needs before the guest runs.
-const DESCRIPTORS_MIN: u64 = 32;
+pub(crate) const DESCRIPTORS_MIN: u32 = 32;
 
 /// Whether a container can be made of a configuration.
 ///
@@ -87,7 +87,7 @@ pub fn process(process: &Process) -> Result<(), String> {
         if soft > hard {
             return Err(format!("process.rlimits: {name}: soft, {soft}, is above hard, {hard}"));
         }
-        if name == PosixRlimitType::RlimitNofile && soft < DESCRIPTORS_MIN {
+        if name == PosixRlimitType::RlimitNofile && soft < u64::from(DESCRIPTORS_MIN) {
             return Err(format!(
                 "process.rlimits: {name}: soft, {soft}, is too low: a container needs {DESCRIPTORS_MIN} descriptors to start"
             ));

@@ -16,7 +16,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::bundle::Bundle;
 use crate::explain::sentence;
 use crate::hooks::Batch;
-use crate::host::{HOST_FD, LOG_FD};
 use crate::making::Making;
 use crate::process::{self, Reaper};
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, HostReply, HostRequest, ToGuest};
@@ -96,22 +95,17 @@ impl Host {
     ///
     /// # Errors
     /// When it cannot be executed.
-    #[allow(unsafe_code)]
     pub fn spawn(program: &HostProgram) -> io::Result<Host> {
         let (ours, theirs) = Channel::pair()?;
-        let theirs = theirs.into_fd();
-        let number = theirs.as_raw_fd();
-        let log = crate::log::fd();
-        let mut command = Command::new(&program.0);
         let score = crate::daemon::inherited_oom_score_adj();
+        let mut command = Command::new(&program.0);
         command.args(["host", score]).current_dir("/").env_clear();
         // Short, and with something behind it: see `title`.
         command.arg0("wherry").env("TITLE", "-".repeat(crate::host::title::ROOM));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // SAFETY: between fork and exec only `fcntl` and `dup2` are called, on plain numbers.
-        unsafe {
-            command.pre_exec(move || place(number, log));
-        }
+        // As `host::Own` expects them. Where nothing is to be done between fork and exec there is no fork, but a vfork: no
+        // memory to be copied.
+        command.stdin(theirs.into_fd()).stderr(Stdio::null());
+        command.stdout(crate::log::another().map_or_else(Stdio::null, Stdio::from));
         command.spawn()?;
         Ok(Host::over(ours))
     }
@@ -235,7 +229,6 @@ pub fn start(
     pid: i32,
     reaper: &Reaper,
 ) -> Result<(), Failure> {
-    Records::of(bundle).and_then(Records::mark_running).map_err(system)?;
     notify(&bundle.state().join(libcontainer::notify_socket::NOTIFY_FILE))
         .map_err(|error| system(io::Error::new(error.kind(), format!("cannot start: {error}"))))?;
     match guest.receive::<FromGuest>() {
@@ -284,22 +277,6 @@ fn wait(host: &Channel, guest: &Channel) -> io::Result<(bool, bool)> {
     }
     let [host, guest] = fds.map(|fd| fd.any().unwrap_or(true));
     Ok((host, guest))
-}
-
-/// Puts the host's two descriptors where it looks for them. Between fork and exec.
-#[allow(unsafe_code)]
-fn place(socket: i32, log: i32) -> io::Result<()> {
-    // First out of the way: the one may have the other's number.
-    // SAFETY: plain numbers; `fcntl` is async-signal-safe.
-    let high = |fd: i32| unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 10) };
-    let (socket, log) = (high(socket), if log < 0 { -1 } else { high(log) });
-    // SAFETY: as above, for `dup2`.
-    if unsafe { libc::dup2(socket, HOST_FD) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: as above; closing a number that is not open is no error that matters.
-    unsafe { if log < 0 { libc::close(LOG_FD) } else { libc::dup2(log, LOG_FD) } };
-    Ok(())
 }
 
 fn system(error: io::Error) -> Failure {

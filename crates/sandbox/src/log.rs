@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -47,23 +47,14 @@ pub fn to_stderr() {
     }
 }
 
-/// Writes the log to descriptor `fd`, if it is open, at the level of whoever opened it.
-#[allow(unsafe_code)]
-pub(crate) fn to_descriptor(fd: i32) {
-    // SAFETY: the number is ours by agreement with whoever executed this program; the file is
-    // never closed.
-    let out = unsafe { File::from_raw_fd(fd) };
-    if out.metadata().is_ok() {
-        install(Some(out), false);
-    } else {
-        std::mem::forget(out);
-        install(None, false);
-    }
+/// Writes the log to `out`, at the level of whoever opened it.
+pub(crate) fn to_descriptor(out: OwnedFd) {
+    install(Some(File::from(out)), false);
 }
 
-/// The descriptor of the log, or -1.
-pub(crate) fn fd() -> i32 {
-    LOGGER.get().and_then(|logger| logger.out.as_ref()).map_or(-1, AsRawFd::as_raw_fd)
+/// Another descriptor of the log, if there is one.
+pub(crate) fn another() -> Option<File> {
+    LOGGER.get()?.out.as_ref()?.try_clone().ok()
 }
 
 /// Tells a guest's daemon what goes wrong in libcontainer, in this process and those that it forks:

@@ -1,5 +1,5 @@
-//! libcontainer's records of a container, `state.json`, as far as the daemon reads and changes them. The engine
-//! host, which has all of libcontainer, writes them.
+//! libcontainer's records of a container, `state.json`, as far as we read and change them. libcontainer writes them in the
+//! engine host.
 
 use std::fs;
 use std::io;
@@ -34,11 +34,12 @@ impl Records {
 
     /// libcontainer joins a process only to a container that its own records call running.
     pub(crate) fn mark_running(mut self) -> io::Result<()> {
-        if let Some(status) = self.value.get_mut("status") {
-            *status = "running".into();
+        match self.value.get_mut("status") {
+            Some(status) if status != "running" => *status = "running".into(),
+            _ => return Ok(()),
         }
-        // Aside first: an exec may read it.
-        let aside = self.path.with_extension("new");
+        // Aside first: another exec may read it, or do the same.
+        let aside = self.path.with_extension(std::process::id().to_string());
         fs::write(&aside, self.value.to_string())
             .and_then(|()| fs::rename(&aside, &self.path))
             .map_err(|error| told(&self.path, "write", &error))

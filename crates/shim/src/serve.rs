@@ -39,8 +39,11 @@ const ABANDONED: Duration = Duration::from_secs(120);
 pub(crate) fn serve(daemon: Daemon) -> ! {
     memory::share_one_heap();
     if daemon.shim_cgroup.is_empty() {
-        cgroup::wait_early();
+        cgroup::wait_early(&daemon.bundle);
     }
+    let logged = wherry_sandbox::log::to_pipe(&daemon.bundle.join("log"), daemon.debug);
+    // A bundle without a log is no reason to refuse its container.
+    drop(logged);
     // The host loads its engine while containerd connects.
     let warm = Host::spawn(&daemon.program);
     daemon::protect_from_oom();
@@ -48,9 +51,6 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     if !daemon.shim_cgroup.is_empty() {
         daemon::join_cgroup(&daemon.shim_cgroup);
     }
-    let logged = wherry_sandbox::log::to_pipe(&daemon.bundle.join("log"), daemon.debug);
-    // A bundle without a log is no reason to refuse its container.
-    drop(logged);
     if let Err(error) = &warm {
         log::error!("cannot run {}: {error}", daemon.program.path().display());
     }

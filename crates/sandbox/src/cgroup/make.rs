@@ -1,28 +1,86 @@
-//! What libcgroups leaves to do when a container's cgroup is made.
+//! Making a container's cgroup, as far as libcgroups and systemd leave that to do.
 
-use std::fs;
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use libcgroups::common::{CgroupManager, ControllerOpt};
 use libcgroups::v2::manager::Manager;
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
 
-use super::place::below_root;
+use super::place::{Hierarchy, below_root};
 use super::{Cgroup, ROOT, is_unified, told};
 
-/// Makes the cgroups above the one that a configuration calls `path`. libcgroups makes them on version
-/// 2, but fails when two containers that begin at the same time need the same one.
+/// Makes the cgroup that a configuration calls `path`, and those above it. On version 1 it has its limits then; on version
+/// 2 libcgroups sets them, and systemd makes its own cgroups with theirs.
+///
+/// libcgroups would make them, too, but reads all mounts for each controller of version 1; on version 2 it fails when two
+/// containers that begin at the same time need the same one, and a process can only be born in one that is there.
 ///
 /// # Errors
-/// A sentence, when one cannot be made.
-pub fn make_parents(path: &Path, systemd: bool) -> Result<(), String> {
-    if systemd || !is_unified() {
-        return Ok(());
+/// A sentence, when one cannot be made, or the kernel refuses a limit.
+pub fn make(path: &Path, systemd: bool, limits: Option<&LinuxResources>) -> Result<(), String> {
+    match (is_unified(), systemd) {
+        (false, _) => make_v1(path)?.limit_v1(limits.unwrap_or(&LinuxResources::default())),
+        (true, false) => make_v2(path),
+        (true, true) => Ok(()),
     }
-    let path = Path::new(ROOT).join(below_root(path));
-    let parent = path.parent().unwrap_or(&path);
-    fs::create_dir_all(parent)
-        .map_err(|error| format!("cannot make cgroup {}: {error}", parent.display()))
+}
+
+fn make_v1(path: &Path) -> Result<Cgroup, String> {
+    let mut directories = HashMap::new();
+    for hierarchy in Hierarchy::all() {
+        let directory = hierarchy.directory(path);
+        fs::create_dir_all(&directory).map_err(|error| failed(&directory, &error))?;
+        if hierarchy.controllers.iter().any(|name| name == "cpuset") {
+            inherit(&hierarchy.mount, &directory)?;
+        }
+        for controller in hierarchy.controllers {
+            directories.insert(controller, directory.clone());
+        }
+    }
+    Ok(Cgroup::V1(directories))
+}
+
+/// A set of processors or memory nodes that is empty takes nobody in: it becomes what its parent's is.
+fn inherit(mount: &Path, directory: &Path) -> Result<(), String> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let mut empty = Vec::new();
+        for directory in directory.ancestors() {
+            let path = directory.join(file);
+            let set = fs::read_to_string(&path).map_err(|error| failed(directory, &error))?;
+            if directory == mount || !set.trim().is_empty() {
+                let fill = |path: &PathBuf| fs::write(path, set.trim());
+                empty.iter().rev().try_for_each(fill).map_err(|error| failed(directory, &error))?;
+                break;
+            }
+            empty.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn make_v2(path: &Path) -> Result<(), String> {
+    let mut directory = PathBuf::from(ROOT);
+    let controllers = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+    for part in below_root(path).components() {
+        // One by one, and as far as it goes: a limit that takes one which is missing is refused when it is set.
+        for controller in controllers.split_whitespace() {
+            let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
+        }
+        directory.push(part);
+        match fs::create_dir(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(&directory, &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn failed(directory: &Path, error: &io::Error) -> String {
+    format!("cannot make cgroup {}: {error}", directory.display())
 }
 
 /// Sets in the cgroup of process `pid`, a scope of systemd's, what systemd has not set: it was not

@@ -3,9 +3,11 @@
 //!
 //! It is found by what the kernel says of the container's first process, which is right for
 //! every version and driver; after the daemon's death by what the configuration says ([`place`]).
-//! libcgroups makes it, and [`make`] what libcgroups does not.
+//! libcgroups makes it and sets its limits; what libcgroups does not is in [`make`], how a process enters it in [`enter`].
 
 mod early;
+mod enter;
+mod limit;
 mod make;
 pub mod meter;
 pub mod oom;
@@ -25,7 +27,8 @@ use std::time::Duration;
 const ROOT: &str = "/sys/fs/cgroup";
 
 pub use early::wait_early;
-pub use make::{complete, make_parents};
+pub use enter::without_waiting;
+pub use make::{complete, make};
 pub use meter::Meter;
 pub use place::{is_systemd_path, is_used};
 pub use remove::remove;
@@ -97,7 +100,8 @@ impl Cgroup {
         pids
     }
 
-    /// Freezes all processes in it, or lets them go on. Blocks until they are, a second at most.
+    /// Freezes all processes in it, or lets them go on. Blocks until they are, a second at most. Where it is gone, nobody is
+    /// frozen.
     ///
     /// # Errors
     /// When the kernel does not do it.
@@ -112,14 +116,18 @@ impl Cgroup {
         let failed = |error: io::Error| {
             io::Error::new(error.kind(), format!("{}: {error}", directory.join(file).display()))
         };
+        let ask = || {
+            fs::write(directory.join(file), value)?;
+            fs::read_to_string(directory.join(report))
+        };
         for _ in 0..1000 {
             // On version 1 a process that forked meanwhile takes a second attempt.
-            fs::write(directory.join(file), value).map_err(failed)?;
-            let state = fs::read_to_string(directory.join(report)).map_err(failed)?;
-            if state.lines().any(|line| line == done) {
-                return Ok(());
+            match ask() {
+                Ok(state) if state.lines().any(|line| line == done) => return Ok(()),
+                Ok(_) => std::thread::sleep(Duration::from_millis(1)),
+                Err(_) if !frozen && !directory.exists() => return Ok(()),
+                Err(error) => return Err(failed(error)),
             }
-            std::thread::sleep(Duration::from_millis(1));
         }
         if frozen {
             // Half frozen is worse than running.
@@ -158,6 +166,13 @@ mod tests {
         assert_eq!(group.directory("pids"), None);
         let v2 = Cgroup::parse("0::/system.slice/x.scope\n", true, root);
         assert_eq!(v2, Cgroup::V2("/c/system.slice/x.scope".into()));
+    }
+
+    #[test]
+    fn nobody_is_frozen_in_a_cgroup_that_is_gone() {
+        let gone = Cgroup::V2("/nowhere/x.scope".into());
+        gone.freeze(false).unwrap();
+        assert!(gone.freeze(true).unwrap_err().to_string().contains("/nowhere/x.scope"));
     }
 
     #[test]

@@ -20,6 +20,62 @@ pub(super) struct Scope {
     pub(super) unit: String,
 }
 
+/// What limits containers on version 1. Other hierarchies are not theirs to be in.
+const CONTROLLERS: [&str; 12] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+];
+
+/// A hierarchy of version 1 that containers are in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Hierarchy {
+    /// Where it is mounted.
+    pub(super) mount: PathBuf,
+    /// What it controls.
+    pub(super) controllers: Vec<String>,
+}
+
+impl Hierarchy {
+    /// All that are mounted.
+    pub(super) fn all() -> Vec<Hierarchy> {
+        mounts().into_iter().filter_map(Hierarchy::at).collect()
+    }
+
+    /// Its name is that of its controllers.
+    fn at(mount: PathBuf) -> Option<Hierarchy> {
+        let controllers: Vec<String> =
+            mount.file_name()?.to_str()?.split(',').map(str::to_owned).collect();
+        let known = controllers.iter().any(|name| CONTROLLERS.contains(&name.as_str()));
+        // What is not mounted has no such file.
+        (known && mount.join("tasks").exists()).then_some(Hierarchy { mount, controllers })
+    }
+
+    /// The directory of the cgroup that a configuration calls `path`.
+    pub(super) fn directory(&self, path: &Path) -> PathBuf {
+        self.mount.join(below_root(path))
+    }
+}
+
+/// Where the hierarchies of version 1 are mounted. Where two controllers share one, the one's name is a symbolic link to
+/// the other's.
+fn mounts() -> Vec<PathBuf> {
+    let hierarchies = fs::read_dir(ROOT).into_iter().flatten().flatten();
+    hierarchies
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
 /// Whether a cgroup path of a configuration has the form that systemd's driver uses. Docker says
 /// which driver it means by nothing else.
 #[must_use]
@@ -37,12 +93,7 @@ pub(super) fn directories(path: &Path, systemd: bool) -> Vec<PathBuf> {
         let below = scope.map_or_else(|| below_root(path), |scope| systemd_root().join(scope.path));
         return vec![root.join(below)];
     }
-    // Where two controllers share a hierarchy, the one's name is a symbolic link to the other's.
-    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten();
-    hierarchies
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path().join(below_root(path)))
-        .collect()
+    mounts().into_iter().map(|mount| mount.join(below_root(path))).collect()
 }
 
 /// Whether there are processes in the cgroup that a configuration calls `path`.

@@ -1,6 +1,7 @@
 //! Changing the limits of a container that runs.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
@@ -124,16 +125,18 @@ impl Cgroup {
         Ok(())
     }
 
-    fn has(&self, controller: &str, name: &str) -> bool {
+    pub(super) fn has(&self, controller: &str, name: &str) -> bool {
         self.directory(controller).is_some_and(|directory| directory.join(name).exists())
     }
 
-    fn set(&self, controller: &str, name: &str, value: &str) -> Result<(), String> {
+    pub(super) fn set(&self, controller: &str, name: &str, value: &str) -> Result<(), String> {
         let directory = self.directory(controller).ok_or_else(|| {
             format!("cannot set {name}: this host has no {controller} controller")
         })?;
         let path: &Path = &directory.join(name);
-        fs::write(path, value)
+        // Not made where it is missing: the kernel would say that this is forbidden.
+        let file = fs::OpenOptions::new().write(true).truncate(true).open(path);
+        file.and_then(|mut file| file.write_all(value.as_bytes()))
             .map_err(|error| format!("cannot set {} to {value}: {error}", path.display()))
     }
 }

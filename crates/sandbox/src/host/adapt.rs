@@ -8,13 +8,13 @@
 //!   refuses. See [`cgroup::complete`].
 
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use oci_spec::runtime::{Hooks, HooksBuilder, LinuxNamespaceType, Spec};
 
-use super::{binds, gate, userns};
+use super::{adopt, binds, gate, userns};
 use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::config::Config;
@@ -120,9 +120,6 @@ fn adapt_sets(adapted: &mut Spec) {
 }
 
 /// A copy of a descriptor that stays open over exec.
-#[allow(unsafe_code)]
 fn inheritable(fd: &OwnedFd) -> nix::Result<OwnedFd> {
-    let number = fcntl(fd, FcntlArg::F_DUPFD(10))?;
-    // SAFETY: the kernel has just made it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    Ok(adopt(fcntl(fd, FcntlArg::F_DUPFD(10))?))
 }

@@ -21,8 +21,9 @@ use wherry_engine::Engine;
 use super::guest::Executor;
 use super::{Descriptors, Forked, privileges, sentence, streams_of, system, userns};
 use crate::bundle::{Bundle, parse};
-use crate::check;
 use crate::protocol::{Channel, ExecRequest, Failure, FailureKind};
+use crate::records::Records;
+use crate::{cgroup, check};
 
 /// What libcontainer does not do for a process that joins a container. Until it is done the process
 /// keeps the power to.
@@ -97,6 +98,7 @@ pub(super) fn exec(
     process.set_terminal(Some(request.terminal));
     let outside = userns::outside(&spec, Some(process.user()));
     let owner = super::owner(Some(process.user()), outside, (request.io_uid, request.io_gid));
+    cgroup::without_waiting(super::may_be_replaced(&spec, Some(&process)));
     let linux = spec.linux().as_ref();
     let namespace = linux
         .and_then(userns::wanted)
@@ -109,6 +111,10 @@ pub(super) fn exec(
         namespace,
         terminal: request.terminal,
     };
+    // Start was not to wait for it.
+    Records::of(&bundle)
+        .and_then(Records::mark_running)
+        .map_err(|error| system(error.to_string()))?;
     process.set_capabilities(Some(raised(process.capabilities().as_ref())));
     // Beside libcontainer's files, none of which is called so whatever the id.
     let path = bundle.state().join(format!("exec-{}.json", request.exec_id));

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::rc::Rc;
@@ -19,11 +19,13 @@ use libcontainer::workload::{
     Executor as Workload, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program};
 use wherry_image::{Entrypoint, EntrypointError, Kind, behind_init, kind};
 
 use super::exec::Confinement;
 use super::{console, privileges, signals, title};
+use crate::check::DESCRIPTORS_MIN;
 use crate::hooks::Batch;
 use crate::memory;
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, ToGuest};
@@ -388,9 +390,14 @@ fn exec_failure(path: &str, errno: Errno) -> Failure {
 /// The descriptors above 2 that are open now: libcontainer's and ours. The guest gets none.
 fn open_descriptors() -> Vec<i32> {
     // By number, since a container need not have /proc; libcontainer opens far fewer than this.
-    (3..256)
-        .filter(|fd| nix::fcntl::fcntl(super::borrow(*fd), nix::fcntl::FcntlArg::F_GETFD).is_ok())
-        .collect()
+    let mut all: Vec<PollFd> =
+        (3..256).map(|fd| PollFd::new(super::borrow(fd), PollFlags::empty())).collect();
+    // What is not open is told at once. It takes no more of them than may be open.
+    for some in all.chunks_mut(DESCRIPTORS_MIN as usize) {
+        let _ = poll(some, PollTimeout::ZERO);
+    }
+    let open = |fd: &PollFd| fd.revents().is_none_or(|told| !told.contains(PollFlags::POLLNVAL));
+    all.iter().filter(|fd| open(fd)).map(|fd| fd.as_fd().as_raw_fd()).collect()
 }
 
 #[allow(unsafe_code)]

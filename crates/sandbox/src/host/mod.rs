@@ -1,6 +1,6 @@
 //! The engine host: the process that has an engine loaded and forks guests.
 //!
-//! It serves one daemon over the socket that is its descriptor 3, one request after the other, on
+//! It serves one daemon over the socket that is its standard input, one request after the other, on
 //! a single thread, because it forks. A guest is born as the *daemon's* child: the host may go
 //! away, the guest stays.
 
@@ -22,14 +22,15 @@ mod userns;
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use nix::unistd::{Gid, Uid, fchown};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::{Gid, Uid, dup2_stdin, dup2_stdout, fchown};
 use oci_spec::runtime::{LinuxMemory, Process, Spec, User};
 use wherry_engine::{Engine, LoadError};
 
@@ -48,28 +49,43 @@ pub use compile::{DESCRIPTORS, EXIT_INVALID, EXIT_IO, compile};
 pub use gate::{GATE, gate};
 pub use run::run;
 
-/// The descriptor on which a daemon talks to its host.
-pub const HOST_FD: i32 = 3;
-/// The descriptor on which the host writes its log, if it has one.
-pub const LOG_FD: i32 = 4;
+/// What a daemon gives its host in the place of standard streams.
+struct Own {
+    /// Standard input: the conversation.
+    channel: OwnedFd,
+    /// Standard output: the log.
+    log: OwnedFd,
+}
+
+impl Own {
+    /// Takes them away from where a guest or a library would use them.
+    fn take() -> nix::Result<Own> {
+        let aside = |fd: BorrowedFd<'_>| {
+            let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
+            Ok(adopt(number))
+        };
+        let own = Own { channel: aside(io::stdin().as_fd())?, log: aside(io::stdout().as_fd())? };
+        // Which leads nowhere.
+        dup2_stdin(io::stderr())?;
+        dup2_stdout(io::stderr())?;
+        Ok(own)
+    }
+}
+
+#[allow(unsafe_code)]
+fn adopt(number: i32) -> OwnedFd {
+    // SAFETY: the kernel has just made it for us.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
 
 /// Serves the daemon until it closes the conversation. `oom_score_adj` is what a guest has whose
 /// configuration says nothing: the daemon's own, which this process inherited, is not for guests.
 /// Without an engine every request is refused with the reason.
 #[must_use]
-#[allow(unsafe_code)]
 pub fn serve(engine: Result<Rc<dyn Engine>, LoadError>, oom_score_adj: Option<&str>) -> ExitCode {
-    // SAFETY: whoever started us as an engine host put the socket there, and nothing else here
-    // uses the number. If it is no socket the first receive says so.
-    let channel = Channel::from_fd(unsafe { OwnedFd::from_raw_fd(HOST_FD) });
-    // Both came through exec; a native program in a container must not get them.
-    for fd in [HOST_FD, LOG_FD] {
-        let _ = nix::fcntl::fcntl(
-            borrow(fd),
-            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
-        );
-    }
-    crate::log::to_descriptor(LOG_FD);
+    let Ok(Own { channel, log }) = Own::take() else { return ExitCode::FAILURE };
+    let channel = Channel::from_fd(channel);
+    crate::log::to_descriptor(log);
     title::find();
     names::look_up_without_libraries();
     loop {
@@ -107,9 +123,9 @@ pub fn serve(engine: Result<Rc<dyn Engine>, LoadError>, oom_score_adj: Option<&s
 }
 
 #[allow(unsafe_code)]
-fn borrow(fd: i32) -> std::os::fd::BorrowedFd<'static> {
+fn borrow(fd: i32) -> BorrowedFd<'static> {
     // SAFETY: used for the one call that it is passed to, on a descriptor that stays open.
-    unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) }
+    unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
 /// What a request brings: the guest's channel, and its streams unless it has a terminal.
@@ -159,7 +175,9 @@ fn create(
     let state = bundle.state_root();
     fs::create_dir_all(&state)
         .map_err(|error| system(format!("cannot make {}: {error}", state.display())))?;
-    cgroup::make_parents(&request.cgroup, request.systemd_cgroup).map_err(system)?;
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    cgroup::make(&request.cgroup, request.systemd_cgroup, resources).map_err(system)?;
+    cgroup::without_waiting(may_be_replaced(&spec, spec.process().as_ref()));
     mount::rootfs(&bundle.rootfs(), &request.rootfs, &bundle.layers()).map_err(system)?;
     let user = spec.process().as_ref().map(Process::user);
     if let Some(root) = spec.root() {
@@ -198,9 +216,7 @@ fn create(
         .build()
         .map_err(|error| system(sentence(&error)))?;
     let pid = container.pid().ok_or_else(|| system("the container has no first process".into()))?;
-    if request.systemd_cgroup
-        && let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
-    {
+    if let Some(resources) = resources.filter(|_| request.systemd_cgroup) {
         cgroup::complete(pid.as_raw(), resources).map_err(system)?;
     }
     if kills_nobody(&spec)
@@ -235,6 +251,15 @@ fn load_plugins(engine: &dyn Engine, path: &Path) -> Result<(), Failure> {
         return Err(failed("a plug-in started a thread when it was loaded".to_owned()));
     }
     Ok(())
+}
+
+/// Whether libcontainer is done with the pid of the process between this one and the guest when that enters its cgroup:
+/// it has no mappings or offsets to write for it, and no processors to set.
+fn may_be_replaced(spec: &Spec, process: Option<&Process>) -> bool {
+    let linux = spec.linux().as_ref();
+    let offsets = linux.and_then(|linux| linux.time_offsets().as_ref());
+    let affinity = process.and_then(|process| process.exec_cpu_affinity().as_ref());
+    linux.and_then(userns::wanted).is_none() && offsets.is_none() && affinity.is_none()
 }
 
 /// Whether nobody is to be killed for want of memory, which libcontainer passes over.

@@ -1,13 +1,13 @@
 //! Mounting the root filesystem that containerd describes in Create.
 
 use std::error::Error;
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Gid, Uid, fchownat};
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
@@ -119,6 +119,12 @@ pub(super) fn directory(
     path: &Path,
     (uid, gid): (u32, u32),
 ) -> Result<(), Box<dyn Error>> {
+    let there = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    if openat2(File::open(rootfs)?, path, there).is_ok() {
+        return Ok(());
+    }
     let root = Root::open(rootfs)?;
     if root.resolve(path).is_err() {
         // What is not there yet has no parent but the one before it in the path.
