@@ -4,7 +4,7 @@
 //! the kernel moves a process with all its threads when no processor can be in the middle of a fork, and learns that from an
 //! RCU grace period. Two ways wait for nothing:
 //!
-//! - Version 1: a thread that moves itself alone, through `tasks`, since Linux 5.17.
+//! - Version 1: a thread that moves itself alone, through `tasks`, since Linux 5.5.
 //! - Version 2: a process that is born in the cgroup, by `CLONE_INTO_CGROUP`, since Linux 5.7.
 
 use std::fs::{self, File};
