@@ -4,6 +4,7 @@
 //! Each step is tried whatever became of the one before.
 
 use std::path::Path;
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -23,37 +24,46 @@ const MAKERS: Duration = Duration::from_secs(3);
 /// what could not be removed, one sentence each. `reaper`: see [`Batch::run`].
 #[must_use]
 pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<String> {
-    let mut left = Vec::new();
     let config = bundle.config().ok();
     let start = Instant::now();
-    let (used, nobody) = loop {
+    loop {
         // Asked before anything is looked at: what comes into being after that is not seen.
         let nobody = making::none(bundle);
         // Nothing was made, or all is gone already: what the configuration names is somebody else's, and the
         // hooks have been run.
         let used = bundle.is_used();
-        let removed = match &config {
-            Some(config) if used => remove_cgroup(bundle, config),
-            _ => Ok(()),
-        };
         if nobody.is_some() || start.elapsed() > MAKERS {
-            left.extend(removed.err());
-            break (used, nobody);
+            let left = if used { undo(bundle, config.as_ref(), reaper) } else { Vec::new() };
+            if nobody.is_some() {
+                making::remove(bundle);
+            }
+            return left;
+        }
+        // Those who make are waited for, and killed where they are in the cgroup already.
+        if let Some(config) = config.as_ref().filter(|_| used) {
+            let _ = remove_cgroup(bundle, config);
         }
         std::thread::sleep(Duration::from_millis(2));
-    };
-    if used {
-        unmount(&bundle.layers(), &mut left);
-        unmount(&bundle.rootfs(), &mut left);
-        if let Some(config) = &config {
+    }
+}
+
+fn undo(bundle: &Bundle, config: Option<&Config>, reaper: Option<&Reaper>) -> Vec<String> {
+    let mut left = unmount(&bundle.layers());
+    let rootfs = bundle.rootfs();
+    std::thread::scope(|scope| {
+        // The kernel takes a moment to let go of an overlay, as long as all the rest takes.
+        let thread = Builder::new().spawn_scoped(scope, || unmount(&rootfs));
+        if let Some(config) = config {
+            left.extend(remove_cgroup(bundle, config).err());
             // A hook that fails is logged, and nothing else.
             let _ = Batch::new(Moment::Poststop, bundle, config).run(None, reaper);
         }
         bundle.remove_state();
-    }
-    if nobody.is_some() {
-        making::remove(bundle);
-    }
+        left.extend(match thread {
+            Ok(thread) => thread.join().unwrap_or_default(),
+            Err(_) => unmount(&rootfs),
+        });
+    });
     left
 }
 
@@ -65,8 +75,8 @@ fn remove_cgroup(bundle: &Bundle, config: &Config) -> Result<(), String> {
     }
 }
 
-/// Unmounts all that is mounted at `path`, however many lie on each other.
-fn unmount(path: &Path, left: &mut Vec<String>) {
+/// Unmounts all that is mounted at `path`, however many lie on each other. Returns what could not be.
+fn unmount(path: &Path) -> Vec<String> {
     loop {
         match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) => {}
@@ -74,16 +84,12 @@ fn unmount(path: &Path, left: &mut Vec<String>) {
             Err(Errno::EBUSY) => {
                 if let Err(errno) = umount2(path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)
                 {
-                    left.push(format!("cannot unmount {}: {errno}", path.display()));
-                    return;
+                    return vec![format!("cannot unmount {}: {errno}", path.display())];
                 }
             }
             // Nothing mounted, or no such directory.
-            Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR) => return,
-            Err(errno) => {
-                left.push(format!("cannot unmount {}: {errno}", path.display()));
-                return;
-            }
+            Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR) => return Vec::new(),
+            Err(errno) => return vec![format!("cannot unmount {}: {errno}", path.display())],
         }
     }
 }
