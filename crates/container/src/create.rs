@@ -9,7 +9,7 @@ use wherry_sandbox::bundle::CgroupName;
 use wherry_sandbox::cgroup::{self, Meter};
 use wherry_sandbox::compiler::{self, Bounds, CompilerProgram, HostCompiler};
 use wherry_sandbox::hooks::{Batch, Moment};
-use wherry_sandbox::launch::{Forked, Host, HostProgram, RunHooks};
+use wherry_sandbox::launch::{Forked, Host, HostProgram, MakeCgroup, RunHooks};
 use wherry_sandbox::making::Making;
 use wherry_sandbox::process::Reaper;
 use wherry_sandbox::protocol::{Channel, CreateRequest, HostRequest};
@@ -87,7 +87,6 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
         rootfs: config.rootfs.clone(),
         cwd: wanted.cwd(),
         terminal: config.terminal,
-        cgroup: cgroup.path,
         systemd_cgroup: cgroup.systemd,
         no_pivot: config.no_pivot,
         io_uid: config.io_uid,
@@ -99,7 +98,10 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
             Batch::new(moment, &bundle, &wanted).run(Some(pid), Some(&runtime.reaper))
         })
     };
-    match fork(runtime, &bundle, &request, &config.stdio, config.terminal, &mut hooks) {
+    let limits = wanted.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    let mut make_cgroup = || cgroup::make(&cgroup.path, cgroup.systemd, limits);
+    let streams = (&config.stdio, config.terminal);
+    match fork(runtime, &bundle, &request, streams, &mut hooks, &mut make_cgroup) {
         Ok((forked, streams)) => Ok(Newborn {
             pid: forked.pid,
             guest: forked.guest,
@@ -141,9 +143,9 @@ pub(crate) fn fork(
     runtime: &Runtime,
     bundle: &Bundle,
     request: &HostRequest,
-    stdio: &StdioPaths,
-    terminal: bool,
+    (stdio, terminal): (&StdioPaths, bool),
     hooks: RunHooks<'_>,
+    make_cgroup: MakeCgroup<'_>,
 ) -> Result<(Forked, Streams), Failure> {
     let system = |error: StdioError| Failure::new(FailureKind::System, error.to_string());
     let making = Making::begin(bundle)
@@ -152,7 +154,8 @@ pub(crate) fn fork(
         compiled(runtime, request, module, key, quick)
     };
     if terminal {
-        let mut forked = host(runtime)?.fork(request, making, None, &mut compile, hooks)?;
+        let mut forked =
+            host(runtime)?.fork(request, making, None, &mut compile, hooks, make_cgroup)?;
         let console = forked
             .console
             .take()
@@ -161,7 +164,8 @@ pub(crate) fn fork(
         return Ok((forked, Streams::Terminal(terminal)));
     }
     let (ends, kept) = stdio::open(stdio).map_err(system)?;
-    let forked = host(runtime)?.fork(request, making, Some(ends), &mut compile, hooks)?;
+    let forked =
+        host(runtime)?.fork(request, making, Some(ends), &mut compile, hooks, make_cgroup)?;
     Ok((forked, Streams::Pipes(kept)))
 }
 

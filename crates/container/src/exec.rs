@@ -128,7 +128,9 @@ pub(crate) fn start(
     let mut no_hooks = |_| Ok(());
     let bundle = Bundle::new(&container.bundle, &container.id);
     let ended = || launch::has_ended(&bundle);
-    match create::fork(runtime, &bundle, &request, &config.stdio, config.terminal, &mut no_hooks) {
+    let mut is_there = || Ok(());
+    let streams = (&config.stdio, config.terminal);
+    match create::fork(runtime, &bundle, &request, streams, &mut no_hooks, &mut is_there) {
         Ok((forked, streams)) => Ok((forked.pid, streams)),
         // Whatever step it was that the end of the container has cut short.
         Err(failure) if failure.kind == FailureKind::System && ended() => Err(Failure::new(

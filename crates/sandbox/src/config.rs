@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use oci_spec::runtime::Hooks;
+use oci_spec::runtime::{Hooks, LinuxResources};
 use serde::Deserialize;
 
 /// The fields of a configuration that the daemon acts on; the names are those of the runtime specification.
@@ -52,6 +52,8 @@ pub struct Root {
 pub struct Linux {
     /// The name of the cgroup.
     pub cgroups_path: Option<PathBuf>,
+    /// The cgroup's limits.
+    pub resources: Option<LinuxResources>,
 }
 
 impl Config {

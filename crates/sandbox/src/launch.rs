@@ -86,6 +86,9 @@ pub struct Forked {
 /// Runs the hooks that are due when a container's namespaces are there, given its first process.
 pub type RunHooks<'a> = &'a mut dyn FnMut(i32) -> Result<(), Failure>;
 
+/// Makes a container's cgroup.
+pub type MakeCgroup<'a> = &'a mut dyn FnMut() -> Result<(), String>;
+
 /// Gives the compiled code of a module, given the module, the engine's compile key, and that of code
 /// which is made more quickly.
 pub type Compile<'a> = &'a mut dyn FnMut(&File, &str, Option<&str>) -> Result<File, String>;
@@ -129,6 +132,7 @@ impl Host {
         ends: Option<GuestEnds>,
         compile: Compile<'_>,
         hooks: RunHooks<'_>,
+        make_cgroup: MakeCgroup<'_>,
     ) -> Result<Forked, Failure> {
         let (guest, theirs) = Channel::pair().map_err(system)?;
         let mut fds = vec![theirs.as_raw_fd(), making.0.as_raw_fd()];
@@ -154,6 +158,12 @@ impl Host {
                             answer(&guest, packet.fds, |file| {
                                 compile(file, &key, quick.as_deref())
                             });
+                        }
+                        FromGuest::Cgroup => {
+                            let answer =
+                                make_cgroup().map_or_else(ToGuest::Refused, |()| ToGuest::GoOn);
+                            // If it has gone meanwhile, that is told.
+                            let _ = guest.send(&answer, &[]);
                         }
                         FromGuest::Hooks { pid } => {
                             reason = hooks(pid).err();
@@ -234,9 +244,13 @@ pub fn start(
     match guest.receive::<FromGuest>() {
         Ok(Some(packet)) => match packet.message {
             FromGuest::Failed(failure) => Err(failure),
-            FromGuest::Compile { .. } | FromGuest::Hooks { .. } | FromGuest::Detail(_) => Err(
-                Failure::new(FailureKind::System, "the guest said what it may only say earlier"),
-            ),
+            FromGuest::Compile { .. }
+            | FromGuest::Hooks { .. }
+            | FromGuest::Cgroup
+            | FromGuest::Detail(_) => Err(Failure::new(
+                FailureKind::System,
+                "the guest said what it may only say earlier",
+            )),
         },
         Ok(None) => after.run(Some(pid), Some(reaper)),
         Err(error) => Err(system(error)),

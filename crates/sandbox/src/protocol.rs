@@ -55,9 +55,7 @@ pub struct CreateRequest {
     pub cwd: PathBuf,
     /// Whether the guest's streams are a terminal, which the host makes.
     pub terminal: bool,
-    /// The cgroup, as libcontainer understands its name.
-    pub cgroup: PathBuf,
-    /// Whether systemd manages it.
+    /// Whether systemd manages the cgroup.
     pub systemd_cgroup: bool,
     /// Move into the root filesystem with `MS_MOVE` and chroot instead of `pivot_root`.
     pub no_pivot: bool,
@@ -128,6 +126,9 @@ pub enum FromGuest {
         /// That of code which is made more quickly, if the engine can.
         quick: Option<String>,
     },
+    /// Said by the host, before there is a guest: the configuration is one that can be carried out, and the daemon is to make
+    /// the cgroup meanwhile. Answered with [`ToGuest::GoOn`] or [`ToGuest::Refused`].
+    Cgroup,
     /// The container's namespaces are there: it is the moment for prestart and createRuntime hooks.
     /// Answered with [`ToGuest::GoOn`], or not at all.
     Hooks {
@@ -141,10 +142,10 @@ pub enum FromGuest {
     Detail(String),
 }
 
-/// Daemon to guest: the answer to [`FromGuest::Compile`] or [`FromGuest::Hooks`].
+/// Daemon to guest: the answer to [`FromGuest::Compile`], [`FromGuest::Hooks`] or [`FromGuest::Cgroup`].
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToGuest {
-    /// The hooks have been run.
+    /// The hooks have been run, or the cgroup is made.
     GoOn,
     /// Beside it: the compiled code.
     Compiled,

@@ -40,7 +40,10 @@ use crate::check;
 use crate::daemon;
 use crate::explain;
 use crate::hooks::{Batch, Moment};
-use crate::protocol::{Channel, CreateRequest, Failure, FailureKind, HostReply, HostRequest};
+use crate::protocol::{
+    self, Channel, CreateRequest, Failure, FailureKind, FromGuest, HostReply, HostRequest, Packet,
+    ToGuest,
+};
 
 use console::Console;
 
@@ -175,8 +178,8 @@ fn create(
     let state = bundle.state_root();
     fs::create_dir_all(&state)
         .map_err(|error| system(format!("cannot make {}: {error}", state.display())))?;
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    cgroup::make(&request.cgroup, request.systemd_cgroup, resources).map_err(system)?;
+    protocol::send(channel.as_fd(), &FromGuest::Cgroup, &[])
+        .map_err(|error| system(error.to_string()))?;
     cgroup::without_waiting(may_be_replaced(&spec, spec.process().as_ref()));
     mount::rootfs(&bundle.rootfs(), &request.rootfs, &bundle.layers()).map_err(system)?;
     let user = spec.process().as_ref().map(Process::user);
@@ -199,6 +202,11 @@ fn create(
         adapt::adapt(&bundle, &spec, &config, request.systemd_cgroup, &channel).map_err(system)?;
     let hooks = Batch::new(Moment::StartContainer, &bundle, &config);
     let channel = Channel::from_fd(channel);
+    match channel.receive::<ToGuest>() {
+        Ok(Some(Packet { message: ToGuest::GoOn, .. })) => {}
+        Ok(Some(Packet { message: ToGuest::Refused(text), .. })) => return Err(system(text)),
+        _ => return Err(system("the daemon did not make the cgroup".to_owned())),
+    }
     let executor = guest::Executor::new(Rc::clone(engine), channel, None, Some(hooks));
     let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_root_path(bundle.state_root())
@@ -216,6 +224,7 @@ fn create(
         .build()
         .map_err(|error| system(sentence(&error)))?;
     let pid = container.pid().ok_or_else(|| system("the container has no first process".into()))?;
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     if let Some(resources) = resources.filter(|_| request.systemd_cgroup) {
         cgroup::complete(pid.as_raw(), resources).map_err(system)?;
     }
