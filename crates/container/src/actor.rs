@@ -4,6 +4,7 @@
 //! It never waits for a guest: what takes its time (the start, the draining of output) runs
 //! beside it.
 
+use std::fs::File;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +73,7 @@ pub(crate) fn spawn(
         streams: None,
         copied: None,
         draining: JoinSet::new(),
+        overlay: None,
         starting: None,
         container: None,
         launch: None,
@@ -85,13 +87,14 @@ pub(crate) fn spawn(
                 // Where there are no notifications it is told at the end.
                 OomWatch::new(meter).map_err(|error| log::info!("{}: {error}", config.id)).ok()
             });
-            if let Some(meter) = newborn.meter.clone() {
+            if let Some(meter) = newborn.meter.clone().filter(|meter| !meter.stays()) {
                 // Nobody waits for it: it is for after the end.
                 tokio::task::spawn_blocking(move || meter.read());
             }
-            actor.container = Some(Whole { bundle: newborn.bundle, meter: newborn.meter });
-            actor.launch = Some(Launch::Go(newborn.guest, newborn.poststart));
-            actor.take(newborn.pid, newborn.streams);
+            let Newborn { pid, guest, poststart, streams, bundle, meter, mounts } = *newborn;
+            actor.container = Some(Whole { config, bundle, meter, mounts });
+            actor.launch = Some(Launch::Go(guest, poststart));
+            actor.take(pid, streams);
         }
         Role::Exec { runtime, container, config } => {
             actor.id.clone_from(&container.id);
@@ -149,8 +152,10 @@ struct Actor {
     streams: Option<Streams>,
     /// From the end until all output is where a client finds it.
     copied: Option<oneshot::Receiver<()>>,
-    /// From the end until Delete, or until nobody can ask for that any more.
+    /// What Delete waits for: from the end until then, or until nobody can ask for that any more.
     draining: JoinSet<()>,
+    /// From Delete until it has been answered: see [`cleanup::hold`].
+    overlay: Option<File>,
     starting: Option<Starting>,
     /// For a container's first process.
     container: Option<Whole>,
@@ -163,8 +168,12 @@ struct Actor {
 
 /// What there is of a container besides its first process.
 struct Whole {
+    config: Arc<Config>,
     bundle: Bundle,
     meter: Option<Meter>,
+    /// Its mount namespace, until its end has been told: whoever lets go of it last waits until the kernel has undone it,
+    /// and a process cannot be collected before it has.
+    mounts: Option<File>,
 }
 
 /// What Start does.
@@ -280,6 +289,9 @@ impl Actor {
                 let result = self.delete().await;
                 let last = result.is_ok();
                 let _ = reply.send(result);
+                if let Some(overlay) = self.overlay.take() {
+                    tokio::task::spawn_blocking(move || drop(overlay));
+                }
                 return last;
             }
         }
@@ -338,9 +350,8 @@ impl Actor {
 
     fn exited(&mut self, exit: Exit) {
         if let Some(Whole { meter: Some(meter), .. }) = &self.container {
-            // At once: see `Meter`.
             let told = self.out_of_memory.take().map_or(0, |watch| watch.told());
-            if meter.read().oom_kills() > told {
+            if meter.oom_kills() > told {
                 self.tell(What::OutOfMemory);
             }
             // With a pid namespace of its own the kernel has ended the others; without, they are
@@ -353,6 +364,15 @@ impl Actor {
         }
         if self.become_(Happening::Exited(exit)).is_ok() {
             self.tell(What::Exited { pid: self.pid(), exit });
+        }
+        if let Some(whole) = &mut self.container {
+            let mounts = whole.mounts.take();
+            // Before somebody else removes it: see `Meter`.
+            let meter = whole.meter.clone().filter(|meter| !meter.stays());
+            self.draining.spawn_blocking(move || {
+                meter.map(|meter| meter.read());
+                drop(mounts);
+            });
         }
     }
 
@@ -427,9 +447,12 @@ impl Actor {
         let drained = async { while self.draining.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_READER, drained).await;
         self.draining.abort_all();
-        if let Some(whole) = &self.container {
+        if let Some(whole) = &mut self.container {
+            self.overlay = cleanup::hold(&whole.bundle, &whole.config.rootfs);
             let (bundle, reaper) = (whole.bundle.clone(), self.reaper.clone());
+            let mounts = whole.mounts.take();
             let left = blocking(move || {
+                drop(mounts);
                 Ok::<_, std::convert::Infallible>(cleanup::container(&bundle, Some(&reaper)))
             });
             for sentence in left.await.unwrap_or_default() {

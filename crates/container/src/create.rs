@@ -72,6 +72,8 @@ pub(crate) struct Newborn {
     pub(crate) bundle: Bundle,
     /// Of its cgroup. None: it ended before anybody could look.
     pub(crate) meter: Option<Meter>,
+    /// Its mount namespace.
+    pub(crate) mounts: Option<File>,
 }
 
 /// Creates a container, or leaves nothing behind. Blocks.
@@ -108,7 +110,8 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
             poststart: Batch::new(Moment::Poststart, &bundle, &wanted),
             streams,
             bundle,
-            meter: Cgroup::of(forked.pid).map(Meter::new),
+            meter: Cgroup::of(forked.pid).map(|found| Meter::new(found, !cgroup.systemd)),
+            mounts: File::open(format!("/proc/{}/ns/mnt", forked.pid)).ok(),
         }),
         Err(failure) => {
             for sentence in cleanup::container(&bundle, Some(&runtime.reaper)) {

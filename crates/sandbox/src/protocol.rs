@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, setsockopt, socketpair, sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv,
+    recvmsg, sendmsg, setsockopt, socketpair, sockopt,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -215,6 +215,9 @@ pub fn shortened(text: String) -> String {
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
 
+/// The other end closed with something of ours unread. Told once, before what it has said last.
+const CLOSED_UNREAD: nix::errno::Errno = nix::errno::Errno::ECONNRESET;
+
 /// A message and the descriptors beside it.
 #[derive(Debug)]
 pub struct Packet<T> {
@@ -263,7 +266,11 @@ impl Channel {
     /// # Errors
     /// When what came is not such a message.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<Packet<T>>> {
-        let mut bytes = vec![0; MESSAGE_MAX];
+        let length = self.length_of_next()?;
+        if length == 0 {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; length.min(MESSAGE_MAX)];
         let mut control = cmsg_space!([RawFd; FDS_MAX]);
         let mut slices = [IoSliceMut::new(&mut bytes)];
         let received = loop {
@@ -273,9 +280,7 @@ impl Channel {
                 Some(&mut control),
                 MsgFlags::MSG_CMSG_CLOEXEC,
             ) {
-                Err(nix::errno::Errno::EINTR) => {}
-                // The other end closed with something of ours unread.
-                Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+                Err(nix::errno::Errno::EINTR | CLOSED_UNREAD) => {}
                 other => break other?,
             }
         };
@@ -290,11 +295,18 @@ impl Channel {
         if truncated {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut off"));
         }
-        if length == 0 {
-            return Ok(None);
-        }
         let message = serde_json::from_slice(bytes.get(..length).unwrap_or_default())?;
         Ok(Some(Packet { message, fds }))
+    }
+
+    /// Waits for a message, and tells its length: most have a hundredth of what one may have. 0: the other end is closed.
+    fn length_of_next(&self) -> io::Result<usize> {
+        loop {
+            match recv(self.0.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
+                Err(nix::errno::Errno::EINTR | CLOSED_UNREAD) => {}
+                other => return Ok(other?),
+            }
+        }
     }
 }
 
@@ -405,5 +417,18 @@ mod tests {
         assert!(other.receive::<ToGuest>().is_err());
         drop(one);
         assert!(other.receive::<ToGuest>().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_word_arrives_of_one_who_did_not_listen() {
+        let (one, other) = Channel::pair().unwrap();
+        other.send(&ToGuest::GoOn, &[]).unwrap();
+        one.send(&FromGuest::Cgroup, &[]).unwrap();
+        drop(one);
+        assert!(matches!(
+            other.receive::<FromGuest>().unwrap().unwrap().message,
+            FromGuest::Cgroup
+        ));
+        assert!(other.receive::<FromGuest>().unwrap().is_none());
     }
 }

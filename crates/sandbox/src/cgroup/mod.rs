@@ -143,7 +143,8 @@ pub(crate) fn is_unified() -> bool {
 }
 
 fn collect(directory: &Path, pids: &mut Vec<i32>) {
-    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    // Each cgroup has one.
+    let Ok(text) = fs::read_to_string(directory.join("cgroup.procs")) else { return };
     pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

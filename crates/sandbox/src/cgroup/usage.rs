@@ -125,6 +125,14 @@ impl Cgroup {
         }
     }
 
+    /// How many processes the kernel has killed in it for want of memory. None when it is gone.
+    pub(super) fn oom_kills(&self) -> Option<u64> {
+        let file =
+            if matches!(self, Cgroup::V1(_)) { "memory.oom_control" } else { "memory.events" };
+        let path = self.directory("memory")?.join(file);
+        path.exists().then(|| keyed(&path).get("oom_kill").copied().unwrap_or(0))
+    }
+
     fn usage_v1(&self) -> V1 {
         let file = |controller: &str, name: &str| -> PathBuf {
             self.directory(controller).map(|directory| directory.join(name)).unwrap_or_default()

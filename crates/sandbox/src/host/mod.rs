@@ -94,7 +94,10 @@ pub fn serve(engine: Result<Rc<dyn Engine>, LoadError>, oom_score_adj: Option<&s
     loop {
         let packet = match channel.receive::<HostRequest>() {
             Ok(Some(packet)) => packet,
-            Ok(None) => return ExitCode::SUCCESS,
+            Ok(None) => {
+                be_out_of_the_way();
+                return ExitCode::SUCCESS;
+            }
             Err(error) => {
                 log::error!("the daemon said what cannot be read: {error}");
                 return ExitCode::FAILURE;
@@ -123,6 +126,15 @@ pub fn serve(engine: Result<Rc<dyn Engine>, LoadError>, oom_score_adj: Option<&s
             return ExitCode::FAILURE;
         }
     }
+}
+
+/// Leaves the processor to everybody else from here on: the kernel takes a moment to take a process apart, and the daemon, which
+/// has just heard of the guest, would often wait for the processor that does it.
+#[allow(unsafe_code)]
+fn be_out_of_the_way() {
+    let idle = libc::sched_param { sched_priority: 0 };
+    // SAFETY: it reads the one structure that it is given.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const idle) };
 }
 
 #[allow(unsafe_code)]
