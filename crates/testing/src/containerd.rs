@@ -155,9 +155,14 @@ impl Containerd {
         self.scope.log_path()
     }
 
+    /// The folder of what need not outlive the machine.
+    pub fn state(&self) -> PathBuf {
+        self.scope.state()
+    }
+
     /// Where it keeps the bundles of a namespace.
     pub fn task_dir(&self, namespace: &str) -> PathBuf {
-        self.root().join("state/io.containerd.runtime.v2.task").join(namespace)
+        self.state().join("io.containerd.runtime.v2.task").join(namespace)
     }
 
     pub(crate) fn scope(&self) -> &Scope {

@@ -47,8 +47,9 @@ fn look(daemon: &dyn Daemon) -> BTreeSet<String> {
     let root = containerd.root();
     let mut found = BTreeSet::new();
     let pid = containerd.has_own_etc().then(|| containerd.daemon_pid().to_string());
-    let mounts = mounts_below(root, pid.as_deref().unwrap_or("self"));
-    found.extend(mounts.into_iter().map(|path| format!("mount {path}")));
+    let mut mounts = mounts_below(root, pid.as_deref().unwrap_or("self"));
+    mounts.retain(|path| *path != containerd.state());
+    found.extend(mounts.into_iter().map(|path| format!("mount {}", path.display())));
     found.extend(
         cgroups(containerd.namespace())
             .into_iter()
@@ -67,18 +68,18 @@ fn look(daemon: &dyn Daemon) -> BTreeSet<String> {
     found.extend(members.map(|p| format!("process {} {}", p.pid, p.command)));
     let dead = containerd.sockets().into_iter().filter(|path| is_dead(path));
     found.extend(dead.map(|path| format!("dead socket {}", path.display())));
-    for dir in ["state/io.containerd.runtime.v2.task", "root/io.containerd.runtime.v2.task"] {
+    for parent in [containerd.state(), root.join("root")] {
         let mut files = Vec::new();
-        below(&root.join(dir), 2, &mut files);
+        below(&parent.join("io.containerd.runtime.v2.task"), 2, &mut files);
         found.extend(files.into_iter().map(|path| format!("bundle file {}", path.display())));
     }
     found
 }
 
-fn mounts_below(root: &Path, process: &str) -> Vec<String> {
+fn mounts_below(root: &Path, process: &str) -> Vec<PathBuf> {
     let table = fs::read_to_string(format!("/proc/{process}/mountinfo")).expect("it runs");
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    points.filter(|point| Path::new(point).starts_with(root)).map(str::to_owned).collect()
+    points.map(PathBuf::from).filter(|point| point.starts_with(root)).collect()
 }
 
 /// Whether there is a socket on which nobody listens.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::env;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -25,7 +25,8 @@ pub fn cache_dir() -> PathBuf {
 /// The folder of the executables under test: `WHERRY_BIN_DIR`, or `release` in cargo's target folder.
 pub fn bin_dir() -> PathBuf {
     if let Some(dir) = env::var_os("WHERRY_BIN_DIR") {
-        return dir.into();
+        // Daemons that are started from here may be somewhere else.
+        return path::absolute(&dir).unwrap_or_else(|_| dir.into());
     }
     env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| repository().join("target"), PathBuf::from)

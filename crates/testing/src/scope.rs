@@ -40,6 +40,7 @@ impl Scope {
             .unwrap_or_else(|e| panic!("setsid cannot be run: {e}"));
         let pipe = reaper.stdin.as_mut().expect("stdin was piped");
         writeln!(pipe, "{}\n{name}", root.display()).expect("the reaper reads its input");
+        mount_state(&root.join(STATE));
         let log = logs_dir().join(format!("{what}-{name}.log"));
         Scope { root, name, log, reaper }
     }
@@ -47,6 +48,11 @@ impl Scope {
     /// The folder.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The folder of what need not outlive the machine.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.root.join(STATE)
     }
 
     /// A name for whatever needs one outside of the folder: cgroup, network namespace, containerd namespace.
@@ -77,6 +83,17 @@ impl Scope {
         });
         show_logs_on_panic();
     }
+}
+
+/// The folder's name in the scope's.
+const STATE: &str = "state";
+
+/// Makes a folder that is in memory, as `/run` is on every machine that boots.
+fn mount_state(path: &Path) {
+    fs::create_dir(path).unwrap_or_else(|e| panic!("{} cannot be made: {e}", path.display()));
+    let mount = ["-t", "tmpfs", "-o", "mode=711,nosuid,nodev", "tmpfs"];
+    let status = Command::new("mount").args(mount).arg(path).status();
+    assert!(status.is_ok_and(|status| status.success()), "no tmpfs at {}", path.display());
 }
 
 impl Drop for Scope {

@@ -14,12 +14,13 @@ use wherry_testing::Containerd;
 /// The root filesystem's layer, the configuration of a container in it, and where containers may be.
 pub(crate) struct Template {
     folder: PathBuf,
+    bundles: PathBuf,
     layer: PathBuf,
     spec: Value,
     group: String,
 }
 
-/// One container's bundle, with its root filesystem's upper layer and its output's named pipe.
+/// One container's bundle with its output's named pipe, and its root filesystem's upper layer elsewhere.
 pub(crate) struct Bundle {
     /// The bundle's folder.
     pub(crate) path: PathBuf,
@@ -48,23 +49,24 @@ impl Template {
         spec["process"]["args"] = json!(["/app"]);
         spec["process"]["terminal"] = json!(false);
         spec["root"] = json!({"path": "rootfs"});
-        Template { folder, layer, spec, group: containerd.namespace().to_owned() }
+        let bundles = containerd.state().join("direct").join(name);
+        Template { folder, bundles, layer, spec, group: containerd.namespace().to_owned() }
     }
 
     /// A new container's.
     pub(crate) fn bundle(&self, id: &str) -> Bundle {
         let around = self.folder.join(id);
-        let path = around.join("bundle");
-        for folder in ["upper", "work", "bundle/rootfs"] {
-            fs::create_dir_all(around.join(folder)).expect("the folder is ours");
+        let path = self.bundles.join(id);
+        for folder in [around.join("upper"), around.join("work"), path.join("rootfs")] {
+            fs::create_dir_all(folder).expect("the folder is ours");
         }
         let mut spec = self.spec.clone();
         spec["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", self.group));
         fs::write(path.join("config.json"), spec.to_string()).expect("the folder is ours");
         Bundle {
             id: id.to_owned(),
-            stdout: pipe(&around.join("stdout")),
-            _stderr: pipe(&around.join("stderr")),
+            stdout: pipe(&path.join("stdout")),
+            _stderr: pipe(&path.join("stderr")),
             _log: pipe(&path.join("log")),
             path,
             around,
@@ -81,6 +83,7 @@ impl Bundle {
         let mount = Message::new()
             .text(1, "overlay")
             .text(2, "overlay")
+            .text(4, "index=off")
             .text(4, &option("workdir", self.around.join("work")))
             .text(4, &option("upperdir", self.around.join("upper")))
             .text(4, &option("lowerdir", self.layer.clone()));
@@ -88,8 +91,8 @@ impl Bundle {
             .text(1, &self.id)
             .text(2, &text(&self.path))
             .bytes(3, mount.encoded())
-            .text(6, &text(&self.around.join("stdout")))
-            .text(7, &text(&self.around.join("stderr")))
+            .text(6, &text(&self.path.join("stdout")))
+            .text(7, &text(&self.path.join("stderr")))
     }
 
     /// What the container has printed so far.
@@ -102,8 +105,10 @@ impl Bundle {
 
     /// Removes it, once its container is deleted.
     pub(crate) fn remove(self) {
-        fs::remove_dir_all(&self.around)
-            .unwrap_or_else(|e| panic!("{} cannot be removed: {e}", self.around.display()));
+        for folder in [&self.path, &self.around] {
+            fs::remove_dir_all(folder)
+                .unwrap_or_else(|e| panic!("{} cannot be removed: {e}", folder.display()));
+        }
     }
 }
 

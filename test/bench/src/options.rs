@@ -5,9 +5,12 @@ use std::path::PathBuf;
 
 use wherry_testing::{bin_dir, repository};
 
+/// The part after which better code is made for some time, when the processors have nothing else to do: it is the last.
+pub(crate) const COLD: &str = "cold";
+
 /// The parts of a run, in their order.
 pub(crate) const PARTS: [&str; 8] =
-    ["sizes", "direct", "ctr", "cold", "many", "docker", "memory", "idle"];
+    ["sizes", "direct", "ctr", "docker", "memory", "idle", "many", COLD];
 
 /// What to do.
 pub(crate) struct Options {
@@ -63,7 +66,12 @@ impl Options {
         self.parts.iter().any(|wanted| wanted == part)
     }
 
-    /// The number of rounds of something that takes so many times as long as the shortest.
+    /// The number of rounds of what takes a moment and sways.
+    pub(crate) fn rounds_of_short(&self) -> usize {
+        self.rounds.saturating_mul(4)
+    }
+
+    /// The number of rounds of something that takes so many times as long as the rest.
     pub(crate) fn rounds_of(&self, weight: usize) -> usize {
         (self.rounds / weight).max(3).min(self.rounds)
     }

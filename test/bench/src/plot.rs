@@ -3,14 +3,14 @@
 use std::fmt::Write;
 
 use crate::measures::{
-    CTR_HELLO, DOCKER_FIB, DOCKER_HELLO, EXEC_TO_GUEST, LIFE, MANY, PSS_20, PSS_100, START, Unit,
+    CTR_HELLO, DOCKER_FIB, DOCKER_HELLO, LIFE, MANY, PSS_20, PSS_100, START, TO_GUEST, Unit,
 };
 use crate::measures::{MEASURES, Measure};
 use crate::results::{NOTHING, RUNC, Results};
 
 /// What is drawn.
 const DRAWN: [&str; 9] =
-    [CTR_HELLO, MANY, DOCKER_HELLO, DOCKER_FIB, EXEC_TO_GUEST, START, LIFE, PSS_20, PSS_100];
+    [CTR_HELLO, MANY, DOCKER_HELLO, DOCKER_FIB, TO_GUEST, START, LIFE, PSS_20, PSS_100];
 const WIDTH: f64 = 880.0;
 /// The length of runc's bar, where it begins, and how high a bar is.
 const WHOLE: f64 = 340.0;

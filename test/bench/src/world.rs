@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -24,20 +25,29 @@ pub(crate) struct World {
     pub(crate) containerd: Containerd,
     /// Where its shims keep compiled code.
     pub(crate) code: PathBuf,
+    /// How long after the end of `start` it has sent each Create to the shim that does nothing: lines of milliseconds.
+    pub(crate) pauses: PathBuf,
     _folder: TempDir,
 }
 
 /// How long the shims of a finished round may take to go.
 const SETTLE: Duration = Duration::from_secs(60);
 
+/// How long the kernel may take for namespaces, cgroups and mounts that nobody has any more.
+const QUIET: Duration = Duration::from_millis(100);
+
 impl World {
     /// Starts a containerd.
     pub(crate) fn new(options: Options) -> World {
         let folder = TempDir::new().expect("a temporary folder");
         let code = folder.path().join("code");
-        let environment = [("WHERRY_CACHE_DIR", &*code.to_string_lossy())];
+        let pauses = folder.path().join("pauses");
+        let environment = [
+            ("WHERRY_CACHE_DIR", &*code.to_string_lossy()),
+            ("BENCH_PAUSES", &*pauses.to_string_lossy()),
+        ];
         let containerd = Containerd::start_with(ContainerdVersion::V2, &environment);
-        World { options, results: Results::default(), containerd, code, _folder: folder }
+        World { options, results: Results::default(), containerd, code, pauses, _folder: folder }
     }
 
     /// Forgets all compiled code.
@@ -82,9 +92,10 @@ impl World {
     }
 }
 
-/// Waits until no shim serves a containerd.
+/// Waits until no shim serves a containerd, and the kernel has undone what the last ones have left.
 pub(crate) fn settle(containerd: &Containerd) {
     wait_until("the shims to end", SETTLE, || Usage::pids(containerd).is_empty());
+    thread::sleep(QUIET);
 }
 
 /// The runtime's name as a client gives it.

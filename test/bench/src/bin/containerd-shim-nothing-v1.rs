@@ -5,15 +5,19 @@
 //! no event. What `ctr run --rm` takes with it, no shim can go below.
 
 use std::collections::hash_map::RandomState;
+use std::fs::OpenOptions;
 use std::hash::BuildHasher;
 use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
+use std::time::Instant;
 use std::{env, fs};
 
 use wherry_bench::wire::{Frame, Message};
 
+/// Names a file. Each Create adds how long after the end of `start` it came, in milliseconds.
+const PAUSES: &str = "BENCH_PAUSES";
 /// Where containerd's shims have their sockets.
 const SOCKETS: &str = "/run/containerd/s";
 /// States of a task, as in containerd's `task.proto`.
@@ -50,15 +54,16 @@ fn start() -> io::Result<()> {
         format!(r#"{{"version":3,"address":"unix://{}","protocol":"ttrpc"}}"#, socket.display());
     io::stdout().write_all(address.as_bytes())?;
     io::stdout().flush()?;
+    let started = Instant::now();
     // Forks; from here on this is the daemon, whose descriptors are /dev/null.
     nix::unistd::daemon(false, false)?;
-    let served = listener.accept().and_then(|(connection, _)| serve(connection));
+    let served = listener.accept().and_then(|(connection, _)| serve(connection, started));
     let _ = fs::remove_file(&socket);
     served
 }
 
 /// Answers everything on containerd's one connection, until it says Shutdown or goes.
-fn serve(mut connection: UnixStream) -> io::Result<()> {
+fn serve(mut connection: UnixStream, since: Instant) -> io::Result<()> {
     let pid = u64::from(process::id());
     // Answered in 1970, as far as anybody can tell; a moment must be there.
     let moment = Message::new().number(1, 1);
@@ -67,7 +72,10 @@ fn serve(mut connection: UnixStream) -> io::Result<()> {
     let mut waiting = Vec::new();
     while let Some(request) = Frame::read(&mut connection)? {
         let answer = match request.method() {
-            b"Create" => Message::new().number(1, pid),
+            b"Create" => {
+                note(since)?;
+                Message::new().number(1, pid)
+            }
             b"Start" => {
                 started = true;
                 Message::new().number(1, pid)
@@ -99,4 +107,14 @@ fn serve(mut connection: UnixStream) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn note(since: Instant) -> io::Result<()> {
+    let Some(file) = env::var_os(PAUSES) else { return Ok(()) };
+    let pause = since.elapsed().as_secs_f64() * 1e3;
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(file)?
+        .write_all(format!("{pause}\n").as_bytes())
 }

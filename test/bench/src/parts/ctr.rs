@@ -12,7 +12,7 @@ pub(crate) fn measure(world: &mut World) {
     for native in [false, true] {
         world.containerd.load(hello.image(native));
     }
-    for round in 0..=world.options.rounds {
+    for round in 0..=world.options.rounds_of_short() {
         for who in world.runtimes(true) {
             let took = world.ctr_run(&who, hello.image(is_native(&who)), hello.says);
             if round > 0 {

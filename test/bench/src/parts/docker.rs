@@ -13,7 +13,7 @@ pub(crate) fn measure(world: &mut World) {
         for native in [false, true] {
             docker.load(pair.image(native));
         }
-        for round in 0..=world.options.rounds_of(2) {
+        for round in 0..=world.options.rounds {
             for who in world.runtimes(false) {
                 settle(docker.containerd());
                 let (runtime, image) = (runtime(&who), pair.image(is_native(&who)));
