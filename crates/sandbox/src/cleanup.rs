@@ -64,10 +64,12 @@ pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<String> {
 }
 
 fn undo(bundle: &Bundle, config: Option<&Config>, reaper: Option<&Reaper>) -> Vec<String> {
-    let mut left = unmount(&bundle.layers());
+    // First, as it ends who may still use the mounts.
+    let mut left: Vec<String> =
+        config.and_then(|config| remove_cgroup(bundle, config).err()).into_iter().collect();
+    left.extend(unmount(&bundle.layers()));
     left.extend(unmount(&bundle.rootfs()));
     if let Some(config) = config {
-        left.extend(remove_cgroup(bundle, config).err());
         // A hook that fails is logged, and nothing else.
         let _ = Batch::new(Moment::Poststop, bundle, config).run(None, reaper);
     }
