@@ -19,6 +19,7 @@ use crate::hooks::Batch;
 use crate::making::Making;
 use crate::process::{self, Reaper};
 use crate::protocol::{Channel, Failure, FailureKind, FromGuest, HostReply, HostRequest, ToGuest};
+use crate::readonly;
 use crate::records::Records;
 use crate::stdio::GuestEnds;
 
@@ -101,7 +102,7 @@ impl Host {
     pub fn spawn(program: &HostProgram) -> io::Result<Host> {
         let (ours, theirs) = Channel::pair()?;
         let score = crate::daemon::inherited_oom_score_adj();
-        let mut command = Command::new(&program.0);
+        let mut command = Command::new(readonly::view(&program.0)?);
         command.args(["host", score]).current_dir("/").env_clear();
         // Short, and with something behind it: see `title`.
         command.arg0("wherry").env("TITLE", "-".repeat(crate::host::title::ROOM));

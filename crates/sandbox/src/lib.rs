@@ -26,6 +26,7 @@ pub mod making;
 pub mod memory;
 pub mod process;
 pub mod protocol;
+pub mod readonly;
 mod records;
 pub mod stdio;
 pub mod terminal;

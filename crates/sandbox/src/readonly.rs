@@ -1,0 +1,223 @@
+//! Read-only views of the host's files: bind mounts below `/run/wherry`, from which the executables of this project run and
+//! through which compiled code is opened.
+//!
+//! A process can name its own executable (`/proc/self/exe`), its descriptors (`/proc/self/fd/N`) and its mappings
+//! (`/proc/self/map_files/…`), and open each of them again for writing if its user may write to the file. A container's
+//! root is the host's root, unless it has a user namespace. The mount through which a file was opened stays with all of
+//! these names: on a read-only mount the kernel answers EROFS to each (CVE-2019-5736 is what happens without one).
+//!
+//! The mount lies in the host's mount namespace, so that no capability in the container can make it writable again:
+//! mount(2) and mount_setattr(2) refuse a mount of another namespace. A detached mount could be changed back by a process
+//! with CAP_SYS_ADMIN. Pages stay shared with the file itself, unlike those of a copy in memory.
+//!
+//! A view is named after the device and inode of what it shows: an executable that is replaced by rename gets another view,
+//! and the view of the old one, which has no link any more, is unmounted when the next view is made.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+/// Where the views are mounted: a tmpfs of its own that only root can enter, and that no other mount namespace gets.
+const VIEWS: &str = "/run/wherry";
+
+/// Flags of a view. An executable needs neither set-user-ID bits nor devices.
+const VIEW: MsFlags = MsFlags::MS_RDONLY.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV);
+
+/// Returns the path of a read-only view of the file or directory at `path`, which is mounted if it is not there yet.
+///
+/// Costs three system calls where the view is there.
+///
+/// # Errors
+/// When `path` does not exist, or the view cannot be mounted; the text names the path.
+pub fn view(path: &Path) -> io::Result<PathBuf> {
+    if path.starts_with(VIEWS) {
+        // An executable that runs from its view asks for itself.
+        return Ok(path.to_owned());
+    }
+    view_below(Path::new(VIEWS), path)
+}
+
+fn view_below(views: &Path, path: &Path) -> io::Result<PathBuf> {
+    let failed = |error: io::Error| {
+        let text = format!("cannot mount {} read-only below {}", path.display(), views.display());
+        io::Error::new(error.kind(), format!("{text}: {error}"))
+    };
+    let original = fs::metadata(path).map_err(failed)?;
+    let view = views.join(name(path, &original));
+    if !shows(&view, &original) {
+        make(views, &view, path, &original).map_err(failed)?;
+    }
+    Ok(view)
+}
+
+/// The name of a view: that of the original, its device and its inode.
+fn name(path: &Path, original: &fs::Metadata) -> OsString {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!("-{:x}-{:x}", original.dev(), original.ino()));
+    name
+}
+
+/// Whether `view` is a read-only mount of `original`.
+fn shows(view: &Path, original: &fs::Metadata) -> bool {
+    let same = |shown: fs::Metadata| (shown.dev(), shown.ino()) == (original.dev(), original.ino());
+    fs::metadata(view).is_ok_and(same)
+        && statvfs(view).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY))
+}
+
+fn make(views: &Path, view: &Path, path: &Path, original: &fs::Metadata) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(views)?;
+    make_private(views)?;
+    // One process at a time.
+    let lock = File::open(views)?;
+    lock.lock()?;
+    if shows(view, original) {
+        return Ok(());
+    }
+    unmount_unlinked(views);
+    // One that does not show the original, or is not read-only any more.
+    remove(view);
+    if original.is_dir() {
+        DirBuilder::new().recursive(true).mode(0o700).create(view)?;
+    } else {
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(view)?;
+    }
+    let none = None::<&str>;
+    let mounted = mount(Some(path), view, none, MsFlags::MS_BIND, none).and_then(|()| {
+        mount(none, view, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | VIEW, none)
+    });
+    if let Err(errno) = mounted {
+        remove(view);
+        return Err(errno.into());
+    }
+    if shows(view, original) {
+        return Ok(());
+    }
+    // The file was replaced between the look and the mount.
+    remove(view);
+    Err(io::Error::other("it was replaced meanwhile"))
+}
+
+/// Mounts a tmpfs at `views` unless there is one, and keeps it out of all other mount namespaces: neither one that shares the
+/// host's mounts nor a container that is given the host's root gets the views.
+fn make_private(views: &Path) -> io::Result<()> {
+    let lock = File::open(views)?;
+    lock.lock()?;
+    let none = None::<&str>;
+    if fs::metadata(views)?.dev() == fs::metadata(views.join(".."))?.dev() {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(Some("wherry"), views, Some("tmpfs"), flags, Some("mode=700,size=1m"))?;
+    }
+    Ok(mount(none, views, none, MsFlags::MS_UNBINDABLE, none)?)
+}
+
+/// Unmounts the views of what has been replaced or removed. Processes that run from one are not affected.
+fn unmount_unlinked(views: &Path) {
+    for entry in fs::read_dir(views).into_iter().flatten().flatten() {
+        let view = entry.path();
+        if fs::metadata(&view).is_ok_and(|shown| shown.nlink() == 0) {
+            remove(&view);
+        }
+    }
+}
+
+/// Unmounts a view and removes its mount point. What fails is tried again with the next view.
+fn remove(view: &Path) {
+    let _ = umount2(view, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+    let _ = fs::remove_file(view).or_else(|_| fs::remove_dir(view));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    /// A directory of views that is unmounted in the end. None: only root can mount.
+    struct Views(tempfile::TempDir);
+
+    impl Views {
+        fn new() -> Option<Views> {
+            nix::unistd::geteuid().is_root().then(|| Views(tempfile::tempdir().unwrap()))
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.path().join("views")
+        }
+    }
+
+    impl Drop for Views {
+        fn drop(&mut self) {
+            for entry in fs::read_dir(self.path()).into_iter().flatten().flatten() {
+                remove(&entry.path());
+            }
+            let _ = umount2(&self.path(), MntFlags::MNT_DETACH);
+        }
+    }
+
+    #[test]
+    fn a_descriptor_of_a_view_cannot_be_opened_again_for_writing() {
+        let Some(views) = Views::new() else { return };
+        let original = views.0.path().join("code");
+        fs::write(&original, "native").unwrap();
+        let view = view_below(&views.path(), &original).unwrap();
+        let file = File::open(&view).unwrap();
+        let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+        for path in [Path::new(&again), &view] {
+            let error = OpenOptions::new().write(true).open(path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem, "{}", path.display());
+        }
+        // The file itself is as writable as before, and the view is made once.
+        fs::write(&original, "NATIVE").unwrap();
+        assert_eq!(fs::read_to_string(&view).unwrap(), "NATIVE");
+        assert_eq!(view_below(&views.path(), &original).unwrap(), view);
+    }
+
+    #[test]
+    fn a_replaced_file_gets_another_view_and_the_old_one_goes() {
+        let Some(views) = Views::new() else { return };
+        let original = views.0.path().join("exe");
+        fs::write(&original, "old").unwrap();
+        let old = view_below(&views.path(), &original).unwrap();
+        let open = File::open(&old).unwrap();
+        fs::write(views.0.path().join("new"), "new").unwrap();
+        fs::rename(views.0.path().join("new"), &original).unwrap();
+        let new = view_below(&views.path(), &original).unwrap();
+        assert_ne!(old, new);
+        assert_eq!(fs::read_to_string(new).unwrap(), "new");
+        assert!(!old.exists());
+        // Who uses the old one goes on, and may not write either.
+        assert_eq!(io::read_to_string(&open).unwrap(), "old");
+        let again = format!("/proc/self/fd/{}", open.as_raw_fd());
+        let error = OpenOptions::new().write(true).open(again).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+    }
+
+    #[test]
+    fn a_directory_has_a_view_that_shows_what_is_written_later() {
+        let Some(views) = Views::new() else { return };
+        let original = views.0.path().join("cache");
+        fs::create_dir(&original).unwrap();
+        let view = view_below(&views.path(), &original).unwrap();
+        fs::write(original.join("later"), "x").unwrap();
+        assert_eq!(fs::read_to_string(view.join("later")).unwrap(), "x");
+        assert!(fs::write(view.join("other"), "x").is_err());
+        let missing = view_below(&views.path(), &views.0.path().join("missing")).unwrap_err();
+        assert!(missing.to_string().contains("missing read-only below"), "{missing}");
+    }
+
+    #[test]
+    fn a_view_that_became_writable_is_mounted_again() {
+        let Some(views) = Views::new() else { return };
+        let original = views.0.path().join("exe");
+        fs::write(&original, "x").unwrap();
+        let view = view_below(&views.path(), &original).unwrap();
+        let none = None::<&str>;
+        mount(none, &view, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT, none).unwrap();
+        let view = view_below(&views.path(), &original).unwrap();
+        assert!(OpenOptions::new().write(true).open(&view).is_err());
+    }
+}
