@@ -42,6 +42,8 @@ pub struct Config {
     pub io_gid: u32,
     /// See [`CreateRequest::plugins`].
     pub plugins: PathBuf,
+    /// See [`CreateRequest::no_engine_seccomp`].
+    pub no_engine_seccomp: bool,
 }
 
 /// What all containers of a daemon share.
@@ -94,6 +96,7 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
         io_uid: config.io_uid,
         io_gid: config.io_gid,
         plugins: config.plugins.clone(),
+        no_engine_seccomp: config.no_engine_seccomp,
     });
     let mut hooks = |pid| {
         [Moment::Prestart, Moment::CreateRuntime].into_iter().try_for_each(|moment| {

@@ -124,6 +124,7 @@ pub(crate) fn start(
         io_uid: container.io_uid,
         io_gid: container.io_gid,
         plugins: container.plugins.clone(),
+        no_engine_seccomp: container.no_engine_seccomp,
     });
     let mut no_hooks = |_| Ok(());
     let bundle = Bundle::new(&container.bundle, &container.id);

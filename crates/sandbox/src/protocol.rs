@@ -66,6 +66,8 @@ pub struct CreateRequest {
     pub io_gid: u32,
     /// The engine's plug-ins: see [`wherry_engine::Engine::load_plugins`]. Empty: none.
     pub plugins: PathBuf,
+    /// Leave out the list of system calls in the engine's own seccomp filter.
+    pub no_engine_seccomp: bool,
 }
 
 /// What another process in a container is made from.
@@ -89,6 +91,8 @@ pub struct ExecRequest {
     pub io_gid: u32,
     /// As in [`CreateRequest`].
     pub plugins: PathBuf,
+    /// As in [`CreateRequest`].
+    pub no_engine_seccomp: bool,
 }
 
 /// A filesystem to mount, as containerd describes it.
