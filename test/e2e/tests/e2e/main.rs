@@ -14,6 +14,7 @@ mod cri;
 mod ctr;
 mod disk;
 mod docker;
+mod escape;
 mod events;
 mod exec;
 mod executable;
