@@ -48,7 +48,7 @@ use crate::protocol::{
 use console::Console;
 
 pub(crate) use compile::QUICKLY;
-pub use compile::{DESCRIPTORS, EXIT_INVALID, EXIT_IO, compile};
+pub use compile::{DESCRIPTORS, EXIT_CHANGED, EXIT_INVALID, EXIT_IO, compile};
 pub use gate::{GATE, gate};
 pub use run::run;
 

@@ -39,6 +39,7 @@ pub(crate) async fn create(
         io_uid: options.io_uid,
         io_gid: options.io_gid,
         plugins: options.plugins,
+        cancel: reserved.cancel(),
     };
     let container = Container::create(service.runtime(), config)
         .await
