@@ -28,8 +28,9 @@ pub const DIGEST: &str = "digest";
 /// move it into a cgroup takes as long.
 pub const LARGE: u64 = 4 << 20;
 
-/// The words for whether systemd manages the cgroup.
-const DRIVERS: [&str; 2] = ["cgroupfs", "systemd"];
+/// The words for what manages the cgroup.
+const CGROUPFS: &str = "cgroupfs";
+const SYSTEMD: &str = "systemd";
 
 /// Digests the first `size` bytes of a module in a process of `program` that joins `cgroup`.
 pub(crate) fn charged_to(
@@ -45,7 +46,7 @@ pub(crate) fn charged_to(
     command.arg0("wherry-digest").args([
         DIGEST,
         &size.to_string(),
-        DRIVERS[usize::from(cgroup.systemd)],
+        if cgroup.systemd { SYSTEMD } else { CGROUPFS },
     ]);
     command.arg(&cgroup.path).current_dir("/").env_clear();
     command.stdin(module.try_clone().map_err(CacheError::Read)?).stdout(writer);
@@ -55,7 +56,7 @@ pub(crate) fn charged_to(
     let mut look = |_| if is_cancelled() { Err(End::Cancelled) } else { Ok(()) };
     let failed = |text: String| Err(CacheError::Read(io::Error::other(text)));
     match converse(child, reader, reaper, &mut look).map_err(CacheError::Read)? {
-        (End::Status(0), digest) => Ok(digest),
+        (End::Status(0), digest) if digest.len() == DIGITS => Ok(digest),
         (End::Status(1), text) => failed(text),
         (End::Status(KILLED), _) => failed(
             "the process that reads it for the container was killed, as when the container's memory limit is too low"
@@ -69,17 +70,22 @@ pub(crate) fn charged_to(
     }
 }
 
+/// Of a SHA-256 in hexadecimal.
+const DIGITS: usize = 64;
+
+const USAGE: &str = "usage: digest BYTES cgroupfs|systemd CGROUP";
+
 const KILLED: u32 = 128 + Signal::SIGKILL as u32;
 
 /// Digests standard input and prints the result, or the error. `args` are the number of bytes and the cgroup to join.
 #[must_use]
 pub fn digest(args: &[String]) -> ExitCode {
     let result = match args {
-        [size, driver, path] => match (size.parse(), DRIVERS.contains(&driver.as_str())) {
-            (Ok(size), true) => join_and_digest(size, driver == DRIVERS[1], Path::new(path)),
-            _ => Err(format!("usage: {DIGEST} BYTES cgroupfs|systemd CGROUP")),
-        },
-        _ => Err(format!("usage: {DIGEST} BYTES cgroupfs|systemd CGROUP")),
+        [size, driver, path] if driver == CGROUPFS || driver == SYSTEMD => size
+            .parse()
+            .map_err(|_| USAGE.to_owned())
+            .and_then(|size| join_and_digest(size, driver == SYSTEMD, Path::new(path))),
+        _ => Err(USAGE.to_owned()),
     };
     let (code, text) = match result {
         Ok(digest) => (ExitCode::SUCCESS, digest),

@@ -254,7 +254,8 @@ fn a_refused_module_is_not_compiled_at_each_restart(version: ContainerdVersion) 
 
 fn a_long_compilation_is_in_containerds_log(version: ContainerdVersion) {
     let world = World::new(version);
-    let run = Run::new(&app("laborious", laborious_wasm()));
+    // A container of little memory has its module compiled all the same.
+    let run = Run::new(&app("laborious", laborious_wasm())).memory(32 << 20);
     assert_eq!(world.containerd.run(&run).success(), "hello\n");
     let log = || fs::read_to_string(world.containerd.log_path()).unwrap_or_default();
     wait_until("the compilation in the log", DEADLINE, || {
@@ -288,12 +289,11 @@ fn code_cannot_be_changed_by_who_runs_it(docker: &Docker) {
     let said = tried(&["SYS_PTRACE"]);
     assert!(!said.contains("writable "), "{said}");
     assert!(of_code(&said) > 0, "{said}");
-    // With these the kernel follows the names of mappings, too.
+    // With these the kernel follows the names of mappings, too. The libraries of the engine host are the host's own files.
     let said = tried(&["SYS_PTRACE", "SYS_ADMIN", "CHECKPOINT_RESTORE"]);
-    let writable: Vec<&str> = said
-        .lines()
-        .filter(|line| line.starts_with("writable ") && line.contains("wherry"))
-        .collect();
+    let ours = |line: &&str| line.contains(" /run/wherry/") || line.contains(&code);
+    let writable: Vec<&str> =
+        said.lines().filter(|line| line.starts_with("writable ") && ours(line)).collect();
     assert!(writable.is_empty(), "{writable:?}");
     assert!(of_code(&said) > 1, "{said}");
 }
