@@ -68,6 +68,8 @@ pub struct CreateRequest {
     pub plugins: PathBuf,
     /// Leave out the list of system calls in the engine's own seccomp filter.
     pub no_engine_seccomp: bool,
+    /// The largest module, bytes, that a guest's process reads itself: that of an engine without a compiler.
+    pub module_max: u64,
 }
 
 /// What another process in a container is made from.
@@ -93,6 +95,8 @@ pub struct ExecRequest {
     pub plugins: PathBuf,
     /// As in [`CreateRequest`].
     pub no_engine_seccomp: bool,
+    /// As in [`CreateRequest`].
+    pub module_max: u64,
 }
 
 /// A filesystem to mount, as containerd describes it.

@@ -54,7 +54,7 @@ use console::Console;
 use filter::Allow;
 
 pub(crate) use compile::QUICKLY;
-pub use compile::{DESCRIPTORS, EXIT_INVALID, EXIT_IO, compile};
+pub use compile::{DESCRIPTORS, EXIT_CHANGED, EXIT_INVALID, EXIT_IO, compile};
 pub use gate::{GATE, gate};
 pub use run::run;
 
