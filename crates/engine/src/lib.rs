@@ -26,6 +26,9 @@ pub trait Engine {
     /// The engine's name as in `io.containerd.<name>.v1`: lower-case letters and digits.
     fn name(&self) -> &'static str;
 
+    /// Which release of the engine this is.
+    fn release(&self) -> Release;
+
     /// What compiled code depends on besides the wasm itself. `None`: this engine has no
     /// ahead-of-time compilation, `compile` is never called and `load` gets [`Code::Wasm`].
     fn compile_key(&self) -> Option<CompileKey>;
@@ -79,6 +82,19 @@ pub trait Engine {
     /// # Errors
     /// A [`LoadError`] that names what the guest lacks.
     fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError>;
+}
+
+/// A release of an engine, for who compares it with the engine's security advisories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// The engine's name as its project writes it.
+    pub engine: &'static str,
+    /// Its version.
+    pub version: String,
+    /// The day on which this version, or the binding through which it is linked, was published: `YYYY-MM-DD`.
+    pub published: &'static str,
+    /// Where its project publishes advisories.
+    pub advisories: &'static str,
 }
 
 /// A guest that is ready to run.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use wherry_engine::{Engine, LoadError};
+use wherry_engine::{Engine, LoadError, Release};
 use wherry_sandbox::compiler::BEHIND;
 use wherry_sandbox::host::DESCRIPTORS;
 
@@ -14,6 +14,7 @@ const USAGE: &str = "\
 usage: wherry-ENGINE run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--net] [--plugins PATH] FILE[#function] [ARG]...
        wherry-ENGINE compile [--address CONTAINERD] [--namespace NAME] [--platform OS/ARCHITECTURE] IMAGE-OR-FILE
        wherry-ENGINE cache ls | prune [--older-than NUMBER(s|m|h|d)]
+       wherry-ENGINE version
 ";
 
 /// The executable `wherry-<engine>`, given its engine or why there is none.
@@ -42,12 +43,22 @@ pub fn tool<E: Engine>(engine: Result<E, LoadError>) -> ExitCode {
         (Some("cache"), _) => {
             told(engine.name(), |config| cache::run(&config.cache(engine.name()), &words))
         }
+        (Some("version" | "--version"), None) => told(engine.name(), |_| Ok(version(&engine))),
         (Some("run"), _) => wherry_sandbox::host::run(&engine, args),
         _ => {
             let _ = std::io::stderr().write_all(USAGE.as_bytes());
             ExitCode::from(2)
         }
     }
+}
+
+/// What is linked here, and where to look whether that has known faults.
+fn version(engine: &dyn Engine) -> String {
+    let Release { engine: name, version, published, advisories } = engine.release();
+    let (own, number) = (engine.name(), env!("CARGO_PKG_VERSION"));
+    format!(
+        "wherry-{own} {number}, {name} {version}, known since {published}\nadvisories of {name}: {advisories}\n"
+    )
 }
 
 /// Runs a command for a person: prints what it returns, or what is wrong.

@@ -23,7 +23,10 @@ use std::io::Read;
 use std::path::Path;
 
 use wasmedge_sdk::utils::CoreVersion;
-use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program};
+use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Release};
+
+/// The version of the binding that Cargo.toml pins, and the day on which it was published. The library is the machine's own.
+const BINDING: (&str, &str) = ("0.17.1", "2026-10-16");
 
 /// The WasmEdge engine. Made once, before the process forks: a child inherits the library ready.
 pub struct WasmEdge {
@@ -49,6 +52,16 @@ impl WasmEdge {
 impl Engine for WasmEdge {
     fn name(&self) -> &'static str {
         "wasmedge"
+    }
+
+    fn release(&self) -> Release {
+        let (_, published) = BINDING;
+        Release {
+            engine: "WasmEdge",
+            version: version(),
+            published,
+            advisories: "https://github.com/WasmEdge/WasmEdge/security/advisories",
+        }
     }
 
     fn compile_key(&self) -> Option<CompileKey> {
@@ -125,6 +138,12 @@ impl Fnv {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pinned_binding_is_the_one_whose_release_is_known() {
+        let pinned = format!("wasmedge-sdk = {{ version = \"={}\"", BINDING.0);
+        assert!(include_str!("../Cargo.toml").contains(&pinned));
+    }
 
     #[test]
     fn the_hash_is_fnv_1a() {

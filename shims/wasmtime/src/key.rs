@@ -4,14 +4,14 @@
 
 use wherry_engine::CompileKey;
 
-/// The version that Cargo.toml pins.
-const VERSION: &str = "48.0.8";
+/// The version that Cargo.toml pins, and the day on which it was published.
+pub(crate) const RELEASE: (&str, &str) = ("48.0.8", "2026-10-29");
 
 /// The version, the settings, and what of this processor the compiler makes use of. Wasmtime compares all of it once more
 /// when it loads the code.
 pub(crate) fn key() -> CompileKey {
     let settings = fnv(include_bytes!("settings.rs"));
-    CompileKey(format!("{VERSION}-{settings:08x}-{:x}", processor()))
+    CompileKey(format!("{}-{settings:08x}-{:x}", RELEASE.0, processor()))
 }
 
 macro_rules! features {
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_pinned_version_is_the_one_in_the_key() {
-        assert!(include_str!("../Cargo.toml").contains(&format!("\"={VERSION}\"")));
+        assert!(include_str!("../Cargo.toml").contains(&format!("\"={}\"", RELEASE.0)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt;
 
 use wasmtime::Module;
 use wasmtime::component::Component;
-use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program};
+use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Release};
 
 /// What a guest is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,16 @@ impl Wasmtime {
 impl Engine for Wasmtime {
     fn name(&self) -> &'static str {
         "wasmtime"
+    }
+
+    fn release(&self) -> Release {
+        let (version, published) = key::RELEASE;
+        Release {
+            engine: "Wasmtime",
+            version: version.to_owned(),
+            published,
+            advisories: "https://github.com/bytecodealliance/wasmtime/security/advisories",
+        }
     }
 
     fn compile_key(&self) -> Option<CompileKey> {
@@ -92,8 +102,9 @@ impl Wasmtime {
 
     /// Maps what [`Engine::compile`] wrote.
     ///
-    /// The file is native code and is trusted as such: callers pass files of Wherry's own compile
-    /// cache only, which nobody but root can write, and never one that came with an image.
+    /// The file is native code and is trusted as such: it is code that Wherry's own compiler wrote, in sealed memory or in a file
+    /// of the cache that was opened through a read-only mount, and never one that came with an image. Neither this
+    /// process nor another in the container can open it again for writing.
     #[allow(unsafe_code)]
     fn map(&self, mut file: File) -> wasmtime::Result<Mapped> {
         if compiled_kind(&file)? == Kind::Module {

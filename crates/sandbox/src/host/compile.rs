@@ -290,7 +290,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use nix::sys::signal::kill;
-    use wherry_engine::{Code, CompileKey, Guest, LoadError, Program};
+    use wherry_engine::{Code, CompileKey, Guest, LoadError, Program, Release};
 
     use super::*;
 
@@ -309,6 +309,10 @@ mod tests {
     impl Engine for Taken {
         fn name(&self) -> &'static str {
             "taken"
+        }
+
+        fn release(&self) -> Release {
+            Release { engine: "Taken", version: String::new(), published: "", advisories: "" }
         }
 
         fn compile_key(&self) -> Option<CompileKey> {

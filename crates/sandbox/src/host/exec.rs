@@ -133,7 +133,14 @@ pub(super) fn exec(
     let result = (|| {
         let channel = Channel::from_fd(channel);
         let allow = Allow::for_guests_of(&**engine, &request.plugins, request.no_engine_seccomp);
-        let executor = Executor::new(Rc::clone(engine), channel, Some(confinement), None, allow);
+        let executor = Executor::new(
+            Rc::clone(engine),
+            channel,
+            Some(confinement),
+            None,
+            allow,
+            request.module_max,
+        );
         keyring::join(&request.id);
         let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
             .with_root_path(bundle.state_root())
