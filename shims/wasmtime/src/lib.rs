@@ -108,8 +108,9 @@ impl Wasmtime {
     #[allow(unsafe_code)]
     fn map(&self, mut file: File) -> wasmtime::Result<Mapped> {
         if compiled_kind(&file)? == Kind::Module {
-            // SAFETY: by this function's contract, the file is the unchanged output of `compile`
-            // under an equal key, and nobody changes it while it is mapped.
+            // SAFETY: the file is the unchanged output of `compile` under an equal key: the cache checked its digest, the directory
+            // is root's, and the descriptor is of a read-only mount of the host's mount namespace or of sealed memory, so that no
+            // process of a container can open it for writing.
             return unsafe { Module::deserialize_open_file(&self.engine, file) }
                 .map(Mapped::Module);
         }
