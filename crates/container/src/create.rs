@@ -9,9 +9,9 @@ use wherry_sandbox::bundle::CgroupName;
 use wherry_sandbox::cgroup::{self, Meter};
 use wherry_sandbox::compiler::{self, Bounds, CompilerProgram, HostCompiler};
 use wherry_sandbox::hooks::{Batch, Moment};
-use wherry_sandbox::launch::{Forked, Host, HostProgram, MakeCgroup, RunHooks};
+use wherry_sandbox::launch::{Forked, Host, HostProgram, MakeCgroup, RunHooks, Service};
 use wherry_sandbox::making::Making;
-use wherry_sandbox::process::Reaper;
+use wherry_sandbox::process::{Process, Reaper};
 use wherry_sandbox::protocol::{Channel, CreateRequest, HostRequest};
 use wherry_sandbox::stdio::{self, StdioError, StdioPaths, Streams};
 use wherry_sandbox::terminal::Terminal;
@@ -64,7 +64,7 @@ pub struct Runtime {
 
 /// A container as it was just created.
 pub(crate) struct Newborn {
-    pub(crate) pid: i32,
+    pub(crate) process: Arc<Process>,
     pub(crate) guest: Channel,
     /// The hooks that are due when it runs.
     pub(crate) poststart: Batch,
@@ -105,13 +105,14 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
     let streams = (&config.stdio, config.terminal);
     match fork(runtime, &bundle, &request, streams, &mut hooks, &mut make_cgroup) {
         Ok((forked, streams)) => Ok(Newborn {
-            pid: forked.pid,
+            meter: Cgroup::of_process(&forked.process)
+                .map(|found| Meter::new(found, !cgroup.systemd)),
+            mounts: forked.process.look(|process| File::open(process.join("ns/mnt"))).ok(),
+            process: Arc::new(forked.process),
             guest: forked.guest,
             poststart: Batch::new(Moment::Poststart, &bundle, &wanted),
             streams,
             bundle,
-            meter: Cgroup::of(forked.pid).map(|found| Meter::new(found, !cgroup.systemd)),
-            mounts: File::open(format!("/proc/{}/ns/mnt", forked.pid)).ok(),
         }),
         Err(failure) => {
             for sentence in cleanup::container(&bundle, Some(&runtime.reaper)) {
@@ -156,9 +157,9 @@ pub(crate) fn fork(
     let mut compile = |module: &File, key: &str, quick: Option<&str>| {
         compiled(runtime, request, module, key, quick)
     };
+    let service = Service { reaper: &runtime.reaper, compile: &mut compile, hooks, make_cgroup };
     if terminal {
-        let mut forked =
-            host(runtime)?.fork(request, making, None, &mut compile, hooks, make_cgroup)?;
+        let mut forked = host(runtime)?.fork(request, making, None, service)?;
         let console = forked
             .console
             .take()
@@ -167,8 +168,7 @@ pub(crate) fn fork(
         return Ok((forked, Streams::Terminal(terminal)));
     }
     let (ends, kept) = stdio::open(stdio).map_err(system)?;
-    let forked =
-        host(runtime)?.fork(request, making, Some(ends), &mut compile, hooks, make_cgroup)?;
+    let forked = host(runtime)?.fork(request, making, Some(ends), service)?;
     Ok((forked, Streams::Pipes(kept)))
 }
 

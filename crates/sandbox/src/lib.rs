@@ -22,6 +22,7 @@ pub mod host;
 pub mod launch;
 pub mod layer;
 pub mod log;
+pub mod logfile;
 pub mod making;
 pub mod memory;
 pub mod process;
@@ -30,6 +31,7 @@ pub mod readonly;
 mod records;
 pub mod stdio;
 pub mod terminal;
+pub mod thread;
 
 pub use bundle::Bundle;
 pub use cgroup::Cgroup;

@@ -55,12 +55,7 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
         log::error!("cannot run {}: {error}", daemon.program.path().display());
     }
     let socket = Socket(daemon.socket.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .thread_keep_alive(Duration::from_millis(50))
-        // The last one ends when nothing is to be done.
-        .on_thread_stop(memory::give_back_heap)
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let code = match runtime.map_err(|error| error.to_string()).and_then(|runtime| {
         let result = runtime.block_on(run(daemon, socket, warm.ok()));
         // A compiler for a container that is gone is not waited for: it ends with this process.
