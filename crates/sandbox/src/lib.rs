@@ -29,6 +29,7 @@ pub mod process;
 pub mod protocol;
 pub mod readonly;
 mod records;
+pub mod socket;
 pub mod stdio;
 pub mod terminal;
 pub mod thread;
