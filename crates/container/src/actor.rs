@@ -90,7 +90,7 @@ pub(crate) fn spawn(
             });
             if let Some(meter) = newborn.meter.clone().filter(|meter| !meter.stays()) {
                 // The result is kept for after the end.
-                let _ = thread::run_or_block(move || drop(meter.read()));
+                drop(thread::run_or_block(move || drop(meter.read())));
             }
             let Newborn { process, guest, poststart, streams, bundle, meter, mounts } = *newborn;
             actor.container = Some(Whole { config, bundle, meter, mounts });
@@ -291,7 +291,7 @@ impl Actor {
                 let last = result.is_ok();
                 let _ = reply.send(result);
                 if let Some(overlay) = self.overlay.take() {
-                    let _ = thread::run_or_block(move || drop(overlay));
+                    drop(thread::run_or_block(move || drop(overlay)));
                 }
                 return last;
             }
