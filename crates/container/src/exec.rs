@@ -10,7 +10,7 @@ use wherry_sandbox::protocol::{ExecRequest, Failure, FailureKind, HostRequest};
 use wherry_sandbox::stdio::{StdioPaths, Streams};
 use wherry_sandbox::{Bundle, cgroup};
 
-use crate::actor::{self, Request, Role, ask};
+use crate::actor::{self, Request, Role, SIGKILL, ask};
 use crate::code::{self, Order};
 use crate::create::{self, Config, Runtime};
 use crate::handle::{Error, Snapshot};
@@ -155,15 +155,20 @@ pub(crate) fn start(plan: &Plan) -> Result<(Process, Streams), Failure> {
         &mut no_hooks,
         &mut is_there,
     );
+    let ended = || {
+        let text = format!("container {} ended before the process could start", container.id);
+        Failure::new(FailureKind::System, text)
+    };
     match forked {
-        Ok((forked, streams)) => Ok((forked.process, streams)),
-        // Whatever step it was that the end of the container has cut short.
-        Err(failure) if failure.kind == FailureKind::System && init.has_ended() => {
-            Err(Failure::new(
-                FailureKind::System,
-                format!("container {} ended before the process could start", container.id),
-            ))
+        // The host finds the container's namespaces by the pid of its first process, which may be another process's once that
+        // one has ended and been reaped.
+        Ok((forked, _)) if init.has_ended() => {
+            let _ = forked.process.signal(SIGKILL);
+            Err(ended())
         }
+        Ok((forked, streams)) => Ok((forked.process, streams)),
+        // The end of the container may have cut short any step.
+        Err(failure) if failure.kind == FailureKind::System && init.has_ended() => Err(ended()),
         Err(failure) => Err(failure),
     }
 }
