@@ -3,9 +3,9 @@
 //! The guest gets a pipe, and a thread of the daemon appends to the file what comes through it: the file itself would let
 //! the guest read, cut off or make executable what lies on the host.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::oneshot;
@@ -32,9 +32,9 @@ pub enum LogFileError {
     Thread(#[from] NoThread),
 }
 
-/// Begins to append to the file at `path` what is written to the pipe that is returned. `create`: as containerd's shim for
-/// runc has it, the file is made with mode 0644 and its directories with 0755, less the umask. The receiver resolves
-/// when all has been copied: after the last copy of the pipe's writing end has been closed.
+/// Begins to append to the file at `path` what is written to the pipe that is returned. `create`: a missing file is made,
+/// with mode 0644 less the umask, as containerd's shim for runc has it. The receiver resolves when all has been copied:
+/// after the last copy of the pipe's writing end has been closed.
 ///
 /// # Errors
 /// When the file cannot be had, or is not a regular one.
@@ -44,9 +44,6 @@ pub(crate) fn append(
 ) -> Result<(PipeWriter, oneshot::Receiver<()>), LogFileError> {
     if !path.is_absolute() {
         return Err(LogFileError::Relative);
-    }
-    if create && let Some(directory) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
     }
     let mut options = OpenOptions::new();
     // A named pipe that has no reader must not block here; a regular file does not care.
@@ -101,7 +98,7 @@ mod tests {
     #[test]
     fn all_that_was_written_is_in_the_file_when_the_receiver_resolves() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("made/log");
+        let path = directory.path().join("log");
         let (mut writer, copied) = append(&path, true).unwrap();
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
         writer.write_all(&bytes).unwrap();

@@ -104,7 +104,7 @@ pub enum StdioError {
         source: io::Error,
     },
     /// The file for output cannot be had.
-    #[error("cannot write {stream} to {}: {source}", .path.display())]
+    #[error("cannot open {} for {stream}: {source}", .path.display())]
     LogFile {
         /// Which stream.
         stream: &'static str,
@@ -371,11 +371,11 @@ mod tests {
         );
         assert_eq!(
             refused(stdout("file://log")),
-            "cannot write standard output to log: the path is not absolute"
+            "cannot open log for standard output: the path is not absolute"
         );
         assert_eq!(
             refused(stdout("file:///")),
-            "cannot write standard output to /: Is a directory (os error 21)"
+            "cannot open / for standard output: Is a directory (os error 21)"
         );
         let stdin = |stdin: String| StdioPaths { stdin, ..StdioPaths::default() };
         let text = refused(stdin("/nowhere".into()));
