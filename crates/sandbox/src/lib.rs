@@ -34,6 +34,7 @@ pub mod readonly;
 mod records;
 pub mod socket;
 pub mod stdio;
+mod talk;
 pub mod terminal;
 pub mod thread;
 
