@@ -175,6 +175,6 @@ fn the_engines_version_and_the_day_since_which_it_is_known_are_printed() {
     let (_, since) = said.split_once(", known since ").expect("a day");
     let day: Vec<u32> =
         since[..10].split('-').map(|part| part.parse().expect("a number")).collect();
-    assert!(matches!(day[..], [2024.., 1..=12, 1..=31]), "{said}");
+    assert!(day[0] >= 2024 && (1..=12).contains(&day[1]) && (1..=31).contains(&day[2]), "{said}");
     assert!(said.contains("/security/advisories\n"), "{said}");
 }
