@@ -35,14 +35,25 @@ CARGO_IN = test/setup/engines.sh check $(FOUND) && env $(ENVIRONMENT) $(CARGO)
 
 build: executables
 
-# Everything; then the shims and the engine hosts once more, the hosts without a compiler. In two calls, because Cargo gives
-# a crate the features that all packages of one call ask for.
+# A program that is linked statically: `cargo rustc` alone can say so of one program. The linker must not find libseccomp's
+# shared library before the archive.
+STATIC = $(CARGO_TARGET_DIR)/static
+LINK_STATICALLY = -C target-feature=+crt-static -L native=$(STATIC)
+# $(call program,ENGINE,BIN,FLAGS OF RUSTC). Without the engine's default features: a host has no compiler.
+program = $(CARGO_IN) rustc --release --locked --no-default-features --package wherry-$1 --bin $2 \
+    $(if $(filter $1,$(WITH_LIBRARY)),--features library) $(patsubst wherry-$1/%,--features %,$(filter wherry-$1/%,$(FEATURES))) \
+    -- $3 &&
+TOOLS = $(ENGINES:%=wherry-%) wherry-bench containerd-shim-nothing-v1 pack-image guests compatibility
+
+# The tools; then each engine's shim and host. The host is linked statically, so that a guest's process maps one file of the
+# machine alone, which it has through a read-only mount (see SECURITY.md); one whose engine is a shared library cannot be.
 executables:
 	test/setup/packages.sh build
-	$(CARGO_IN) build --release --locked $(WORKSPACE) --bins
-	$(CARGO_IN) build --release --locked --no-default-features $(ENGINES:%=--package wherry-%) \
-	    $(WITH_LIBRARY:%=--features wherry-%/library) $(FEATURES:%=--features %) \
-	    $(foreach engine,$(ENGINES),--bin containerd-shim-$(engine)-v1 --bin wherry-$(engine)-host)
+	mkdir -p $(STATIC) && ln -sf "$$(gcc -print-file-name=libseccomp.a)" $(STATIC)/libseccomp.a
+	$(CARGO_IN) build --release --locked $(WORKSPACE) $(TOOLS:%=--bin %)
+	$(foreach engine,$(ENGINES),\
+	    $(call program,$(engine),containerd-shim-$(engine)-v1,) \
+	    $(call program,$(engine),wherry-$(engine)-host,$(if $(filter $(engine),$(WITH_LIBRARY)),,$(LINK_STATICALLY)))) true
 
 demo: executables
 	test/setup/packages.sh demo

@@ -82,7 +82,7 @@ impl World {
             program: program(),
             compiler: CompilerProgram::beside(&program(), "nobody"),
             cache: Cache::new(folder().join("cache"), "nobody", 0),
-            bounds: Bounds { memory: 1 << 20, seconds: 1 },
+            bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
             reaper: Reaper::default(),
             events: Arc::new(Silence),
             warm: Mutex::new(None),

@@ -4,20 +4,22 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wherry_image::{Cache, Module, Note};
+use wherry_image::Cache;
 use wherry_sandbox::bundle::CgroupName;
+use wherry_sandbox::cancel::Cancel;
 use wherry_sandbox::cgroup::{self, Meter};
-use wherry_sandbox::compiler::{self, Bounds, CompilerProgram, HostCompiler};
+use wherry_sandbox::compiler::{Bounds, CompilerProgram};
 use wherry_sandbox::hooks::{Batch, Moment};
-use wherry_sandbox::launch::{Forked, Host, HostProgram, MakeCgroup, RunHooks};
+use wherry_sandbox::launch::{Compile, Forked, Host, HostProgram, MakeCgroup, RunHooks};
 use wherry_sandbox::making::Making;
 use wherry_sandbox::process::Reaper;
 use wherry_sandbox::protocol::{Channel, CreateRequest, HostRequest};
 use wherry_sandbox::stdio::{self, StdioError, StdioPaths, Streams};
 use wherry_sandbox::terminal::Terminal;
-use wherry_sandbox::{Bundle, Cgroup, Failure, FailureKind, Mount, cleanup, layer};
+use wherry_sandbox::{Bundle, Cgroup, Failure, FailureKind, Mount, cleanup};
 
 use crate::EventSink;
+use crate::code::{self, Order};
 
 /// What a client wants of a container.
 #[derive(Debug, Clone)]
@@ -42,6 +44,10 @@ pub struct Config {
     pub io_gid: u32,
     /// See [`CreateRequest::plugins`].
     pub plugins: PathBuf,
+    /// See [`CreateRequest::no_engine_seccomp`].
+    pub no_engine_seccomp: bool,
+    /// Whether it is still wanted while it is created.
+    pub cancel: Cancel,
 }
 
 /// What all containers of a daemon share.
@@ -76,7 +82,7 @@ pub(crate) struct Newborn {
     pub(crate) mounts: Option<File>,
 }
 
-/// Creates a container, or leaves nothing behind. Blocks.
+/// Creates a container, or leaves nothing behind, as when it is cancelled meanwhile. Blocks.
 pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Failure> {
     // Once more: for a pod's next container, and where containerd took its time.
     cgroup::wait_early(&config.bundle);
@@ -94,6 +100,8 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
         io_uid: config.io_uid,
         io_gid: config.io_gid,
         plugins: config.plugins.clone(),
+        no_engine_seccomp: config.no_engine_seccomp,
+        module_max: runtime.bounds.module,
     });
     let mut hooks = |pid| {
         [Moment::Prestart, Moment::CreateRuntime].into_iter().try_for_each(|moment| {
@@ -102,8 +110,22 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
     };
     let limits = wanted.linux.as_ref().and_then(|linux| linux.resources.as_ref());
     let mut make_cgroup = || cgroup::make(&cgroup.path, cgroup.systemd, limits);
+    let order = Order {
+        runtime,
+        id: &config.id,
+        rootfs: &config.rootfs,
+        cgroup: &cgroup,
+        memory: code::memory_limit(&wanted),
+        cancel: &config.cancel,
+    };
+    let mut compile =
+        |module: &File, key: &str, quick: Option<&str>| order.code(module, key, quick);
     let streams = (&config.stdio, config.terminal);
-    match fork(runtime, &bundle, &request, streams, &mut hooks, &mut make_cgroup) {
+    let forked =
+        fork(runtime, &bundle, &request, streams, &mut compile, &mut hooks, &mut make_cgroup);
+    // What was made for a Create that is not wanted any more goes as if it had failed.
+    let made = if config.cancel.settle() { forked } else { Err(cancelled(&config.id)) };
+    match made {
         Ok((forked, streams)) => Ok(Newborn {
             pid: forked.pid,
             guest: forked.guest,
@@ -120,6 +142,11 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
             Err(failure)
         }
     }
+}
+
+fn cancelled(id: &str) -> Failure {
+    let text = format!("the start of container {id} was cancelled by a Kill or Delete");
+    Failure::new(FailureKind::System, text)
 }
 
 /// What the bundle says. What is wrong with it beyond that, the host finds.
@@ -147,18 +174,15 @@ pub(crate) fn fork(
     bundle: &Bundle,
     request: &HostRequest,
     (stdio, terminal): (&StdioPaths, bool),
+    compile: Compile<'_>,
     hooks: RunHooks<'_>,
     make_cgroup: MakeCgroup<'_>,
 ) -> Result<(Forked, Streams), Failure> {
     let system = |error: StdioError| Failure::new(FailureKind::System, error.to_string());
     let making = Making::begin(bundle)
         .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
-    let mut compile = |module: &File, key: &str, quick: Option<&str>| {
-        compiled(runtime, request, module, key, quick)
-    };
     if terminal {
-        let mut forked =
-            host(runtime)?.fork(request, making, None, &mut compile, hooks, make_cgroup)?;
+        let mut forked = host(runtime)?.fork(request, making, None, compile, hooks, make_cgroup)?;
         let console = forked
             .console
             .take()
@@ -167,8 +191,7 @@ pub(crate) fn fork(
         return Ok((forked, Streams::Terminal(terminal)));
     }
     let (ends, kept) = stdio::open(stdio).map_err(system)?;
-    let forked =
-        host(runtime)?.fork(request, making, Some(ends), &mut compile, hooks, make_cgroup)?;
+    let forked = host(runtime)?.fork(request, making, Some(ends), compile, hooks, make_cgroup)?;
     Ok((forked, Streams::Pipes(kept)))
 }
 
@@ -183,44 +206,4 @@ fn host(runtime: &Runtime) -> Result<Host, Failure> {
             Failure::new(FailureKind::System, format!("cannot run {path}: {error}"))
         }),
     }
-}
-
-/// The compiled code of a guest's module.
-fn compiled(
-    runtime: &Runtime,
-    request: &HostRequest,
-    module: &File,
-    key: &str,
-    quick: Option<&str>,
-) -> Result<File, String> {
-    let (id, rootfs) = match request {
-        HostRequest::Create(request) => (&request.id, request.rootfs.as_slice()),
-        HostRequest::Exec(request) => (&request.id, [].as_slice()),
-    };
-    let image = layer::image_file(module, rootfs);
-    let name = layer::name(module).display().to_string();
-    let module =
-        Module { file: image.as_ref().unwrap_or(module), name: &name, of_image: image.is_some() };
-    let compiler = HostCompiler {
-        program: &runtime.compiler,
-        reaper: Some(&runtime.reaper),
-        bounds: runtime.bounds,
-        module: &name,
-        quickly: quick.is_some(),
-    };
-    let mut tell = |note: Note| match note {
-        Note::Trouble(_) => log::warn!("{id}: {note}"),
-        note => log::info!("{id}: {note}"),
-    };
-    let code = runtime
-        .cache
-        .get_or_quick(module, key, quick, &compiler, &mut tell)
-        .map_err(|error| error.to_string())?;
-    if code.quick
-        && let Some(turn) = runtime.cache.turn_behind()
-        && let Err(error) = compiler::behind(&runtime.compiler, module.file, turn)
-    {
-        log::warn!("{id}: {name} stays at code that was made quickly: {error}");
-    }
-    Ok(code.file)
 }

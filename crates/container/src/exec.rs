@@ -1,5 +1,6 @@
 //! Another process in a container.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use wherry_sandbox::stdio::{StdioPaths, Streams};
 use wherry_sandbox::{Bundle, cgroup, launch};
 
 use crate::actor::{self, Request, Role, ask};
+use crate::code::{self, Order};
 use crate::create::{self, Config, Runtime};
 use crate::handle::{Error, Snapshot};
 
@@ -124,13 +126,32 @@ pub(crate) fn start(
         io_uid: container.io_uid,
         io_gid: container.io_gid,
         plugins: container.plugins.clone(),
+        no_engine_seccomp: container.no_engine_seccomp,
+        module_max: runtime.bounds.module,
     });
     let mut no_hooks = |_| Ok(());
     let bundle = Bundle::new(&container.bundle, &container.id);
     let ended = || launch::has_ended(&bundle);
     let mut is_there = || Ok(());
     let streams = (&config.stdio, config.terminal);
-    match create::fork(runtime, &bundle, &request, streams, &mut no_hooks, &mut is_there) {
+    // Asked for by a module alone: a native program takes no code.
+    let mut compile = |module: &File, key: &str, quick: Option<&str>| {
+        let spec = bundle.config().map_err(|error| error.to_string())?;
+        let cgroup = bundle.cgroup(&spec, container.systemd_cgroup)?;
+        let (id, memory) = (&container.id, code::memory_limit(&spec));
+        let cancel = &container.cancel;
+        Order { runtime, id, rootfs: &[], cgroup: &cgroup, memory, cancel }.code(module, key, quick)
+    };
+    let forked = create::fork(
+        runtime,
+        &bundle,
+        &request,
+        streams,
+        &mut compile,
+        &mut no_hooks,
+        &mut is_there,
+    );
+    match forked {
         Ok((forked, streams)) => Ok((forked.pid, streams)),
         // Whatever step it was that the end of the container has cut short.
         Err(failure) if failure.kind == FailureKind::System && ended() => Err(Failure::new(

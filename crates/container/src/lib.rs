@@ -5,6 +5,7 @@
 //! actor, the one task that changes the state. What happens is told as [`Event`]s, in order.
 
 mod actor;
+mod code;
 mod create;
 mod event;
 mod exec;

@@ -67,6 +67,12 @@ pub trait Engine {
         Err(LoadError::Engine(format!("{} has no plug-ins", self.name())))
     }
 
+    /// The system calls that this engine makes while a guest runs, besides those of every engine: by their numbers on this
+    /// architecture. A guest's process can make no other; memory that is not executable when `load` returns never becomes so.
+    fn system_calls(&self) -> &'static [i64] {
+        &[]
+    }
+
     /// Makes the guest ready to run: maps its code, finds its imports and its entry function.
     /// Runs nothing of the guest.
     ///

@@ -1,10 +1,12 @@
 //! What to run: which file a container's arguments name ([`entrypoint`]), what that file is
-//! ([`kind`]), and where its compiled code is kept ([`cache`]).
+//! ([`kind`]), how large it may be ([`size`]), and where its compiled code is kept ([`cache`]).
 
 pub mod cache;
 pub mod entrypoint;
 pub mod kind;
+pub mod size;
 
-pub use cache::{Cache, CacheError, Code, Compiler, Module, Note, Size};
+pub use cache::{Cache, CacheError, Code, Compiler, Module, Note, View};
 pub use entrypoint::{Entrypoint, EntrypointError, behind_init};
 pub use kind::Kind;
+pub use size::{MODULE_MAX, Size, SizeError, check_size};

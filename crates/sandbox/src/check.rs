@@ -93,6 +93,7 @@ pub fn process(process: &Process) -> Result<(), String> {
             ));
         }
     }
+    selinux_label(process.selinux_label().as_deref())?;
     let Some(capabilities) = process.capabilities() else { return Ok(()) };
     let none = Capabilities::new();
     let permitted = capabilities.permitted().as_ref().unwrap_or(&none);
@@ -110,6 +111,18 @@ pub fn process(process: &Process) -> Result<(), String> {
             .unwrap_or(Ok(())),
         None => Ok(()),
     }
+}
+
+/// libcontainer passes over SELinux labels. A process without the label that was asked for would be less confined than its
+/// user believes.
+fn selinux_label(label: Option<&str>) -> Result<(), String> {
+    let Some(label) = label.filter(|label| !label.is_empty()) else { return Ok(()) };
+    let cause = if Path::new("/sys/fs/selinux/enforce").exists() {
+        "this runtime cannot apply labels; run the container without one (--security-opt label=disable)"
+    } else {
+        "SELinux is not enabled on this machine"
+    };
+    Err(format!("process.selinuxLabel is {label:?}: {cause}"))
 }
 
 /// A mount over the devices is in the way of those that are made later; or they are made in what is mounted,
@@ -176,6 +189,12 @@ mod tests {
         assert!(
             wrong("/process/user/uid", json!(u32::MAX)).starts_with("process.user.uid is 4294")
         );
+        let labelled = wrong("/process", {
+            let mut process = serde_json::to_value(Spec::default()).unwrap()["process"].take();
+            process["selinuxLabel"] = json!("system_u:system_r:container_t:s0");
+            process
+        });
+        assert!(labelled.starts_with("process.selinuxLabel is \"system_u:"), "{labelled}");
         assert!(wrong("/ociVersion", json!("2.0")).contains("ociVersion is \"2.0\""));
         assert!(wrong("/process/args", json!(["a\0b"])).contains("NUL"));
         assert!(wrong("/process/rlimits/0/hard", json!(1)).contains("RLIMIT_NOFILE"));

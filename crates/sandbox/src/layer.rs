@@ -8,7 +8,12 @@
 //!
 //! Nobody in a container can write to a layer, so what is remembered of such a file holds for all
 //! containers. If a guest did manage to pass another file for one of its own image, it would get
-//! the code of the file in the image, and nobody else would notice.
+//! the code of the file in the image, and no other container would be affected.
+//!
+//! A layer may be a filesystem of its own: a mounted image of erofs or ext4, or FUSE. There the image's author says
+//! which inode, size and times a file has, and the device's number is another image's after it. So a file counts only if
+//! the kernel wrote its metadata: if it lies on the device of the overlay's upper directory, which is where containerd
+//! unpacks images, and which is a local filesystem whose times of change cannot be set.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -17,7 +22,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 
 use crate::protocol::Mount;
@@ -31,32 +36,63 @@ pub fn name(file: &File) -> PathBuf {
     fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default()
 }
 
+/// Checks a descriptor that came for a module: a regular file, open for reading.
+///
+/// # Errors
+/// A sentence that says what it is otherwise.
+pub fn check(module: &File) -> Result<(), String> {
+    let refused = |what: &str| Err(format!("the module's descriptor {what}"));
+    let flags = match fcntl(module, FcntlArg::F_GETFL) {
+        Ok(flags) => OFlag::from_bits_retain(flags),
+        Err(errno) => return refused(&format!("cannot be examined: {errno}")),
+    };
+    if flags.contains(OFlag::O_PATH) || flags & OFlag::O_ACCMODE == OFlag::O_WRONLY {
+        return refused("is not open for reading");
+    }
+    match module.metadata() {
+        Ok(meta) if meta.is_file() => Ok(()),
+        Ok(_) => refused("is not that of a regular file"),
+        Err(error) => refused(&format!("cannot be examined: {error}")),
+    }
+}
+
 /// The file of an image that `file` is, opened where no container can write to it. `rootfs` is how
-/// the container's root filesystem was mounted, if that is known. None: it is no such file, or
-/// not on an overlay, or cannot be found.
+/// the container's root filesystem was mounted, if that is known. None: it is no such file,
+/// not on an overlay, on a filesystem whose metadata proves nothing, or cannot be found.
 #[must_use]
 pub fn image_file(file: &File, rootfs: &[Mount]) -> Option<File> {
     if fstatfs(file).ok()?.filesystem_type() != OVERLAYFS_SUPER_MAGIC {
         return None;
     }
     let name = name(file);
-    let inside = name.strip_prefix("/").ok()?;
+    find(file, name.strip_prefix("/").ok()?, rootfs)
+}
+
+/// As [`image_file`]; `inside` is where the file is in the overlay.
+fn find(file: &File, inside: &Path, rootfs: &[Mount]) -> Option<File> {
     let wanted = file.metadata().ok()?;
     let known: Vec<&str> = rootfs
         .iter()
         .filter(|mount| mount.fstype == "overlay")
         .flat_map(|mount| mount.options.iter().map(String::as_str))
         .collect();
-    let layers = if known.is_empty() {
-        layers_of_device(&fs::read_to_string("/proc/self/mountinfo").ok()?, wanted.dev())
-    } else {
-        layers(known.into_iter())
-    };
-    layers.iter().find_map(|layer| file_in(Path::new(layer), inside, &wanted))
+    if !known.is_empty() {
+        return find_in(&known, inside, &wanted);
+    }
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    find_in(&options_of_device(&mountinfo, wanted.dev()), inside, &wanted)
 }
 
-/// The layers below the overlay that is this device.
-fn layers_of_device(mountinfo: &str, device: u64) -> Vec<String> {
+/// The file in the layers of an overlay of these options.
+fn find_in(options: &[&str], inside: &Path, wanted: &fs::Metadata) -> Option<File> {
+    // Without one it is read-only, and no device is known to be containerd's own.
+    let upper = fs::metadata(upper(options)?).ok()?.dev();
+    let mut layers = layers(options).into_iter();
+    layers.find_map(|layer| file_in(Path::new(layer), inside, wanted, upper))
+}
+
+/// The options of the overlay that is this device.
+fn options_of_device(mountinfo: &str, device: u64) -> Vec<&str> {
     let device = format!("{}:{}", libc::major(device), libc::minor(device));
     let mut lines = mountinfo.lines();
     lines
@@ -65,26 +101,32 @@ fn layers_of_device(mountinfo: &str, device: u64) -> Vec<String> {
             let mut filesystem = filesystem.splitn(3, ' ');
             let ours = mount.split(' ').nth(2) == Some(&device);
             let options = filesystem.nth(2)?;
-            ours.then(|| layers(options.split(',')))
+            ours.then(|| options.split(',').collect())
         })
         .unwrap_or_default()
 }
 
 /// The layers that an overlay's options name, the upper ones first.
-fn layers<'a>(options: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let named = options.filter_map(|option| {
+fn layers<'a>(options: &[&'a str]) -> Vec<&'a str> {
+    let named = options.iter().filter_map(|option| {
         // The second is how newer kernels show layers that were given one by one.
         option.strip_prefix("lowerdir=").or_else(|| option.strip_prefix("lowerdir+="))
     });
-    let layers = named.flat_map(|layers| layers.split(':'));
-    // A path with a character that must be escaped, or one that depends on where the mount was made.
-    layers
-        .filter(|layer| layer.starts_with('/') && !layer.contains('\\'))
-        .map(str::to_owned)
-        .collect()
+    named.flat_map(|layers| layers.split(':')).filter(|layer| is_plain(layer)).collect()
 }
 
-fn file_in(layer: &Path, inside: &Path, wanted: &fs::Metadata) -> Option<File> {
+/// The directory that an overlay's options name for what is written.
+fn upper<'a>(options: &[&'a str]) -> Option<&'a str> {
+    let mut named = options.iter().filter_map(|option| option.strip_prefix("upperdir="));
+    named.next().filter(|directory| is_plain(directory))
+}
+
+/// Not a path with a character that must be escaped, nor one that depends on where the mount was made.
+fn is_plain(path: &str) -> bool {
+    path.starts_with('/') && !path.contains('\\')
+}
+
+fn file_in(layer: &Path, inside: &Path, wanted: &fs::Metadata, upper: u64) -> Option<File> {
     let directory = fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
@@ -102,8 +144,24 @@ fn file_in(layer: &Path, inside: &Path, wanted: &fs::Metadata) -> Option<File> {
         && meta.size() == wanted.size()
         && (meta.mtime(), meta.mtime_nsec()) == (wanted.mtime(), wanted.mtime_nsec())
         && (meta.ctime(), meta.ctime_nsec()) == (wanted.ctime(), wanted.ctime_nsec());
-    let file = same.then(|| File::open(format!("/proc/self/fd/{}", found.as_raw_fd())))?.ok()?;
+    if !same || meta.dev() != upper || !stamps_changes(&found) {
+        return None;
+    }
+    let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()?;
     (attribute(&file, METACOPY) == Err(Errno::ENODATA)).then_some(file)
+}
+
+/// Whether a file lies on a local filesystem whose driver in the kernel writes the time of change: ext4, XFS, Btrfs, F2FS,
+/// ZFS, bcachefs or tmpfs. Over FUSE and from a server anything may come.
+fn stamps_changes(file: &File) -> bool {
+    const LOCAL: [u32; 7] =
+        [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0xca45_1a4e, 0x0102_1994];
+    fstatfs(file).is_ok_and(|statfs| {
+        // The type of the field is another on some processors; the numbers have 32 bits.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let kind = statfs.filesystem_type().0 as u32;
+        LOCAL.contains(&kind)
+    })
 }
 
 /// Whether a file has this extended attribute.
@@ -121,6 +179,9 @@ fn attribute(file: &File, name: &CStr) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
     use super::*;
     use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -132,11 +193,14 @@ mod tests {
 
     #[test]
     fn layers_are_found_by_their_overlays_device() {
-        let of = |major, minor| layers_of_device(MOUNTINFO, libc::makedev(major, minor));
-        assert_eq!(of(0, 108), ["/b", "/a"]);
-        assert_eq!(of(0, 68), ["/d"]);
-        assert_eq!(of(254, 0), [""; 0]);
-        assert_eq!(of(0, 1), [""; 0]);
+        let of = |major, minor| {
+            let options = options_of_device(MOUNTINFO, libc::makedev(major, minor));
+            (layers(&options), upper(&options))
+        };
+        assert_eq!(of(0, 108), (vec!["/b", "/a"], Some("/u1")));
+        assert_eq!(of(0, 68), (vec!["/d"], None));
+        assert_eq!(of(254, 0), (vec![], None));
+        assert_eq!(of(0, 1), (vec![], None));
     }
 
     /// An overlay of two layers, and an upper one that can be written.
@@ -175,12 +239,8 @@ mod tests {
         /// The file of a layer that is this file in the overlay.
         fn find(&self, name: &str) -> Option<File> {
             let file = File::open(self.path("at").join(name)).unwrap();
-            // The container's root is not ours: here the name is longer.
-            let wanted = file.metadata().unwrap();
-            let info = fs::read_to_string("/proc/self/mountinfo").unwrap();
-            let layers = layers_of_device(&info, wanted.dev());
-            assert_eq!(layers.len(), 2);
-            layers.iter().find_map(|layer| file_in(Path::new(layer), Path::new(name), &wanted))
+            // The container's root is not ours: here the file's own name is longer.
+            find(&file, Path::new(name), &[])
         }
     }
 
@@ -234,7 +294,194 @@ mod tests {
         let Some(overlay) = overlay() else { return };
         let wanted = fs::metadata(overlay.path("low/other.wasm")).unwrap();
         std::os::unix::fs::symlink(overlay.path("low"), overlay.path("mid/link")).unwrap();
-        let through = |name: &str| file_in(&overlay.path("mid"), Path::new(name), &wanted);
+        let mid = overlay.path("mid");
+        let through = |name: &str| file_in(&mid, Path::new(name), &wanted, wanted.dev());
+        assert!(is(
+            file_in(&overlay.path("low"), Path::new("other.wasm"), &wanted, wanted.dev()).as_ref(),
+            &overlay.path("low/other.wasm")
+        ));
         assert!(through("link/other.wasm").is_none() && through("../low/other.wasm").is_none());
+    }
+
+    #[test]
+    fn a_file_of_an_overlay_without_an_upper_directory_is_not() {
+        let Some(overlay) = overlay() else { return };
+        umount2(&overlay.path("at"), MntFlags::MNT_DETACH).unwrap();
+        let [lower, ..] = overlay.options();
+        let kind = Some("overlay");
+        mount(kind, &overlay.path("at"), kind, MsFlags::empty(), Some(lower.as_str())).unwrap();
+        assert!(overlay.find("app.wasm").is_none());
+    }
+
+    #[test]
+    fn a_module_is_a_regular_file_that_is_open_for_reading() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.wasm");
+        fs::write(&path, "x").unwrap();
+        let open = |write: bool, flags: i32| {
+            let mut options = File::options();
+            check(&options.read(!write).write(write).custom_flags(flags).open(&path).unwrap())
+        };
+        open(false, 0).unwrap();
+        let unreadable = "the module's descriptor is not open for reading";
+        assert_eq!(open(true, 0).unwrap_err(), unreadable);
+        assert_eq!(open(false, libc::O_PATH).unwrap_err(), unreadable);
+        let (pipe, _) = std::io::pipe().unwrap();
+        for other in [
+            File::open(directory.path()).unwrap(),
+            File::open("/dev/zero").unwrap(),
+            File::from(OwnedFd::from(pipe)),
+        ] {
+            assert!(check(&other).unwrap_err().ends_with("not that of a regular file"));
+        }
+    }
+
+    /// An ext4 image whose `app.wasm` has these contents, and inode and times that are the same in each.
+    fn ext4(directory: &Path, contents: &str) -> PathBuf {
+        let tree = directory.join(format!("tree-{contents}"));
+        let image = directory.join(format!("{contents}.img"));
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("app.wasm"), contents).unwrap();
+        let same = "11111111-1111-1111-1111-111111111111";
+        let mut make = Command::new("mkfs.ext4");
+        make.args([
+            "-q",
+            "-O",
+            "^has_journal",
+            "-U",
+            same,
+            "-E",
+            &format!("hash_seed={same}"),
+            "-d",
+        ]);
+        assert!(make.arg(&tree).arg(&image).arg("2M").output().unwrap().status.success());
+        for field in ["ctime", "mtime", "atime"] {
+            for set in [format!("{field} 20250101000000"), format!("{field}_extra 0")] {
+                let mut debugfs = Command::new("debugfs");
+                debugfs.args(["-w", "-R", &format!("set_inode_field /app.wasm {set}")]).arg(&image);
+                assert!(debugfs.stderr(Stdio::null()).status().unwrap().success());
+            }
+        }
+        image
+    }
+
+    /// Returns the wasm as code.
+    struct Same;
+
+    impl wherry_image::Compiler for Same {
+        fn compile(
+            &self,
+            wasm: &File,
+            _: &str,
+            _: u32,
+            out: &File,
+        ) -> Result<(), wherry_image::CacheError> {
+            let (mut wasm, mut out) = (wasm, out);
+            std::io::Seek::rewind(&mut wasm).unwrap();
+            std::io::copy(&mut wasm, &mut out).unwrap();
+            Ok(())
+        }
+
+        fn bounds(&self) -> String {
+            String::new()
+        }
+    }
+
+    #[test]
+    fn a_code_file_of_the_cache_cannot_be_opened_again_for_writing() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let cache = wherry_image::Cache::new(directory.path().join("cache"), "e", 1 << 20)
+            .reading_through(crate::readonly::view);
+        let mut wasm = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut wasm, b"abc").unwrap();
+        let module = wherry_image::Module { file: &wasm, name: "app.wasm", of_image: false };
+        let mut notes = Vec::new();
+        // As it was just made, and as it was found.
+        for _ in 0..2 {
+            let code = cache.get(module, "k", &Same, &mut |note| notes.push(note)).unwrap();
+            let again = format!("/proc/self/fd/{}", code.as_raw_fd());
+            for writable in [File::options().write(true), File::options().read(true).append(true)] {
+                let error = writable.open(&again).unwrap_err();
+                assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+            }
+            // Its pages are those of the file: all containers share them.
+            let kept = fs::metadata(directory.path().join("cache").join(file_name(&code))).unwrap();
+            let meta = code.metadata().unwrap();
+            assert_eq!((meta.dev(), meta.ino()), (kept.dev(), kept.ino()));
+        }
+        let trouble = |note: &wherry_image::Note| matches!(note, wherry_image::Note::Trouble(_));
+        assert!(!notes.iter().any(trouble), "{notes:?}");
+        let view = crate::readonly::view(&directory.path().join("cache")).unwrap();
+        umount2(&view, MntFlags::MNT_DETACH).unwrap();
+        fs::remove_dir(view).unwrap();
+    }
+
+    fn file_name(file: &File) -> std::ffi::OsString {
+        name(file).file_name().unwrap().to_owned()
+    }
+
+    #[test]
+    fn two_modules_to_which_an_image_gave_the_same_metadata_are_told_apart() {
+        let tool = |name: &str| Command::new(name).arg("-V").output().is_ok();
+        if !nix::unistd::geteuid().is_root() || !tool("mkfs.ext4") || !tool("debugfs") {
+            eprintln!("skipped: needs root and e2fsprogs (mkfs.ext4, debugfs)");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["low", "up", "work", "at"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        let run = |program: &str, args: &[&dyn AsRef<std::ffi::OsStr>]| {
+            let output = Command::new(program).args(args).output().unwrap();
+            assert!(output.status.success(), "{program}: {output:?}");
+        };
+        // Of no other's choice.
+        let device = format!("/dev/loop{}", 200 + std::process::id() % 1000);
+        let cache = wherry_image::Cache::new(path("cache"), "e", 1 << 20);
+        let mut seen = Vec::new();
+        for contents in ["AAAAAAAAAAAA", "VVVVVVVVVVVV"] {
+            let image = ext4(directory.path(), contents);
+            run("losetup", &[&"--read-only", &device, &image]);
+            run("mount", &[&"-o", &"ro", &device, &path("low")]);
+            let mounts = [Mount {
+                fstype: "overlay".into(),
+                source: "overlay".into(),
+                target: String::new(),
+                options: ["low", "up", "work"]
+                    .map(|name| {
+                        let option = match name {
+                            "low" => "lowerdir",
+                            "up" => "upperdir",
+                            _ => "workdir",
+                        };
+                        format!("{option}={}", path(name).display())
+                    })
+                    .to_vec(),
+            }];
+            let options = mounts[0].options.join(",");
+            run("mount", &[&"-t", &"overlay", &"overlay", &"-o", &options, &path("at")]);
+            let meta = fs::metadata(path("low/app.wasm")).unwrap();
+            seen.push((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.ctime()));
+            let file = File::open(path("at/app.wasm")).unwrap();
+            let image = find(&file, Path::new("app.wasm"), &mounts);
+            let module = wherry_image::Module {
+                file: image.as_ref().unwrap_or(&file),
+                name: "app.wasm",
+                of_image: image.is_some(),
+            };
+            let code = cache.get(module, "k", &Same, &mut |_| {});
+            drop((file, image));
+            run("umount", &[&path("at")]);
+            run("umount", &[&path("low")]);
+            run("losetup", &[&"--detach", &device]);
+            let (mut file, mut code) = (code.unwrap(), Vec::new());
+            file.read_to_end(&mut code).unwrap();
+            assert!(code.starts_with(contents.as_bytes()), "{}", code[..12].escape_ascii());
+        }
+        assert_eq!(seen[0], seen[1], "the images are not alike: the test shows nothing");
     }
 }

@@ -3,18 +3,21 @@
 //!
 //! This is the one crate that talks to the kernel. The daemon's side of a container's life is in
 //! [`launch`] (create, start), [`making`] (who waits for whom), [`process`] (signals, exits), [`stdio`],
-//! [`terminal`], [`cgroup`] and [`cleanup`], [`compiler`] and [`layer`] (compiled code), the programs that a
-//! configuration has run on the way in [`hooks`], and its own in [`daemon`] and [`mod@log`]; the engine host's side
+//! [`terminal`], [`cgroup`] and [`cleanup`], [`compiler`], [`digest`] and [`layer`] (compiled code), [`cancel`] (a Create that
+//! is not wanted any more), the programs that a configuration has run on the way in [`hooks`], and its own in [`daemon`] and [`mod@log`]; the engine host's side
 //! is in [`host`]; [`protocol`] is what the two say to each
 //! other.
 
 pub mod bundle;
+pub mod cancel;
 pub mod cgroup;
 pub mod check;
+mod child;
 pub mod cleanup;
 pub mod compiler;
 pub mod config;
 pub mod daemon;
+pub mod digest;
 mod events;
 mod explain;
 pub mod hooks;

@@ -66,6 +66,10 @@ pub struct CreateRequest {
     pub io_gid: u32,
     /// The engine's plug-ins: see [`wherry_engine::Engine::load_plugins`]. Empty: none.
     pub plugins: PathBuf,
+    /// Leave out the list of system calls in the engine's own seccomp filter.
+    pub no_engine_seccomp: bool,
+    /// The largest module, bytes, that a guest's process reads itself: that of an engine without a compiler.
+    pub module_max: u64,
 }
 
 /// What another process in a container is made from.
@@ -89,6 +93,10 @@ pub struct ExecRequest {
     pub io_gid: u32,
     /// As in [`CreateRequest`].
     pub plugins: PathBuf,
+    /// As in [`CreateRequest`].
+    pub no_engine_seccomp: bool,
+    /// As in [`CreateRequest`].
+    pub module_max: u64,
 }
 
 /// A filesystem to mount, as containerd describes it.

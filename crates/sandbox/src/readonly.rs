@@ -10,10 +10,9 @@
 //! mount(2) and mount_setattr(2) refuse a mount of another namespace. A detached mount could be changed back by a process
 //! with CAP_SYS_ADMIN. Pages stay shared with the file itself, unlike those of a copy in memory.
 //!
-//! A view is named after the device and inode of what it shows: an executable that is replaced by rename gets another view,
-//! and the view of the old one, which has no link any more, is unmounted when the next view is made.
+//! A view lies in a directory that is named after the device and inode of what it shows: an executable that is replaced by
+//! rename gets another view, and the view of the old one, which has no link any more, is unmounted when the next view is made.
 
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -48,18 +47,13 @@ fn view_below(views: &Path, path: &Path) -> io::Result<PathBuf> {
         io::Error::new(error.kind(), format!("{text}: {error}"))
     };
     let original = fs::metadata(path).map_err(failed)?;
-    let view = views.join(name(path, &original));
+    let view = views
+        .join(format!("{:x}-{:x}", original.dev(), original.ino()))
+        .join(path.file_name().unwrap_or("root".as_ref()));
     if !shows(&view, &original) {
         make(views, &view, path, &original).map_err(failed)?;
     }
     Ok(view)
-}
-
-/// The name of a view: that of the original, its device and its inode.
-fn name(path: &Path, original: &fs::Metadata) -> OsString {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!("-{:x}-{:x}", original.dev(), original.ino()));
-    name
 }
 
 /// Whether `view` is a read-only mount of `original`.
@@ -81,9 +75,9 @@ fn make(views: &Path, view: &Path, path: &Path, original: &fs::Metadata) -> io::
     unmount_unlinked(views);
     // One that does not show the original, or is not read-only any more.
     remove(view);
-    if original.is_dir() {
-        DirBuilder::new().recursive(true).mode(0o700).create(view)?;
-    } else {
+    let directory = if original.is_dir() { view } else { view.parent().unwrap_or(views) };
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    if !original.is_dir() {
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(view)?;
     }
     let none = None::<&str>;
@@ -117,8 +111,9 @@ fn make_private(views: &Path) -> io::Result<()> {
 
 /// Unmounts the views of what has been replaced or removed. Processes that run from one are not affected.
 fn unmount_unlinked(views: &Path) {
-    for entry in fs::read_dir(views).into_iter().flatten().flatten() {
-        let view = entry.path();
+    let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
+    for view in entries(views).flat_map(|directory| entries(&directory.path())) {
+        let view = view.path();
         if fs::metadata(&view).is_ok_and(|shown| shown.nlink() == 0) {
             remove(&view);
         }
@@ -129,6 +124,7 @@ fn unmount_unlinked(views: &Path) {
 fn remove(view: &Path) {
     let _ = umount2(view, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
     let _ = fs::remove_file(view).or_else(|_| fs::remove_dir(view));
+    let _ = view.parent().map(fs::remove_dir);
 }
 
 #[cfg(test)]
@@ -152,7 +148,9 @@ mod tests {
     impl Drop for Views {
         fn drop(&mut self) {
             for entry in fs::read_dir(self.path()).into_iter().flatten().flatten() {
-                remove(&entry.path());
+                for view in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                    remove(&view.path());
+                }
             }
             let _ = umount2(&self.path(), MntFlags::MNT_DETACH);
         }

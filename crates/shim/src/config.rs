@@ -3,13 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
-use wherry_image::Cache;
+use wherry_image::{Cache, MODULE_MAX};
 use wherry_sandbox::compiler::Bounds;
 
 /// The directory of compiled code.
 const CACHE_DIR: (&str, &str) = ("WHERRY_CACHE_DIR", "/var/lib/wherry/cache");
 /// How much compiled code is kept.
 const CACHE_SIZE: (&str, u64) = ("WHERRY_CACHE_SIZE", 2 << 30);
+/// How large a module may be.
+const MODULE_SIZE: (&str, u64) = ("WHERRY_MODULE_SIZE", MODULE_MAX);
+/// The bounds of a module's code, bytes: the cache's size within these. A small cache makes starts slower and refuses none.
+const CODE: (u64, u64) = (256 << 20, 4 << 30);
 /// How much memory one compilation may take.
 const COMPILE_MEMORY: (&str, u64) = ("WHERRY_COMPILE_MEMORY", 4 << 30);
 /// How many seconds.
@@ -41,7 +45,12 @@ impl Config {
             })
         };
         let cache_size = size(CACHE_SIZE);
-        let bounds = Bounds { memory: size(COMPILE_MEMORY), seconds: size(COMPILE_SECONDS) };
+        let bounds = Bounds {
+            memory: size(COMPILE_MEMORY),
+            seconds: size(COMPILE_SECONDS),
+            module: size(MODULE_SIZE),
+            code: cache_size.clamp(CODE.0, CODE.1),
+        };
         let (name, usual) = CACHE_DIR;
         let cache_dir = variable(name).filter(|text| Path::new(text).is_absolute());
         if let (None, Some(text)) = (&cache_dir, variable(name)) {
@@ -53,7 +62,8 @@ impl Config {
 
     /// The cache of compiled code, as this engine uses it.
     pub(crate) fn cache(&self, engine: &str) -> Cache {
-        Cache::new(self.cache_dir.clone(), engine, self.cache_size)
+        let cache = Cache::new(self.cache_dir.clone(), engine, self.cache_size);
+        cache.with_modules_up_to(self.bounds.module)
     }
 }
 
@@ -88,6 +98,15 @@ mod tests {
     }
 
     #[test]
+    fn code_is_bounded_by_the_caches_size_within_reason() {
+        let code = |size: &str| {
+            let of = |name: &str| (name == "WHERRY_CACHE_SIZE").then(|| size.to_owned());
+            Config::from(of).bounds.code
+        };
+        assert_eq!([code("1GiB"), code("0"), code("1T")], [1 << 30, 256 << 20, 4 << 30]);
+    }
+
+    #[test]
     fn what_cannot_be_read_is_said_and_the_usual_value_holds() {
         let config = Config::from(|name| match name {
             "WHERRY_CACHE_SIZE" => Some("lots".into()),
@@ -96,6 +115,7 @@ mod tests {
             _ => None,
         });
         assert_eq!((config.cache_size, config.bounds.seconds), (2 << 30, 7));
+        assert_eq!(config.bounds.module, 1 << 30);
         assert_eq!(config.cache_dir, Path::new("/var/lib/wherry/cache"));
         assert_eq!(config.complaints.len(), 2, "{:?}", config.complaints);
     }

@@ -29,6 +29,7 @@ use std::process::ExitCode;
 
 pub use host::host;
 pub use tool::tool;
+use wherry_sandbox::digest::{DIGEST, digest};
 
 use args::{Action, Args};
 
@@ -48,6 +49,10 @@ impl Shim {
 #[must_use]
 pub fn shim(engine: &'static str) -> ExitCode {
     let shim = Shim { engine };
+    let mut args = std::env::args().skip(1);
+    if args.next().is_some_and(|word| word == DIGEST) {
+        return digest(&args.collect::<Vec<_>>());
+    }
     let result = Args::parse(std::env::args().skip(1)).and_then(|args| match args.action {
         Action::Start => start::start(shim, &args),
         Action::Delete => delete::delete(shim, &args),

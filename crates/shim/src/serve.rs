@@ -11,7 +11,7 @@ use wherry_container::Runtime;
 use wherry_sandbox::compiler::CompilerProgram;
 use wherry_sandbox::launch::{Host, HostProgram};
 use wherry_sandbox::process::Reaper;
-use wherry_sandbox::{cgroup, daemon, memory};
+use wherry_sandbox::{cgroup, daemon, memory, readonly};
 use wherry_task::{Publisher, Service, services};
 
 use crate::config::Config;
@@ -97,7 +97,8 @@ async fn run(daemon: Daemon, socket: Socket, warm: Option<Host>) -> Result<(), t
     let service = Service::new(Arc::new(Runtime {
         compiler: CompilerProgram::beside(&daemon.program, daemon.engine),
         program: daemon.program,
-        cache: config.cache(daemon.engine),
+        // Guests get the files.
+        cache: config.cache(daemon.engine).reading_through(readonly::view),
         bounds: config.bounds,
         reaper,
         events: Arc::new(publisher.clone()),

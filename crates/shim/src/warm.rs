@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use wherry_engine::Engine;
-use wherry_image::{Kind, Module, Note, kind};
+use wherry_image::{Kind, Module, Note, check_size, kind};
 use wherry_sandbox::compiler::{CompilerProgram, HostCompiler};
 
 use crate::config::Config;
@@ -134,9 +134,10 @@ pub(crate) fn behind(engine: &dyn Engine, config: &Config) -> Result<String, Str
     // A copy: the container that it lies in may go meanwhile.
     let mut copy = tempfile::tempfile().map_err(text)?;
     let mut module = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(text)?);
-    module.rewind().and_then(|()| io::copy(&mut module, &mut copy)).map_err(text)?;
+    let size = check_size(&module, config.bounds.module).map_err(|error| error.to_string())?;
+    module.rewind().and_then(|()| io::copy(&mut module.take(size), &mut copy)).map_err(text)?;
     let program = CompilerProgram::own().map_err(text)?;
-    let compiler = host_compiler(&program, config, "a module");
+    let compiler = HostCompiler { behind: true, ..host_compiler(&program, config, "a module") };
     let wanted = Module { file: &copy, name: "a module", of_image: false };
     let made = config.cache(engine.name()).get(wanted, &key.0, &compiler, &mut |_| {});
     made.map(|_| String::new()).map_err(|error| error.to_string())
@@ -147,7 +148,15 @@ fn host_compiler<'a>(
     config: &Config,
     module: &'a str,
 ) -> HostCompiler<'a> {
-    HostCompiler { program, reaper: None, bounds: config.bounds, module, quickly: false }
+    HostCompiler {
+        program,
+        reaper: None,
+        bounds: config.bounds,
+        module,
+        quickly: false,
+        behind: false,
+        customer: None,
+    }
 }
 
 fn say(text: &str) {

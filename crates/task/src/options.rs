@@ -31,7 +31,13 @@ pub struct Options {
     pub io_gid: u32,
     /// A file or directory of the engine's plug-ins, for all that runs in the container; empty: none.
     pub plugins: PathBuf,
+    /// Leave out the list of system calls in the engine's own seccomp filter. The guard of procfs stays.
+    pub no_engine_seccomp: bool,
 }
+
+/// The names of the fields of [`Options`] in TOML.
+const HONOURED: [&str; 7] =
+    ["SystemdCgroup", "NoPivotRoot", "ShimCgroup", "IoUid", "IoGid", "Plugins", "NoEngineSeccomp"];
 
 /// More than any file of options has, bytes.
 const OPTIONS_MAX: u64 = 1 << 20;
@@ -70,6 +76,7 @@ impl Options {
                     io_uid: runc.io_uid,
                     io_gid: runc.io_gid,
                     plugins: PathBuf::new(),
+                    no_engine_seccomp: false,
                 })
             }
             "runtimeoptions.v1.Options" => {
@@ -90,8 +97,7 @@ impl Options {
             |error: toml::de::Error| format!("runtime options in {place}: {}", error.message());
         let table: toml::Table = toml::from_str(text).map_err(failed)?;
         for key in table.keys() {
-            let known = ["SystemdCgroup", "NoPivotRoot", "ShimCgroup", "IoUid", "IoGid", "Plugins"];
-            if !known.contains(&key.as_str()) && !WITHOUT_MEANING.contains(&key.as_str()) {
+            if !HONOURED.contains(&key.as_str()) && !WITHOUT_MEANING.contains(&key.as_str()) {
                 log::warn!("an unknown runtime option is ignored: {key} in {place}");
             }
         }
@@ -203,7 +209,10 @@ mod tests {
     #[test]
     fn toml_in_the_message() {
         let options = generic("", "SystemdCgroup = true\nBinaryName = \"x\"\nWhatIsThis = 1\n");
-        assert!(Options::parse(Some(&options)).unwrap().systemd_cgroup);
+        let options = Options::parse(Some(&options)).unwrap();
+        assert!(options.systemd_cgroup && !options.no_engine_seccomp);
+        let options = Options::parse(Some(&generic("", "NoEngineSeccomp = true\n"))).unwrap();
+        assert!(options.no_engine_seccomp);
     }
 
     #[test]

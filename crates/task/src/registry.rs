@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use wherry_container::Container;
+use wherry_sandbox::cancel::Cancel;
 
 #[derive(Default)]
 pub(crate) struct Registry {
@@ -20,8 +21,8 @@ pub(crate) struct Registry {
 }
 
 enum Slot {
-    /// Its Create is on its way.
-    Coming,
+    /// Its Create is on its way, and can be cancelled with this.
+    Coming(Cancel),
     There(Container),
 }
 
@@ -29,6 +30,7 @@ enum Slot {
 pub(crate) struct Reserved<'a> {
     registry: &'a Registry,
     id: String,
+    cancel: Cancel,
     filled: bool,
 }
 
@@ -39,8 +41,9 @@ impl Registry {
         match self.lock().entry(id.to_owned()) {
             Entry::Occupied(_) => None,
             Entry::Vacant(vacant) => {
-                vacant.insert(Slot::Coming);
-                Some(Reserved { registry: self, id: id.to_owned(), filled: false })
+                let cancel = Cancel::default();
+                vacant.insert(Slot::Coming(cancel.clone()));
+                Some(Reserved { registry: self, id: id.to_owned(), cancel, filled: false })
             }
         }
     }
@@ -49,7 +52,15 @@ impl Registry {
     pub(crate) fn get(&self, id: &str) -> Option<Container> {
         match self.lock().get(id) {
             Some(Slot::There(container)) => Some(container.clone()),
-            Some(Slot::Coming) | None => None,
+            Some(Slot::Coming(_)) | None => None,
+        }
+    }
+
+    /// Cancels the Create of this id. Returns false if none is on its way that has not settled.
+    pub(crate) fn cancel(&self, id: &str) -> bool {
+        match self.lock().get(id) {
+            Some(Slot::Coming(cancel)) => cancel.cancel(),
+            Some(Slot::There(_)) | None => false,
         }
     }
 
@@ -57,7 +68,7 @@ impl Registry {
     pub(crate) async fn settled(&self, id: &str) {
         loop {
             let settled = self.settled.notified();
-            if !matches!(self.lock().get(id), Some(Slot::Coming)) {
+            if !matches!(self.lock().get(id), Some(Slot::Coming(_))) {
                 return;
             }
             settled.await;
@@ -86,6 +97,11 @@ impl Registry {
 }
 
 impl Reserved<'_> {
+    /// Whether the Create is still wanted.
+    pub(crate) fn cancel(&self) -> Cancel {
+        self.cancel.clone()
+    }
+
     /// Puts the container where its id is.
     pub(crate) fn fill(mut self, container: Container) {
         self.filled = true;
@@ -100,5 +116,27 @@ impl Drop for Reserved<'_> {
             self.registry.remove(&self.id);
             self.registry.settled.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_create_that_is_on_its_way_can_be_cancelled_until_it_settles() {
+        let registry = Registry::default();
+        assert!(!registry.cancel("x"));
+        let reserved = registry.reserve("x").unwrap();
+        assert!(!reserved.cancel().is_cancelled());
+        assert!(registry.cancel("x") && reserved.cancel().is_cancelled());
+        // It fails then, and whoever waits for that goes on.
+        let wait = registry.settled("x");
+        drop(reserved);
+        wait.await;
+        assert!(!registry.cancel("x") && registry.is_empty());
+        let reserved = registry.reserve("x").unwrap();
+        assert!(reserved.cancel().settle());
+        assert!(!registry.cancel("x"));
     }
 }

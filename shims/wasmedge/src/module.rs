@@ -35,6 +35,8 @@ struct Ready {
     config: Config,
     /// The exports to call, in this order.
     calls: Vec<String>,
+    /// See [`stack::end`].
+    stack_end: Option<usize>,
 }
 
 pub(crate) fn load(code: Code, guest: &Guest) -> Result<Box<dyn Program>, LoadError> {
@@ -45,7 +47,8 @@ pub(crate) fn load(code: Code, guest: &Guest) -> Result<Box<dyn Program>, LoadEr
     let offered: Vec<&Instance> = plugins.iter().chain([wasi_instance]).collect();
     check_imports(&module, &offered, guest.network)?;
     let calls = calls(&module, guest.function.as_deref())?;
-    Ok(Box::new(Ready { module, wasi, plugins, config, calls }))
+    let stack_end = stack::end();
+    Ok(Box::new(Ready { module, wasi, plugins, config, calls, stack_end }))
 }
 
 /// The module, and what is needed to run it.
@@ -135,10 +138,12 @@ fn calls(module: &Module, function: Option<&str>) -> Result<Vec<String>, LoadErr
 
 impl Program for Ready {
     fn run(self: Box<Self>) -> Result<ExitCode, Trap> {
-        let Ready { module, mut wasi, mut plugins, config, calls } = *self;
+        let Ready { module, mut wasi, mut plugins, config, calls, stack_end } = *self;
         match call(module, &mut wasi, &mut plugins, &config, &calls) {
             Ok(()) => Ok(code(&wasi)),
-            Err(error) => Err(Trap(stack::cause(&error).unwrap_or_else(|| error.to_string()))),
+            Err(error) => {
+                Err(Trap(stack::cause(&error, stack_end).unwrap_or_else(|| error.to_string())))
+            }
         }
     }
 }

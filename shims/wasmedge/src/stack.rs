@@ -18,20 +18,20 @@ static FAULT: AtomicUsize = AtomicUsize::new(0);
 /// A call's frame may lie this far below the end of the stack when it is first touched.
 const FRAME: usize = 1 << 20;
 
-/// What a fault was, if it was not what WasmEdge takes it for.
-pub(crate) fn cause(error: &WasmEdgeError) -> Option<String> {
+/// Returns what a fault was, if it was not what WasmEdge takes it for. `end`: of the thread's stack.
+pub(crate) fn cause(error: &WasmEdgeError, end: Option<usize>) -> Option<String> {
     let WasmEdgeError::Core(CoreError::Execution(CoreExecutionError::MemoryOutOfBounds)) = error
     else {
         return None;
     };
-    let (fault, end) = (FAULT.load(Ordering::Relaxed), end_of_stack()?);
+    let (fault, end) = (FAULT.load(Ordering::Relaxed), end?);
     let overflow = (end.saturating_sub(FRAME)..end.saturating_add(FRAME)).contains(&fault);
     overflow.then(|| "call stack exhausted".to_owned())
 }
 
-/// The lowest address of this thread's stack.
+/// The lowest address of this thread's stack. The C library reads it from `/proc/self/maps`, which is closed once the guest runs.
 #[allow(unsafe_code)]
-fn end_of_stack() -> Option<usize> {
+pub(crate) fn end() -> Option<usize> {
     let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
     let (mut end, mut size) = (ptr::null_mut(), 0);
     // SAFETY: the attributes are written by the first call before they are read, and destroyed once.

@@ -74,6 +74,7 @@ macro_rules! conformance {
             arguments_arrive_as_given,
             environment_is_what_is_given_and_nothing_else,
             files_are_read_and_written_below_a_preopen,
+            its_own_process_is_closed_to_a_guest,
             nothing_is_visible_without_a_preopen,
             a_path_cannot_leave_its_preopen,
             the_working_directory_is_a_preopen,

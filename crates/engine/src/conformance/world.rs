@@ -64,6 +64,35 @@ fn opener(path: &str) -> String {
     )
 }
 
+/// The engine's filter, which the host installs, must hold for the engine's own way of opening files.
+pub fn its_own_process_is_closed_to_a_guest(host: &Host) {
+    let links = host.folder("links");
+    symlink("/proc/self/mem", links.join("absolute")).unwrap();
+    let root = std::path::Path::new("/");
+    let links = links.strip_prefix("/").unwrap().display();
+    let refused = [
+        "proc/self/mem".to_owned(),
+        "proc/self/maps".to_owned(),
+        "proc/self/environ".to_owned(),
+        "proc/thread-self/mem".to_owned(),
+        "proc/self/task/../mem".to_owned(),
+        "proc/self/exe".to_owned(),
+        "proc/self/fd/0".to_owned(),
+        format!("{links}/absolute"),
+    ];
+    for path in refused {
+        let ended = host.guest(&opener(&path)).dir(root, "/").run();
+        assert!(
+            ended.code > 0 && ended.code < 77,
+            "{path} ends with {}: {}",
+            ended.code,
+            ended.stderr
+        );
+    }
+    let ended = host.guest(&opener("proc/self/status")).dir(root, "/").run();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+}
+
 pub fn nothing_is_visible_without_a_preopen(host: &Host) {
     const BADF: i32 = 8;
     assert_eq!(host.guest(&opener("etc/passwd")).run().code, BADF);

@@ -5,13 +5,17 @@
 //! disk: after a power failure the full check, due once per boot, sees what is missing.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use sha2::{Digest, Sha256};
+
+use super::LOOK;
 
 /// What stands behind the code: the digest of the file's name and all before it, and this.
 const MAGIC: &[u8; 8] = b"wherry02";
@@ -27,10 +31,13 @@ pub fn digest(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
 }
 
-/// The SHA-256 of a file's contents, in hexadecimal.
-pub(super) fn digest_of(file: &File) -> io::Result<String> {
+/// The SHA-256 of the first `size` bytes of a file, in hexadecimal.
+///
+/// # Errors
+/// When the file cannot be read, or is shorter.
+pub fn digest_of(file: &File, size: u64) -> io::Result<String> {
     let mut hasher = Sha256::new();
-    each_chunk(file, file.metadata()?.len(), |chunk| {
+    each_chunk(file, size, |chunk| {
         hasher.update(chunk);
         Ok(())
     })?;
@@ -57,6 +64,14 @@ pub(super) fn freeze(mut code: &File) -> io::Result<()> {
     code.rewind()
 }
 
+/// A copy of `code` in memory that nothing can change, at offset 0.
+pub(super) fn sealed_copy(code: &File) -> io::Result<File> {
+    let copy = memory()?;
+    each_chunk(code, code.metadata()?.len(), |chunk| (&copy).write_all(chunk))?;
+    freeze(&copy)?;
+    Ok(copy)
+}
+
 /// The right to write one name, which one process has at a time: a lock on the file aside. It ends
 /// with the process that holds it, and with this value, which takes the file away.
 #[derive(Debug)]
@@ -67,14 +82,22 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Waits until it is ours.
-    pub(super) fn wait(aside: &Path) -> io::Result<Turn> {
+    /// Waits for the turn. `None`: the wait was cancelled.
+    pub(super) fn wait(aside: &Path, cancelled: &dyn Fn() -> bool) -> io::Result<Option<Turn>> {
         loop {
-            let lock = Flock::lock(open(aside)?, FlockArg::LockExclusive);
-            // If another has renamed or removed this very file meanwhile, its name is free again
-            // and what we write here would go elsewhere: start over with a fresh one.
-            if let Some(turn) = Turn::of(aside, lock.map_err(|(_, errno)| errno)?) {
-                return Ok(turn);
+            match Flock::lock(open(aside)?, FlockArg::LockExclusiveNonblock) {
+                // If another has renamed or removed this very file meanwhile, its name is free again
+                // and what we write here would go elsewhere: start over with a fresh one.
+                Ok(lock) => {
+                    if let Some(turn) = Turn::of(aside, lock) {
+                        return Ok(Some(turn));
+                    }
+                }
+                Err((_, Errno::EWOULDBLOCK)) => thread::sleep(LOOK),
+                Err((_, errno)) => return Err(errno.into()),
+            }
+            if cancelled() {
+                return Ok(None);
             }
         }
     }
@@ -167,24 +190,27 @@ fn begin(name: &str) -> Sha256 {
     hasher
 }
 
-/// Reads the first `length` bytes of `file`, and leaves its offset at 0.
+/// The size of the file that [`store`] makes of `code`.
+pub(super) fn stored_size(code: &File) -> io::Result<u64> {
+    Ok(code.metadata()?.len().saturating_add(TRAILER as u64))
+}
+
+/// Reads the first `length` bytes of `file`, wherever its offset is.
 fn each_chunk(
     file: &File,
     length: u64,
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut file = file;
-    file.rewind()?;
     let mut buffer = vec![0; CHUNK];
-    let mut reader = file.take(length);
-    let mut left = length;
-    while left > 0 {
-        let read = reader.read(&mut buffer)?;
+    let mut at = 0;
+    while at < length {
+        let wanted = usize::try_from(length - at).unwrap_or(CHUNK).min(CHUNK);
+        let read = file.read_at(buffer.get_mut(..wanted).unwrap_or_default(), at)?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         take(buffer.get(..read).unwrap_or_default())?;
-        left = left.saturating_sub(read as u64);
+        at = at.saturating_add(read as u64);
     }
-    file.rewind()
+    Ok(())
 }

@@ -9,9 +9,10 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::Cache;
+use super::failure::{FAILED, REMEMBERED};
 use super::file::Turn;
 use super::memo::{CHECKED, MODULE};
+use super::{ASIDE, Cache};
 
 /// How long code of another version of this engine stays after its last use: during an upgrade the
 /// old version's shims still start containers of their pods.
@@ -79,7 +80,8 @@ impl Cache {
         let (digest, rest) = name.split_at_checked(DIGEST)?;
         let (engine, key) = rest.strip_prefix('-')?.split_once('-')?;
         let hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if !digest.bytes().all(hexadecimal) || key.ends_with(CHECKED) || key.ends_with(".new") {
+        let is_code = ![CHECKED, FAILED, ASIDE].iter().any(|ending| key.ends_with(ending));
+        if !digest.bytes().all(hexadecimal) || !is_code {
             return None;
         }
         let meta = fs::symlink_metadata(self.directory.join(name)).ok()?;
@@ -94,7 +96,7 @@ impl Cache {
         })
     }
 
-    /// Removes code that was not used for this long.
+    /// Removes code that was not used for this long, and what is remembered of failures that are as old.
     ///
     /// # Errors
     /// When the directory cannot be read, or code in it not be removed.
@@ -105,7 +107,7 @@ impl Cache {
             pruned.entries += 1;
             pruned.bytes += entry.bytes;
         }
-        self.remove_remains();
+        self.remove_remains(unused_for.min(REMEMBERED));
         Ok(pruned)
     }
 
@@ -137,11 +139,12 @@ impl Cache {
                 total += entry.bytes;
             }
         }
-        self.remove_remains();
+        self.remove_remains(REMEMBERED);
     }
 
-    /// Removes what belongs to no code: records, and what a process that died has left.
-    fn remove_remains(&self) {
+    /// Removes what belongs to no code: records, and what a process that died has left. Failures are remembered for as long
+    /// as `failures`.
+    fn remove_remains(&self, failures: Duration) {
         let Ok(entries) = self.entries() else { return };
         let codes: HashSet<String> = entries.iter().map(Entry::name).collect();
         let digests: HashSet<&str> = entries.iter().map(|entry| entry.digest.as_str()).collect();
@@ -158,7 +161,11 @@ impl Cache {
                 if !known || is_older(&path, RECORDS) {
                     let _ = fs::remove_file(&path);
                 }
-            } else if name.ends_with(".new") {
+            } else if name.ends_with(FAILED) {
+                if is_older(&path, failures) {
+                    let _ = fs::remove_file(&path);
+                }
+            } else if name.ends_with(ASIDE) {
                 // Its end takes the file away.
                 drop(Turn::abandoned(&path));
             }

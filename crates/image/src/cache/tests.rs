@@ -1,36 +1,74 @@
 //! What the cache promises, tried with a compiler that only turns bytes around.
 
 use std::cell::Cell;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::*;
 
 /// "Compiles" by turning the bytes around, and counts.
-#[derive(Default)]
 struct Reverse {
     calls: AtomicU32,
     /// Another module than the one that was asked for comes out of the file.
     deceived: Cell<bool>,
+    cancelled: AtomicBool,
+    /// How often it is not cancelled yet when it is asked.
+    patience: Cell<u32>,
+    bounds: Cell<&'static str>,
+    /// The slot of the last call.
+    slot: Cell<u32>,
+}
+
+impl Default for Reverse {
+    fn default() -> Reverse {
+        Reverse {
+            calls: AtomicU32::default(),
+            deceived: Cell::default(),
+            cancelled: AtomicBool::default(),
+            patience: Cell::default(),
+            bounds: Cell::new("as ever"),
+            slot: Cell::default(),
+        }
+    }
 }
 
 impl Compiler for Reverse {
-    fn compile(&self, wasm: &File, digest: &str, out: &File) -> Result<(), CacheError> {
+    fn compile(
+        &self,
+        mut wasm: &File,
+        digest: &str,
+        slot: u32,
+        mut out: &File,
+    ) -> Result<(), CacheError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        if self.deceived.get() || file::digest_of(wasm).unwrap() != digest {
-            return Err(CacheError::Compile("it changes".into()));
-        }
+        self.slot.set(slot);
         let mut bytes = Vec::new();
-        let mut from = wasm;
-        from.read_to_end(&mut bytes).unwrap();
-        if bytes == b"bad" {
-            return Err(CacheError::Compile("bad at offset 0".into()));
+        wasm.rewind().unwrap();
+        wasm.read_to_end(&mut bytes).unwrap();
+        if self.deceived.get() || super::digest(&bytes) != digest {
+            return Err(CacheError::Read(io::Error::other("it changes")));
+        }
+        match bytes.as_slice() {
+            b"bad" => return Err(CacheError::Compile("bad at offset 0".into())),
+            b"bomb" => return Err(CacheError::Exceeded("it took too long".into())),
+            b"unlucky" => return Err(CacheError::Compiler("it was killed".into())),
+            _ => {}
         }
         bytes.reverse();
-        let mut to = out;
-        to.write_all(&bytes).unwrap();
+        out.write_all(&bytes).unwrap();
         Ok(())
+    }
+
+    fn bounds(&self) -> String {
+        self.bounds.get().to_owned()
+    }
+
+    fn is_cancelled(&self) -> bool {
+        let patience = self.patience.get();
+        self.patience.set(patience.saturating_sub(1));
+        patience == 0 && self.cancelled.load(Ordering::Relaxed)
     }
 }
 
@@ -112,6 +150,13 @@ impl World {
         names
     }
 
+    /// The files, but for those that only serve as locks.
+    fn kept(&self) -> Vec<String> {
+        let mut files = self.files();
+        files.retain(|name| !name.starts_with("slot-"));
+        files
+    }
+
     /// The only code file.
     fn code(&self) -> PathBuf {
         let entries = self.cache().entries().unwrap();
@@ -162,18 +207,67 @@ fn however_many_ask_at_once_one_compiles() {
 }
 
 #[test]
-fn a_refused_module_leaves_nothing_behind() {
+fn a_refused_module_leaves_only_the_memory_of_it_behind() {
     let mut world = World::new();
     assert_eq!(world.get(b"bad").unwrap_err().to_string(), "bad at offset 0");
-    assert_eq!(world.files(), [""; 0]);
+    assert_eq!(world.kept(), [format!("{}-e-1.0-k.failed", digest(b"bad"))]);
+    assert_eq!(world.cache().entries().unwrap(), []);
+}
+
+#[test]
+fn a_module_that_could_not_be_compiled_is_not_tried_again_for_a_while() {
+    let mut world = World::new();
+    for (wasm, first) in
+        [(&b"bad"[..], "bad at offset 0"), (b"bomb", "cannot compile: it took too long")]
+    {
+        let calls = world.calls();
+        assert_eq!(world.get(wasm).unwrap_err().to_string(), first);
+        let second = world.get(wasm).unwrap_err().to_string();
+        assert!(second.starts_with(&format!("{first} (remembered; tried ")), "{second}");
+        assert!(second.ends_with(" s ago)"), "{second}");
+        assert_eq!(world.calls(), calls + 1);
+    }
+    // With other bounds it may succeed, and so it may after a while.
+    world.compiler.bounds.set("wider");
+    world.get(b"bomb").unwrap_err();
+    assert_eq!(world.calls(), 3);
+    let record = world.path().join(format!("{}-e-1.0-k.failed", digest(b"bomb")));
+    let age = |age: Duration| {
+        let then = std::time::SystemTime::now() - age;
+        let since = then.duration_since(std::time::UNIX_EPOCH).unwrap();
+        let time = nix::sys::time::TimeSpec::from_duration(since);
+        let flags = nix::sys::stat::UtimensatFlags::NoFollowSymlink;
+        nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, &record, &time, &time, flags).unwrap();
+    };
+    age(failure::REMEMBERED - Duration::from_secs(60));
+    world.get(b"bomb").unwrap_err();
+    assert_eq!(world.calls(), 3);
+    age(failure::REMEMBERED);
+    world.get(b"bomb").unwrap_err();
+    assert_eq!(world.calls(), 4);
+    // Prune forgets them.
+    world.cache().prune(Duration::ZERO).unwrap();
+    assert_eq!(world.kept(), [""; 0]);
+}
+
+#[test]
+fn a_failure_that_is_not_the_modules_is_not_remembered() {
+    let mut world = World::new();
+    for _ in 0..2 {
+        world.get(b"unlucky").unwrap_err();
+    }
+    assert_eq!((world.calls(), world.kept()), (2, vec![]));
 }
 
 #[test]
 fn a_module_that_changes_meanwhile_is_not_kept_under_the_others_name() {
     let mut world = World::new();
     world.compiler.deceived.set(true);
-    assert_eq!(world.get(b"abc").unwrap_err().to_string(), "it changes");
-    assert_eq!(world.files(), [""; 0]);
+    assert_eq!(world.get(b"abc").unwrap_err().to_string(), "cannot read the module: it changes");
+    // Nor is the other module's name in discredit.
+    assert_eq!(world.kept(), [""; 0]);
+    world.compiler.deceived.set(false);
+    assert_eq!(world.get(b"abc").unwrap(), b"cba");
 }
 
 #[test]
@@ -333,7 +427,26 @@ fn code_that_is_too_large_is_used_and_not_kept() {
     world.get(b"abc").unwrap();
     world.limit = world.cache().entries().unwrap()[0].bytes;
     let large = vec![b'x'; 1000];
-    assert_eq!(world.get(&large).unwrap(), large);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&large).unwrap();
+    let module = Module { file: &file, name: "/large.wasm", of_image: true };
+    let mut notes = Vec::new();
+    let code = world
+        .cache()
+        .get(module, world.key, &world.compiler, &mut |note| notes.push(note))
+        .unwrap();
+    // In memory, and not on a disk where no name shows it.
+    let place = fs::read_link(format!("/proc/self/fd/{}", code.as_raw_fd())).unwrap();
+    assert!(place.starts_with("/memfd:wherry-code (deleted)"), "{}", place.display());
+    assert!((&code).write_all(b"x").is_err());
+    assert!(
+        notes.contains(&Note::Trouble(
+            "compiled code is not kept: that of /large.wasm has 1.0 kB, more than the 43 bytes that \
+             WHERRY_CACHE_SIZE allows; it stays in memory"
+                .to_owned()
+        )),
+        "{notes:?}"
+    );
     assert_eq!(world.cache().entries().unwrap().len(), 1);
     world.get(b"abc").unwrap();
     assert_eq!(world.calls(), 2);
@@ -377,7 +490,7 @@ fn prune_empties() {
     assert_eq!(world.cache().prune(AGES_AGO / 2).unwrap().entries, 1);
     assert_eq!(world.cache().entries().unwrap().len(), 1);
     assert_eq!(world.cache().prune(Duration::ZERO).unwrap().entries, 1);
-    assert_eq!(world.files(), [""; 0]);
+    assert_eq!(world.kept(), [""; 0]);
     assert_eq!(world.cache().prune(Duration::ZERO).unwrap(), Pruned::default());
 }
 
@@ -410,4 +523,107 @@ fn one_process_at_a_time_compiles_behind() {
     assert!(world.cache().turn_behind().is_none());
     drop(inherited);
     assert!(world.cache().turn_behind().is_some());
+}
+
+#[test]
+fn a_module_larger_than_modules_may_be_is_not_read() {
+    let world = World::new();
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 42).unwrap();
+    let module = Module { file: &file, name: "/app.wasm", of_image: false };
+    let get = |cache: Cache| cache.get(module, "k", &world.compiler, &mut |_| {}).unwrap_err();
+    assert_eq!(
+        get(world.cache()).to_string(),
+        "the module has 4.4 TB, more than the 1.1 GB that WHERRY_MODULE_SIZE allows"
+    );
+    assert!(get(world.cache().with_modules_up_to(1 << 10)).to_string().contains("the 1.0 kB that"));
+    assert_eq!(world.calls(), 0);
+    // Nor for a directory that must not be used.
+    fs::create_dir(world.path()).unwrap();
+    fs::set_permissions(world.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(matches!(get(world.cache()), CacheError::TooLarge(_)));
+}
+
+#[test]
+fn a_compile_key_is_checked_before_it_becomes_a_files_name() {
+    let world = World::new();
+    let file = tempfile::tempfile().unwrap();
+    let module = Module { file: &file, name: "/app.wasm", of_image: false };
+    let long = "k".repeat(101);
+    for key in ["", "a/b", "../k", "a b", "k\n", "ü", &long, "k.checked", "k.new", "k.failed"] {
+        for (key, quick) in [(key, None), ("k", Some(key))] {
+            let error = world
+                .cache()
+                .get_or_quick(module, key, quick, &world.compiler, &mut |_| {})
+                .unwrap_err();
+            assert!(matches!(error, CacheError::Key(_)), "{key:?}: {error}");
+        }
+    }
+    world.cache().get(module, &long[..100], &world.compiler, &mut |_| {}).unwrap();
+    world.cache().get(module, "45.0.0-_+x", &world.compiler, &mut |_| {}).unwrap();
+}
+
+#[test]
+fn code_is_copied_to_sealed_memory_where_there_is_no_view() {
+    let world = World::new();
+    let cache = world.cache().reading_through(|_| Err(io::Error::other("no mounts here")));
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"abc").unwrap();
+    let module = Module { file: &file, name: "/app.wasm", of_image: true };
+    let mut notes = Vec::new();
+    for _ in 0..2 {
+        let mut code =
+            cache.get(module, "k", &world.compiler, &mut |note| notes.push(note)).unwrap();
+        let again = format!("/proc/self/fd/{}", code.as_raw_fd());
+        // Of memory that is sealed it can be opened, but not written to.
+        let writable = File::options().write(true).open(again).unwrap();
+        assert!((&writable).write_all(b"x").is_err() && writable.set_len(0).is_err());
+        let mut bytes = Vec::new();
+        code.read_to_end(&mut bytes).unwrap();
+        assert_eq!(&bytes[..3], b"cba");
+    }
+    // It is kept and not compiled again; each copy is worth a warning.
+    assert_eq!(world.calls(), 1);
+    let copied = |note: &&Note| note.to_string().contains("alone: no mounts here");
+    assert_eq!(notes.iter().filter(copied).count(), 2, "{notes:?}");
+}
+
+#[test]
+fn as_many_modules_are_compiled_at_a_time_as_there_are_slots() {
+    let world = World::new();
+    let cache = Cache { slots: 2, ..world.cache() };
+    fs::create_dir(world.path()).unwrap();
+    fs::set_permissions(world.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let held: Vec<slot::Slot> =
+        (0..2).map(|_| cache.slot("m", &world.compiler, &mut |_| {}).unwrap()).collect();
+    assert_eq!(held.iter().map(|slot| slot.number).collect::<Vec<_>>(), [0, 1]);
+    // The next one waits, says so once, and can be cancelled.
+    let mut notes = Vec::new();
+    let cancelled = cache.slot("/m.wasm", &world.compiler, &mut |note| {
+        notes.push(note.to_string());
+        world.compiler.cancelled.store(true, Ordering::Relaxed);
+    });
+    assert!(matches!(cancelled.err(), Some(CacheError::Cancelled)));
+    assert_eq!(notes.len(), 1);
+    assert!(notes[0].starts_with("/m.wasm waits to be compiled"), "{notes:?}");
+    // A slot that is free again is taken.
+    world.compiler.cancelled.store(false, Ordering::Relaxed);
+    drop(held.into_iter().next_back());
+    let mut freed = None;
+    let slot = cache.slot("m", &world.compiler, &mut |note| freed = Some(note)).unwrap();
+    assert!(slot.number < 2 && freed.is_none());
+}
+
+#[test]
+fn a_wait_for_another_who_compiles_the_same_can_be_cancelled() {
+    let mut world = World::new();
+    world.get(b"other").unwrap();
+    let name = format!("{}-e-{}.new", digest(b"abc"), world.key);
+    let other = file::Turn::wait(&world.path().join(&name), &|| false).unwrap().unwrap();
+    world.compiler.cancelled.store(true, Ordering::Relaxed);
+    // Not before it is read, but the first time that it has to wait.
+    world.compiler.patience.set(1);
+    assert_eq!(world.get(b"abc").unwrap_err().to_string(), "the start was cancelled");
+    drop(other);
+    assert_eq!(world.calls(), 1);
 }

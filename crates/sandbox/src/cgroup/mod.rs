@@ -7,6 +7,7 @@
 
 mod early;
 mod enter;
+mod join;
 mod limit;
 mod make;
 pub mod meter;
@@ -28,6 +29,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 pub use early::wait_early;
 pub use enter::without_waiting;
+pub use join::join;
 pub use make::{complete, make};
 pub use meter::Meter;
 pub use place::{is_systemd_path, is_used};

@@ -18,8 +18,10 @@ use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp, Process, User};
 use wherry_engine::Engine;
 
+use super::filter::Allow;
 use super::guest::Executor;
-use super::{Descriptors, Forked, privileges, sentence, streams_of, system, userns};
+use super::seccomp_listener::Listener;
+use super::{Descriptors, Forked, keyring, privileges, sentence, streams_of, system, userns};
 use crate::bundle::{Bundle, parse};
 use crate::protocol::{Channel, ExecRequest, Failure, FailureKind};
 use crate::records::Records;
@@ -30,6 +32,8 @@ use crate::{cgroup, check};
 #[derive(Clone)]
 pub(super) struct Confinement {
     seccomp: Option<LinuxSeccomp>,
+    /// Of the seccomp profile.
+    listener: Option<Rc<Listener>>,
     /// What the process is to have in the end.
     capabilities: Option<LinuxCapabilities>,
     user: User,
@@ -58,8 +62,11 @@ impl Confinement {
                 .map_err(|error| format!("cannot become user {uid}: {error}"))?;
         }
         if let Some(profile) = &self.seccomp {
-            seccomp::initialize_seccomp(profile)
+            let descriptor = seccomp::initialize_seccomp(profile)
                 .map_err(|error| format!("cannot set the seccomp profile: {error}"))?;
+            if let (Some(descriptor), Some(listener)) = (descriptor, &self.listener) {
+                listener.send(descriptor)?;
+            }
         }
         if let Some(wanted) = &self.capabilities {
             capabilities::drop_privileges(wanted, &*syscall)
@@ -104,8 +111,11 @@ pub(super) fn exec(
         .and_then(userns::wanted)
         .map(|_| namespace_of(&bundle).map(|fd| (Rc::new(fd), outside.0)))
         .transpose()?;
+    let profile = linux.and_then(|linux| linux.seccomp().clone());
+    let listener = profile.as_ref().map(|profile| Listener::connect(profile, &bundle)).transpose();
     let confinement = Confinement {
-        seccomp: linux.and_then(|linux| linux.seccomp().clone()),
+        seccomp: profile,
+        listener: listener.map_err(system)?.flatten().map(Rc::new),
         capabilities: process.capabilities().clone(),
         user: process.user().clone(),
         namespace,
@@ -122,7 +132,9 @@ pub(super) fn exec(
     write().map_err(|error| system(format!("cannot write {}: {error}", path.display())))?;
     let result = (|| {
         let channel = Channel::from_fd(channel);
-        let executor = Executor::new(Rc::clone(engine), channel, Some(confinement), None);
+        let allow = Allow::for_guests_of(&**engine, &request.plugins, request.no_engine_seccomp);
+        let executor = Executor::new(Rc::clone(engine), channel, Some(confinement), None, allow);
+        keyring::join(&request.id);
         let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
             .with_root_path(bundle.state_root())
             .map_err(|error| system(sentence(&error)))?

@@ -11,6 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -24,7 +25,8 @@ use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program};
 use wherry_image::{Entrypoint, EntrypointError, Kind, behind_init, kind};
 
 use super::exec::Confinement;
-use super::{console, privileges, signals, title};
+use super::filter::{self, Allow};
+use super::{apparmor, console, own_executable, privileges, signals, title};
 use crate::check::DESCRIPTORS_MIN;
 use crate::hooks::Batch;
 use crate::memory;
@@ -42,6 +44,8 @@ struct Inner {
     channel: Channel,
     confinement: Option<Confinement>,
     hooks: Option<Batch>,
+    /// What the engine's own seccomp filter lets pass.
+    allow: Allow,
     stage: RefCell<Stage>,
 }
 
@@ -60,6 +64,7 @@ struct Wanted {
     args: Vec<String>,
     env: Vec<String>,
     cwd: String,
+    apparmor_profile: String,
 }
 
 impl Wanted {
@@ -81,9 +86,10 @@ impl Executor {
         channel: Channel,
         confinement: Option<Confinement>,
         hooks: Option<Batch>,
+        allow: Allow,
     ) -> Executor {
         let stage = RefCell::new(Stage::New);
-        Executor(Rc::new(Inner { engine, channel, confinement, hooks, stage }))
+        Executor(Rc::new(Inner { engine, channel, confinement, hooks, allow, stage }))
     }
 }
 
@@ -109,6 +115,9 @@ impl Workload for Executor {
             args: process.and_then(|p| p.args().clone()).unwrap_or_default(),
             env: process.and_then(|p| p.env().clone()).unwrap_or_default(),
             cwd: process.map(|p| p.cwd().display().to_string()).unwrap_or_default(),
+            apparmor_profile: process
+                .and_then(|p| p.apparmor_profile().clone())
+                .unwrap_or_default(),
         };
         self.0.stage.replace(Stage::Known(wanted));
         Ok(())
@@ -157,6 +166,12 @@ impl Workload for Executor {
                 memory::give_back_stack();
                 // No program of a container leaves a zombie to a first process that never waits.
                 signals::leave_no_zombies();
+                if let Err(error) = filter::install(self.0.allow) {
+                    let failure = Failure::new(FailureKind::System, error.to_string());
+                    let status = failure.kind.exit_status();
+                    let _ = self.0.channel.send(&FromGuest::Failed(failure), &[]);
+                    signals::exit_now(status)
+                }
                 // Says that the guest is about to run: see `launch::start`.
                 close_all(&stray);
                 run_to_end(program, &name)
@@ -200,12 +215,15 @@ fn writable_null() {
 /// Runs a guest and ends the process as the guest ended.
 pub(super) fn run_to_end(program: Box<dyn Program>, name: &str) -> ! {
     let _ = nix::sys::prctl::set_name(&CString::new(name).unwrap_or_default());
-    let status = match program.run() {
-        Ok(code) => i32::from(code.0),
-        Err(trap) => {
+    // The process ends whatever the panic left behind.
+    let status = match panic::catch_unwind(AssertUnwindSafe(|| program.run())) {
+        Ok(Ok(code)) => i32::from(code.0),
+        Ok(Err(trap)) => {
             let _ = io::stderr().write_all(format!("{trap}\n").as_bytes());
             TRAPPED
         }
+        // The engine panicked, and the panic hook has written its message to standard error.
+        Err(_) => TRAPPED,
     };
     signals::exit_now(status)
 }
@@ -232,6 +250,10 @@ impl Inner {
                 })?;
                 let name =
                     entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                // Last: the profile need not allow the engine to receive and map its compiled code, which is no file of the
+                // container.
+                apparmor::change_profile(&wanted.apparmor_profile)
+                    .map_err(|text| Failure::new(FailureKind::System, text))?;
                 Ok(Ready::Wasm { program, name, args: args.to_vec(), stray })
             }
             (Kind::Precompiled, _) => Err(Failure::new(
@@ -292,7 +314,6 @@ impl Inner {
                 }
             }
         };
-        name_lookup_without_plugins();
         self.engine
             .load(code, guest)
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))
@@ -362,6 +383,14 @@ fn native(path: &Path, wanted: &Wanted) -> Result<Ready, Failure> {
         })
     };
     let shown = path.display().to_string();
+    if own_executable::is_named_by(path) {
+        return Err(Failure::new(
+            FailureKind::NotExecutable,
+            format!(
+                "exec {shown:?}: permission denied: it is the engine host of this runtime, not a program of the container"
+            ),
+        ));
+    }
     // Told before Start where that can be; the rest is told by exec itself.
     nix::unistd::access(path, nix::unistd::AccessFlags::X_OK)
         .map_err(|errno| exec_failure(&shown, errno))?;
@@ -413,22 +442,4 @@ fn close_all(fds: &[i32]) {
 fn clear_environment() {
     // SAFETY: this process has a single thread.
     unsafe { libc::clearenv() };
-}
-
-/// Keeps the C library from loading name service plug-ins: they would come from the container's
-/// root filesystem, and are native code. Files and DNS are built in.
-#[allow(unsafe_code)]
-fn name_lookup_without_plugins() {
-    unsafe extern "C" {
-        fn __nss_configure_lookup(
-            database: *const libc::c_char,
-            line: *const libc::c_char,
-        ) -> libc::c_int;
-    }
-    for (database, line) in
-        [(c"hosts", c"files dns"), (c"services", c"files"), (c"protocols", c"files")]
-    {
-        // SAFETY: both are strings that end in NUL and live for ever.
-        unsafe { __nss_configure_lookup(database.as_ptr(), line.as_ptr()) };
-    }
 }

@@ -2,6 +2,7 @@
 //! mount_setattr(2)).
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -49,22 +50,22 @@ impl Tree {
 
     /// Mounts it at `place`, which is made: a directory or a file, as the copy is.
     pub(super) fn attach(self, place: &Path) -> Result<(), String> {
-        let file = File::from(self.0);
-        let failed = |error: String| format!("cannot mount at {}: {error}", place.display());
-        let made = match file.metadata() {
+        let failed = |error: io::Error| format!("cannot mount at {}: {error}", place.display());
+        let made = match File::from(self.0.try_clone().map_err(failed)?).metadata() {
             Ok(meta) if meta.is_dir() => fs::create_dir_all(place),
             Ok(_) => File::create(place).map(drop),
             Err(error) => Err(error),
         };
-        let target = made.and_then(|()| File::open(place)).map_err(|e| failed(e.to_string()))?;
+        let target = made.and_then(|()| File::open(place)).map_err(failed)?;
+        self.attach_to(&target.into())
+            .map_err(|text| format!("cannot mount at {}: {text}", place.display()))
+    }
+
+    /// Mounts it over an open directory or file.
+    pub(super) fn attach_to(self, target: &OwnedFd) -> Result<(), String> {
+        let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
         create_syscall()
-            .move_mount(
-                file.as_fd(),
-                None,
-                target.as_fd(),
-                None,
-                MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
-            )
-            .map_err(|error| failed(super::sentence(&error)))
+            .move_mount(self.0.as_fd(), None, target.as_fd(), None, flags)
+            .map_err(|error| super::sentence(&error))
     }
 }

@@ -5,17 +5,22 @@
 //! away, the guest stays.
 
 mod adapt;
+mod apparmor;
 mod binds;
 mod compile;
 mod console;
 mod exec;
+mod filter;
 mod gate;
 mod guest;
 mod idmap;
+mod keyring;
 mod mount;
 mod names;
+mod own_executable;
 mod privileges;
 mod run;
+mod seccomp_listener;
 mod signals;
 pub(crate) mod title;
 mod userns;
@@ -46,9 +51,10 @@ use crate::protocol::{
 };
 
 use console::Console;
+use filter::Allow;
 
 pub(crate) use compile::QUICKLY;
-pub use compile::{DESCRIPTORS, EXIT_INVALID, EXIT_IO, compile};
+pub use compile::{DESCRIPTORS, EXIT_CHANGED, EXIT_INVALID, EXIT_IO, compile};
 pub use gate::{GATE, gate};
 pub use run::run;
 
@@ -90,7 +96,9 @@ pub fn serve(engine: Result<Rc<dyn Engine>, LoadError>, oom_score_adj: Option<&s
     let channel = Channel::from_fd(channel);
     crate::log::to_descriptor(log);
     title::find();
+    own_executable::remember();
     names::look_up_without_libraries();
+    privileges::leave_groups();
     loop {
         let packet = match channel.receive::<HostRequest>() {
             Ok(Some(packet)) => packet,
@@ -219,7 +227,9 @@ fn create(
         Ok(Some(Packet { message: ToGuest::Refused(text), .. })) => return Err(system(text)),
         _ => return Err(system("the daemon did not make the cgroup".to_owned())),
     }
-    let executor = guest::Executor::new(Rc::clone(engine), channel, None, Some(hooks));
+    let allow = Allow::for_guests_of(&**engine, &request.plugins, request.no_engine_seccomp);
+    let executor = guest::Executor::new(Rc::clone(engine), channel, None, Some(hooks), allow);
+    keyring::join(&request.id);
     let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_root_path(bundle.state_root())
         .map_err(|error| system(sentence(&error)))?

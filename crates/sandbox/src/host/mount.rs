@@ -2,13 +2,14 @@
 
 use std::error::Error;
 use std::fs::{File, Permissions};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchownat};
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 use pathrs::Root;
@@ -29,23 +30,50 @@ pub(super) fn rootfs(rootfs: &Path, mounts: &[Mount], aside: &Path) -> Result<()
     std::fs::create_dir_all(rootfs)
         .map_err(|error| format!("cannot make {}: {error}", rootfs.display()))?;
     for what in mounts {
-        let target = if what.target.is_empty() {
-            rootfs.to_owned()
-        } else {
-            rootfs.join(what.target.trim_start_matches('/'))
-        };
+        let target = Target { rootfs, inside: Path::new(&what.target) };
         let failed = |cause: &str| {
-            let target = target.display();
-            format!("cannot mount {} {:?} at {target}: {cause}", what.fstype, what.source)
+            let target = rootfs.join(what.target.trim_start_matches('/'));
+            format!(
+                "cannot mount {} {:?} at {}: {cause}",
+                what.fstype,
+                what.source,
+                target.display()
+            )
         };
         match mapping(&what.options).map_err(|cause| failed(&cause))? {
-            None => one(what, &target).map_err(|errno| failed(errno.desc()))?,
+            None => one(what, target).map_err(|errno| failed(errno.desc()))?,
             Some(namespace) => {
-                mapped(what, &namespace, &target, aside).map_err(|cause| failed(&cause))?;
+                mapped(what, &namespace, target, aside).map_err(|cause| failed(&cause))?;
             }
         }
     }
     Ok(())
+}
+
+/// Where a mount goes: below a root filesystem, whose symbolic links mean what they mean inside.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    rootfs: &'a Path,
+    /// Empty: the root itself.
+    inside: &'a Path,
+}
+
+impl Target<'_> {
+    /// Resolves the target as it is now: what has been mounted there hides what was there before.
+    fn open(self) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        if self.inside.as_os_str().is_empty() {
+            return open(self.rootfs, flags, Mode::empty());
+        }
+        let root = open(self.rootfs, flags | OFlag::O_DIRECTORY, Mode::empty())?;
+        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        openat2(&root, self.inside, OpenHow::new().flags(flags).resolve(resolve))
+    }
+}
+
+/// The path of an open file, for calls that take none but paths.
+fn path_of(fd: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }
 
 /// The user namespace that the options `uidmap=` and `gidmap=` describe, with which containerd says
@@ -76,7 +104,12 @@ fn id_mapping(text: &str) -> Result<LinuxIdMapping, String> {
 }
 
 /// Mounts with ids mapped: a bind as such, an overlay with lower layers that are.
-fn mapped(what: &Mount, namespace: &OwnedFd, target: &Path, aside: &Path) -> Result<(), String> {
+fn mapped(
+    what: &Mount,
+    namespace: &OwnedFd,
+    target: Target<'_>,
+    aside: &Path,
+) -> Result<(), String> {
     let plain = |option: &&String| !option.starts_with("uidmap=") && !option.starts_with("gidmap=");
     let mut what = what.clone();
     what.options = what.options.iter().filter(plain).cloned().collect();
@@ -87,10 +120,12 @@ fn mapped(what: &Mount, namespace: &OwnedFd, target: &Path, aside: &Path) -> Res
     };
     let Some((at, layers)) = layers(&what).filter(|_| what.fstype == "overlay") else {
         plainly(&what)?;
-        let tree = Tree::of(target, true)?;
+        let open = || target.open().map_err(|errno| errno.desc().to_owned());
+        let mounted = open()?;
+        let tree = Tree::of(&path_of(&mounted), true)?;
         tree.map(namespace, true)?;
-        let _ = umount2(target, MntFlags::MNT_DETACH);
-        return tree.attach(target);
+        let _ = umount2(&path_of(&mounted), MntFlags::MNT_DETACH);
+        return tree.attach_to(&open()?);
     };
     let common =
         common_directory(layers.split(':')).ok_or("its layers have no directory in common")?;
@@ -143,7 +178,8 @@ pub(super) fn directory(
     Ok(())
 }
 
-fn one(what: &Mount, target: &Path) -> Result<(), Errno> {
+fn one(what: &Mount, target: Target<'_>) -> Result<(), Errno> {
+    let at = target.open()?;
     let parsed = Options::parse(&what.options);
     let flags = if what.fstype == "bind" { parsed.flags | MsFlags::MS_BIND } else { parsed.flags };
     let (directory, data) = parsed.fit();
@@ -153,7 +189,7 @@ fn one(what: &Mount, target: &Path) -> Result<(), Errno> {
     }
     let result = mount(
         Some(what.source.as_str()),
-        target,
+        &path_of(&at),
         Some(what.fstype.as_str()),
         flags,
         (!data.is_empty()).then_some(data.as_str()),
@@ -165,7 +201,8 @@ fn one(what: &Mount, target: &Path) -> Result<(), Errno> {
     // The first mount of a bind takes none of its flags.
     let settled = MsFlags::MS_BIND | MsFlags::MS_REC;
     if flags.contains(MsFlags::MS_BIND) && !(flags - settled).is_empty() {
-        mount(None::<&str>, target, None::<&str>, flags | MsFlags::MS_REMOUNT, None::<&str>)?;
+        let mounted = path_of(&target.open()?);
+        mount(None::<&str>, &mounted, None::<&str>, flags | MsFlags::MS_REMOUNT, None::<&str>)?;
     }
     Ok(())
 }
@@ -284,6 +321,37 @@ mod tests {
         let _ = directory(root.path(), Path::new("/../../../d"), (0, 0));
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
         assert!(root.path().join("d").is_dir());
+    }
+
+    #[test]
+    fn a_mounts_target_stays_in_the_root_filesystem() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let outside = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        for (link, to) in [("absolute", outside.path()), ("up", Path::new("../../../../etc"))] {
+            std::os::unix::fs::symlink(to, root.join(link)).unwrap();
+        }
+        let tmpfs = |target: &str| Mount {
+            fstype: "tmpfs".to_owned(),
+            source: "tmpfs".to_owned(),
+            target: target.to_owned(),
+            options: vec!["ro".to_owned(), "size=64k".to_owned()],
+        };
+        let aside = root.join("aside");
+        for target in ["absolute", "/up", "../../tmp/nowhere"] {
+            let text = rootfs(root, &[tmpfs(target)], &aside).unwrap_err();
+            assert!(text.contains("No such file"), "{text}");
+        }
+        // Below the root the same links have targets.
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        rootfs(root, &[tmpfs("up")], &aside).unwrap();
+        let mounted = std::fs::write(root.join("etc/x"), "x").unwrap_err();
+        umount2(&root.join("etc"), MntFlags::MNT_DETACH).unwrap();
+        assert_eq!(mounted.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        std::fs::write(root.join("etc/x"), "x").unwrap();
     }
 
     #[test]

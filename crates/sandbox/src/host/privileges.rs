@@ -3,6 +3,14 @@
 use caps::CapSet;
 use oci_spec::runtime::LinuxCapabilities;
 
+/// Leaves all supplementary groups: libcontainer sets those of a configuration that names some, and leaves the others as they are,
+/// which are those of the service manager that started containerd.
+pub(super) fn leave_groups() {
+    if let Err(errno) = nix::unistd::setgroups(&[]) {
+        log::warn!("cannot leave the supplementary groups of this process: {errno}");
+    }
+}
+
 /// Takes away the capabilities of which the configuration says nothing: libcontainer leaves them as they are,
 /// which is all that root has on the host.
 pub(super) fn drop_what_is_not_given(given: Option<&LinuxCapabilities>) -> Result<(), String> {

@@ -10,8 +10,9 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use wherry_engine::{Code, Engine, Guest, Network, Preopen};
 use wherry_image::Kind;
 
+use super::filter::{self, Allow};
 use super::guest::run_to_end;
-use super::signals;
+use super::{names, signals};
 
 const USAGE: &str = "usage: run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--net] [--plugins PATH] \
      FILE[#function] [ARG]...";
@@ -20,11 +21,16 @@ const USAGE: &str = "usage: run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd D
 #[must_use]
 pub fn run(engine: &dyn Engine, args: Vec<String>) -> ExitCode {
     signals::end_on_request();
+    names::look_up_without_libraries();
     match parse(args).and_then(|Wanted { file, guest, plugins }| {
         let failed = |text: String| (1, text);
         super::load_plugins(engine, &plugins).map_err(|failure| failed(failure.message))?;
         let shown = file.display().to_string();
-        load(engine, &file, guest).map_err(|(code, text)| (code, format!("{shown}: {text}")))
+        let program = load(engine, &file, guest)
+            .map_err(|(code, text)| (code, format!("{shown}: {text}")))?;
+        let allow = Allow::for_guests_of(engine, &plugins, false);
+        filter::install(allow).map_err(|error| failed(error.to_string()))?;
+        Ok(program)
     }) {
         Ok((program, name)) => run_to_end(program, &name),
         Err((code, text)) => {

@@ -39,6 +39,8 @@ pub(crate) async fn create(
         io_uid: options.io_uid,
         io_gid: options.io_gid,
         plugins: options.plugins,
+        no_engine_seccomp: options.no_engine_seccomp,
+        cancel: reserved.cancel(),
     };
     let container = Container::create(service.runtime(), config)
         .await

@@ -11,7 +11,10 @@ pub(crate) async fn delete(
     service: &Service,
     request: DeleteRequest,
 ) -> ttrpc::Result<DeleteResponse> {
-    // Whoever asked for a container and does not want to wait for it any longer deletes it.
+    // A client that does not want to wait for a container any longer deletes it.
+    if request.exec_id.is_empty() {
+        let _ = service.registry().cancel(&request.id);
+    }
     service.registry().settled(&request.id).await;
     let (result, pid) = match service.process(&request.id, &request.exec_id)? {
         Process::Init(container) => (container.delete().await, container.pid()),

@@ -120,8 +120,11 @@ fn compiled(wasm: &[u8]) -> Vec<u8> {
     let output = command.arg("compile").arg(&file).env("WHERRY_CACHE_DIR", &cache).output();
     let output = output.expect("the engine's host runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut files = std::fs::read_dir(&cache).expect("it was made").flatten();
-    let code = files.find(|file| file.file_type().is_ok_and(|kind| kind.is_file()));
+    // The other files there are empty.
+    let files = std::fs::read_dir(&cache).expect("it was made").flatten();
+    let code = files.max_by_key(|file| {
+        file.metadata().ok().filter(|meta| meta.is_file()).map(|meta| meta.len())
+    });
     let code = std::fs::read(code.expect("the code").path()).expect("it is readable");
     assert!(code.len() > wasm.len(), "{} bytes of code", code.len());
     code
@@ -151,6 +154,16 @@ fn ending_library() -> Vec<u8> {
     std::fs::read(&library).expect("it was made")
 }
 
+fn a_module_of_terabytes_is_refused_by_its_size(daemon: &dyn Daemon) {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let file = std::fs::File::create(folder.path().join("app.wasm")).expect("ours");
+    std::io::Write::write_all(&mut &file, b"\0asm\x01\0\0\0").expect("ours");
+    file.set_len(1 << 42).expect("a filesystem with holes");
+    let image = Image::new("sparse").file("/other", 0o644, "x").entrypoint(&["/v/app.wasm"]);
+    let run = Run::new(&image).bind(folder.path(), "/v");
+    refused(daemon, &run, 125, &["/v/app.wasm", "the module has 4.4 TB", "WHERRY_MODULE_SIZE"]);
+}
+
 fn a_native_file_without_permission_is_said(daemon: &dyn Daemon) {
     let image = busybox().file("/tool", 0o644, "#!/bin/sh\necho hello\n").entrypoint(&["/tool"]);
     refused(daemon, &Run::new(&image), 126, &["/tool", "permission denied"]);
@@ -172,6 +185,7 @@ on_all_daemons!(
     a_component_with_nothing_to_run_is_said,
     a_compiled_file_from_an_image_is_never_loaded,
     a_library_in_an_image_is_never_loaded,
+    a_module_of_terabytes_is_refused_by_its_size,
     a_native_file_without_permission_is_said,
 );
 

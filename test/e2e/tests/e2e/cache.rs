@@ -1,15 +1,20 @@
 //! The cache of compiled code, as who looks after a machine meets it.
 
+use containerd_shim_protos::api::{DeleteRequest, DeleteResponse, Empty, KillRequest};
+use containerd_shim_protos::ttrpc::Code;
 use std::collections::HashSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 use tempfile::TempDir;
-use wherry_e2e::images::{app, hello, hello_wasm};
+use wherry_e2e::images::{app, guests_and_tools, hello, hello_wasm, laborious_wasm};
+use wherry_e2e::on_dockers;
+use wherry_e2e::shim::Shim;
 use wherry_testing::{
-    Containerd, ContainerdVersion, Daemon, Outcome, Run, Trace, bin_dir, daemon_bin, engine,
+    Containerd, ContainerdVersion, DEADLINE, Daemon, Docker, Image, Outcome, Process, Run, Trace,
+    Usage, bin_dir, daemon_bin, engine, wait_for, wait_until,
 };
 
 /// A containerd whose shims have a cache of their own.
@@ -135,6 +140,166 @@ fn a_known_module_is_not_read_again(version: ContainerdVersion) {
     assert!(again < 64 << 10, "{again} bytes were read");
 }
 
+impl World {
+    /// The id of the only container, while it is created or runs.
+    fn container(&self) -> String {
+        let bundles = self.containerd.task_dir(self.containerd.namespace());
+        wait_for("the container's bundle", DEADLINE, || {
+            let mut found = fs::read_dir(&bundles).ok()?.flatten();
+            found.next()?.file_name().into_string().ok()
+        })
+    }
+
+    /// The shim that serves the container of this id.
+    fn shim(&self, id: &str) -> Shim {
+        let bundle = self.containerd.task_dir(self.containerd.namespace()).join(id);
+        let address = wait_for("the shim's address", DEADLINE, || {
+            fs::read_to_string(bundle.join("address")).ok()
+        });
+        Shim::at(Path::new(address.trim_start_matches("unix://")), 2)
+    }
+
+    /// Waits for a process of this containerd's shims that has this word in its command line.
+    fn process(&self, word: &str) -> Process {
+        wait_for(&format!("a process '{word}'"), DEADLINE, || {
+            let mut all = Usage::pids(&self.containerd).into_iter().filter_map(Process::of);
+            all.find(|process| process.command.split(' ').any(|other| other == word))
+        })
+    }
+}
+
+/// What ends a Create, and what it answers.
+fn kill(shim: &Shim, id: &str) {
+    let mut request = KillRequest::new();
+    request.id = id.to_owned();
+    request.signal = 15;
+    shim.call::<Empty>("Kill", &request).expect("Kill answers OK");
+}
+
+fn delete(shim: &Shim, id: &str) {
+    let mut request = DeleteRequest::new();
+    request.id = id.to_owned();
+    let (code, text) = shim.call::<DeleteResponse>("Delete", &request).expect_err("it is gone");
+    assert_eq!(code, Code::NOT_FOUND, "{text}");
+}
+
+/// Starts a container that `process` works for, and ends its Create meanwhile.
+fn cancelled(world: &World, run: &Run, process: &str, end: fn(&Shim, &str)) {
+    thread::scope(|scope| {
+        let client = scope.spawn(|| world.containerd.run(run));
+        let id = world.container();
+        let working = world.process(process);
+        end(&world.shim(&id), &id);
+        let said = client.join().expect("no panic").failure();
+        assert!(said.contains("was cancelled"), "{said}");
+        wait_until("the end of what worked for it", DEADLINE, || {
+            Process::of(working.pid).is_none_or(|now| now != working)
+        });
+    });
+    // The shim serves on, and the next start is in order.
+    assert_eq!(world.containerd.run(&Run::new(&hello())).success(), "hello\n");
+}
+
+fn a_create_that_compiles_can_be_cancelled(version: ContainerdVersion) {
+    let world = World::new(version);
+    for (name, end) in [("kill", kill as fn(&Shim, &str)), ("delete", delete)] {
+        let image = app(&format!("cancelled-by-{name}"), laborious_wasm());
+        cancelled(&world, &Run::new(&image), "compile", end);
+    }
+}
+
+fn a_large_module_is_read_in_its_containers_cgroup(version: ContainerdVersion) {
+    let world = World::new(version);
+    let volume = world.folder.path().join("volume");
+    fs::create_dir(&volume).expect("ours");
+    let file = fs::File::create(volume.join("app.wasm")).expect("ours");
+    // All that may be: it would take minutes at this limit.
+    file.set_len(1 << 30).expect("a filesystem with holes");
+    std::io::Write::write_all(&mut &file, b"\0asm\x01\0\0\0").expect("ours");
+    let image = Image::new("on-a-volume").file("/other", 0o644, "x").entrypoint(&["/v/app.wasm"]);
+    let run = Run::new(&image).bind(&volume, "/v").cpus(0.02);
+    fn in_its_cgroup(shim: &Shim, id: &str) {
+        let reader = wherry_testing::processes()
+            .into_iter()
+            .find(|process| {
+                process.command.starts_with("wherry-digest") && process.command.contains(id)
+            })
+            .expect("it reads");
+        let groups = fs::read_to_string(format!("/proc/{}/cgroup", reader.pid)).expect("it reads");
+        let of_container = |line: &&str| line.contains(id);
+        let needed = if groups.lines().count() == 1 { vec![""] } else { vec!["cpu", "memory"] };
+        for controller in needed {
+            assert!(
+                groups.lines().filter(of_container).any(|line| line.contains(controller)),
+                "{controller}: {groups}"
+            );
+        }
+        kill(shim, id);
+    }
+    cancelled(&world, &run, "wherry-digest", in_its_cgroup);
+}
+
+fn a_refused_module_is_not_compiled_at_each_restart(version: ContainerdVersion) {
+    let world = World::new(version);
+    let run = Run::new(&app("refused-twice", &hello_wasm()[..40]));
+    let first = world.containerd.run(&run).failure();
+    assert!(first.contains("invalid WebAssembly") && !first.contains("remembered"), "{first}");
+    let second = world.containerd.run(&run).failure();
+    assert!(second.contains("invalid WebAssembly"), "{second}");
+    assert!(second.contains("(remembered; tried "), "{second}");
+    world.tool(&["cache", "prune"]).success();
+    let third = world.containerd.run(&run).failure();
+    assert!(third.contains("invalid WebAssembly") && !third.contains("remembered"), "{third}");
+}
+
+fn a_long_compilation_is_in_containerds_log(version: ContainerdVersion) {
+    let world = World::new(version);
+    // A container of little memory has its module compiled all the same.
+    let run = Run::new(&app("laborious", laborious_wasm())).memory(32 << 20);
+    assert_eq!(world.containerd.run(&run).success(), "hello\n");
+    let log = || fs::read_to_string(world.containerd.log_path()).unwrap_or_default();
+    wait_until("the compilation in the log", DEADLINE, || {
+        let text = log();
+        let took =
+            text.split("compiled /app.wasm in ").nth(1).and_then(|rest| rest.split(' ').next());
+        took.and_then(|took| took.parse::<f64>().ok()).is_some_and(|seconds| seconds > 0.0)
+    });
+    assert!(log().contains("compiling "), "{}", log());
+}
+
+fn code_cannot_be_changed_by_who_runs_it(docker: &Docker) {
+    let image = guests_and_tools().entrypoint(&["/spin.wasm"]);
+    // Appending opens for writing and changes nothing. The guest's streams are its own.
+    let script = "cd /proc/1/fd && for f in [0-9]* ../map_files/*; do \
+        case $f in 0|1|2) continue;; esac; \
+        if ( : >> $f ) 2>/dev/null; then said=writable; else said=refused; fi; \
+        echo \"$said $(readlink $f)\"; \
+        done; echo end";
+    let tried = |capabilities: &[&str]| {
+        let options: Vec<&str> = capabilities.iter().flat_map(|name| ["--cap-add", name]).collect();
+        let container = docker.start(&Run::new(&image).extra(&options));
+        container.wait_for_output("ready");
+        let said =
+            docker.exec(container.id(), &["/bin/busybox", "sh", "-c", script], b"").success();
+        assert!(said.ends_with("end\n"), "{said}");
+        said
+    };
+    let code = format!("-{}-", engine());
+    let of_code = |said: &str| said.lines().filter(|line| line.contains(&code)).count();
+    let said = tried(&["SYS_PTRACE"]);
+    assert!(!said.contains("writable "), "{said}");
+    assert!(of_code(&said) > 0, "{said}");
+    // With these the kernel follows the names of mappings, too. The libraries of the engine host are the host's own files.
+    let said = tried(&["SYS_PTRACE", "SYS_ADMIN", "CHECKPOINT_RESTORE"]);
+    let ours = |line: &&str| line.contains(" /run/wherry/") || line.contains(&code);
+    let writable: Vec<&str> =
+        said.lines().filter(|line| line.starts_with("writable ") && ours(line)).collect();
+    assert!(writable.is_empty(), "{writable:?}");
+    assert!(of_code(&said) > 1, "{said}");
+}
+
+on_dockers!(code_cannot_be_changed_by_who_runs_it);
+
 wherry_e2e::tests_in!(
     containerd_1_6,
     ContainerdVersion::V1_6,
@@ -145,5 +310,9 @@ wherry_e2e::tests_in!(
     ContainerdVersion::V2,
     an_image_is_compiled_ahead_of_its_first_start,
     code_that_was_damaged_is_made_again,
+    a_create_that_compiles_can_be_cancelled,
+    a_large_module_is_read_in_its_containers_cgroup,
+    a_refused_module_is_not_compiled_at_each_restart,
+    a_long_compilation_is_in_containerds_log,
     a_known_module_is_not_read_again
 );

@@ -15,6 +15,7 @@ mod cri;
 mod ctr;
 mod disk;
 mod docker;
+mod escape;
 mod events;
 mod exec;
 mod executable;

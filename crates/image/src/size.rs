@@ -1,0 +1,78 @@
+//! Sizes: as a person reads them, and the bound on a module's.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+
+/// The largest module, bytes, where nothing else is configured. The largest that people build are language runtimes of some
+/// hundred megabytes.
+pub const MODULE_MAX: u64 = 1 << 30;
+
+/// A number of bytes as a person reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[allow(clippy::cast_precision_loss, reason = "one digit is shown")]
+        let bytes = self.0 as f64;
+        match self.0 {
+            0..1_000 => write!(f, "{} bytes", self.0),
+            1_000..1_000_000 => write!(f, "{:.1} kB", bytes / 1e3),
+            1_000_000..1_000_000_000 => write!(f, "{:.1} MB", bytes / 1e6),
+            1_000_000_000..1_000_000_000_000 => write!(f, "{:.1} GB", bytes / 1e9),
+            _ => write!(f, "{:.1} TB", bytes / 1e12),
+        }
+    }
+}
+
+/// Why a module is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum SizeError {
+    /// It is too large.
+    #[error("the module has {bytes}, more than the {max} that WHERRY_MODULE_SIZE allows")]
+    TooLarge {
+        /// The module's size.
+        bytes: Size,
+        /// The bound.
+        max: Size,
+    },
+    /// Its size could not be found out.
+    #[error("cannot read the module: {0}")]
+    Read(#[source] io::Error),
+}
+
+/// Returns the size of a module that is about to be read whole, in bytes. A file with holes may have terabytes, and takes
+/// as long to read as if it were full.
+///
+/// # Errors
+/// [`SizeError::TooLarge`] if it is more than `max`.
+pub fn check_size(module: &File, max: u64) -> Result<u64, SizeError> {
+    let bytes = module.metadata().map_err(SizeError::Read)?.len();
+    if bytes > max {
+        return Err(SizeError::TooLarge { bytes: Size(bytes), max: Size(max) });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_with_one_digit() {
+        let shown = [999, 1_500, 2_000_000, 1 << 30, 1 << 42].map(|bytes| Size(bytes).to_string());
+        assert_eq!(shown, ["999 bytes", "1.5 kB", "2.0 MB", "1.1 GB", "4.4 TB"]);
+    }
+
+    #[test]
+    fn a_module_of_terabytes_is_refused_without_being_read() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 42).unwrap();
+        assert_eq!(
+            check_size(&file, MODULE_MAX).unwrap_err().to_string(),
+            "the module has 4.4 TB, more than the 1.1 GB that WHERRY_MODULE_SIZE allows"
+        );
+        assert_eq!(check_size(&file, 1 << 42).unwrap(), 1 << 42);
+    }
+}
