@@ -8,12 +8,13 @@ use wherry_sandbox::compiler::BEHIND;
 use wherry_sandbox::host::DESCRIPTORS;
 
 use crate::config::Config;
-use crate::{cache, warm};
+use crate::{cache, info, warm};
 
 const USAGE: &str = "\
 usage: wherry-ENGINE run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--net] [--plugins PATH] FILE[#function] [ARG]...
        wherry-ENGINE compile [--address CONTAINERD] [--namespace NAME] [--platform OS/ARCHITECTURE] IMAGE-OR-FILE
        wherry-ENGINE cache ls | prune [--older-than NUMBER(s|m|h|d)]
+       wherry-ENGINE version
 ";
 
 /// The executable `wherry-<engine>`, given its engine or why there is none.
@@ -42,12 +43,24 @@ pub fn tool<E: Engine>(engine: Result<E, LoadError>) -> ExitCode {
         (Some("cache"), _) => {
             told(engine.name(), |config| cache::run(&config.cache(engine.name()), &words))
         }
+        (Some("version"), None) => told(engine.name(), |_| Ok(version(&engine))),
         (Some("run"), _) => wherry_sandbox::host::run(&engine, args),
         _ => {
             let _ = std::io::stderr().write_all(USAGE.as_bytes());
             ExitCode::from(2)
         }
     }
+}
+
+/// What this program is, and where to look whether its engine has a known fault.
+fn version(engine: &impl Engine) -> String {
+    let (name, of) = (engine.name(), engine.version());
+    let advisories = of.advisories;
+    format!(
+        "wherry-{name} {}, engine {of}\n\
+         advisories: the security page of the project {advisories}\n",
+        info::VERSION
+    )
 }
 
 /// Runs a command for a person: prints what it returns, or what is wrong.

@@ -5,7 +5,11 @@
 mod module;
 mod world;
 
-use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program};
+use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Version};
+
+/// When the versions of WAMR that the pinned package has carried were released.
+const RELEASED: &[(&str, &str)] = &[("2.4.3", "2025-10-14")];
+const ADVISORIES: &str = "bytecodealliance/wasm-micro-runtime";
 
 /// The WAMR engine. Made once, before the process forks: it starts no thread.
 pub struct Wamr(());
@@ -25,6 +29,12 @@ impl Engine for Wamr {
         "wamr"
     }
 
+    fn version(&self) -> Version {
+        let number = module::version();
+        let released = Version::released(&number, RELEASED);
+        Version { engine: "WAMR", number, released, advisories: ADVISORIES }
+    }
+
     fn compile_key(&self) -> Option<CompileKey> {
         None
     }
@@ -34,5 +44,17 @@ impl Engine for Wamr {
             Code::Wasm(wasm) => module::load(&wasm, &guest),
             Code::Compiled(_) => Err(LoadError::Engine("WAMR has no compiled code".to_owned())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_linked_version_has_a_date() -> Result<(), LoadError> {
+        let version = Wamr::new()?.version();
+        assert!(version.released.is_some(), "look up the date of the release: {version}");
+        Ok(())
     }
 }

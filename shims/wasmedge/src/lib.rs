@@ -23,7 +23,11 @@ use std::io::Read;
 use std::path::Path;
 
 use wasmedge_sdk::utils::CoreVersion;
-use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program};
+use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Version};
+
+/// When the versions of WasmEdge that this was built and tested with were released. The library is the machine's.
+const RELEASED: &[(&str, &str)] = &[("0.17.0", "2026-05-18"), ("0.17.1", "2026-07-03")];
+const ADVISORIES: &str = "WasmEdge/WasmEdge";
 
 /// The WasmEdge engine. Made once, before the process forks: a child inherits the library ready.
 pub struct WasmEdge {
@@ -49,6 +53,12 @@ impl WasmEdge {
 impl Engine for WasmEdge {
     fn name(&self) -> &'static str {
         "wasmedge"
+    }
+
+    fn version(&self) -> Version {
+        let number = version();
+        let released = Version::released(&number, RELEASED);
+        Version { engine: "WasmEdge", number, released, advisories: ADVISORIES }
     }
 
     fn compile_key(&self) -> Option<CompileKey> {
@@ -125,6 +135,15 @@ impl Fnv {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_of_the_pinned_bindings_has_a_date() {
+        let manifest = include_str!("../Cargo.toml");
+        let pinned = manifest.split_once("wasmedge-sdk = { version = \"=");
+        let pinned = pinned.and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default();
+        let date = Version::released(pinned, RELEASED);
+        assert!(date.is_some(), "look up when WasmEdge {pinned} was released");
+    }
 
     #[test]
     fn the_hash_is_fnv_1a() {

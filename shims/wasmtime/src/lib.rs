@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt;
 
 use wasmtime::Module;
 use wasmtime::component::Component;
-use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program};
+use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Version};
 
 /// What a guest is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,10 @@ impl Wasmtime {
 impl Engine for Wasmtime {
     fn name(&self) -> &'static str {
         "wasmtime"
+    }
+
+    fn version(&self) -> Version {
+        key::version()
     }
 
     fn compile_key(&self) -> Option<CompileKey> {

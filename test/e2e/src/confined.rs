@@ -1,13 +1,13 @@
 //! How the kernel confines a process, read from outside: a map from the name of a fact to its value, so that two
 //! processes are compared fact by fact.
 //!
-//! Values that differ between any two containers are normalised: the container's id becomes `ID`, the numbers of
-//! devices, mounts, inodes and processes are left out, and lists that the kernel keeps in no particular order are
-//! sorted.
+//! Values that differ between any two containers are normalised: the container's id becomes `ID`, its daemon's scope
+//! `SCOPE`; the numbers of devices, mounts, inodes and processes are left out, and lists that the kernel keeps in no
+//! particular order are sorted.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Facts by name.
@@ -78,12 +78,13 @@ const LIMITS: &[&str] = &[
     "notify_on_release",
 ];
 
-/// Reads all facts about the process `pid` of the container `id`. A fact that this kernel does not have is left out.
+/// Reads all facts about the process `pid` of the container `id` of a daemon in `scope`. A fact that this kernel does
+/// not have is left out.
 ///
 /// # Panics
 /// When the process has ended.
-pub fn facts(pid: i32, id: &str) -> Facts {
-    let process = Proc { folder: PathBuf::from(format!("/proc/{pid}")), id };
+pub fn facts(pid: i32, id: &str, scope: &str) -> Facts {
+    let process = Proc { folder: PathBuf::from(format!("/proc/{pid}")), id, scope };
     let mut facts = Facts::new();
     process.status(&mut facts);
     process.limits(&mut facts);
@@ -91,6 +92,7 @@ pub fn facts(pid: i32, id: &str) -> Facts {
     process.namespaces(&mut facts);
     process.cgroups(&mut facts);
     process.mounts(&mut facts);
+    process.devices(&mut facts);
     process.descriptors(&mut facts);
     facts.insert("cwd".to_owned(), process.link("cwd"));
     facts.insert("root".to_owned(), process.link("root"));
@@ -99,10 +101,11 @@ pub fn facts(pid: i32, id: &str) -> Facts {
     facts
 }
 
-/// A process's folder in `/proc`, and the id of its container.
-struct Proc<'i> {
+/// A process's folder in `/proc`, and the names to be left out.
+struct Proc<'n> {
     folder: PathBuf,
-    id: &'i str,
+    id: &'n str,
+    scope: &'n str,
 }
 
 impl Proc<'_> {
@@ -117,7 +120,7 @@ impl Proc<'_> {
     }
 
     fn anonymous(&self, text: &str) -> String {
-        text.replace(self.id, "ID")
+        text.replace(self.id, "ID").replace(self.scope, "SCOPE")
     }
 
     fn status(&self, facts: &mut Facts) {
@@ -132,6 +135,10 @@ impl Proc<'_> {
                 facts.insert((*name).to_owned(), values.join(" "));
             }
         }
+        // glibc's posix_spawn leaves its own two signals ignored in what it starts, the daemons of the tests among it.
+        let own = 0b11 << 31;
+        let ignored = u64::from_str_radix(&facts["SigIgn"], 16).expect("a mask") & !own;
+        facts.insert("SigIgn".to_owned(), format!("{ignored:016x}"));
         for name in DEPTHS {
             let values = lines.get(name).cloned().unwrap_or_default();
             let leads = values.last() == lines["NSpid"].last();
@@ -209,23 +216,44 @@ impl Proc<'_> {
             let words: Vec<&str> = line.split(' ').collect();
             let end = words.iter().position(|word| *word == "-").expect("the kernel writes it");
             let (root, place, options) = (words[3], words[4], words[5]);
-            let shared: Vec<&str> = words[6..end]
-                .iter()
-                .map(|tag| tag.split_once(':').map_or(*tag, |(kind, _)| kind))
-                .collect();
             let (kind, source) = (words[end + 1], words[end + 2]);
             let own = own_options(kind, words.get(end + 3).copied().unwrap_or_default());
-            let value = format!("{kind} {source} {root} {options} {own} {}", shared.join(","));
-            let value = self.anonymous(value.trim_end());
-            facts
-                .entry(format!("mount {place}"))
-                .and_modify(|below| *below = format!("{below}; {value}"))
-                .or_insert(value);
+            let tags = words[6..end].iter().filter_map(|tag| tag.split(':').next());
+            let propagation = tags.collect::<Vec<_>>().join(",");
+            for (name, value) in [
+                ("", format!("{kind} {source} {root}")),
+                (" options", options.to_owned()),
+                (" filesystem's options", own),
+                (" propagation", propagation),
+            ] {
+                let value = self.anonymous(&value);
+                facts
+                    .entry(format!("mount {place}{name}"))
+                    .and_modify(|below| *below = format!("{below}; {value}"))
+                    .or_insert(value);
+            }
         }
     }
 
-    /// What the standard streams lead to, and how they were opened; what every other descriptor leads to, by name
-    /// and not by number.
+    /// What lies in `/dev`: the kind of each entry, who may use it, and the device.
+    fn devices(&self, facts: &mut Facts) {
+        for entry in fs::read_dir(self.folder.join("root/dev")).into_iter().flatten().flatten() {
+            let Ok(meta) = fs::symlink_metadata(entry.path()) else { continue };
+            let (mode, owner) = (meta.mode(), (meta.uid(), meta.gid()));
+            let kind = meta.file_type();
+            let value = if kind.is_symlink() {
+                fs::read_link(entry.path()).unwrap_or_default().display().to_string()
+            } else if kind.is_char_device() || kind.is_block_device() {
+                format!("{mode:o} {owner:?} {:x}", meta.rdev())
+            } else {
+                format!("{mode:o} {owner:?}")
+            };
+            facts.insert(format!("/dev/{}", entry.file_name().to_string_lossy()), value);
+        }
+    }
+
+    /// What the standard streams lead to, and how they were opened; and what other descriptors lead to, each thing
+    /// once.
     fn descriptors(&self, facts: &mut Facts) {
         let mut others = Vec::new();
         for entry in fs::read_dir(self.folder.join("fd")).expect("the process runs").flatten() {
@@ -241,6 +269,7 @@ impl Proc<'_> {
             }
         }
         others.sort_unstable();
+        others.dedup();
         facts.insert("other descriptors".to_owned(), others.join(", "));
     }
 }
@@ -251,7 +280,7 @@ fn kind_of_target(target: &str) -> String {
     if let Some((_, stream)) = target.rsplit_once("-std") {
         return format!("a named pipe for std{stream}");
     }
-    if target.starts_with("/var/lib/wherry/cache/") {
+    if target.contains("/cache/") && target.starts_with("/run/wherry/") {
         return "compiled code".to_owned();
     }
     // pipe:[123]
@@ -292,7 +321,7 @@ mod tests {
     #[test]
     fn the_facts_of_this_process_are_all_there() {
         let pid = i32::try_from(std::process::id()).expect("a pid");
-        let facts = facts(pid, "no-such-id");
+        let facts = facts(pid, "no-such-id", "no-such-scope");
         for name in ["Uid", "NSpid", "limit Max open files", "mount /", "descriptor 0", "nice"] {
             assert!(facts.contains_key(name), "{name}: {facts:#?}");
         }

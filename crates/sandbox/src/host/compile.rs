@@ -311,6 +311,15 @@ mod tests {
             "taken"
         }
 
+        fn version(&self) -> wherry_engine::Version {
+            wherry_engine::Version {
+                engine: "Taken",
+                number: "1".to_owned(),
+                released: None,
+                advisories: "",
+            }
+        }
+
         fn compile_key(&self) -> Option<CompileKey> {
             None
         }
