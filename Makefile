@@ -112,8 +112,7 @@ check:
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO_IN) clippy --release --locked $(WORKSPACE) --all-targets -- -D warnings
 	test/setup/structure.sh
-	@if command -v cargo-deny > /dev/null; then $(CARGO) deny --offline check bans licenses sources; \
-	    else echo "cargo-deny is not installed: licences and sources were not checked"; fi
+	test/setup/advisories.sh
 
 fmt:
 	$(CARGO) fmt --all

@@ -26,8 +26,8 @@ pub trait Engine {
     /// The engine's name as in `io.containerd.<name>.v1`: lower-case letters and digits.
     fn name(&self) -> &'static str;
 
-    /// Which release of the engine this is.
-    fn release(&self) -> Release;
+    /// The version of the engine that this process runs, for a person who compares it with the engine's advisories.
+    fn version(&self) -> Version;
 
     /// What compiled code depends on besides the wasm itself. `None`: this engine has no
     /// ahead-of-time compilation, `compile` is never called and `load` gets [`Code::Wasm`].
@@ -84,17 +84,32 @@ pub trait Engine {
     fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError>;
 }
 
-/// A release of an engine, for who compares it with the engine's security advisories.
+/// A version of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Release {
+pub struct Version {
     /// The engine's name as its project writes it.
     pub engine: &'static str,
-    /// Its version.
-    pub version: String,
-    /// The day on which this version, or the binding through which it is linked, was published: `YYYY-MM-DD`.
-    pub published: &'static str,
-    /// Where its project publishes advisories.
+    /// The version: that of the library, asked at run time where the library answers.
+    pub number: String,
+    /// When its project released this version, as `2026-01-31`. `None`: a version that this build does not know.
+    pub released: Option<&'static str>,
+    /// The project that publishes the engine's advisories.
     pub advisories: &'static str,
+}
+
+impl Version {
+    /// Finds the date of `number` in a list of versions with the days of their releases.
+    #[must_use]
+    pub fn released(number: &str, list: &[(&str, &'static str)]) -> Option<&'static str> {
+        list.iter().find(|(version, _)| *version == number).map(|(_, day)| *day)
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let released = self.released.unwrap_or("a day that this build does not know");
+        write!(f, "{} {} of {released}", self.engine, self.number)
+    }
 }
 
 /// A guest that is ready to run.
@@ -223,4 +238,23 @@ pub struct Trap(pub String);
 
 fn list(names: &[String]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_names_the_day_of_its_release_or_that_it_is_unknown() {
+        const LIST: &[(&str, &str)] = &[("1.2.3", "2026-01-31")];
+        let version = |number: &str| Version {
+            engine: "Engine",
+            number: number.to_owned(),
+            released: Version::released(number, LIST),
+            advisories: "engine/engine",
+        };
+        assert_eq!(version("1.2.3").to_string(), "Engine 1.2.3 of 2026-01-31");
+        let unknown = "Engine 1.2.4 of a day that this build does not know";
+        assert_eq!(version("1.2.4").to_string(), unknown);
+    }
 }

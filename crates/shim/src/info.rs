@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::Shim;
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The version of this project.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The type under which containerd knows a runtime's features, which are JSON.
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 

@@ -8,7 +8,7 @@ use wherry_sandbox::compiler::BEHIND;
 use wherry_sandbox::host::DESCRIPTORS;
 
 use crate::config::Config;
-use crate::{cache, warm};
+use crate::{cache, info, warm};
 
 const USAGE: &str = "\
 usage: wherry-ENGINE run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--net] [--plugins PATH] FILE[#function] [ARG]...
@@ -43,7 +43,7 @@ pub fn tool<E: Engine>(engine: Result<E, LoadError>) -> ExitCode {
         (Some("cache"), _) => {
             told(engine.name(), |config| cache::run(&config.cache(engine.name()), &words))
         }
-        (Some("version" | "--version"), None) => told(engine.name(), |_| Ok(version(&engine))),
+        (Some("version"), None) => told(engine.name(), |_| Ok(version(&engine))),
         (Some("run"), _) => wherry_sandbox::host::run(&engine, args),
         _ => {
             let _ = std::io::stderr().write_all(USAGE.as_bytes());
@@ -52,12 +52,14 @@ pub fn tool<E: Engine>(engine: Result<E, LoadError>) -> ExitCode {
     }
 }
 
-/// What is linked here, and where to look whether that has known faults.
-fn version(engine: &dyn Engine) -> String {
-    let Release { engine: name, version, published, advisories } = engine.release();
-    let (own, number) = (engine.name(), env!("CARGO_PKG_VERSION"));
+/// What this program is, and where to look whether its engine has a known fault.
+fn version(engine: &impl Engine) -> String {
+    let (name, of) = (engine.name(), engine.version());
+    let advisories = of.advisories;
     format!(
-        "wherry-{own} {number}, {name} {version}, known since {published}\nadvisories of {name}: {advisories}\n"
+        "wherry-{name} {}, engine {of}\n\
+         advisories: the security page of the project {advisories}\n",
+        info::VERSION
     )
 }
 

@@ -29,6 +29,14 @@ pub(crate) fn init() -> bool {
     }
 }
 
+/// The version of the linked WAMR.
+pub(crate) fn version() -> String {
+    let (mut major, mut minor, mut patch) = (0, 0, 0);
+    // SAFETY: it writes the three numbers.
+    unsafe { wasm_runtime_get_version(&raw mut major, &raw mut minor, &raw mut patch) };
+    format!("{major}.{minor}.{patch}")
+}
+
 /// A module with all its imports found, its world, and the function to call.
 struct Ready(wasm_module_t, *mut InstantiationArgs2, CString);
 

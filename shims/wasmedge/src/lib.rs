@@ -23,10 +23,11 @@ use std::io::Read;
 use std::path::Path;
 
 use wasmedge_sdk::utils::CoreVersion;
-use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Release};
+use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Version};
 
-/// The version of the binding that Cargo.toml pins, and the day on which it was published. The library is the machine's own.
-const BINDING: (&str, &str) = ("0.17.1", "2026-10-16");
+/// When the versions of WasmEdge that this was built and tested with were released. The library is the machine's.
+const RELEASED: &[(&str, &str)] = &[("0.17.0", "2026-05-18"), ("0.17.1", "2026-07-03")];
+const ADVISORIES: &str = "WasmEdge/WasmEdge";
 
 /// The WasmEdge engine. Made once, before the process forks: a child inherits the library ready.
 pub struct WasmEdge {
@@ -54,14 +55,10 @@ impl Engine for WasmEdge {
         "wasmedge"
     }
 
-    fn release(&self) -> Release {
-        let (_, published) = BINDING;
-        Release {
-            engine: "WasmEdge",
-            version: version(),
-            published,
-            advisories: "https://github.com/WasmEdge/WasmEdge/security/advisories",
-        }
+    fn version(&self) -> Version {
+        let number = version();
+        let released = Version::released(&number, RELEASED);
+        Version { engine: "WasmEdge", number, released, advisories: ADVISORIES }
     }
 
     fn compile_key(&self) -> Option<CompileKey> {
@@ -140,9 +137,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pinned_binding_is_the_one_whose_release_is_known() {
-        let pinned = format!("wasmedge-sdk = {{ version = \"={}\"", BINDING.0);
-        assert!(include_str!("../Cargo.toml").contains(&pinned));
+    fn the_version_of_the_pinned_bindings_has_a_date() {
+        let manifest = include_str!("../Cargo.toml");
+        let pinned = manifest.split_once("wasmedge-sdk = { version = \"=");
+        let pinned = pinned.and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default();
+        let date = Version::released(pinned, RELEASED);
+        assert!(date.is_some(), "look up when WasmEdge {pinned} was released");
     }
 
     #[test]

@@ -1,11 +1,22 @@
-//! What compiled code depends on.
+//! Which Wasmtime this is, and what compiled code depends on.
 //!
 //! Wasmtime can tell where it has its compiler. The engine host has none, and must come to the same key.
 
-use wherry_engine::CompileKey;
+use wherry_engine::{CompileKey, Version};
 
-/// The version that Cargo.toml pins, and the day on which it was published.
-pub(crate) const RELEASE: (&str, &str) = ("48.0.8", "2026-10-29");
+/// The version that Cargo.toml pins.
+const VERSION: &str = "48.0.8";
+/// When it was released.
+const RELEASED: &str = "2026-10-29";
+
+pub(crate) fn version() -> Version {
+    Version {
+        engine: "Wasmtime",
+        number: VERSION.to_owned(),
+        released: Some(RELEASED),
+        advisories: "bytecodealliance/wasmtime",
+    }
+}
 
 /// The version, the settings, and what of this processor the compiler makes use of. Wasmtime compares all of it once more
 /// when it loads the code.
@@ -52,6 +63,12 @@ mod tests {
     #[test]
     fn the_pinned_version_is_the_one_in_the_key() {
         assert!(include_str!("../Cargo.toml").contains(&format!("\"={}\"", RELEASE.0)));
+    }
+
+    #[test]
+    fn the_date_is_that_of_the_pinned_version() {
+        // A change of the version fails here until the new date is looked up: it is `pubtime` in the registry's index.
+        assert_eq!((VERSION, RELEASED), ("48.0.8", "2026-10-29"));
     }
 
     #[test]

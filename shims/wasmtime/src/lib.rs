@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt;
 
 use wasmtime::Module;
 use wasmtime::component::Component;
-use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Release};
+use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Version};
 
 /// What a guest is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,14 +54,8 @@ impl Engine for Wasmtime {
         "wasmtime"
     }
 
-    fn release(&self) -> Release {
-        let (version, published) = key::RELEASE;
-        Release {
-            engine: "Wasmtime",
-            version: version.to_owned(),
-            published,
-            advisories: "https://github.com/bytecodealliance/wasmtime/security/advisories",
-        }
+    fn version(&self) -> Version {
+        key::version()
     }
 
     fn compile_key(&self) -> Option<CompileKey> {

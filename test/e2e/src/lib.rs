@@ -6,6 +6,7 @@
 pub mod beside;
 pub mod client;
 pub mod compatibility;
+pub mod confined;
 pub mod cri;
 mod grpc;
 pub mod images;

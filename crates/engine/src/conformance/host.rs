@@ -70,6 +70,13 @@ impl Host {
         Guest { host: self, options: Vec::new(), file, function: String::new(), args: Vec::new() }
     }
 
+    /// What the executable prints for this command, which must go well.
+    pub fn says(&self, command: &str) -> String {
+        let output = Command::new(&self.exe).arg(command).output().expect("the executable runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
     /// What the executable calls itself.
     pub fn name(&self) -> String {
         self.exe.file_name().expect("an executable has a name").to_string_lossy().into_owned()

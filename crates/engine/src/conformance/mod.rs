@@ -31,6 +31,7 @@ pub mod mistakes;
 pub mod network;
 pub mod signals;
 pub mod stdio;
+pub mod version;
 mod wat;
 pub mod world;
 
@@ -105,6 +106,7 @@ macro_rules! conformance {
             signals_end_a_read,
             signals_end_a_sleep,
         ]);
+        $crate::conformance!(@cases $exe; version: [the_engine_its_version_and_its_date_are_named]);
         $crate::conformance!(@cases $exe; mistakes: [
             a_function_is_called_by_name,
             a_reactor_is_initialised_first,

@@ -311,8 +311,13 @@ mod tests {
             "taken"
         }
 
-        fn release(&self) -> Release {
-            Release { engine: "Taken", version: String::new(), published: "", advisories: "" }
+        fn version(&self) -> wherry_engine::Version {
+            wherry_engine::Version {
+                engine: "Taken",
+                number: "1".to_owned(),
+                released: None,
+                advisories: "",
+            }
         }
 
         fn compile_key(&self) -> Option<CompileKey> {

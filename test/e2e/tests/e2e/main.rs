@@ -9,6 +9,7 @@ mod commands;
 mod compose;
 mod concurrency;
 mod configuration;
+mod confinement;
 mod crash;
 mod cri;
 mod ctr;
