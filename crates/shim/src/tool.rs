@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use wherry_engine::{Engine, LoadError, Release};
+use wherry_engine::{Engine, LoadError};
 use wherry_sandbox::compiler::BEHIND;
 use wherry_sandbox::host::DESCRIPTORS;
 

@@ -22,7 +22,7 @@ pub(crate) fn version() -> Version {
 /// when it loads the code.
 pub(crate) fn key() -> CompileKey {
     let settings = fnv(include_bytes!("settings.rs"));
-    CompileKey(format!("{}-{settings:08x}-{:x}", RELEASE.0, processor()))
+    CompileKey(format!("{VERSION}-{settings:08x}-{:x}", processor()))
 }
 
 macro_rules! features {
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_pinned_version_is_the_one_in_the_key() {
-        assert!(include_str!("../Cargo.toml").contains(&format!("\"={}\"", RELEASE.0)));
+        assert!(include_str!("../Cargo.toml").contains(&format!("\"={VERSION}\"")));
     }
 
     #[test]

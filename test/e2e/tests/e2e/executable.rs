@@ -164,17 +164,3 @@ fn a_configuration_that_cannot_be_read_is_one_sentence() {
     fs::create_dir(bundle.config()).expect("it is writable");
     bundle.assert_refused(&socket);
 }
-
-#[test]
-fn the_engines_version_and_the_day_since_which_it_is_known_are_printed() {
-    let tool = bin_dir().join(format!("wherry-{}", engine()));
-    let output = Command::new(tool).arg("version").output().expect("the tool runs");
-    assert!(output.status.success(), "{output:?}");
-    let said = text(&output.stdout);
-    assert!(said.starts_with(&format!("wherry-{} {VERSION}, ", engine())), "{said}");
-    let (_, since) = said.split_once(", known since ").expect("a day");
-    let day: Vec<u32> =
-        since[..10].split('-').map(|part| part.parse().expect("a number")).collect();
-    assert!(day[0] >= 2024 && (1..=12).contains(&day[1]) && (1..=31).contains(&day[2]), "{said}");
-    assert!(said.contains("/security/advisories\n"), "{said}");
-}
