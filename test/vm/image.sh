@@ -10,7 +10,7 @@ CACHE=${WHERRY_CACHE:-/var/cache/wherry}/vm
 
 # What the tests call, and what the executables under test are linked to.
 PACKAGES=systemd-sysv,dbus,udev,kmod,linux-image-cloud-amd64,initramfs-tools,zstd
-PACKAGES+=,iproute2,iptables,procps,util-linux,bsdutils,mount,make,strace,libseccomp2,libgcc-s1
+PACKAGES+=,apparmor,iproute2,iptables,procps,util-linux,bsdutils,mount,make,strace,libseccomp2,libgcc-s1
 
 fail() {
     echo "image.sh: $*" >&2

@@ -32,10 +32,10 @@ if [ $# -gt 0 ]; then
     tests "$@"
     exit
 fi
-# What depends on the kernel's and systemd's doing, with both drivers; what only on the life of processes, with one.
+# What depends on the kernel's and systemd's doing, with both drivers; what only on the life of processes, or on AppArmor, with one.
 GROUPS_AND_LIVES=(limits:: pause:: update:: crash::containerd namespaces_and_cgroup ::stats_tell restart_runs_a_running
     in_the_hosts_namespaces cri::start:: oom_killed)
-LIVES=(api:: restart:: signals::containerd crash::docker)
+LIVES=(apparmor:: api:: restart:: signals::containerd crash::docker)
 mapfile -t filters < <(grep . /payload/filters)
 code=0
 if [ ${#filters[@]} -gt 0 ]; then

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use wherry_testing::processes;
 
 /// Facts by name.
 pub type Facts = BTreeMap<String, String>;
@@ -299,6 +300,27 @@ fn own_options(kind: &str, options: &str) -> String {
         .collect();
     kept.sort_unstable();
     kept.join(",")
+}
+
+/// Whether a process shows this name, that of its program, and sleeps: it runs its program then, and has all that
+/// confines it.
+pub fn sleeps(pid: i32, name: &str) -> bool {
+    status(pid, "Name").is_some_and(|shown| shown == name)
+        && status(pid, "State").is_some_and(|state| state.starts_with('S'))
+}
+
+/// The process of this name that sleeps in the pid namespace of a container's first process and is not that one.
+pub fn executed(first: i32, name: &str) -> Option<i32> {
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let inside = namespace(first);
+    let mut others = processes().into_iter().map(|process| process.pid);
+    others.find(|pid| *pid != first && namespace(*pid) == inside && sleeps(*pid, name))
+}
+
+fn status(pid: i32, name: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.map(|value| value.trim().to_owned())
 }
 
 /// How many hold the session keyring of a container, which runc names by its id; 0 if there is none.

@@ -1,5 +1,6 @@
-//! Which tests need what only some engines can do. With an engine that cannot they say so and try nothing.
+//! Which tests need what only some engines or machines can do. Where it is missing they say so and try nothing.
 
+use std::path::Path;
 use wherry_testing::Capability::{self, Compiler, Components, Plugins, QuickCode, Sockets};
 use wherry_testing::{engine, engine_can, runtime};
 
@@ -42,9 +43,24 @@ pub(crate) fn missing(engine: &str, test: &str) -> Option<Capability> {
     needed.filter(|capability| !engine_can(engine, *capability))
 }
 
-/// Whether the engine can do what a test of this module needs.
+/// The files whose tests need a machine with AppArmor.
+const APPARMOR: &[&str] = &["apparmor"];
+
+/// Whether the kernel enforces AppArmor's profiles, and there is the program that loads them.
+fn has_apparmor() -> bool {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    let parser = ["/sbin/apparmor_parser", "/usr/sbin/apparmor_parser"];
+    enabled.is_ok_and(|text| text.trim() == "Y")
+        && parser.iter().any(|path| Path::new(path).exists())
+}
+
+/// Whether the engine and the machine can do what a test of this module needs.
 pub fn are_met(module: &str, test: &str) -> bool {
     let file = module.split("::").nth(1).unwrap_or_default();
+    if APPARMOR.contains(&file) && !has_apparmor() {
+        println!("not tried: this machine has no AppArmor");
+        return false;
+    }
     let missing = missing(&engine(), &format!("{file}::{test}"));
     if let Some(capability) = missing {
         println!("not tried: {} has no {capability:?}", runtime());

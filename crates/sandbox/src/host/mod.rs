@@ -11,6 +11,8 @@ mod compile;
 mod console;
 mod exec;
 mod filter;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod guest;
 mod idmap;

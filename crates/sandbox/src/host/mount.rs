@@ -208,13 +208,13 @@ fn one(what: &Mount, target: Target<'_>) -> Result<(), Errno> {
 }
 
 /// Mount options, taken apart into flags and the filesystem's own.
-struct Options {
-    flags: MsFlags,
+pub(super) struct Options {
+    pub(super) flags: MsFlags,
     data: Vec<String>,
 }
 
 impl Options {
-    fn parse(options: &[String]) -> Options {
+    pub(super) fn parse(options: &[String]) -> Options {
         let mut flags = MsFlags::empty();
         let mut data = Vec::new();
         for option in options {
@@ -252,7 +252,7 @@ impl Options {
 
     /// The filesystem's options as the kernel takes them, and the directory to mount from. An
     /// overlay of many layers has more paths than fit: then they are relative to that directory.
-    fn fit(&self) -> (Option<PathBuf>, String) {
+    pub(super) fn fit(&self) -> (Option<PathBuf>, String) {
         let whole = self.data.join(",");
         if whole.len() <= OPTIONS_MAX {
             return (None, whole);

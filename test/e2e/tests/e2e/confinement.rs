@@ -1,12 +1,12 @@
 //! A guest is confined as runc confines a native program of the same options, fact by fact.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use wherry_e2e::confined::{Facts, facts, keyring, keyring_holders};
+use std::path::Path;
+use wherry_e2e::confined::{Facts, executed, facts, keyring, keyring_holders, sleeps};
 use wherry_e2e::{on_dockers, tests_in};
 use wherry_testing::{
-    Container, Containerd, DEADLINE, Daemon, Docker, Image, Run, busybox, guests, processes,
-    runtime, wait_for, wait_until,
+    Container, Containerd, DEADLINE, Daemon, Docker, Image, Run, busybox, guests, runtime,
+    wait_for, wait_until,
 };
 
 const RUNC: &str = "io.containerd.runc.v2";
@@ -58,6 +58,11 @@ impl Subject {
             self.has("--seccomp")
         }
     }
+}
+
+/// Whether this machine has cgroups of version 1.
+fn version_1() -> bool {
+    Path::new("/sys/fs/cgroup/memory").exists()
 }
 
 /// A difference between runc's process and ours.
@@ -140,14 +145,20 @@ const MEANT: &[Difference] = &[
     Difference {
         fact: "other descriptors",
         runc: "",
-        ours: &["/, /dev/urandom, anon_inode, compiled code, socket"],
+        ours: &[
+            "/, /dev/urandom, anon_inode, compiled code, socket",
+            "/, anon_inode, compiled code, socket",
+        ],
         when: |subject| subject.is_wasm() && !subject.has("--workdir"),
         reason: "the engine's own, which a guest cannot name: its root, its code, random numbers, its event loop",
     },
     Difference {
         fact: "other descriptors",
         runc: "",
-        ours: &["/, /dev/urandom, /tmp, anon_inode, compiled code, socket"],
+        ours: &[
+            "/, /dev/urandom, /tmp, anon_inode, compiled code, socket",
+            "/, /tmp, anon_inode, compiled code, socket",
+        ],
         when: |subject| subject.is_wasm() && subject.has("--workdir"),
         reason: "the engine's own, and the working directory",
     },
@@ -180,35 +191,35 @@ const KNOWN: &[Difference] = &[
         fact: "cgroup \"systemd\"",
         runc: "/SCOPE/ID",
         ours: &["/"],
-        when: |_| true,
+        when: |_| version_1(),
         reason: "a hierarchy of version 1 without a controller is not entered",
     },
     Difference {
         fact: "cgroup \"\"",
         runc: "/SCOPE/ID",
         ours: &["/"],
-        when: |_| true,
+        when: |_| version_1(),
         reason: "the hierarchy of version 2 beside those of version 1 is not entered",
     },
     Difference {
         fact: "mount /sys/fs/cgroup/systemd",
         runc: "cgroup cgroup /SCOPE/ID",
         ours: &["cgroup cgroup /"],
-        when: |subject| subject.docker,
+        when: |subject| version_1() && subject.docker,
         reason: "libcontainer binds the cgroup that the process is in, which is the root",
     },
     Difference {
         fact: "mount /sys/fs/cgroup/* options",
         runc: "ro,nosuid,nodev,noexec,relatime",
         ours: &["rw,relatime"],
-        when: |subject| subject.docker && !subject.has("--privileged"),
+        when: |subject| version_1() && subject.docker && !subject.has("--privileged"),
         reason: "libcontainer's bind mounts of version 1 do not take the options of the configuration",
     },
     Difference {
         fact: "mount /sys/fs/cgroup/* options",
         runc: "rw,nosuid,nodev,noexec,relatime",
         ours: &["rw,relatime"],
-        when: |subject| subject.docker && subject.has("--privileged"),
+        when: |subject| version_1() && subject.docker && subject.has("--privileged"),
         reason: "libcontainer's bind mounts of version 1 do not take the options of the configuration",
     },
     Difference {
@@ -277,39 +288,21 @@ fn image() -> Image {
     busybox().folder("/tmp", 0o777).file("/kit.wasm", 0o755, guests::bytes("kit.wasm"))
 }
 
-fn status(pid: i32, name: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    value.map(|value| value.trim().to_owned())
-}
-
-/// Whether the process runs its program, and has come to where that sleeps.
-fn sleeps(pid: i32, program: Program) -> bool {
-    status(pid, "Name").is_some_and(|name| name == program.name())
-        && status(pid, "State").is_some_and(|state| state.starts_with('S'))
-}
-
 /// The facts about a container's first process, once that has begun to sleep.
 fn of_first(scope: &str, container: &Container<'_>, program: Program) -> Facts {
     let pid = container.pid();
-    wait_until("the first process sleeps", DEADLINE, || sleeps(pid, program));
+    wait_until("the first process sleeps", DEADLINE, || sleeps(pid, program.name()));
     facts(pid, container.id(), scope)
 }
 
 /// The facts about a program that is executed in a container; it is ended then.
 fn of_exec(daemon: &dyn Daemon, container: &Container<'_>, program: Program) -> Facts {
-    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let (id, first, scope) = (container.id(), container.pid(), daemon.containerd().namespace());
-    let (inside, holders) = (namespace(first), keyring_holders(id));
+    let holders = keyring_holders(id);
     std::thread::scope(|threads| {
         threads.spawn(move || daemon.exec(id, &program.words(), b""));
-        let pid = wait_for("the executed program sleeps", DEADLINE, || {
-            let mut others = processes().into_iter().map(|process| process.pid);
-            others.find(|pid| {
-                let rest = status(*pid, "NSpid").is_some_and(|pids| !pids.ends_with("\t1"));
-                rest && namespace(*pid) == inside && sleeps(*pid, program)
-            })
-        });
+        let pid =
+            wait_for("the executed program sleeps", DEADLINE, || executed(first, program.name()));
         let mut facts = facts(pid, id, scope);
         facts.insert("keyring".to_owned(), keyring(keyring_holders(id) > holders));
         let pid = nix::unistd::Pid::from_raw(pid);

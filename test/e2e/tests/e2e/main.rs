@@ -1,6 +1,7 @@
 //! What a user is promised, tried on real containerd and real Docker. One file per subject.
 
 mod api;
+mod apparmor;
 mod attach;
 mod bad_input;
 mod budget;
