@@ -337,7 +337,7 @@ mod tests {
             program: HostProgram::find("none").unwrap(),
             compiler: CompilerProgram::own().unwrap(),
             cache: Cache::new(folder.path().join("cache"), "none", 0),
-            bounds: Bounds { memory: 1 << 20, seconds: 1 },
+            bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
             reaper: reaper.clone(),
             events: events.clone(),
             warm: Mutex::new(None),
@@ -353,6 +353,8 @@ mod tests {
             io_uid: 0,
             io_gid: 0,
             plugins: std::path::PathBuf::new(),
+            no_engine_seccomp: false,
+            cancel: wherry_sandbox::cancel::Cancel::default(),
         });
         let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let init = Arc::new(Process::new(i32::try_from(child.id()).unwrap()));
