@@ -299,6 +299,8 @@ mod tests {
             io_uid: 0,
             io_gid: 0,
             plugins: PathBuf::new(),
+            no_engine_seccomp: false,
+            module_max: 1 << 20,
         });
         let forked = Host::over(ours).fork(&request, making, Some(ends), service);
         let result = forked.map(|forked| forked.process.pid()).map_err(|failure| failure.message);

@@ -290,7 +290,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use nix::sys::signal::kill;
-    use wherry_engine::{Code, CompileKey, Guest, LoadError, Program, Version};
+    use wherry_engine::{Code, CompileKey, Guest, LoadError, Program};
 
     use super::*;
 
