@@ -10,18 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use wherry_sandbox::cgroup::Meter;
 use wherry_sandbox::cgroup::oom::OomWatch;
 use wherry_sandbox::hooks::Batch;
-use wherry_sandbox::process::{Exit, Process, Reaper, SignalError, signal_each};
+use wherry_sandbox::process::{Exit, Process, Reaper, SignalError};
 use wherry_sandbox::protocol::{Channel, Failure, FailureKind};
 use wherry_sandbox::stdio::{CLIENT_OPENS, Streams};
+use wherry_sandbox::thread::{self, Thread};
 use wherry_sandbox::{Bundle, cleanup, launch};
 
 use crate::create::{Config, Newborn, Runtime};
 use crate::event::{Event, EventSink, What};
-use crate::exec::{self, ExecConfig};
+use crate::exec;
 use crate::handle::{Error, Snapshot};
 use crate::state::{Happening, State};
 
@@ -43,18 +44,18 @@ pub(crate) enum Role {
     /// A container's first one, which exists.
     Init { config: Arc<Config>, newborn: Box<Newborn> },
     /// Another, which Start makes.
-    Exec { runtime: Arc<Runtime>, container: Arc<Config>, config: Arc<ExecConfig> },
+    Exec(exec::Plan),
 }
 
 /// The status of a process that SIGKILL ended.
-const KILLED: u32 = 137;
-/// How long Delete waits for a terminal's last output, as runc's shim does: its client may not read, or
-/// somebody else may have it open.
+pub(crate) const KILLED: u32 = 137;
+/// How long Delete waits for the last output to be copied, as runc's shim does: the client of a terminal may not read, or
+/// a process that lives on may have the stream open.
 const LAST_OUTPUT: Duration = Duration::from_secs(10);
 /// How long Delete waits for somebody to open a pipe with output in it that nobody has read. A client of
 /// containerd begins to open it before it starts the process, but may only get to it after the end.
 const LAST_READER: Duration = Duration::from_secs(1);
-const SIGKILL: i32 = 9;
+pub(crate) const SIGKILL: u32 = 9;
 
 /// Starts the actor of a process.
 pub(crate) fn spawn(
@@ -71,7 +72,7 @@ pub(crate) fn spawn(
         process: None,
         exit: None,
         streams: None,
-        copied: None,
+        copied: Vec::new(),
         draining: JoinSet::new(),
         overlay: None,
         starting: None,
@@ -88,18 +89,18 @@ pub(crate) fn spawn(
                 OomWatch::new(meter).map_err(|error| log::info!("{}: {error}", config.id)).ok()
             });
             if let Some(meter) = newborn.meter.clone().filter(|meter| !meter.stays()) {
-                // Nobody waits for it: it is for after the end.
-                tokio::task::spawn_blocking(move || meter.read());
+                // The result is kept for after the end.
+                drop(thread::run_or_block(move || drop(meter.read())));
             }
-            let Newborn { pid, guest, poststart, streams, bundle, meter, mounts } = *newborn;
+            let Newborn { process, guest, poststart, streams, bundle, meter, mounts } = *newborn;
             actor.container = Some(Whole { config, bundle, meter, mounts });
             actor.launch = Some(Launch::Go(guest, poststart));
-            actor.take(pid, streams);
+            actor.take(process, streams);
         }
-        Role::Exec { runtime, container, config } => {
-            actor.id.clone_from(&container.id);
-            actor.exec_id.clone_from(&config.exec_id);
-            actor.launch = Some(Launch::Make { runtime, container, config });
+        Role::Exec(plan) => {
+            actor.id.clone_from(&plan.container.id);
+            actor.exec_id.clone_from(&plan.config.exec_id);
+            actor.launch = Some(Launch::Make(plan));
         }
     }
     tokio::spawn(actor.run(requests));
@@ -123,21 +124,18 @@ pub(crate) async fn wait(snapshot: &watch::Receiver<Snapshot>) -> Result<Exit, E
     ended.ok().and_then(|now| now.state.exit()).ok_or(Error::Gone)
 }
 
-/// Runs what blocks on a thread of its own.
-pub(crate) async fn blocking<T, E, F>(work: F) -> Result<T, E>
+/// Runs what blocks on a thread, which is taken before anything is begun.
+///
+/// # Errors
+/// [`Error::Thread`] when there is none to be had; those of `work`; [`Error::Panicked`].
+pub(crate) async fn blocking<T, E, F>(work: F) -> Result<T, Error>
 where
     F: FnOnce() -> Result<T, E> + Send + 'static,
     T: Send + 'static,
     E: Send + 'static,
+    Error: From<E>,
 {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down: nobody waits for the answer any more.
-            Err(_) => std::future::pending().await,
-        },
-    }
+    Ok(Thread::take()?.run(work).await.map_err(|_| Error::Panicked)??)
 }
 
 struct Actor {
@@ -146,12 +144,12 @@ struct Actor {
     id: String,
     /// Empty for a container's first process.
     exec_id: String,
-    process: Option<Process>,
+    process: Option<Arc<Process>>,
     exit: Option<oneshot::Receiver<Exit>>,
     /// Until the end.
     streams: Option<Streams>,
     /// From the end until all output is where a client finds it.
-    copied: Option<oneshot::Receiver<()>>,
+    copied: Vec<oneshot::Receiver<()>>,
     /// What Delete waits for: from the end until then, or until nobody can ask for that any more.
     draining: JoinSet<()>,
     /// From Delete until it has been answered: see [`cleanup::hold`].
@@ -181,12 +179,15 @@ enum Launch {
     /// Tells the process that waits to go on, and runs the hooks that are due then.
     Go(Channel, Batch),
     /// Makes a process.
-    Make { runtime: Arc<Runtime>, container: Arc<Config>, config: Arc<ExecConfig> },
+    Make(exec::Plan),
 }
 
-/// A start on its way. It yields the process, if it makes one.
+/// What Start yields: the process, if it makes one.
+type Made = Result<Option<(Process, Streams)>, Failure>;
+
+/// A start on its way.
 struct Starting {
-    result: JoinHandle<Result<Option<(i32, Streams)>, Failure>>,
+    result: oneshot::Receiver<Made>,
     reply: Reply<()>,
 }
 
@@ -254,10 +255,10 @@ impl Actor {
         Ok(())
     }
 
-    /// Takes hold of the process, before anybody else is told of it: until it has been waited for
-    /// its pid cannot be another's.
-    fn take(&mut self, pid: i32, streams: Streams) {
-        self.process = Some(Process::new(pid));
+    /// Asks for the end of the process before its pid is published.
+    fn take(&mut self, process: Arc<Process>, streams: Streams) {
+        let pid = process.pid();
+        self.process = Some(process);
         self.exit = Some(self.reaper.wait(pid));
         self.streams = Some(streams);
         self.snapshot.send_modify(|now| now.pid = pid);
@@ -290,7 +291,7 @@ impl Actor {
                 let last = result.is_ok();
                 let _ = reply.send(result);
                 if let Some(overlay) = self.overlay.take() {
-                    tokio::task::spawn_blocking(move || drop(overlay));
+                    drop(thread::run_or_block(move || drop(overlay)));
                 }
                 return last;
             }
@@ -306,32 +307,42 @@ impl Actor {
                 return;
             }
         };
+        // A second Start while the first is on its way meets a running container.
+        if self.launch.is_none() {
+            let refused = running.after(Happening::Started).err();
+            let _ = reply.send(Err(refused.map_or(Error::Gone, Error::Refused)));
+            return;
+        }
+        // Without a thread nothing has been begun, and Start may be asked for again.
+        let thread = match Thread::take() {
+            Ok(thread) => thread,
+            Err(error) => {
+                let _ = reply.send(Err(error.into()));
+                return;
+            }
+        };
         let result = match (self.launch.take(), &self.container) {
             (Some(Launch::Go(guest, after)), Some(whole)) => {
                 let (bundle, reaper, pid) = (whole.bundle.clone(), self.reaper.clone(), self.pid());
-                tokio::spawn(blocking(move || {
+                thread.run(move || {
                     launch::start(&bundle, &guest, &after, pid, &reaper).map(|()| None)
-                }))
+                })
             }
-            (Some(Launch::Make { runtime, container, config }), _) => {
-                tokio::spawn(blocking(move || exec::start(&runtime, &container, &config).map(Some)))
-            }
-            // A second Start while the first is on its way meets a running container.
+            (Some(Launch::Make(plan)), _) => thread.run(move || exec::start(&plan).map(Some)),
             _ => {
-                let refused = running.after(Happening::Started).err();
-                let _ = reply.send(Err(refused.map_or(Error::Gone, Error::Refused)));
+                let _ = reply.send(Err(Error::Gone));
                 return;
             }
         };
         self.starting = Some(Starting { result, reply });
     }
 
-    fn started(&mut self, result: Result<Option<(i32, Streams)>, Failure>) {
+    fn started(&mut self, result: Made) {
         let Some(starting) = self.starting.take() else { return };
         let result = match result {
             Ok(made) => {
-                if let Some((pid, streams)) = made {
-                    self.take(pid, streams);
+                if let Some((process, streams)) = made {
+                    self.take(Arc::new(process), streams);
                 }
                 self.become_(Happening::Started)
                     .map(|()| self.tell(What::Started { pid: self.pid() }))
@@ -355,8 +366,8 @@ impl Actor {
                 self.tell(What::OutOfMemory);
             }
             // With a pid namespace of its own the kernel has ended the others; without, they are
-            // ended here. Either way nobody else holds the streams open.
-            signal_each(&meter.cgroup().pids(), SIGKILL);
+            // ended here. Either way no other process holds the streams open.
+            meter.cgroup().signal(SIGKILL, None);
         }
         if let Some(mut streams) = self.streams.take() {
             self.copied = streams.copied();
@@ -369,9 +380,12 @@ impl Actor {
             let mounts = whole.mounts.take();
             // Before somebody else removes it: see `Meter`.
             let meter = whole.meter.clone().filter(|meter| !meter.stays());
-            self.draining.spawn_blocking(move || {
+            let done = thread::run_or_block(move || {
                 meter.map(|meter| meter.read());
                 drop(mounts);
+            });
+            self.draining.spawn(async {
+                let _ = done.await;
             });
         }
     }
@@ -382,12 +396,10 @@ impl Actor {
         }
         let process = self.process.as_ref().ok_or(Error::NotStarted)?;
         process.signal(signal)?;
-        let signal = i32::try_from(signal).unwrap_or(0);
         if let Some(Whole { meter: Some(meter), .. }) = &self.container {
             if all {
-                let mut others = meter.cgroup().pids();
-                others.retain(|pid| *pid != process.pid());
-                signal_each(&others, signal);
+                // SIGKILL may hit it twice.
+                meter.cgroup().signal(signal, (signal != SIGKILL).then(|| process.pid()));
             }
             // A frozen process does not die before it is thawed.
             if signal == SIGKILL && self.state() == State::Paused {
@@ -416,9 +428,9 @@ impl Actor {
             return Err(Error::Gone);
         };
         let cgroup = meter.cgroup().clone();
-        blocking(move || cgroup.freeze(what == Happening::Paused))
-            .await
-            .map_err(|error| Error::Cgroup(error.to_string()))?;
+        let paused = what == Happening::Paused;
+        blocking(move || cgroup.freeze(paused).map_err(|error| Error::Cgroup(error.to_string())))
+            .await?;
         self.become_(what)?;
         self.tell(if what == Happening::Paused { What::Paused } else { What::Resumed });
         Ok(())
@@ -429,7 +441,7 @@ impl Actor {
             // One that was never started may be deleted as runc has it: it is ended first.
             State::Created if self.starting.is_none() => {
                 if let Some(process) = &self.process {
-                    let _ = process.signal(SIGKILL.unsigned_abs());
+                    let _ = process.signal(SIGKILL);
                 }
                 let exit = Exit::now(KILLED);
                 self.become_(Happening::Exited(exit))?;
@@ -440,22 +452,28 @@ impl Actor {
                 state.exit().ok_or(Error::Gone)?
             }
         };
-        if let Some(copied) = self.copied.take() {
-            // A client deletes as soon as it hears of the end.
-            let _ = tokio::time::timeout(LAST_OUTPUT, copied).await;
-        }
+        // A client deletes as soon as it hears of the end.
+        let copied = async {
+            for copied in &mut self.copied {
+                let _ = copied.await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_OUTPUT, copied).await;
+        self.copied.clear();
         let drained = async { while self.draining.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_READER, drained).await;
         self.draining.abort_all();
         if let Some(whole) = &mut self.container {
+            // Without a thread nothing is removed, and Delete may be asked for again.
+            let thread = Thread::take()?;
             self.overlay = cleanup::hold(&whole.bundle, &whole.config.rootfs);
             let (bundle, reaper) = (whole.bundle.clone(), self.reaper.clone());
             let mounts = whole.mounts.take();
-            let left = blocking(move || {
+            let left = thread.run(move || {
                 drop(mounts);
-                Ok::<_, std::convert::Infallible>(cleanup::container(&bundle, Some(&reaper)))
+                cleanup::container(&bundle, Some(&reaper))
             });
-            for sentence in left.await.unwrap_or_default() {
+            for sentence in left.await.map_err(|_| Error::Panicked)? {
                 log::error!("{}: {sentence}", self.id);
             }
             self.tell(What::Deleted { pid: self.pid(), exit });
@@ -466,10 +484,10 @@ impl Actor {
 }
 
 /// The result of a start on its way; never, when there is none.
-async fn joined(starting: &mut Option<Starting>) -> Result<Option<(i32, Streams)>, Failure> {
+async fn joined(starting: &mut Option<Starting>) -> Made {
     match starting {
-        Some(starting) => (&mut starting.result).await.unwrap_or_else(|error| {
-            Err(Failure::new(FailureKind::System, format!("the start was abandoned: {error}")))
+        Some(starting) => (&mut starting.result).await.unwrap_or_else(|_| {
+            Err(Failure::new(FailureKind::System, "the start was abandoned: the shim panicked"))
         }),
         None => std::future::pending().await,
     }

@@ -10,9 +10,9 @@ use wherry_sandbox::cancel::Cancel;
 use wherry_sandbox::cgroup::{self, Meter};
 use wherry_sandbox::compiler::{Bounds, CompilerProgram};
 use wherry_sandbox::hooks::{Batch, Moment};
-use wherry_sandbox::launch::{Compile, Forked, Host, HostProgram, MakeCgroup, RunHooks};
+use wherry_sandbox::launch::{Compile, Forked, Host, HostProgram, MakeCgroup, RunHooks, Service};
 use wherry_sandbox::making::Making;
-use wherry_sandbox::process::Reaper;
+use wherry_sandbox::process::{Process, Reaper};
 use wherry_sandbox::protocol::{Channel, CreateRequest, HostRequest};
 use wherry_sandbox::stdio::{self, StdioError, StdioPaths, Streams};
 use wherry_sandbox::terminal::Terminal;
@@ -70,7 +70,7 @@ pub struct Runtime {
 
 /// A container as it was just created.
 pub(crate) struct Newborn {
-    pub(crate) pid: i32,
+    pub(crate) process: Arc<Process>,
     pub(crate) guest: Channel,
     /// The hooks that are due when it runs.
     pub(crate) poststart: Batch,
@@ -127,13 +127,14 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
     let made = if config.cancel.settle() { forked } else { Err(cancelled(&config.id)) };
     match made {
         Ok((forked, streams)) => Ok(Newborn {
-            pid: forked.pid,
+            meter: Cgroup::of_process(&forked.process)
+                .map(|found| Meter::new(found, !cgroup.systemd)),
+            mounts: forked.process.look(|process| File::open(process.join("ns/mnt"))).ok(),
+            process: Arc::new(forked.process),
             guest: forked.guest,
             poststart: Batch::new(Moment::Poststart, &bundle, &wanted),
             streams,
             bundle,
-            meter: Cgroup::of(forked.pid).map(|found| Meter::new(found, !cgroup.systemd)),
-            mounts: File::open(format!("/proc/{}/ns/mnt", forked.pid)).ok(),
         }),
         Err(failure) => {
             for sentence in cleanup::container(&bundle, Some(&runtime.reaper)) {
@@ -181,8 +182,9 @@ pub(crate) fn fork(
     let system = |error: StdioError| Failure::new(FailureKind::System, error.to_string());
     let making = Making::begin(bundle)
         .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
+    let service = Service { reaper: &runtime.reaper, compile, hooks, make_cgroup };
     if terminal {
-        let mut forked = host(runtime)?.fork(request, making, None, compile, hooks, make_cgroup)?;
+        let mut forked = host(runtime)?.fork(request, making, None, service)?;
         let console = forked
             .console
             .take()
@@ -191,7 +193,7 @@ pub(crate) fn fork(
         return Ok((forked, Streams::Terminal(terminal)));
     }
     let (ends, kept) = stdio::open(stdio).map_err(system)?;
-    let forked = host(runtime)?.fork(request, making, Some(ends), compile, hooks, make_cgroup)?;
+    let forked = host(runtime)?.fork(request, making, Some(ends), service)?;
     Ok((forked, Streams::Pipes(kept)))
 }
 

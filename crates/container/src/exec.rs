@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use wherry_sandbox::process::Exit;
+use wherry_sandbox::process::{Exit, Process};
 use wherry_sandbox::protocol::{ExecRequest, Failure, FailureKind, HostRequest};
 use wherry_sandbox::stdio::{StdioPaths, Streams};
-use wherry_sandbox::{Bundle, cgroup, launch};
+use wherry_sandbox::{Bundle, cgroup};
 
-use crate::actor::{self, Request, Role, ask};
+use crate::actor::{self, Request, Role, SIGKILL, ask};
 use crate::code::{self, Order};
 use crate::create::{self, Config, Runtime};
 use crate::handle::{Error, Snapshot};
@@ -38,14 +38,22 @@ pub struct Exec {
     snapshot: watch::Receiver<Snapshot>,
 }
 
+/// All that Start takes to make a process.
+pub(crate) struct Plan {
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) container: Arc<Config>,
+    /// The container's first process.
+    pub(crate) init: Arc<Process>,
+    pub(crate) config: Arc<ExecConfig>,
+}
+
 impl Exec {
-    pub(crate) fn add(runtime: &Arc<Runtime>, container: Arc<Config>, config: ExecConfig) -> Exec {
+    pub(crate) fn add(plan: Plan) -> Exec {
         // It joins the container's, at Start.
-        cgroup::wait_early(&container.bundle);
-        let config = Arc::new(config);
-        let role =
-            Role::Exec { runtime: Arc::clone(runtime), container, config: Arc::clone(&config) };
-        let (requests, snapshot) = actor::spawn(runtime, role);
+        cgroup::wait_early(&plan.container.bundle);
+        let config = Arc::clone(&plan.config);
+        let runtime = Arc::clone(&plan.runtime);
+        let (requests, snapshot) = actor::spawn(&runtime, Role::Exec(plan));
         Exec { config, requests, snapshot }
     }
 
@@ -111,11 +119,8 @@ impl Exec {
 }
 
 /// Has the process forked, and lets it run. Blocks. Must be called within the runtime.
-pub(crate) fn start(
-    runtime: &Runtime,
-    container: &Config,
-    config: &ExecConfig,
-) -> Result<(i32, Streams), Failure> {
+pub(crate) fn start(plan: &Plan) -> Result<(Process, Streams), Failure> {
+    let Plan { runtime, container, init, config } = plan;
     let request = HostRequest::Exec(ExecRequest {
         id: container.id.clone(),
         exec_id: config.exec_id.clone(),
@@ -131,7 +136,6 @@ pub(crate) fn start(
     });
     let mut no_hooks = |_| Ok(());
     let bundle = Bundle::new(&container.bundle, &container.id);
-    let ended = || launch::has_ended(&bundle);
     let mut is_there = || Ok(());
     let streams = (&config.stdio, config.terminal);
     // Asked for by a module alone: a native program takes no code.
@@ -151,13 +155,20 @@ pub(crate) fn start(
         &mut no_hooks,
         &mut is_there,
     );
+    let ended = || {
+        let text = format!("container {} ended before the process could start", container.id);
+        Failure::new(FailureKind::System, text)
+    };
     match forked {
-        Ok((forked, streams)) => Ok((forked.pid, streams)),
-        // Whatever step it was that the end of the container has cut short.
-        Err(failure) if failure.kind == FailureKind::System && ended() => Err(Failure::new(
-            FailureKind::System,
-            format!("container {} ended before the process could start", container.id),
-        )),
+        // The host finds the container's namespaces by the pid of its first process, which may be another process's once that
+        // one has ended and been reaped.
+        Ok((forked, _)) if init.has_ended() => {
+            let _ = forked.process.signal(SIGKILL);
+            Err(ended())
+        }
+        Ok((forked, streams)) => Ok((forked.process, streams)),
+        // The end of the container may have cut short any step.
+        Err(failure) if failure.kind == FailureKind::System && init.has_ended() => Err(ended()),
         Err(failure) => Err(failure),
     }
 }

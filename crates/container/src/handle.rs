@@ -8,13 +8,14 @@ use oci_spec::runtime::LinuxResources;
 use tokio::sync::{mpsc, watch};
 use wherry_sandbox::cgroup::Meter;
 use wherry_sandbox::cgroup::usage::Usage;
-use wherry_sandbox::process::{Exit, SignalError};
-use wherry_sandbox::{Cgroup, Failure};
+use wherry_sandbox::process::{Exit, Process, SignalError};
+use wherry_sandbox::thread::NoThread;
+use wherry_sandbox::{Bundle, Cgroup, Failure, cleanup};
 
-use crate::actor::{self, Request, Role, ask};
+use crate::actor::{self, KILLED, Request, Role, SIGKILL, ask};
 use crate::create::{self, Config, Runtime};
 use crate::event::{Event, What};
-use crate::exec::{Exec, ExecConfig};
+use crate::exec::{Exec, ExecConfig, Plan};
 use crate::state::{Refused, State};
 
 /// A container. Queries answer at once, whatever the guest does.
@@ -23,6 +24,7 @@ pub struct Container {
     runtime: Arc<Runtime>,
     config: Arc<Config>,
     meter: Option<Meter>,
+    init: Arc<Process>,
     requests: mpsc::Sender<Request>,
     snapshot: watch::Receiver<Snapshot>,
     execs: Arc<Mutex<HashMap<String, Exec>>>,
@@ -64,6 +66,12 @@ pub enum Error {
     /// The cgroup does not do what was asked for.
     #[error("{0}")]
     Cgroup(String),
+    /// There is no thread to do it on. Nothing has been done: it may be asked for again.
+    #[error(transparent)]
+    Thread(#[from] NoThread),
+    /// The daemon has a fault, which its log names.
+    #[error("the shim panicked: its log has the place")]
+    Panicked,
     /// It is gone.
     #[error("it has been deleted")]
     Gone,
@@ -81,7 +89,7 @@ impl Container {
             let (runtime, config) = (Arc::clone(&runtime), Arc::clone(&config));
             actor::blocking(move || create::create(&runtime, &config)).await?
         };
-        let meter = newborn.meter.clone();
+        let (meter, init) = (newborn.meter.clone(), Arc::clone(&newborn.process));
         runtime.events.send(Event {
             id: config.id.clone(),
             exec_id: String::new(),
@@ -90,12 +98,12 @@ impl Container {
                 rootfs: config.rootfs.clone(),
                 stdio: config.stdio.clone(),
                 terminal: config.terminal,
-                pid: newborn.pid,
+                pid: init.pid(),
             },
         });
         let role = Role::Init { config: Arc::clone(&config), newborn: Box::new(newborn) };
         let (requests, snapshot) = actor::spawn(&runtime, role);
-        Ok(Container { runtime, config, meter, requests, snapshot, execs: Arc::default() })
+        Ok(Container { runtime, config, meter, init, requests, snapshot, execs: Arc::default() })
     }
 
     /// What it was created from.
@@ -179,7 +187,7 @@ impl Container {
     /// [`Error::Cgroup`] with what the kernel refused; [`Error::Signal`] after its end.
     pub async fn update(&self, resources: LinuxResources) -> Result<(), Error> {
         let cgroup = self.living_cgroup()?;
-        actor::blocking(move || cgroup.update(&resources)).await.map_err(Error::Cgroup)
+        actor::blocking(move || cgroup.update(&resources).map_err(Error::Cgroup)).await
     }
 
     /// Removes all that is left of it.
@@ -187,7 +195,36 @@ impl Container {
     /// # Errors
     /// [`Error::Refused`] while the guest lives.
     pub async fn delete(&self) -> Result<Exit, Error> {
-        ask(&self.requests, Request::Delete).await
+        match ask(&self.requests, Request::Delete).await {
+            Err(Error::Gone) if !matches!(self.snapshot().state, State::Deleted(_)) => {
+                self.delete_without_actor().await
+            }
+            result => result,
+        }
+    }
+
+    /// Removes all that is left where the actor has panicked: all that is needed for it is in the bundle.
+    async fn delete_without_actor(&self) -> Result<Exit, Error> {
+        log::error!("{}: it is removed after a panic", self.config.id);
+        let _ = self.init.signal(SIGKILL);
+        let bundle = Bundle::new(&self.config.bundle, &self.config.id);
+        let reaper = self.runtime.reaper.clone();
+        let left =
+            actor::blocking(move || Ok::<_, Error>(cleanup::container(&bundle, Some(&reaper))));
+        for sentence in left.await? {
+            log::error!("{}: {sentence}", self.config.id);
+        }
+        let (pid, known) = (self.pid(), self.snapshot().state.exit());
+        let exit = known.unwrap_or_else(|| Exit::now(KILLED));
+        let tell = |what| {
+            let id = self.config.id.clone();
+            self.runtime.events.send(Event { id, exec_id: String::new(), what });
+        };
+        if known.is_none() {
+            tell(What::Exited { pid, exit });
+        }
+        tell(What::Deleted { pid, exit });
+        Ok(exit)
     }
 
     /// Adds another process, which Start lets run.
@@ -204,7 +241,12 @@ impl Container {
         if execs.contains_key(&exec_id) {
             return Err(Error::ExecExists(exec_id));
         }
-        let exec = Exec::add(&self.runtime, Arc::clone(&self.config), config);
+        let exec = Exec::add(Plan {
+            runtime: Arc::clone(&self.runtime),
+            container: Arc::clone(&self.config),
+            init: Arc::clone(&self.init),
+            config: Arc::new(config),
+        });
         self.runtime.events.send(Event {
             id: self.config.id.clone(),
             exec_id: exec_id.clone(),
@@ -261,5 +303,70 @@ impl Container {
     /// No code panics while it holds this lock.
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Exec>> {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wherry_image::Cache;
+    use wherry_sandbox::compiler::{Bounds, CompilerProgram};
+    use wherry_sandbox::launch::HostProgram;
+    use wherry_sandbox::process::Reaper;
+    use wherry_sandbox::stdio::StdioPaths;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<What>>);
+
+    impl crate::EventSink for Told {
+        fn send(&self, event: Event) {
+            self.0.lock().unwrap().push(event.what);
+        }
+    }
+
+    #[tokio::test]
+    #[expect(clippy::zombie_processes, reason = "the reaper waits for it")]
+    async fn a_container_whose_actor_has_panicked_can_be_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        // A host is looked for beside this executable. The test runs none.
+        let beside = std::env::current_exe().unwrap().with_file_name("wherry-none-host");
+        std::fs::write(beside, "").unwrap();
+        let events = Arc::new(Told::default());
+        let reaper = Reaper::start().unwrap();
+        let runtime = Arc::new(Runtime {
+            program: HostProgram::find("none").unwrap(),
+            compiler: CompilerProgram::own().unwrap(),
+            cache: Cache::new(folder.path().join("cache"), "none", 0),
+            bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
+            reaper: reaper.clone(),
+            events: events.clone(),
+            warm: Mutex::new(None),
+        });
+        let config = Arc::new(Config {
+            id: "x".into(),
+            bundle: folder.path().into(),
+            rootfs: Vec::new(),
+            stdio: StdioPaths::default(),
+            terminal: false,
+            systemd_cgroup: false,
+            no_pivot: false,
+            io_uid: 0,
+            io_gid: 0,
+            plugins: std::path::PathBuf::new(),
+            no_engine_seccomp: false,
+            cancel: wherry_sandbox::cancel::Cancel::default(),
+        });
+        let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let init = Arc::new(Process::new(i32::try_from(child.id()).unwrap()));
+        let ended = reaper.wait(init.pid());
+        // Both ends of an actor that has panicked are closed.
+        let (requests, _) = mpsc::channel(1);
+        let (_, snapshot) = watch::channel(Snapshot { state: State::Running, pid: init.pid() });
+        let execs = Arc::default();
+        let container = Container { runtime, config, meter: None, init, requests, snapshot, execs };
+        assert_eq!(container.delete().await.unwrap().status, 137);
+        assert_eq!(ended.await.unwrap().status, 137);
+        let told = events.0.lock().unwrap();
+        assert!(matches!(told.as_slice(), [What::Exited { .. }, What::Deleted { .. }]), "{told:?}");
     }
 }

@@ -1,13 +1,11 @@
-//! Becoming a daemon, and the socket it serves on.
+//! Becoming a daemon.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
@@ -17,76 +15,7 @@ pub(crate) const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 /// What it is for a daemon: as unlikely as can be, but for those that are never taken.
 const PROTECTED: &str = "-999";
 
-/// How long a process takes at the most from its fork to its program.
-const LAST_HOLDER: Duration = Duration::from_millis(500);
-
 static INHERITED: OnceLock<String> = OnceLock::new();
-
-/// What came of asking for a socket.
-#[derive(Debug)]
-pub enum Listen {
-    /// It is ours: nobody served there.
-    Bound(UnixListener),
-    /// Somebody answers there already.
-    Served,
-}
-
-/// Binds `path`. A socket that a dead daemon left there is replaced.
-///
-/// # Errors
-/// When the directory or the socket cannot be made.
-pub fn listen(path: &Path) -> io::Result<Listen> {
-    if let Some(directory) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o711).create(directory)?;
-    }
-    // Two of us may find the same dead socket; the second try meets the other's live one.
-    for _ in 0..3 {
-        match UnixListener::bind(path) {
-            Ok(listener) => return Ok(Listen::Bound(listener)),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                if UnixStream::connect(path).is_ok() {
-                    return Ok(Listen::Served);
-                }
-                remove_if_there(path)?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::AddrInUse.into())
-}
-
-/// Removes the socket at `path` unless somebody serves there.
-pub fn remove_dead_socket(path: &Path) {
-    let dead = match UnixStream::connect(path) {
-        Err(_) => true,
-        // A child of a dead daemon has the socket open until it executes its program, and nobody
-        // accepts: the connection ends with it. A daemon that lives says nothing.
-        Ok(mut stream) => {
-            let _ = stream.set_read_timeout(Some(LAST_HOLDER));
-            match stream.read(&mut [0]) {
-                Ok(length) => length == 0,
-                Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
-            }
-        }
-    };
-    if dead {
-        let _ = remove_if_there(path);
-    }
-}
-
-/// Removes our own socket at `path`.
-pub fn remove_socket(path: &Path) {
-    if let Err(error) = remove_if_there(path) {
-        log::warn!("cannot remove {}: {error}", path.display());
-    }
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
 
 /// Forks. In the parent: true. In the child, detached from the session, the terminal and all
 /// descriptors of whoever called, but for `kept`: false.
@@ -126,6 +55,12 @@ fn close_others(kept: i32) {
         libc::close_range(3, kept.saturating_sub(1), 0);
         libc::close_range(kept + 1, u32::MAX, 0);
     }
+}
+
+/// The user that this process acts as.
+#[must_use]
+pub fn effective_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
 }
 
 /// Makes the kernel spare this process when memory is short. A daemon that may not is as likely

@@ -14,14 +14,13 @@ use std::process::{Command, Stdio};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::bundle::Bundle;
-use crate::explain::sentence;
 use crate::hooks::Batch;
 use crate::making::Making;
-use crate::process::{self, Reaper};
-use crate::protocol::{Channel, Failure, FailureKind, FromGuest, HostReply, HostRequest, ToGuest};
+use crate::process::{Pid, Process, Reaper, Ticks};
+use crate::protocol::{Channel, Failure, FailureKind, FromGuest, HostReply, HostRequest};
 use crate::readonly;
-use crate::records::Records;
 use crate::stdio::GuestEnds;
+use crate::talk::{self, Talk};
 
 /// The engine host's executable, `wherry-E-host`: an engine without its compiler.
 #[derive(Debug, Clone)]
@@ -71,13 +70,15 @@ impl HostProgram {
 #[derive(Debug)]
 pub struct Host {
     channel: Channel,
+    /// None: it is not a child of this process.
+    pid: Option<Pid>,
 }
 
 /// A process that exists. A container's first one waits for Start; any other runs.
 #[derive(Debug)]
 pub struct Forked {
-    /// The process, a child of the daemon.
-    pub pid: i32,
+    /// The process, a child of the daemon. It was opened when it could not yet be another of the same number.
+    pub process: Process,
     /// On which the guest says how its start went.
     pub guest: Channel,
     /// The daemon's end of its terminal, if it has one.
@@ -93,6 +94,18 @@ pub type MakeCgroup<'a> = &'a mut dyn FnMut() -> Result<(), String>;
 /// Gives the compiled code of a module, given the module, the engine's compile key, and that of code
 /// which is made more quickly.
 pub type Compile<'a> = &'a mut dyn FnMut(&File, &str, Option<&str>) -> Result<File, String>;
+
+/// What the daemon does on request while a process is made.
+pub struct Service<'a> {
+    /// Collects the daemon's children, of which the process is to be one.
+    pub reaper: &'a Reaper,
+    /// Answers [`FromGuest::Compile`].
+    pub compile: Compile<'a>,
+    /// Answers [`FromGuest::Hooks`].
+    pub hooks: RunHooks<'a>,
+    /// Answers [`FromGuest::Cgroup`].
+    pub make_cgroup: MakeCgroup<'a>,
+}
 
 impl Host {
     /// Starts an engine host. It begins to load its engine at once.
@@ -110,14 +123,15 @@ impl Host {
         // memory to be copied.
         command.stdin(theirs.into_fd()).stderr(Stdio::null());
         command.stdout(crate::log::another().map_or_else(Stdio::null, Stdio::from));
-        command.spawn()?;
-        Ok(Host::over(ours))
+        let child = command.spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::new);
+        Ok(Host { channel: ours, pid })
     }
 
-    /// A host that somebody else has started, at the other end of `channel`.
+    /// A host at the other end of `channel` that another process has started.
     #[must_use]
     pub fn over(channel: Channel) -> Host {
-        Host { channel }
+        Host { channel, pid: None }
     }
 
     /// Creates a container, or executes another process in one. `making`: let go of when all who
@@ -131,13 +145,13 @@ impl Host {
         request: &HostRequest,
         making: Making,
         ends: Option<GuestEnds>,
-        compile: Compile<'_>,
-        hooks: RunHooks<'_>,
-        make_cgroup: MakeCgroup<'_>,
+        service: Service<'_>,
     ) -> Result<Forked, Failure> {
+        let since = Ticks::now().map_err(system)?;
         let (guest, theirs) = Channel::pair().map_err(system)?;
         let mut fds = vec![theirs.as_raw_fd(), making.0.as_raw_fd()];
         fds.extend(ends.iter().flat_map(|ends| &ends.fds).map(AsRawFd::as_raw_fd));
+        let terminal = ends.is_none();
         self.channel.send(request, &fds).map_err(|error| match error.raw_os_error() {
             Some(libc::EMSGSIZE) => Failure::new(
                 FailureKind::Invalid,
@@ -146,86 +160,31 @@ impl Host {
             _ => host_gone(error),
         })?;
         drop((theirs, making, ends));
-        let (mut reason, mut details) = (None, Vec::new());
+        let mut talk = Talk::new(request, self.pid, since, guest, service);
         loop {
-            let (host, spoken) = wait(&self.channel, &guest).map_err(system)?;
-            // What the guest says comes first: it knows more than the host.
+            let (host, spoken) = wait(&self.channel, &talk.guest).map_err(system)?;
+            // The guest knows more than the host, so its messages come first.
             if spoken {
-                match guest.receive::<FromGuest>() {
-                    Ok(Some(packet)) => match packet.message {
-                        FromGuest::Failed(failure) => reason = Some(failure),
-                        FromGuest::Detail(text) => details.push(text),
-                        FromGuest::Compile { key, quick } => {
-                            answer(&guest, packet.fds, |file| {
-                                compile(file, &key, quick.as_deref())
-                            });
-                        }
-                        FromGuest::Cgroup => {
-                            let answer =
-                                make_cgroup().map_or_else(ToGuest::Refused, |()| ToGuest::GoOn);
-                            // If it has gone meanwhile, that is told.
-                            let _ = guest.send(&answer, &[]);
-                        }
-                        FromGuest::Hooks { pid } => {
-                            reason = hooks(pid).err();
-                            let answer = match &reason {
-                                None => ToGuest::GoOn,
-                                Some(failure) => ToGuest::Refused(failure.message.clone()),
-                            };
-                            // If it has gone meanwhile, the host tells.
-                            let _ = guest.send(&answer, &[]);
-                        }
-                    },
-                    // It closed its end: the host tells the rest.
-                    Ok(None) => {
-                        return self.reply(reason, details, request.cwd(), guest);
+                match talk.guest.receive::<FromGuest>() {
+                    Ok(Some(packet)) => {
+                        talk.answer(packet).map_err(|unfit| unfit.of(talk::PROCESS))?;
                     }
+                    // It closed its end: the host sends the rest.
+                    Ok(None) => break,
                     Err(error) => return Err(system(error)),
                 }
             } else if host {
-                return self.reply(reason, details, request.cwd(), guest);
+                break;
             }
         }
-    }
-
-    fn reply(
-        &self,
-        reason: Option<Failure>,
-        mut details: Vec<String>,
-        cwd: &Path,
-        guest: Channel,
-    ) -> Result<Forked, Failure> {
         let packet = match self.channel.receive::<HostReply>() {
             Ok(Some(packet)) => packet,
             Ok(None) => return Err(host_gone(io::ErrorKind::BrokenPipe.into())),
             Err(error) => return Err(host_gone(error)),
         };
-        match (packet.message, reason) {
-            // A process that was forked and then could not be executed is none.
-            (_, Some(reason)) => Err(reason),
-            (HostReply::Failed(failure), None) if details.is_empty() => Err(failure),
-            (HostReply::Failed(failure), None) => {
-                // It is the last thing that was said, and may know a cause.
-                details.push(failure.message);
-                Err(Failure::new(failure.kind, sentence(&details, cwd).unwrap_or_default()))
-            }
-            (HostReply::Forked { pid }, None) => {
-                Ok(Forked { pid, guest, console: packet.fds.into_iter().next() })
-            }
-        }
+        talk.conclude(packet, terminal, request.cwd())
+            .unwrap_or_else(|unfit| Err(unfit.of("the engine host")))
     }
-}
-
-fn answer(guest: &Channel, fds: Vec<OwnedFd>, compile: impl FnOnce(&File) -> Result<File, String>) {
-    let result = match fds.into_iter().next() {
-        Some(module) => compile(&File::from(module)),
-        None => Err("no module came with the question".to_owned()),
-    };
-    // A guest that has gone meanwhile needs no answer.
-    let _ = match result {
-        Ok(code) => guest.send(&ToGuest::Compiled, &[code.as_raw_fd()]),
-        Err(text) => guest.send(&ToGuest::Refused(text), &[]),
-    };
 }
 
 /// Lets the guest run, and waits until it does: until it closes its channel. Then runs the hooks
@@ -243,25 +202,10 @@ pub fn start(
     notify(&bundle.state().join(libcontainer::notify_socket::NOTIFY_FILE))
         .map_err(|error| system(io::Error::new(error.kind(), format!("cannot start: {error}"))))?;
     match guest.receive::<FromGuest>() {
-        Ok(Some(packet)) => match packet.message {
-            FromGuest::Failed(failure) => Err(failure),
-            FromGuest::Compile { .. }
-            | FromGuest::Hooks { .. }
-            | FromGuest::Cgroup
-            | FromGuest::Detail(_) => Err(Failure::new(
-                FailureKind::System,
-                "the guest said what it may only say earlier",
-            )),
-        },
+        Ok(Some(packet)) => Err(talk::last_word(packet)),
         Ok(None) => after.run(Some(pid), Some(reaper)),
         Err(error) => Err(system(error)),
     }
-}
-
-/// Whether a container's first process has ended, also when nobody has collected it yet.
-#[must_use]
-pub fn has_ended(bundle: &Bundle) -> bool {
-    Records::of(bundle).ok().and_then(|records| records.pid()).is_some_and(process::has_ended)
 }
 
 /// Tells libcontainer's first process to go on. Its own call changes the working directory, which

@@ -25,14 +25,18 @@ pub mod host;
 pub mod launch;
 pub mod layer;
 pub mod log;
+pub mod logfile;
 pub mod making;
 pub mod memory;
 pub mod process;
 pub mod protocol;
 pub mod readonly;
 mod records;
+pub mod socket;
 pub mod stdio;
+mod talk;
 pub mod terminal;
+pub mod thread;
 
 pub use bundle::Bundle;
 pub use cgroup::Cgroup;

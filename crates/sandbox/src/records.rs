@@ -27,11 +27,6 @@ impl Records {
         }
     }
 
-    /// The container's first process.
-    pub(crate) fn pid(&self) -> Option<i32> {
-        self.value.get("pid")?.as_i64()?.try_into().ok()
-    }
-
     /// libcontainer joins a process only to a container that its own records call running.
     pub(crate) fn mark_running(mut self) -> io::Result<()> {
         match self.value.get_mut("status") {
@@ -63,7 +58,6 @@ mod tests {
         let path = directory.path().to_owned();
         State::new("x", ContainerStatus::Created, Some(7), path).save(&bundle.state()).unwrap();
         let records = Records::of(&bundle).unwrap();
-        assert_eq!(records.pid(), Some(7));
         records.mark_running().unwrap();
         let state = State::load(&bundle.state()).unwrap();
         assert_eq!((state.status, state.pid), (ContainerStatus::Running, Some(7)));

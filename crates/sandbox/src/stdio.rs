@@ -4,7 +4,7 @@
 //! these pipes themselves: no byte is copied and nobody is woken on the way. The daemon keeps a
 //! descriptor of its own on the outputs, so that a guest may write on when the client goes away
 //! and comes back, as containerd does when it restarts. Input ends when the client closes its
-//! end: not every client says so with CloseIO.
+//! end: not every client says so with CloseIO. Output to a file is copied: see [`crate::logfile`].
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::logfile::{self, LogFileError};
 use crate::terminal::Terminal;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::oneshot;
@@ -44,11 +45,12 @@ impl Streams {
         }
     }
 
-    /// Resolves when all output is where a client finds it. None: it is already, because the guest writes there.
-    pub fn copied(&mut self) -> Option<oneshot::Receiver<()>> {
+    /// Each resolves when all output of a stream is where a client finds it. Streams that the guest writes there itself
+    /// have none.
+    pub fn copied(&mut self) -> Vec<oneshot::Receiver<()>> {
         match self {
-            Streams::Pipes(_) => None,
-            Streams::Terminal(terminal) => terminal.copied(),
+            Streams::Pipes(kept) => std::mem::take(&mut kept.copied),
+            Streams::Terminal(terminal) => terminal.copied().into_iter().collect(),
         }
     }
 
@@ -85,6 +87,7 @@ pub struct GuestEnds {
 pub struct Kept {
     stdin: Option<File>,
     outputs: Vec<(PathBuf, File)>,
+    copied: Vec<oneshot::Receiver<()>>,
 }
 
 /// Why a stream cannot be had.
@@ -99,6 +102,24 @@ pub enum StdioError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// The file for output cannot be had.
+    #[error("cannot open {} for {stream}: {source}", .path.display())]
+    LogFile {
+        /// Which stream.
+        stream: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: LogFileError,
+    },
+    /// The guest would get the file itself.
+    #[error("cannot read {stream} from {}: it is not a named pipe", .path.display())]
+    NotFifo {
+        /// Which stream.
+        stream: &'static str,
+        /// What was to be opened.
+        path: PathBuf,
     },
     /// A way to log that there is no support for.
     #[error("cannot write {stream} to {uri}: only named pipes and file:// are supported")]
@@ -115,7 +136,10 @@ pub enum StdioError {
 /// nothing in the kernel tells the two apart.
 pub const CLIENT_OPENS: Duration = Duration::from_secs(1);
 
-/// Opens all three streams.
+/// What takes a stream that the client does not want.
+const NULL: &str = "/dev/null";
+
+/// Opens all three streams. Must be called within the runtime.
 ///
 /// # Errors
 /// When one cannot be opened; the text names it.
@@ -136,35 +160,52 @@ pub fn open(paths: &StdioPaths) -> Result<(GuestEnds, Kept), StdioError> {
 }
 
 fn input(path: &str, kept: &mut Kept) -> Result<OwnedFd, StdioError> {
-    let path = Path::new(if path.is_empty() { "/dev/null" } else { path });
-    let failed = |source| StdioError::Open { stream: "standard input", path: path.into(), source };
-    if !is_fifo(path) {
-        return Ok(File::open(path).map_err(failed)?.into());
+    const STREAM: &str = "standard input";
+    let failed =
+        |path: &Path, source| StdioError::Open { stream: STREAM, path: path.into(), source };
+    if path.is_empty() {
+        let null = Path::new(NULL);
+        return Ok(File::open(null).map_err(|source| failed(null, source))?.into());
+    }
+    let path = Path::new(path);
+    if !is_fifo(path).map_err(|source| failed(path, source))? {
+        return Err(StdioError::NotFifo { stream: STREAM, path: path.into() });
     }
     // Held open for a moment: a guest that reads before the client has opened its end would see
     // the end of the file. It also makes the next open return at once.
-    kept.stdin = Some(keep(path).map_err(failed)?);
-    Ok(File::open(path).map_err(failed)?.into())
+    kept.stdin = Some(keep(path).map_err(|source| failed(path, source))?);
+    Ok(File::open(path).map_err(|source| failed(path, source))?.into())
 }
 
 fn output(stream: &'static str, path: &str, kept: &mut Kept) -> Result<OwnedFd, StdioError> {
+    let failed = |path: &Path, source| StdioError::Open { stream, path: path.into(), source };
+    let open = |path: &Path| OpenOptions::new().append(true).open(path);
     let (path, create) = match path.split_once("://") {
-        _ if path.is_empty() => (Path::new("/dev/null"), false),
+        _ if path.is_empty() => {
+            let null = Path::new(NULL);
+            return Ok(open(null).map_err(|source| failed(null, source))?.into());
+        }
         None => (Path::new(path), false),
         Some(("file", rest)) => (Path::new(rest.split('?').next().unwrap_or(rest)), true),
         Some(_) => return Err(StdioError::Scheme { stream, uri: path.to_owned() }),
     };
-    let failed = |source| StdioError::Open { stream, path: path.into(), source };
-    if is_fifo(path) {
+    if !create && is_fifo(path).map_err(|source| failed(path, source))? {
         // Opened first, and for both ways: it makes the next open return at once.
-        let keeper = keep(path).map_err(failed)?;
+        let keeper = keep(path).map_err(|source| failed(path, source))?;
         kept.outputs.push((path.to_owned(), keeper));
+        return Ok(open(path).map_err(|source| failed(path, source))?.into());
     }
-    Ok(OpenOptions::new().append(true).create(create).open(path).map_err(failed)?.into())
+    let (pipe, copied) = logfile::append(path, create).map_err(|source| StdioError::LogFile {
+        stream,
+        path: path.into(),
+        source,
+    })?;
+    kept.copied.push(copied);
+    Ok(pipe.into())
 }
 
-fn is_fifo(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo())
+fn is_fifo(path: &Path) -> io::Result<bool> {
+    Ok(std::fs::metadata(path)?.file_type().is_fifo())
 }
 
 fn keep(path: &Path) -> io::Result<File> {
@@ -304,30 +345,57 @@ mod tests {
         assert_eq!(reader.join().unwrap(), "hello");
     }
 
-    #[test]
-    fn a_file_is_appended_to_and_other_ways_are_refused() {
+    #[tokio::test]
+    async fn a_file_is_appended_to_and_other_ways_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         std::fs::write(&path, "a").unwrap();
         let uri = format!("file://{}", path.display());
         let paths = StdioPaths { stdout: uri.clone(), stderr: uri, ..StdioPaths::default() };
-        let (ends, _) = open(&paths).unwrap();
+        let (ends, kept) = open(&paths).unwrap();
         let [_, out, err] = ends.fds;
         File::from(out).write_all(b"b").unwrap();
         File::from(err).write_all(b"c").unwrap();
+        let copied = Streams::Pipes(kept).copied();
+        assert_eq!(copied.len(), 1, "both streams have one pipe");
+        for copied in copied {
+            copied.await.unwrap();
+        }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "abc");
 
-        let paths = StdioPaths { stdout: "binary:///bin/logger".into(), ..StdioPaths::default() };
+        let refused = |paths: StdioPaths| open(&paths).unwrap_err().to_string();
+        let stdout = |stdout: &str| StdioPaths { stdout: stdout.into(), ..StdioPaths::default() };
         assert_eq!(
-            open(&paths).unwrap_err().to_string(),
+            refused(stdout("binary:///bin/logger")),
             "cannot write standard output to binary:///bin/logger: only named pipes and file:// are supported"
         );
-        let paths = StdioPaths { stdin: "/nowhere".into(), ..StdioPaths::default() };
-        assert!(
-            open(&paths)
-                .unwrap_err()
-                .to_string()
-                .starts_with("cannot open /nowhere for standard input")
+        assert_eq!(
+            refused(stdout("file://log")),
+            "cannot open log for standard output: the path is not absolute"
         );
+        assert_eq!(
+            refused(stdout("file:///")),
+            "cannot open / for standard output: Is a directory (os error 21)"
+        );
+        let stdin = |stdin: String| StdioPaths { stdin, ..StdioPaths::default() };
+        let text = refused(stdin("/nowhere".into()));
+        assert!(text.starts_with("cannot open /nowhere for standard input"), "{text}");
+        let file = path.display().to_string();
+        assert_eq!(
+            refused(stdin(file.clone())),
+            format!("cannot read standard input from {file}: it is not a named pipe")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_named_by_its_path_is_not_the_guests_either() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        std::fs::write(&path, "").unwrap();
+        let stdout = path.display().to_string();
+        let (ends, _kept) = open(&StdioPaths { stdout, ..StdioPaths::default() }).unwrap();
+        let [_, out, _] = ends.fds;
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", out.as_raw_fd())).unwrap();
+        assert!(link.to_string_lossy().starts_with("pipe:"), "{}", link.display());
     }
 }

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
-use wherry_sandbox::{Bundle, cleanup, daemon};
+use wherry_sandbox::{Bundle, cleanup, socket};
 
 use crate::args::Args;
 use crate::{Shim, group, start};
@@ -22,7 +22,7 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<(), String> {
     let left = cleanup::container(&bundle, None);
     // Without a readable configuration the daemon was this container's own.
     let group = group::of(&path, &args.id).unwrap_or_else(|_| args.id.clone());
-    daemon::remove_dead_socket(&group::socket(shim, args, &group));
+    socket::remove_dead_socket(&group::socket(shim, args, &group));
     if !left.is_empty() {
         return Err(left.join("; "));
     }

@@ -19,6 +19,7 @@ pub mod group;
 mod host;
 mod images;
 mod info;
+mod peer;
 mod serve;
 mod start;
 mod tool;

@@ -11,16 +11,18 @@ use wherry_container::Runtime;
 use wherry_sandbox::compiler::CompilerProgram;
 use wherry_sandbox::launch::{Host, HostProgram};
 use wherry_sandbox::process::Reaper;
+use wherry_sandbox::socket::SocketName;
 use wherry_sandbox::{cgroup, daemon, memory, readonly};
 use wherry_task::{Publisher, Service, services};
 
 use crate::config::Config;
+use crate::peer::Trusted;
 
 /// What the daemon begins with.
 pub(crate) struct Daemon {
     pub(crate) engine: &'static str,
     pub(crate) listener: UnixListener,
-    pub(crate) socket: PathBuf,
+    pub(crate) name: OwnName,
     pub(crate) program: HostProgram,
     pub(crate) namespace: String,
     pub(crate) bundle: PathBuf,
@@ -54,15 +56,9 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     if let Err(error) = &warm {
         log::error!("cannot run {}: {error}", daemon.program.path().display());
     }
-    let socket = Socket(daemon.socket.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .thread_keep_alive(Duration::from_millis(50))
-        // The last one ends when nothing is to be done.
-        .on_thread_stop(memory::give_back_heap)
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let code = match runtime.map_err(|error| error.to_string()).and_then(|runtime| {
-        let result = runtime.block_on(run(daemon, socket, warm.ok()));
+        let result = runtime.block_on(run(daemon, warm.ok()));
         // A compiler for a container that is gone is not waited for: it ends with this process.
         runtime.shutdown_background();
         result.map_err(|error| error.to_string())
@@ -76,17 +72,18 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     std::process::exit(code)
 }
 
-/// The daemon's own socket, which goes with this.
-struct Socket(PathBuf);
+/// The name of the daemon's own socket, which goes with this.
+pub(crate) struct OwnName(pub(crate) SocketName);
 
-impl Drop for Socket {
+impl Drop for OwnName {
     fn drop(&mut self) {
-        daemon::remove_socket(&self.0);
+        self.0.remove();
     }
 }
 
-async fn run(daemon: Daemon, socket: Socket, warm: Option<Host>) -> Result<(), ttrpc::Error> {
+async fn run(daemon: Daemon, warm: Option<Host>) -> Result<(), ttrpc::Error> {
     let others = |error: std::io::Error| ttrpc::Error::Others(error.to_string());
+    let name = daemon.name;
     let reaper = Reaper::start().map_err(others)?;
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let publisher = Publisher::start(&address, &daemon.namespace);
@@ -104,17 +101,15 @@ async fn run(daemon: Daemon, socket: Socket, warm: Option<Host>) -> Result<(), t
         events: Arc::new(publisher.clone()),
         warm: Mutex::new(warm),
     }));
-    daemon.listener.set_nonblocking(true).map_err(others)?;
-    let listener = Listener::try_from(daemon.listener).map_err(others)?;
+    let listener = Listener::new(Trusted::new(daemon.listener).map_err(others)?);
     let mut server = Server::new().add_listener(listener).register_service(services(&service));
     server.start().await?;
     tokio::select! {
         () = service.ended() => {}
         () = abandoned(&service) => log::warn!("no container came: the shim ends"),
     }
-    // Before anybody is told of the end: the name may be another's as soon as our connections are
-    // closed.
-    drop(socket);
+    // Before a client sees the end: the name may be another's as soon as our connections are closed.
+    drop(name);
     publisher.flush(LAST_WORDS).await;
     let _ = tokio::time::timeout(LAST_ANSWER, server.shutdown()).await;
     Ok(())

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use wherry_sandbox::daemon::{self, Listen};
+use wherry_sandbox::daemon;
 use wherry_sandbox::launch::HostProgram;
+use wherry_sandbox::socket::{self, Listen};
 use wherry_task::Options;
 
 use crate::args::Args;
-use crate::serve::{self, Daemon};
+use crate::serve::{self, Daemon, OwnName};
 use crate::{Shim, caller, group};
 
 /// More than any options are.
@@ -30,10 +31,10 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<(), String> {
     let socket = group::socket(shim, args, &group);
     let address = format!("unix://{}", socket.display());
     let failed = |what: &str, error: io::Error| format!("cannot {what}: {error}");
-    let listener = match daemon::listen(&socket)
+    let (listener, name) = match socket::serve_at(&socket)
         .map_err(|error| failed(&format!("listen on {}", socket.display()), error))?
     {
-        Listen::Bound(listener) => listener,
+        Listen::Bound(listener, name) => (listener, name),
         Listen::Served => {
             announce(&bundle, &address)?;
             return Ok(());
@@ -44,14 +45,14 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<(), String> {
         Ok(true) => return announce(&bundle, &address),
         Ok(false) => {}
         Err(error) => {
-            daemon::remove_socket(&socket);
+            name.remove();
             return Err(failed("start the daemon", error));
         }
     }
     let daemon = Daemon {
         engine: shim.engine,
         listener,
-        socket,
+        name: OwnName(name),
         program,
         namespace: args.namespace.clone(),
         bundle,

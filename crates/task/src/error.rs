@@ -44,6 +44,8 @@ pub(crate) fn from_container(error: &Error) -> ttrpc::Error {
         Error::ExecExists(_) => Code::ALREADY_EXISTS,
         Error::Terminal(_) => Code::INVALID_ARGUMENT,
         Error::Cgroup(_) => Code::UNKNOWN,
+        Error::Thread(_) => Code::RESOURCE_EXHAUSTED,
+        Error::Panicked => Code::INTERNAL,
         Error::Signal(SignalError::Gone) => {
             // runc's words: clients look for them.
             return status(Code::NOT_FOUND, "process already finished");

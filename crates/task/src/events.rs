@@ -1,10 +1,8 @@
-//! Events to containerd, in their order, each until containerd has it.
+//! Publishes events to containerd, in their order, each until containerd has it.
 //!
-//! containerd may be away: what happens meanwhile is kept and told when it is back. The queue is
-//! bounded; a container makes five events in its life, so this is much more than a long absence
-//! needs, and what does not fit is the oldest news.
+//! containerd may be away: the events of that time are kept and sent when it is back. An event that containerd itself
+//! refuses, again and again, is dropped, because those behind it wait for it.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -19,10 +17,13 @@ use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use containerd_shim_protos::{topics, types};
 use tokio::sync::Notify;
+use ttrpc::Code;
 use wherry_container::{Event, EventSink, What};
 
 use crate::convert;
+use crate::queue::{Queue, Worth};
 
+/// A container makes four events in its life: much more than a long absence of containerd needs.
 const QUEUE_MAX: usize = 8192;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(5);
@@ -31,11 +32,11 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Publishes events to containerd. Clones share the queue.
 #[derive(Clone)]
-pub struct Publisher(Arc<Queue>);
+pub struct Publisher(Arc<Shared>);
 
-struct Queue {
+struct Shared {
     namespace: String,
-    waiting: Mutex<VecDeque<ForwardRequest>>,
+    queue: Mutex<Queue<ForwardRequest>>,
     changed: Notify,
 }
 
@@ -44,9 +45,9 @@ impl Publisher {
     /// of `namespace`. Must be called within the runtime.
     #[must_use]
     pub fn start(address: &str, namespace: &str) -> Publisher {
-        let publisher = Publisher(Arc::new(Queue {
+        let publisher = Publisher(Arc::new(Shared {
             namespace: namespace.to_owned(),
-            waiting: Mutex::default(),
+            queue: Mutex::new(Queue::new(QUEUE_MAX)),
             changed: Notify::new(),
         }));
         let address = match address.split_once("://") {
@@ -78,31 +79,51 @@ impl Publisher {
         let mut pause = RETRY_FIRST;
         loop {
             let changed = self.0.changed.notified();
-            // It stays in the queue until it is told.
-            let Some(request) = self.lock().front().cloned() else {
+            let Some(request) = self.lock().begin().cloned() else {
                 changed.await;
                 continue;
             };
+            let topic = &request.envelope.topic;
             match tell(&mut client, &address, &request).await {
                 Ok(()) => {
-                    self.lock().pop_front();
+                    self.lock().sent();
                     self.0.changed.notify_waiters();
                     pause = RETRY_FIRST;
+                    continue;
+                }
+                Err(error) if is_refusal(&error) => {
+                    if self.lock().refused().is_some() {
+                        log::error!("a {topic} event is lost: containerd refuses it: {error}");
+                        self.0.changed.notify_waiters();
+                        pause = RETRY_FIRST;
+                        continue;
+                    }
+                    log::debug!("containerd refuses a {topic} event: {error}");
                 }
                 Err(error) => {
-                    log::debug!("cannot tell {}: {error}", request.envelope.topic);
+                    log::debug!("cannot send a {topic} event: {error}");
+                    self.lock().failed();
                     client = None;
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_LAST);
                 }
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_LAST);
         }
     }
 
     /// No code panics while it holds this lock.
-    fn lock(&self) -> MutexGuard<'_, VecDeque<ForwardRequest>> {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queue<ForwardRequest>> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether containerd has answered, and the answer is not that it has no time: the same event will be refused again.
+fn is_refusal(error: &ttrpc::Error) -> bool {
+    let ttrpc::Error::RpcStatus(status) = error else { return false };
+    !matches!(
+        status.code.enum_value(),
+        Ok(Code::UNAVAILABLE | Code::DEADLINE_EXCEEDED | Code::CANCELLED | Code::ABORTED)
+    )
 }
 
 async fn tell(
@@ -121,6 +142,7 @@ async fn tell(
 
 impl EventSink for Publisher {
     fn send(&self, event: Event) {
+        let (container, worth) = (event.id.clone(), worth(&event));
         let (topic, any) = match message(event) {
             Ok(message) => message,
             Err(error) => {
@@ -135,15 +157,24 @@ impl EventSink for Publisher {
         envelope.event = Some(any).into();
         let mut request = ForwardRequest::new();
         request.envelope = Some(envelope).into();
-        {
-            let mut waiting = self.lock();
-            if waiting.len() == QUEUE_MAX {
-                waiting.pop_front();
-                log::error!("an event is lost: containerd has been away for too long");
-            }
-            waiting.push_back(request);
+        if let Some(lost) = self.lock().push(container, worth, request) {
+            let topic = &lost.envelope.topic;
+            log::error!("a {topic} event is lost: containerd has been away for too long");
         }
         self.0.changed.notify_waiters();
+    }
+}
+
+fn worth(event: &Event) -> Worth {
+    match event.what {
+        What::Created { .. } | What::Deleted { .. } => Worth::Life,
+        What::Started { .. } | What::Exited { .. } if event.exec_id.is_empty() => Worth::Life,
+        What::Exited { .. } => Worth::ExecExit,
+        What::Started { .. }
+        | What::ExecAdded
+        | What::Paused
+        | What::Resumed
+        | What::OutOfMemory => Worth::Detail,
     }
 }
 
@@ -231,4 +262,75 @@ fn mount(mount: wherry_sandbox::Mount) -> types::mount::Mount {
     message.target = mount.target;
     message.options = mount.options;
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use containerd_shim_protos::api::Empty;
+    use containerd_shim_protos::shim_async::{Events, create_events};
+    use ttrpc::asynchronous::{Server, TtrpcContext};
+
+    /// A containerd that refuses the events of a topic with this code, and notes all that are sent to it.
+    struct Containerd {
+        refused: (&'static str, Code),
+        sent: Arc<Mutex<Vec<String>>>,
+    }
+
+    #[async_trait]
+    impl Events for Containerd {
+        async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
+            let topic = request.envelope.topic.clone();
+            self.sent.lock().unwrap().push(topic.clone());
+            if topic == self.refused.0 {
+                let status = ttrpc::get_status(self.refused.1, "a test");
+                return Err(ttrpc::Error::RpcStatus(status));
+            }
+            Ok(Empty::new())
+        }
+    }
+
+    /// Publishes an OOM and a pause to a containerd that refuses the first so, until it has the second or `enough` in all.
+    async fn sent(code: Code, enough: usize) -> Vec<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let address = format!("unix://{}", directory.path().join("s").display());
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let containerd =
+            Containerd { refused: (topics::TASK_OOM_EVENT_TOPIC, code), sent: Arc::clone(&sent) };
+        let mut server = Server::new().bind(&address).unwrap();
+        server = server.register_service(create_events(Arc::new(containerd)));
+        server.start().await.unwrap();
+        let publisher = Publisher::start(&address, "default");
+        for what in [What::OutOfMemory, What::Paused] {
+            publisher.send(Event { id: "x".into(), exec_id: String::new(), what });
+        }
+        let done = || {
+            let sent = sent.lock().unwrap();
+            sent.len() >= enough
+                || sent.iter().any(|topic| topic == topics::TASK_PAUSED_EVENT_TOPIC)
+        };
+        let waiting = async {
+            while !done() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
+        let sent = sent.lock().unwrap();
+        sent.clone()
+    }
+
+    #[tokio::test]
+    async fn an_event_that_containerd_refuses_does_not_block_those_behind_it() {
+        for code in [Code::INVALID_ARGUMENT, Code::NOT_FOUND] {
+            let mut expected = vec![topics::TASK_OOM_EVENT_TOPIC; 5];
+            expected.push(topics::TASK_PAUSED_EVENT_TOPIC);
+            assert_eq!(sent(code, 100).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_waits_for_a_containerd_that_has_no_time() {
+        assert_eq!(sent(Code::UNAVAILABLE, 6).await, [topics::TASK_OOM_EVENT_TOPIC; 6]);
+    }
 }

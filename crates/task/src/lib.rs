@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod method;
 pub mod options;
+mod queue;
 mod registry;
 mod rpc;
 mod service;

@@ -96,13 +96,15 @@ impl Wasmtime {
 
     /// Maps what [`Engine::compile`] wrote.
     ///
-    /// The file is native code and is trusted as such: callers pass files of Wherry's own compile
-    /// cache only, which nobody but root can write, and never one that came with an image.
+    /// The file is native code and is trusted as such: it is code that Wherry's own compiler wrote, in sealed memory or in a file
+    /// of the cache that was opened through a read-only mount, and never one that came with an image. Neither this
+    /// process nor another in the container can open it again for writing.
     #[allow(unsafe_code)]
     fn map(&self, mut file: File) -> wasmtime::Result<Mapped> {
         if compiled_kind(&file)? == Kind::Module {
-            // SAFETY: by this function's contract, the file is the unchanged output of `compile`
-            // under an equal key, and nobody changes it while it is mapped.
+            // SAFETY: the file is the unchanged output of `compile` under an equal key: the cache checked its digest, the directory
+            // is root's, and the descriptor is of a read-only mount of the host's mount namespace or of sealed memory, so that no
+            // process of a container can open it for writing.
             return unsafe { Module::deserialize_open_file(&self.engine, file) }
                 .map(Mapped::Module);
         }

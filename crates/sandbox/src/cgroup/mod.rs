@@ -24,6 +24,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::process::Process;
+
 /// Where the hierarchies are mounted.
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -45,10 +47,16 @@ pub enum Cgroup {
 }
 
 impl Cgroup {
-    /// The cgroup of process `pid`. None when there is no such process.
+    /// The cgroup of process `pid`. None when there is no such process, or it ends meanwhile.
     #[must_use]
     pub fn of(pid: i32) -> Option<Cgroup> {
-        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        Cgroup::of_process(&Process::new(pid))
+    }
+
+    /// The cgroup of a process. None when it has ended.
+    #[must_use]
+    pub fn of_process(process: &Process) -> Option<Cgroup> {
+        let groups = process.look(|directory| fs::read_to_string(directory.join("cgroup"))).ok()?;
         Some(Cgroup::parse(&groups, is_unified(), Path::new(ROOT)))
     }
 
@@ -92,14 +100,23 @@ impl Cgroup {
     #[must_use]
     pub fn pids(&self) -> Vec<i32> {
         let mut pids = Vec::new();
-        // On version 1 a controller that the configuration gives no value may not have been
-        // joined; these three always are.
-        if let Some(directory) =
-            ["devices", "memory", "pids"].iter().find_map(|name| self.directory(name))
-        {
+        if let Some(directory) = self.members() {
             collect(directory, &mut pids);
         }
         pids
+    }
+
+    /// Sends `signal` to each process in it and below, but for `spared`.
+    pub fn signal(&self, signal: u32, spared: Option<i32>) {
+        if let Some(directory) = self.members() {
+            signal_all(directory, signal, spared);
+        }
+    }
+
+    /// The directory that all its processes are in. On version 1 a controller that the configuration gives no value may
+    /// not have been joined; these three always are.
+    fn members(&self) -> Option<&Path> {
+        ["devices", "memory", "pids"].iter().find_map(|name| self.directory(name))
     }
 
     /// Freezes all processes in it, or lets them go on. Blocks until they are, a second at most. Where it is gone, nobody is
@@ -155,6 +172,37 @@ fn collect(directory: &Path, pids: &mut Vec<i32>) {
     }
 }
 
+/// Sends `signal` to each process in the cgroup at `directory` and below, but for `spared`. A cgroup that this process is in,
+/// or the root of a hierarchy, is not a container's: there it does nothing.
+fn signal_all(directory: &Path, signal: u32, spared: Option<i32>) {
+    let mut pids = Vec::new();
+    collect(directory, &mut pids);
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    if pids.is_empty() || pids.contains(&own) || is_root(directory) {
+        return;
+    }
+    // Version 2 of newer kernels ends all in one step, those too that are forked meanwhile.
+    let kill = signal == libc::SIGKILL.unsigned_abs() && spared.is_none();
+    if kill && fs::write(directory.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    pids.retain(|pid| Some(*pid) != spared);
+    let processes: Vec<Process> = pids.into_iter().map(Process::new).collect();
+    // Between the reading of a pid and the opening of its pidfd the process may have ended, and its pid may be another's.
+    // The process that is open keeps its pid for as long as it lives: where the pid is still in the cgroup, so is the
+    // process, or it has ended and takes no signal.
+    let mut still = Vec::new();
+    collect(directory, &mut still);
+    for process in processes.iter().filter(|process| still.contains(&process.pid())) {
+        let _ = process.signal(signal);
+    }
+}
+
+fn is_root(directory: &Path) -> bool {
+    let root = Path::new(ROOT);
+    directory == root || (!is_unified() && directory.parent() == Some(root))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +224,62 @@ mod tests {
         let gone = Cgroup::V2("/nowhere/x.scope".into());
         gone.freeze(false).unwrap();
         assert!(gone.freeze(true).unwrap_err().to_string().contains("/nowhere/x.scope"));
+    }
+
+    /// A process that a test ends.
+    struct Sleeper(std::process::Child);
+
+    impl Sleeper {
+        fn start() -> Sleeper {
+            Sleeper(std::process::Command::new("sleep").arg("1000").spawn().unwrap())
+        }
+
+        fn pid(&self) -> i32 {
+            self.0.id().try_into().unwrap()
+        }
+
+        fn lives(&mut self) -> bool {
+            self.0.try_wait().unwrap().is_none()
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn a_signal_reaches_every_process_of_a_cgroup_but_the_spared_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut one, mut spared, mut below) =
+            (Sleeper::start(), Sleeper::start(), Sleeper::start());
+        let list = |directory: &Path, pids: &[i32]| {
+            let lines: Vec<String> = pids.iter().map(i32::to_string).collect();
+            fs::write(directory.join("cgroup.procs"), lines.join("\n")).unwrap();
+        };
+        // The numbers of groups of processes, and of the init process, are in no list of the kernel's.
+        list(directory.path(), &[one.pid(), spared.pid(), 0, -1, 1]);
+        fs::create_dir(directory.path().join("below")).unwrap();
+        list(&directory.path().join("below"), &[below.pid()]);
+        let group = Cgroup::V2(directory.path().to_owned());
+        group.signal(9, Some(spared.pid()));
+        assert_eq!(one.0.wait().unwrap().code(), None);
+        assert_eq!(below.0.wait().unwrap().code(), None);
+        assert!(spared.lives());
+        // A cgroup that has this process in it is not a container's.
+        let own = i32::try_from(std::process::id()).unwrap();
+        list(directory.path(), &[spared.pid(), own]);
+        group.signal(9, None);
+        assert!(spared.lives());
+    }
+
+    #[test]
+    fn the_root_of_a_hierarchy_is_not_a_containers_cgroup() {
+        assert!(is_root(Path::new("/sys/fs/cgroup")));
+        assert_eq!(is_root(Path::new("/sys/fs/cgroup/memory/")), !is_unified());
+        assert!(!is_root(Path::new("/sys/fs/cgroup/memory/x")));
     }
 
     #[test]

@@ -7,8 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::place::{Scope, below_root, directories};
-use super::{collect, is_unified};
-use crate::process::signal_each;
+use super::{is_unified, signal_all};
 
 /// How long a killed process may take to go, and systemd to see that it has gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,7 +44,8 @@ fn remove_all(directories: &[PathBuf]) -> Result<(), String> {
             // systemd, too, removes the cgroups that it has made.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => {
-                kill(directory);
+                // A process that forks meanwhile leaves a child: it takes some attempts.
+                signal_all(directory, libc::SIGKILL.unsigned_abs(), None);
                 Err(error)
             }
             Ok(()) => Ok(()),
@@ -54,16 +54,6 @@ fn remove_all(directories: &[PathBuf]) -> Result<(), String> {
             .map_err(|error| format!("cannot remove cgroup {}: {error}", directory.display()))?;
     }
     Ok(())
-}
-
-/// Kills whoever is in a cgroup or below it. Who forks meanwhile leaves a child: it takes some attempts.
-fn kill(directory: &Path) {
-    // Version 2 of newer kernels ends in one step those that fork, too.
-    if fs::write(directory.join("cgroup.kill"), "1").is_err() {
-        let mut pids = Vec::new();
-        collect(directory, &mut pids);
-        signal_each(&pids, libc::SIGKILL);
-    }
 }
 
 /// Removes a cgroup and those below it.

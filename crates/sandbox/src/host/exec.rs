@@ -15,7 +15,8 @@ use libcontainer::{capabilities, seccomp};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp, Process, User};
+use oci_spec::runtime::Process as ProcessSpec;
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxSeccomp, User};
 use wherry_engine::Engine;
 
 use super::filter::Allow;
@@ -23,6 +24,7 @@ use super::guest::Executor;
 use super::seccomp_listener::Listener;
 use super::{Descriptors, Forked, keyring, privileges, sentence, streams_of, system, userns};
 use crate::bundle::{Bundle, parse};
+use crate::process::Process;
 use crate::protocol::{Channel, ExecRequest, Failure, FailureKind};
 use crate::records::Records;
 use crate::{cgroup, check};
@@ -98,7 +100,7 @@ pub(super) fn exec(
     let invalid = |text: String| Failure::new(FailureKind::Invalid, text);
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec = bundle.spec().map_err(|error| invalid(error.to_string()))?;
-    let mut process: Process = parse(request.process.as_bytes())
+    let mut process: ProcessSpec = parse(request.process.as_bytes())
         .map_err(|text| invalid(format!("the process to execute: {text}")))?;
     check::process(&process).map_err(|text| invalid(format!("the process to execute: {text}")))?;
     super::load_plugins(&**engine, &request.plugins)?;
@@ -133,7 +135,14 @@ pub(super) fn exec(
     let result = (|| {
         let channel = Channel::from_fd(channel);
         let allow = Allow::for_guests_of(&**engine, &request.plugins, request.no_engine_seccomp);
-        let executor = Executor::new(Rc::clone(engine), channel, Some(confinement), None, allow);
+        let executor = Executor::new(
+            Rc::clone(engine),
+            channel,
+            Some(confinement),
+            None,
+            allow,
+            request.module_max,
+        );
         keyring::join(&request.id);
         let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
             .with_root_path(bundle.state_root())
@@ -156,8 +165,11 @@ pub(super) fn exec(
 /// The user namespace that a container's first process is in.
 fn namespace_of(bundle: &Bundle) -> Result<OwnedFd, Failure> {
     let pid = Container::load(bundle.state()).map_err(|error| system(sentence(&error)))?.pid();
-    let path = format!("/proc/{}/ns/user", pid.map_or(0, |pid| pid.as_raw()));
-    File::open(&path).map(OwnedFd::from).map_err(|error| system(format!("{path}: {error}")))
+    let pid = pid.ok_or_else(|| system("the container has no first process".to_owned()))?;
+    let namespace = Process::new(pid.as_raw()).look(|process| File::open(process.join("ns/user")));
+    namespace.map(OwnedFd::from).map_err(|error| {
+        system(format!("cannot open the user namespace of the container: {error}"))
+    })
 }
 
 /// Joining a user namespace and setting a seccomp profile take the first, giving all up again the

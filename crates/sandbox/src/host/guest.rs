@@ -46,6 +46,8 @@ struct Inner {
     hooks: Option<Batch>,
     /// What the engine's own seccomp filter lets pass.
     allow: Allow,
+    /// The largest module that this process reads itself, bytes.
+    module_max: u64,
     stage: RefCell<Stage>,
 }
 
@@ -87,9 +89,10 @@ impl Executor {
         confinement: Option<Confinement>,
         hooks: Option<Batch>,
         allow: Allow,
+        module_max: u64,
     ) -> Executor {
         let stage = RefCell::new(Stage::New);
-        Executor(Rc::new(Inner { engine, channel, confinement, hooks, allow, stage }))
+        Executor(Rc::new(Inner { engine, channel, confinement, hooks, allow, module_max, stage }))
     }
 }
 
@@ -293,7 +296,11 @@ impl Inner {
     fn load(&self, file: &File, guest: Guest) -> Result<Box<dyn Program>, Failure> {
         let system = |text: String| Failure::new(FailureKind::System, text);
         let code = match self.engine.compile_key() {
-            None => Code::Wasm(super::read_all(file).map_err(|error| system(error.to_string()))?),
+            None => {
+                wherry_image::check_size(file, self.module_max)
+                    .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+                Code::Wasm(super::read_all(file).map_err(|error| system(error.to_string()))?)
+            }
             Some(key) => {
                 let quick = self.engine.quick_key().map(|key| key.0);
                 self.channel

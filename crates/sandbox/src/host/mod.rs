@@ -230,7 +230,14 @@ fn create(
         _ => return Err(system("the daemon did not make the cgroup".to_owned())),
     }
     let allow = Allow::for_guests_of(&**engine, &request.plugins, request.no_engine_seccomp);
-    let executor = guest::Executor::new(Rc::clone(engine), channel, None, Some(hooks), allow);
+    let executor = guest::Executor::new(
+        Rc::clone(engine),
+        channel,
+        None,
+        Some(hooks),
+        allow,
+        request.module_max,
+    );
     keyring::join(&request.id);
     let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_root_path(bundle.state_root())

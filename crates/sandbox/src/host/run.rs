@@ -99,6 +99,8 @@ fn load(
         let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
         (code, error.to_string())
     })?;
+    wherry_image::check_size(&file, wherry_image::MODULE_MAX)
+        .map_err(|error| failed(error.to_string()))?;
     let bytes = super::read_all(&file).map_err(|error| failed(error.to_string()))?;
     match Kind::of(&bytes) {
         Kind::Module | Kind::Component | Kind::Text => {}

@@ -57,3 +57,72 @@ on_own_daemons!(
     a_native_process_goes_with_its_shim,
     a_normal_life_leaves_nothing_behind,
 );
+
+mod without_threads {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use wherry_e2e::images::{hello, kit};
+    use wherry_e2e::on_own_containerds;
+    use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, Run, wait_until};
+
+    const SENTENCE: &str = "cannot start a thread: Resource temporarily unavailable (os error 11)";
+
+    /// A cgroup that limits the number of a shim's threads, until this is dropped.
+    struct Group(PathBuf);
+
+    impl Group {
+        fn of(shim: i32, name: &str) -> Group {
+            let root = Path::new("/sys/fs/cgroup");
+            let pids = root.join("pids");
+            let group = Group(if pids.exists() { pids } else { root.to_owned() }.join(name));
+            fs::create_dir(&group.0).expect("a cgroup can be made");
+            group.write("cgroup.procs", &shim.to_string());
+            group
+        }
+
+        fn write(&self, file: &str, value: &str) {
+            let path = self.0.join(file);
+            fs::write(&path, value).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        }
+    }
+
+    impl Drop for Group {
+        fn drop(&mut self) {
+            let _ = fs::write(self.0.join("pids.max"), "max");
+            if !std::thread::panicking() {
+                wait_until("the shim's end", DEADLINE, || fs::remove_dir(&self.0).is_ok());
+            }
+        }
+    }
+
+    fn a_shim_without_threads_says_so_and_deletes_later(containerd: &Containerd) {
+        containerd.run(&Run::new(&hello())).success();
+        let leftovers = Leftovers::snapshot(containerd);
+        let container = containerd.start(&Run::new(&kit(false)).args(&["sleep", "100000"]));
+        let id = container.id().to_owned();
+        let [shim] = &container.shims()[..] else { panic!("there is one shim") };
+        let group = Group::of(shim.pid, &format!("without-threads-{id}"));
+        let threads = PathBuf::from(format!("/proc/{}/task", shim.pid));
+        wait_until("the end of idle threads", DEADLINE, || {
+            fs::read_dir(&threads).expect("the shim lives").count() == 1
+        });
+        group.write("pids.max", "1");
+
+        let refused = containerd.exec(&id, &["/app.wasm", "exit", "3"], b"").failure();
+        assert!(refused.contains(SENTENCE), "{refused}");
+        let refused = containerd.freeze(&id, true).failure();
+        assert!(refused.contains(SENTENCE), "{refused}");
+        container.kill("KILL");
+        wait_until("the exit is reported", DEADLINE, || container.ended());
+        for _ in 0..2 {
+            let refused = containerd.ctr(&["task", "rm", &id]).failure();
+            assert!(refused.contains(SENTENCE), "{refused}");
+        }
+        group.write("pids.max", "max");
+        assert_eq!(container.wait(), 137);
+        container.remove();
+        leftovers.assert_none_new();
+    }
+
+    on_own_containerds!(a_shim_without_threads_says_so_and_deletes_later);
+}

@@ -115,3 +115,52 @@ mod slow {
 
     on_containerds!(a_slow_reader_loses_nothing);
 }
+
+mod file {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use wherry_testing::{Outcome, busybox};
+
+    fn log_to(containerd: &Containerd, run: Run, path: &std::path::Path) -> Outcome {
+        containerd.run(&run.extra(&["--log-uri", &format!("file://{}", path.display())]))
+    }
+
+    fn a_log_file_gets_every_byte(containerd: &Containerd) {
+        let path = containerd.root().join(containerd.new_id());
+        log_to(containerd, Run::new(&flood(320)), &path).success();
+        let bytes = fs::read(&path).expect("the log is there");
+        assert_eq!((bytes.len(), right(&bytes)), (320 * 65536, 320 * 65536));
+    }
+
+    fn a_log_file_is_not_the_guests_to_read_or_change(containerd: &Containerd) {
+        let path = containerd.root().join(containerd.new_id());
+        fs::write(&path, "of another container\n").expect("it is writable");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("our own file");
+        let script = "readlink /proc/self/fd/1; : > /proc/self/fd/1; chmod 4755 /proc/self/fd/1; \
+                      echo out; echo err >&2";
+        log_to(containerd, Run::new(&busybox()).args(&["sh", "-c", script]), &path).success();
+        let text = fs::read_to_string(&path).expect("the log is there");
+        let lines: Vec<&str> = text.lines().collect();
+        let [before, link, "out", "err"] = lines[..] else { panic!("{text}") };
+        assert_eq!(before, "of another container");
+        assert!(link.starts_with("pipe:["), "{text}");
+        assert_eq!(path.metadata().expect("the log is there").mode() & 0o7777, 0o600);
+    }
+
+    fn a_log_that_cannot_be_a_file_is_an_error_of_create(containerd: &Containerd) {
+        let refused = log_to(containerd, Run::new(&flood(1)), containerd.root()).failure();
+        let folder = containerd.root().display();
+        let expected = format!("cannot open {folder} for standard output: Is a directory");
+        assert!(refused.contains(&expected), "{refused}");
+        let refused = log_to(containerd, Run::new(&flood(1)), "/dev/null".as_ref()).failure();
+        let expected = "cannot open /dev/null for standard output: it is not a regular file";
+        assert!(refused.contains(expected), "{refused}");
+    }
+
+    on_containerds!(
+        a_log_file_gets_every_byte,
+        a_log_file_is_not_the_guests_to_read_or_change,
+        a_log_that_cannot_be_a_file_is_an_error_of_create,
+    );
+}
