@@ -1,8 +1,8 @@
-//! What a guest, an engine host or a compiler says on its socket: any bytes, with any number of descriptors beside them, and
-//! what becomes of them. No descriptor may stay open, and what is shown to a person is one short sentence.
+//! What a guest, an engine host or a compiler says on its socket: any bytes, with any number of descriptors beside
+//! them, and what becomes of them. No descriptor may stay open, and what is shown to a person is one short sentence.
 //!
-//! Input: a byte for the number of descriptors, and the packet. The same packet, line by line, is also what libcontainer
-//! says when something fails.
+//! Input: a byte for the number of descriptors, and the packet. The same packet, line by line, is also what
+//! libcontainer says when something fails.
 #![no_main]
 
 use std::fs::{self, File};

@@ -32,7 +32,9 @@ pub(crate) fn sentence(details: &[String], cwd: &Path) -> Option<String> {
         .map(|(_, value)| *value)
         .collect();
     let mut text = what;
-    if let Some(file) = fields.iter().find_map(|(_, value)| quoted(value, "path: ")) {
+    if let Some(profile) = fields.iter().find_map(|(_, value)| quoted(value, "profile: ")) {
+        text = format!("{text} {profile:?}");
+    } else if let Some(file) = fields.iter().find_map(|(_, value)| quoted(value, "path: ")) {
         let data = fields.iter().find_map(|(_, value)| quoted(value, "data: ")).unwrap_or_default();
         text = format!("{text}: cannot write {data:?} to {file}");
     } else if !about.is_empty() {
@@ -180,6 +182,12 @@ mod tests {
                 "config error: failed to save config: No space left on device (os error 28)",
             ]),
             "cannot save config: failed to save config \"/b/wherry/x\": No space left on device"
+        );
+        assert_eq!(
+            explained(&[
+                r#"failed to apply apparmor profile err=ActivateProfile { path: "/proc/self/attr/exec", profile: "p", source: Os { code: 2, kind: NotFound, message: "No such file or directory" } }"#,
+            ]),
+            "cannot apply apparmor profile \"p\": No such file or directory"
         );
         assert_eq!(
             explained(&["unable to restrict sys entries"]),

@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 const MESSAGE_MAX: usize = 256 * 1024;
 /// The most descriptors beside one message.
 const FDS_MAX: usize = 5;
+/// The most that the kernel lets a process send beside a message (SCM_MAX_FD). The buffer has room for all of them: of a
+/// smaller one the kernel opens as many as fit, and nix returns an error in place of their numbers.
+const FDS_SENT_MAX: usize = 253;
 
 /// Daemon to engine host. Beside it: the socket on which the guest answers with [`FromGuest`], the
 /// lock of [`crate::making`], and, without a terminal, standard input, output and error.
@@ -279,7 +282,7 @@ impl Channel {
             return Ok(None);
         }
         let mut bytes = vec![0; length.min(MESSAGE_MAX)];
-        let mut control = cmsg_space!([RawFd; FDS_MAX]);
+        let mut control = cmsg_space!([RawFd; FDS_SENT_MAX]);
         let mut slices = [IoSliceMut::new(&mut bytes)];
         let received = loop {
             match recvmsg::<()>(
@@ -300,7 +303,7 @@ impl Channel {
                 fds.extend(raw.into_iter().map(adopt));
             }
         }
-        if truncated {
+        if truncated || fds.len() > FDS_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut off"));
         }
         let message = serde_json::from_slice(bytes.get(..length).unwrap_or_default())?;
@@ -346,7 +349,7 @@ pub(crate) fn send<T: Serialize>(
 /// When none comes with the next bytes.
 pub(crate) fn receive_descriptor(socket: &OwnedFd) -> io::Result<OwnedFd> {
     let mut bytes = [0; 64];
-    let mut control = cmsg_space!([RawFd; 1]);
+    let mut control = cmsg_space!([RawFd; FDS_SENT_MAX]);
     let mut slices = [IoSliceMut::new(&mut bytes)];
     let received = recvmsg::<()>(
         socket.as_raw_fd(),
@@ -354,11 +357,15 @@ pub(crate) fn receive_descriptor(socket: &OwnedFd) -> io::Result<OwnedFd> {
         Some(&mut control),
         MsgFlags::MSG_CMSG_CLOEXEC,
     )?;
-    let mut fds = received.cmsgs()?.filter_map(|message| match message {
-        ControlMessageOwned::ScmRights(raw) => raw.into_iter().next().map(adopt),
-        _ => None,
-    });
-    fds.next().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no descriptor came"))
+    let mut fds = Vec::new();
+    for message in received.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = message {
+            fds.extend(raw.into_iter().map(adopt));
+        }
+    }
+    fds.into_iter()
+        .next()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no descriptor came"))
 }
 
 impl AsFd for Channel {
@@ -383,6 +390,7 @@ fn adopt(fd: RawFd) -> OwnedFd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout};
     use std::io::{Read, Write};
 
     #[test]
@@ -399,6 +407,21 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "xy");
+    }
+
+    #[test]
+    fn a_message_with_too_many_descriptors_is_refused_and_leaves_none_open() {
+        let (one, other) = Channel::pair().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        for count in [FDS_MAX + 1, FDS_MAX + 3, FDS_SENT_MAX] {
+            one.send(&ToGuest::GoOn, &vec![writer.as_raw_fd(); count]).unwrap();
+            assert!(other.receive::<ToGuest>().is_err(), "{count}");
+        }
+        // Every copy of the writing end is closed: the reader comes to the end.
+        drop(writer);
+        let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        nix::poll::poll(&mut fds, PollTimeout::ZERO).unwrap();
+        assert!(fds[0].revents().unwrap().contains(PollFlags::POLLHUP));
     }
 
     #[test]

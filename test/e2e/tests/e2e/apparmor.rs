@@ -66,8 +66,8 @@ fn profile(pid: i32) -> String {
     text.trim().to_owned()
 }
 
-/// Starts the container with these words, and expects its profile of the first process, which shows `name`, and of a module
-/// and a native program that are executed in it.
+/// Starts the container with these words, and expects its profile of the first process, which shows `name`, and of a
+/// module and a native program that are executed in it.
 fn all_are_under_the_profile(daemon: &dyn Daemon, words: &[&str], name: &str) {
     let enforced = format!("{NAME} (enforce)");
     let container = daemon.start(&run(daemon).args(words));

@@ -1,0 +1,244 @@
+//! The differences between a process of ours and one of runc's of the same options: those that are meant, with the
+//! reason, and those that are faults.
+
+use std::path::Path;
+
+/// The words of a program that sleeps, and the name that the kernel shows of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Program {
+    Wasm,
+    Native,
+}
+
+impl Program {
+    pub(super) fn words(self) -> [&'static str; 3] {
+        match self {
+            Program::Wasm => ["/kit.wasm", "sleep", "100000"],
+            Program::Native => ["/bin/busybox", "sleep", "100000"],
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        if self == Program::Wasm { "kit.wasm" } else { "busybox" }
+    }
+}
+
+/// A process that is compared with runc's: what it runs, and in which container.
+#[derive(Clone, Copy)]
+pub(super) struct Subject {
+    pub(super) program: Program,
+    pub(super) docker: bool,
+    /// The options of its container.
+    pub(super) options: &'static [&'static str],
+}
+
+impl Subject {
+    fn has(&self, option: &str) -> bool {
+        self.options.contains(&option)
+    }
+
+    fn is_wasm(&self) -> bool {
+        self.program == Program::Wasm
+    }
+
+    /// Whether the container has a seccomp profile.
+    fn has_profile(&self) -> bool {
+        if self.docker {
+            !self.has("seccomp=unconfined") && !self.has("--privileged")
+        } else {
+            self.has("--seccomp")
+        }
+    }
+}
+
+/// Whether this machine has cgroups of version 1.
+fn version_1() -> bool {
+    Path::new("/sys/fs/cgroup/memory").exists()
+}
+
+/// A difference between runc's process and ours.
+pub(super) struct Difference {
+    /// The fact's name; `*` stands for anything without a blank.
+    pub(super) fact: &'static str,
+    pub(super) runc: &'static str,
+    /// One of these: engines differ.
+    pub(super) ours: &'static [&'static str],
+    /// For which processes.
+    pub(super) when: fn(&Subject) -> bool,
+    pub(super) reason: &'static str,
+}
+
+/// The differences that are meant.
+pub(super) const MEANT: &[Difference] = &[
+    Difference {
+        fact: "NoNewPrivs",
+        runc: "0",
+        ours: &["1"],
+        when: |subject| {
+            let given = if subject.docker {
+                subject.has("no-new-privileges")
+            } else {
+                !subject.has("--allow-new-privs")
+            };
+            subject.is_wasm() && !given
+        },
+        reason: "an engine's own seccomp filter is added to the container's",
+    },
+    Difference {
+        fact: "Seccomp",
+        runc: "0",
+        ours: &["2"],
+        when: |subject| subject.is_wasm() && !subject.has_profile(),
+        reason: "an engine's own seccomp filter is there without the container's",
+    },
+    Difference {
+        fact: "Seccomp_filters",
+        runc: "0",
+        ours: &["1"],
+        when: |subject| subject.is_wasm() && !subject.has_profile(),
+        reason: "an engine's own seccomp filter is there without the container's",
+    },
+    Difference {
+        fact: "Seccomp_filters",
+        runc: "1",
+        ours: &["2"],
+        when: |subject| subject.is_wasm() && subject.has_profile(),
+        reason: "an engine's own seccomp filter is added to the container's",
+    },
+    Difference {
+        fact: "SigIgn",
+        runc: "0000000000000000",
+        ours: &["0000000000011000"],
+        when: Subject::is_wasm,
+        reason: "a guest gets an error in place of SIGPIPE, and the kernel reaps for it",
+    },
+    Difference {
+        fact: "descriptor 0",
+        runc: "pipe 00",
+        ours: &["a named pipe for stdin 0100000"],
+        when: |_| true,
+        reason: "the guest gets the client's named pipes themselves",
+    },
+    Difference {
+        fact: "descriptor 1",
+        runc: "pipe 01",
+        ours: &["a named pipe for stdout 0102001"],
+        when: |_| true,
+        reason: "the guest gets the client's named pipes themselves; O_NOCTTY changes nothing of a pipe",
+    },
+    Difference {
+        fact: "descriptor 2",
+        runc: "pipe 01",
+        ours: &["a named pipe for stderr 0102001"],
+        when: |_| true,
+        reason: "the guest gets the client's named pipes themselves; O_NOCTTY changes nothing of a pipe",
+    },
+    Difference {
+        fact: "other descriptors",
+        runc: "",
+        ours: &[
+            "/, /dev/urandom, anon_inode, compiled code, socket",
+            "/, anon_inode, compiled code, socket",
+        ],
+        when: |subject| subject.is_wasm() && !subject.has("--workdir"),
+        reason: "the engine's own, which a guest cannot name: its root, its code, random numbers, its event loop",
+    },
+    Difference {
+        fact: "other descriptors",
+        runc: "",
+        ours: &[
+            "/, /dev/urandom, /tmp, anon_inode, compiled code, socket",
+            "/, /tmp, anon_inode, compiled code, socket",
+        ],
+        when: |subject| subject.is_wasm() && subject.has("--workdir"),
+        reason: "the engine's own, and the working directory",
+    },
+    Difference {
+        fact: "owner in /proc",
+        runc: "1234 5678",
+        ours: &["0 0"],
+        when: |subject| subject.is_wasm() && subject.has("1234:5678"),
+        reason: "a guest's process is not dumpable, so that native programs beside it cannot reach into it",
+    },
+    Difference {
+        fact: "owner in /proc",
+        runc: "1234 1234",
+        ours: &["0 0"],
+        when: |subject| subject.is_wasm() && subject.has("1234"),
+        reason: "a guest's process is not dumpable, so that native programs beside it cannot reach into it",
+    },
+    Difference {
+        fact: "oom_score_adj",
+        runc: "1",
+        ours: &["0"],
+        when: |subject| !subject.docker,
+        reason: "a configuration without a score gives containerd's, not that of the shim, which runc hands on",
+    },
+];
+
+/// Differences that are faults. A row goes with its repair.
+pub(super) const KNOWN: &[Difference] = &[
+    Difference {
+        fact: "cgroup \"systemd\"",
+        runc: "/SCOPE/ID",
+        ours: &["/"],
+        when: |_| version_1(),
+        reason: "a hierarchy of version 1 without a controller is not entered",
+    },
+    Difference {
+        fact: "cgroup \"\"",
+        runc: "/SCOPE/ID",
+        ours: &["/"],
+        when: |_| version_1(),
+        reason: "the hierarchy of version 2 beside those of version 1 is not entered",
+    },
+    Difference {
+        fact: "mount /sys/fs/cgroup/systemd",
+        runc: "cgroup cgroup /SCOPE/ID",
+        ours: &["cgroup cgroup /"],
+        when: |subject| version_1() && subject.docker,
+        reason: "libcontainer binds the cgroup that the process is in, which is the root",
+    },
+    Difference {
+        fact: "mount /sys/fs/cgroup/* options",
+        runc: "ro,nosuid,nodev,noexec,relatime",
+        ours: &["rw,relatime"],
+        when: |subject| version_1() && subject.docker && !subject.has("--privileged"),
+        reason: "libcontainer's bind mounts of version 1 do not take the options of the configuration",
+    },
+    Difference {
+        fact: "mount /sys/fs/cgroup/* options",
+        runc: "rw,nosuid,nodev,noexec,relatime",
+        ours: &["rw,relatime"],
+        when: |subject| version_1() && subject.docker && subject.has("--privileged"),
+        reason: "libcontainer's bind mounts of version 1 do not take the options of the configuration",
+    },
+    Difference {
+        fact: "mount /sys filesystem's options",
+        runc: "ro",
+        ours: &["rw"],
+        when: |subject| !subject.has("--privileged"),
+        reason: "libcontainer makes the mount read-only, and not the sysfs of the new network namespace",
+    },
+    Difference {
+        fact: "mount /etc/* propagation",
+        runc: "",
+        ours: &["master"],
+        when: |subject| subject.docker,
+        reason: "libcontainer passes over a bind mount's propagation, here rprivate",
+    },
+    Difference {
+        fact: "/dev/cpu",
+        runc: "40755 (0, 0)",
+        ours: &["40777 (0, 0)"],
+        when: |subject| subject.has("--privileged"),
+        reason: "libcontainer makes the directories of devices without a umask",
+    },
+    Difference {
+        fact: "/dev/net",
+        runc: "40755 (0, 0)",
+        ours: &["40777 (0, 0)"],
+        when: |subject| subject.has("--privileged"),
+        reason: "libcontainer makes the directories of devices without a umask",
+    },
+];
