@@ -268,6 +268,8 @@ fn create(
     if let Some(console) = &console {
         console::give(console, outside.0);
     }
+    mount::restrict_cgroups(pid.as_raw(), spec.mounts().as_deref().unwrap_or_default())
+        .map_err(system)?;
     Ok(Forked { pid: pid.as_raw(), console })
 }
 

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchownat};
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
@@ -16,6 +17,8 @@ use pathrs::Root;
 
 use super::idmap::Tree;
 use super::userns;
+use crate::cgroup;
+use crate::process::Process;
 use crate::protocol::Mount;
 
 /// The kernel takes one page of options.
@@ -101,6 +104,49 @@ fn id_mapping(text: &str) -> Result<LinuxIdMapping, String> {
         }
         _ => Err(format!("{text:?} is no mapping of ids")),
     }
+}
+
+/// Gives the cgroups of version 1 that a container sees the options of its configuration: read-only, as a rule.
+///
+/// libcontainer binds each hierarchy there without any options, so that a container's root could raise its own limits. To be called
+/// before the container runs, as the last thing that this process does: it enters the mount namespace of `pid`.
+pub(super) fn restrict_cgroups(
+    pid: i32,
+    mounts: &[oci_spec::runtime::Mount],
+) -> Result<(), String> {
+    let cgroups = mounts.iter().find(|mount| mount.typ().as_deref() == Some("cgroup"));
+    let Some(cgroups) = cgroups.filter(|_| !cgroup::is_unified()) else { return Ok(()) };
+    let settable = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let flags = Options::parse(cgroups.options().as_deref().unwrap_or_default()).flags & settable;
+    let place = cgroups.destination();
+    let failed = |cause: String| format!("cannot set the options of {}: {cause}", place.display());
+    let open = |process: &Path| {
+        let root = File::open(process.join("root"))?;
+        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how = OpenHow::new().flags(OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(resolve);
+        Ok((File::open(process.join("ns/mnt"))?, openat2(&root, place, how)?))
+    };
+    let (namespace, directory) =
+        Process::new(pid).look(open).map_err(|error| failed(error.to_string()))?;
+    let enter = || {
+        setns(&namespace, CloneFlags::CLONE_NEWNS)?;
+        // From here on no path but one from there means what it did.
+        nix::unistd::fchdir(&directory)
+    };
+    enter().map_err(|errno| failed(errno.desc().to_owned()))?;
+    let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+    let result = std::fs::read_dir(".")
+        .map_err(|error| failed(error.to_string()))?
+        .flatten()
+        .try_for_each(|entry| {
+            match mount(None::<&str>, &entry.file_name()[..], None::<&str>, flags, None::<&str>) {
+                // A symbolic link to a hierarchy, or a directory on which none is mounted.
+                Ok(()) | Err(Errno::EINVAL) => Ok(()),
+                Err(errno) => Err(failed(errno.desc().to_owned())),
+            }
+        });
+    let _ = nix::unistd::chdir("/");
+    result
 }
 
 /// Mounts with ids mapped: a bind as such, an overlay with lower layers that are.

@@ -200,20 +200,6 @@ pub(super) const KNOWN: &[Difference] = &[
         reason: "libcontainer binds the cgroup that the process is in, which is the root",
     },
     Difference {
-        fact: "mount /sys/fs/cgroup/* options",
-        runc: "ro,nosuid,nodev,noexec,relatime",
-        ours: &["rw,relatime"],
-        when: |subject| version_1() && subject.docker && !subject.has("--privileged"),
-        reason: "libcontainer's bind mounts of version 1 do not take the options of the configuration",
-    },
-    Difference {
-        fact: "mount /sys/fs/cgroup/* options",
-        runc: "rw,nosuid,nodev,noexec,relatime",
-        ours: &["rw,relatime"],
-        when: |subject| version_1() && subject.docker && subject.has("--privileged"),
-        reason: "libcontainer's bind mounts of version 1 do not take the options of the configuration",
-    },
-    Difference {
         fact: "mount /sys filesystem's options",
         runc: "ro",
         ours: &["rw"],
