@@ -307,6 +307,16 @@ fn descriptors_of_directories_lead_to_no_memory(daemon: &dyn Daemon) {
     assert_eq!(outcome.code, 0, "the step that failed: {outcome}");
 }
 
+fn a_containers_root_cannot_raise_its_own_limits(docker: &Docker) {
+    let script = "for file in /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max \
+        /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; do \
+        [ ! -e $file ] || echo 1000000000 > $file; done; true";
+    let options = ["--memory", "64m", "--pids-limit", "50"];
+    let run = Run::new(&busybox()).extra(&options).args(&["/bin/sh", "-c", script]);
+    let outcome = docker.run(&run);
+    assert_eq!(outcome.err().matches("Read-only file system").count(), 2, "{outcome}");
+}
+
 fn no_memory_of_a_guest_becomes_executable(docker: &Docker) {
     let container = docker.start(&Run::new(&kit(false)).args(&["sleep", "100000"]));
     container.wait_for_output("ready");
@@ -353,6 +363,7 @@ mod beside {
         a_shared_pid_namespace_leads_to_no_executable,
         a_guest_cannot_open_its_own_process,
         a_guest_reads_of_procfs_what_programs_read,
+        a_containers_root_cannot_raise_its_own_limits,
         no_memory_of_a_guest_becomes_executable,
     );
     on_containerds!(executables_run_from_a_read_only_mount);
