@@ -36,9 +36,10 @@ CARGO_IN = test/setup/engines.sh check $(FOUND) && env $(ENVIRONMENT) $(CARGO)
 build: executables
 
 # A program that is linked statically: `cargo rustc` alone can say so of one program. The linker must not find libseccomp's
-# shared library before the archive.
+# shared library before the archive. A weak symbol that no library has is to be 0: where a package asks for shared libraries
+# (WAMR's for libm), GNU ld leaves it to a dynamic loader, and the program jumps to its own start before main.
 STATIC = $(CARGO_TARGET_DIR)/static
-LINK_STATICALLY = -C target-feature=+crt-static -L native=$(STATIC)
+LINK_STATICALLY = -C target-feature=+crt-static -L native=$(STATIC) -C link-arg=-Wl,-z,nodynamic-undefined-weak
 # $(call program,ENGINE,BIN,FLAGS OF RUSTC). Without the engine's default features: a host has no compiler.
 program = $(CARGO_IN) rustc --release --locked --no-default-features --package wherry-$1 --bin $2 \
     $(if $(filter $1,$(WITH_LIBRARY)),--features library) $(patsubst wherry-$1/%,--features %,$(filter wherry-$1/%,$(FEATURES))) \

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use wherry_testing::processes;
+use wherry_testing::{DEADLINE, processes, wait_for};
 
 /// Facts by name.
 pub type Facts = BTreeMap<String, String>;
@@ -97,7 +97,7 @@ pub fn facts(pid: i32, id: &str, scope: &str) -> Facts {
     process.descriptors(&mut facts);
     facts.insert("cwd".to_owned(), process.link("cwd"));
     facts.insert("root".to_owned(), process.link("root"));
-    facts.insert("keyring".to_owned(), keyring(keyring_holders(id) > 0));
+    facts.insert("keyring".to_owned(), keyring(holders(id) > 0));
     assert!(process.folder.exists(), "process {pid} has ended");
     facts
 }
@@ -323,12 +323,22 @@ fn status(pid: i32, name: &str) -> Option<String> {
     value.map(|value| value.trim().to_owned())
 }
 
-/// How many hold the session keyring of a container, which runc names by its id; 0 if there is none.
+/// How many hold the session keyring of a container, which runc names by its id; 0 if there is none. What has ended
+/// still counts for a moment: waits until the number stays.
 pub fn keyring_holders(id: &str) -> usize {
+    let mut seen = Vec::new();
+    wait_for("the number of a keyring's holders stays", DEADLINE, || {
+        seen.push(holders(id));
+        let last = seen.last_chunk::<10>()?;
+        last.iter().all(|number| *number == last[0]).then_some(last[0])
+    })
+}
+
+fn holders(id: &str) -> usize {
     let keys = fs::read_to_string("/proc/keys").unwrap_or_default();
     let line = keys.lines().find(|line| line.contains(&format!("_ses.{id}")));
-    let holders = line.and_then(|line| line.split_whitespace().nth(2)?.parse().ok());
-    holders.unwrap_or(0)
+    let number = line.and_then(|line| line.split_whitespace().nth(2)?.parse().ok());
+    number.unwrap_or(0)
 }
 
 /// The value of the fact `keyring`.

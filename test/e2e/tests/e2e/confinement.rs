@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_e2e::confined::{Facts, executed, facts, keyring, keyring_holders, sleeps};
 use wherry_e2e::{on_dockers, tests_in};
 use wherry_testing::{
-    Container, DEADLINE, Daemon, Image, Run, busybox, guests, runtime, wait_for, wait_until,
+    Container, DEADLINE, Daemon, Image, Process, Run, busybox, guests, runtime, wait_for,
+    wait_until,
 };
 
 mod differences;
@@ -60,15 +61,17 @@ fn of_first(scope: &str, container: &Container<'_>, program: Program) -> Facts {
 /// The facts about a program that is executed in a container; it is ended then.
 fn of_exec(daemon: &dyn Daemon, container: &Container<'_>, program: Program) -> Facts {
     let (id, first, scope) = (container.id(), container.pid(), daemon.containerd().namespace());
-    let holders = keyring_holders(id);
     std::thread::scope(|threads| {
         threads.spawn(move || daemon.exec(id, &program.words(), b""));
         let pid =
             wait_for("the executed program sleeps", DEADLINE, || executed(first, program.name()));
         let mut facts = facts(pid, id, scope);
-        facts.insert("keyring".to_owned(), keyring(keyring_holders(id) > holders));
-        let pid = nix::unistd::Pid::from_raw(pid);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it runs");
+        let holders = keyring_holders(id);
+        let process = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).expect("it runs");
+        wait_until("the executed program has ended", DEADLINE, || Process::of(pid).is_none());
+        // With the process, what it held is given up.
+        facts.insert("keyring".to_owned(), keyring(keyring_holders(id) < holders));
         facts
     })
 }
