@@ -106,6 +106,13 @@ pub(super) const MEANT: &[Difference] = &[
         reason: "an engine's own seccomp filter is added to the container's",
     },
     Difference {
+        fact: "SigBlk",
+        runc: "0000000000000000",
+        ours: &["0000000200000000"],
+        when: |subject| subject.is_wasm() && wherry_testing::engine() == "wasmedge",
+        reason: "WasmEdge blocks SIGRTMIN while it runs a guest",
+    },
+    Difference {
         fact: "SigIgn",
         runc: "0000000000000000",
         ours: &["0000000000011000"],
@@ -139,6 +146,8 @@ pub(super) const MEANT: &[Difference] = &[
         ours: &[
             "/, /dev/urandom, anon_inode, compiled code, socket",
             "/, anon_inode, compiled code, socket",
+            // Code that the dynamic loader has mapped needs no descriptor any more.
+            "/, anon_inode",
         ],
         when: |subject| subject.is_wasm() && !subject.has("--workdir"),
         reason: "the engine's own, which a guest cannot name: its root, its code, random numbers, its event loop",
@@ -149,6 +158,7 @@ pub(super) const MEANT: &[Difference] = &[
         ours: &[
             "/, /dev/urandom, /tmp, anon_inode, compiled code, socket",
             "/, /tmp, anon_inode, compiled code, socket",
+            "/, /tmp, anon_inode",
         ],
         when: |subject| subject.is_wasm() && subject.has("--workdir"),
         reason: "the engine's own, and the working directory",
