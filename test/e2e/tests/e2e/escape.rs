@@ -133,7 +133,9 @@ fn a_program_beside_the_guest_cannot_write_what_runs_the_guest(docker: &Docker) 
             "seccomp=unconfined",
         ],
     ];
-    for options in configurations {
+    // The libraries of an engine that is one are the host's own files: see SECURITY.md.
+    let tried = if interpreter().is_none() { 3 } else { 2 };
+    for options in configurations.into_iter().take(tried) {
         let run = Run::new(&guests_and_tools()).extra(options).args(&["/spin.wasm"]);
         let container = docker.start(&run);
         container.wait_for_output("ready");

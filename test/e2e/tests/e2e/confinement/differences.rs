@@ -2,7 +2,6 @@
 //! reason, and those that are faults.
 
 use std::path::Path;
-use wherry_testing::engine;
 
 /// The words of a program that sleeps, and the name that the kernel shows of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,6 +106,13 @@ pub(super) const MEANT: &[Difference] = &[
         reason: "an engine's own seccomp filter is added to the container's",
     },
     Difference {
+        fact: "SigBlk",
+        runc: "0000000000000000",
+        ours: &["0000000200000000"],
+        when: |subject| subject.is_wasm() && wherry_testing::engine() == "wasmedge",
+        reason: "WasmEdge blocks SIGRTMIN while it runs a guest",
+    },
+    Difference {
         fact: "SigIgn",
         runc: "0000000000000000",
         ours: &["0000000000011000"],
@@ -140,7 +146,9 @@ pub(super) const MEANT: &[Difference] = &[
         ours: &[
             "/, /dev/urandom, anon_inode, compiled code, socket",
             "/, anon_inode, compiled code, socket",
+            // Code that the dynamic loader has mapped needs no descriptor any more.
             "/, anon_inode",
+            // An interpreter has no code, and WAMR no event loop.
             "/",
         ],
         when: |subject| subject.is_wasm() && !subject.has("--workdir"),
@@ -183,13 +191,6 @@ pub(super) const MEANT: &[Difference] = &[
 
 /// Differences that are faults. A row goes with its repair.
 pub(super) const KNOWN: &[Difference] = &[
-    Difference {
-        fact: "SigBlk",
-        runc: "0000000000000000",
-        ours: &["0000000200000000"],
-        when: |subject| subject.is_wasm() && engine() == "wasmedge",
-        reason: "with WasmEdge the process blocks SIGRTMIN, so that this signal does not end the guest",
-    },
     Difference {
         fact: "cgroup \"systemd\"",
         runc: "/SCOPE/ID",
