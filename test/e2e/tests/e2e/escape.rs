@@ -283,7 +283,7 @@ fn descriptors_of_directories_lead_to_no_memory(daemon: &dyn Daemon) {
              (data (i32.const 64) "proc") (data (i32.const 72) "self") (data (i32.const 80) "mem") (data (i32.const 88) "maps")
              (func $open (param $at i32) (param $name i32) (param $length i32) (param $flags i32) (param $rights i64) (result i32)
                (call $path_open (local.get $at) (i32.const 1) (local.get $name) (local.get $length) (local.get $flags)
-                 (local.get $rights) (i64.const 0x1fffffff) (i32.const 0) (i32.const 8)))
+                 (local.get $rights) (i64.const 0x6002) (i32.const 0) (i32.const 8)))
              (func $must (param $step i32) (param $holds i32)
                (if (i32.eqz (local.get $holds)) (then (call $proc_exit (local.get $step)))))
              (func (export "_start") (local $proc i32) (local $self i32)
