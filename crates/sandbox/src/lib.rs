@@ -41,3 +41,17 @@ pub mod thread;
 pub use bundle::Bundle;
 pub use cgroup::Cgroup;
 pub use protocol::{Failure, FailureKind, Mount};
+
+/// Whether this is the process that the test `name` has for itself. In the process of all tests, runs that one and returns false:
+/// what a test does to its process (reaps all children, or needs descriptors that no forked child holds) is not for the others.
+#[cfg(test)]
+pub(crate) fn alone(name: &str) -> bool {
+    const ALONE: &str = "WHERRY_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = again.args(["--exact", name]).env(ALONE, "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    false
+}

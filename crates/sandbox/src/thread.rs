@@ -158,12 +158,7 @@ mod tests {
     /// In a process of its own, which gives up root's powers: no limit on processes holds for root.
     #[test]
     fn a_thread_that_cannot_be_had_is_an_error() {
-        const ALONE: &str = "WHERRY_TEST_WITHOUT_THREADS";
-        const NAME: &str = "thread::tests::a_thread_that_cannot_be_had_is_an_error";
-        if std::env::var_os(ALONE).is_none() {
-            let mut again = std::process::Command::new(std::env::current_exe().unwrap());
-            let output = again.args(["--exact", NAME]).env(ALONE, "1").output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        if !crate::alone("thread::tests::a_thread_that_cannot_be_had_is_an_error") {
             return;
         }
         use nix::sys::resource::{Resource, setrlimit};
