@@ -223,7 +223,7 @@ impl Cache {
         }
     }
 
-    /// The same cache, whose code files are opened through a read-only view of the directory: for whoever gives them to
+    /// The same cache, whose code files are opened through a read-only view of the directory: for a process that gives them to
     /// others. Where `view` fails, sealed copies in memory are given.
     #[must_use]
     pub fn reading_through(self, view: View) -> Cache {

@@ -245,7 +245,7 @@ fn wait(child: Pid) -> ExitCode {
     ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
 }
 
-/// Makes this process give way to others. One that is idle already, as what nobody waits for is, stays so.
+/// Makes this process give way to others. A background compilation is idle already, and stays so.
 #[allow(unsafe_code)]
 fn be_in_the_background() {
     let batch = libc::sched_param { sched_priority: 0 };

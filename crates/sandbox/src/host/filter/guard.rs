@@ -19,7 +19,7 @@ use crate::host::signals::exit_now;
 /// The sixth argument of this module's own calls. See the parent module.
 static COOKIE: AtomicU64 = AtomicU64::new(0);
 
-/// A system call's result as the kernel returns it: what is negative is an errno.
+/// A system call's result as the kernel returns it: a negative one is an errno.
 type Answer = i64;
 
 /// Installs the handler and returns the cookie.
@@ -215,7 +215,7 @@ fn read_link(directory: u64, path: u64, buffer: u64, size: u64) -> Answer {
         -i64::from(libc::EACCES)
     };
     close(fd);
-    // A descriptor of what is no link gives ENOENT.
+    // A descriptor of another file than a link gives ENOENT.
     if answer == -i64::from(libc::ENOENT) { -i64::from(libc::EINVAL) } else { answer }
 }
 

@@ -11,7 +11,7 @@
 //!   path walker, for symbolic links, bind mounts and directory descriptors: it sees the object, not the path.
 //!
 //! The handler's own calls carry a random number in their sixth argument, which the filter lets pass. It is no secret that has
-//! to withstand native code: whoever runs native code in this process is past the wall that this filter is. It has to withstand
+//! to withstand native code: native code in this process is past the wall that this filter is. It has to withstand
 //! an engine that makes the call with whatever lies in that register.
 
 mod bpf;
