@@ -46,8 +46,11 @@ pub(super) fn is_for_guests(fd: i32, flags: u64) -> bool {
         None => false,
         Some(PROCFS) => !writes && shows(fd, c"/proc", procfs),
         Some(SYSFS) => !writes && shows(fd, c"/sys", sysfs),
+        // A descriptor of O_PATH reads and writes nothing, and cannot be opened again: that would be a magic link.
         Some(other) => {
-            !REFUSED.contains(&other) && status(fd).is_some_and(|status| !is_memory(&status))
+            !REFUSED.contains(&other)
+                && (flags & u64::from(libc::O_PATH.unsigned_abs()) != 0
+                    || status(fd).is_some_and(|status| !is_memory(&status)))
         }
     }
 }
