@@ -1,8 +1,16 @@
-//! The one task that changes a process's state: a container's first one, or another in it.
+//! The actor of a process: the one task that changes its state.
 //!
-//! It takes requests one after the other, and in between hears that the guest runs or has ended.
-//! It never waits for a guest: what takes its time (the start, the draining of output) runs
-//! beside it.
+//! A container's first process has one, and each process that is added to it. The actor takes
+//! requests one after the other, and waits for the process's exit meanwhile. It never waits for a
+//! guest: what takes time (a start, the draining of output) runs beside it.
+//!
+//! ```text
+//!  Created ── Start ──▶ Starting ── ok ──▶ Running ── exit ──▶ Exited ── Delete ──▶ (end)
+//!     │                    └─ failed ──▶ StartFailed ─ exit ─────▲
+//!     └───────────────────── exit, Delete ───────────────────────┘
+//! ```
+//!
+//! While a start is running no exit is published: Exit never overtakes Start.
 
 use std::fs::File;
 use std::pin::pin;
@@ -11,24 +19,23 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use wherry_sandbox::cgroup::Meter;
-use wherry_sandbox::cgroup::oom::OomWatch;
-use wherry_sandbox::hooks::Batch;
-use wherry_sandbox::process::{Exit, Process, Reaper, SignalError};
-use wherry_sandbox::protocol::{Channel, Failure, FailureKind};
-use wherry_sandbox::stdio::{CLIENT_OPENS, Streams};
-use wherry_sandbox::thread::{self, Thread};
-use wherry_sandbox::{Bundle, cleanup, launch};
+use tokio::time::{Instant, sleep, timeout};
+use wherry_protocol::{Failure, FailureKind};
+use wherry_sys::process::{Exit, Process, SignalError};
+use wherry_sys::reaper::Reaper;
 
-use crate::create::{Config, Newborn, Runtime};
-use crate::event::{Event, EventSink, What};
-use crate::exec;
+use crate::event::{Event, EventKind, EventSink};
 use crate::handle::{Error, Snapshot};
-use crate::state::{Happening, State};
+use crate::oom::OomEvents;
+use crate::operations::{NewProcess, Operations};
+use crate::state::{State, Transition};
+use crate::stdio::{CLIENT_OPENS, Streams};
+use crate::thread::{self, Thread};
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
+type StartResult = Result<Option<NewProcess>, Failure>;
 
-/// What a handle asks for.
+/// The requests of a handle.
 pub(crate) enum Request {
     Start(Reply<()>),
     Kill { signal: u32, all: bool, reply: Reply<()> },
@@ -39,75 +46,47 @@ pub(crate) enum Request {
     Delete(Reply<Exit>),
 }
 
-/// Which process an actor is for.
-pub(crate) enum Role {
-    /// A container's first one, which exists.
-    Init { config: Arc<Config>, newborn: Box<Newborn> },
-    /// Another, which Start makes.
-    Exec(exec::Plan),
-}
-
-/// The status of a process that SIGKILL ended.
+/// The exit status of a process that SIGKILL ended.
 pub(crate) const KILLED: u32 = 137;
-/// How long Delete waits for the last output to be copied, as runc's shim does: the client of a terminal may not read, or
-/// a process that lives on may have the stream open.
-const LAST_OUTPUT: Duration = Duration::from_secs(10);
-/// How long Delete waits for somebody to open a pipe with output in it that nobody has read. A client of
-/// containerd begins to open it before it starts the process, but may only get to it after the end.
-const LAST_READER: Duration = Duration::from_secs(1);
+/// How long Delete waits for the last output to be copied, as runc's shim does: the client of a
+/// terminal may not read, or a background process may have the stream open.
+const COPY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long Delete waits for a client to open a pipe with unread output. A client of containerd
+/// begins to open it before it starts the process, but may only succeed after the exit.
+const READER_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const SIGKILL: u32 = 9;
 
-/// Starts the actor of a process.
+/// An actor's process at the start.
+pub(crate) struct Spec {
+    /// The container's id.
+    pub(crate) id: String,
+    /// The process's id; empty for a container's first process.
+    pub(crate) exec_id: String,
+    pub(crate) operations: Arc<dyn Operations>,
+    /// None for a process that Start creates.
+    pub(crate) process: Option<NewProcess>,
+    /// None if the kernel has no notifications; then a kill is published at the exit.
+    pub(crate) oom: Option<OomEvents>,
+}
+
+/// Spawns the actor of a process. Must be called within the runtime.
 pub(crate) fn spawn(
-    runtime: &Runtime,
-    role: Role,
+    spec: Spec,
+    events: Arc<dyn EventSink>,
+    reaper: Reaper,
 ) -> (mpsc::Sender<Request>, watch::Receiver<Snapshot>) {
     let (snapshot, receiver) = watch::channel(Snapshot { state: State::Created, pid: 0 });
     let (sender, requests) = mpsc::channel(16);
-    let mut actor = Actor {
-        events: Arc::clone(&runtime.events),
-        reaper: runtime.reaper.clone(),
-        id: String::new(),
-        exec_id: String::new(),
-        process: None,
-        exit: None,
-        streams: None,
-        copied: Vec::new(),
-        draining: JoinSet::new(),
-        overlay: None,
-        starting: None,
-        container: None,
-        launch: None,
-        out_of_memory: None,
-        snapshot,
-    };
-    match role {
-        Role::Init { config, newborn } => {
-            actor.id.clone_from(&config.id);
-            actor.out_of_memory = newborn.meter.as_ref().and_then(|meter| {
-                // Where there are no notifications it is told at the end.
-                OomWatch::new(meter).map_err(|error| log::info!("{}: {error}", config.id)).ok()
-            });
-            if let Some(meter) = newborn.meter.clone().filter(|meter| !meter.stays()) {
-                // The result is kept for after the end.
-                drop(thread::run_or_block(move || drop(meter.read())));
-            }
-            let Newborn { process, guest, poststart, streams, bundle, meter, mounts } = *newborn;
-            actor.container = Some(Whole { config, bundle, meter, mounts });
-            actor.launch = Some(Launch::Go(guest, poststart));
-            actor.take(process, streams);
-        }
-        Role::Exec(plan) => {
-            actor.id.clone_from(&plan.container.id);
-            actor.exec_id.clone_from(&plan.config.exec_id);
-            actor.launch = Some(Launch::Make(plan));
-        }
-    }
+    let Spec { id, exec_id, operations, process, oom } = spec;
+    let mut actor =
+        Actor { id, exec_id, events, reaper, operations, phase: Phase::Exited, oom, snapshot };
+    let live = process.map(|process| actor.watch(process));
+    actor.phase = Phase::Created(live);
     tokio::spawn(actor.run(requests));
     (sender, receiver)
 }
 
-/// Asks an actor, and waits for its answer.
+/// Sends an actor a request, and waits for its answer.
 pub(crate) async fn ask<T>(
     requests: &mpsc::Sender<Request>,
     request: impl FnOnce(Reply<T>) -> Request,
@@ -117,17 +96,17 @@ pub(crate) async fn ask<T>(
     answer.await.map_err(|_| Error::Gone)?
 }
 
-/// Waits for the end of an actor's process.
+/// Waits for the exit of an actor's process.
 pub(crate) async fn wait(snapshot: &watch::Receiver<Snapshot>) -> Result<Exit, Error> {
     let mut snapshot = snapshot.clone();
     let ended = snapshot.wait_for(|now| now.state.exit().is_some()).await;
     ended.ok().and_then(|now| now.state.exit()).ok_or(Error::Gone)
 }
 
-/// Runs what blocks on a thread, which is taken before anything is begun.
+/// Runs blocking work on a thread, which is taken before the work begins.
 ///
 /// # Errors
-/// [`Error::Thread`] when there is none to be had; those of `work`; [`Error::Panicked`].
+/// [`Error::Thread`] if the kernel refuses a thread; those of `work`; [`Error::Panicked`].
 pub(crate) async fn blocking<T, E, F>(work: F) -> Result<T, Error>
 where
     F: FnOnce() -> Result<T, E> + Send + 'static,
@@ -139,83 +118,70 @@ where
 }
 
 struct Actor {
+    id: String,
+    exec_id: String,
     events: Arc<dyn EventSink>,
     reaper: Reaper,
-    id: String,
-    /// Empty for a container's first process.
-    exec_id: String,
-    process: Option<Arc<Process>>,
-    exit: Option<oneshot::Receiver<Exit>>,
-    /// Until the end.
-    streams: Option<Streams>,
-    /// From the end until all output is where a client finds it.
-    copied: Vec<oneshot::Receiver<()>>,
-    /// What Delete waits for: from the end until then, or until nobody can ask for that any more.
-    draining: JoinSet<()>,
-    /// From Delete until it has been answered: see [`cleanup::hold`].
-    overlay: Option<File>,
-    starting: Option<Starting>,
-    /// For a container's first process.
-    container: Option<Whole>,
-    /// Until Start.
-    launch: Option<Launch>,
-    /// For a container's first process, until its end.
-    out_of_memory: Option<OomWatch>,
+    operations: Arc<dyn Operations>,
+    phase: Phase,
+    oom: Option<OomEvents>,
     snapshot: watch::Sender<Snapshot>,
 }
 
-/// What there is of a container besides its first process.
-struct Whole {
-    config: Arc<Config>,
-    bundle: Bundle,
-    meter: Option<Meter>,
-    /// Its mount namespace, until its end has been told: whoever lets go of it last waits until the kernel has undone it,
-    /// and a process cannot be collected before it has.
-    mounts: Option<File>,
+/// How far the process is.
+enum Phase {
+    /// Waits for Start. None if Start creates the process.
+    Created(Option<Live>),
+    /// A start is running on a thread.
+    Starting { live: Option<Live>, result: oneshot::Receiver<StartResult>, reply: Reply<()> },
+    /// The start failed, and the process is about to exit.
+    StartFailed(Live),
+    /// The process runs, or is paused.
+    Running(Live),
+    /// The process has exited.
+    Exited,
+    /// As [`Phase::Exited`], while output is still on its way to the client.
+    Draining { copied: Vec<oneshot::Receiver<()>>, tasks: JoinSet<()> },
 }
 
-/// What Start does.
-enum Launch {
-    /// Tells the process that waits to go on, and runs the hooks that are due then.
-    Go(Channel, Batch),
-    /// Makes a process.
-    Make(exec::Plan),
+/// A process that has not been reaped.
+struct Live {
+    process: Arc<Process>,
+    exit: oneshot::Receiver<Exit>,
+    streams: Streams,
 }
 
-/// What Start yields: the process, if it makes one.
-type Made = Result<Option<(Process, Streams)>, Failure>;
-
-/// A start on its way.
-struct Starting {
-    result: oneshot::Receiver<Made>,
-    reply: Reply<()>,
+/// What happens without a request.
+enum Progress {
+    Started(StartResult),
+    Exited(Exit),
 }
 
 impl Actor {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut ended = None;
-        let mut client_opens = pin!(tokio::time::sleep(CLIENT_OPENS));
+        let mut client_opens = pin!(sleep(CLIENT_OPENS));
         let mut input_held = true;
         loop {
+            let starting = matches!(self.phase, Phase::Starting { .. });
+            let holds_input = input_held && self.phase.streams().is_some();
             tokio::select! {
-                // An end that is known is told before anything else is done, but after a start
-                // that is on its way: Exit never overtakes Start.
+                // An exit is published before the next request is handled.
                 biased;
-                result = joined(&mut self.starting) => {
-                    self.started(result);
-                    client_opens.as_mut().reset(tokio::time::Instant::now() + CLIENT_OPENS);
+                progress = self.phase.progress() => match progress {
+                    Progress::Started(result) => {
+                        self.started(result);
+                        client_opens.as_mut().reset(Instant::now() + CLIENT_OPENS);
+                    }
+                    Progress::Exited(exit) => self.exited(exit),
+                },
+                () = next_oom_kill(&mut self.oom), if !starting => {
+                    self.publish(EventKind::OutOfMemory);
                 }
-                () = out_of_memory(&mut self.out_of_memory), if self.starting.is_none() => {
-                    self.tell(What::OutOfMemory);
-                }
-                how = told(&mut self.exit), if ended.is_none() => {
-                    ended = Some(how);
-                }
-                () = &mut client_opens, if input_held && self.streams.is_some() => {
+                () = &mut client_opens, if holds_input => {
                     input_held = false;
-                    // A terminal's input is the terminal's.
-                    if let Some(Streams::Pipes(kept)) = &mut self.streams {
-                        kept.close_stdin();
+                    // A terminal stays open for the next client.
+                    if let Some(Streams::Pipes(retained)) = self.phase.streams() {
+                        retained.close_stdin();
                     }
                 }
                 request = requests.recv() => match request {
@@ -224,15 +190,9 @@ impl Actor {
                             return;
                         }
                     }
-                    // Every handle is gone: the container was deleted, or the daemon ends.
+                    // Every handle is dropped: the container was deleted, or the daemon ends.
                     None => return,
                 },
-            }
-            if self.starting.is_none()
-                && let Some(exit) = ended
-                && self.state().exit().is_none()
-            {
-                self.exited(exit);
             }
         }
     }
@@ -245,34 +205,42 @@ impl Actor {
         self.snapshot.borrow().pid
     }
 
-    fn tell(&self, what: What) {
-        self.events.send(Event { id: self.id.clone(), exec_id: self.exec_id.clone(), what });
+    /// Whether this is a container's first process.
+    fn is_init(&self) -> bool {
+        self.exec_id.is_empty()
     }
 
-    fn become_(&mut self, what: Happening) -> Result<(), Error> {
-        let state = self.state().after(what)?;
+    fn publish(&self, kind: EventKind) {
+        self.events.send(Event { id: self.id.clone(), exec_id: self.exec_id.clone(), kind });
+    }
+
+    fn transition(&mut self, transition: Transition) -> Result<(), Error> {
+        let state = self.state().after(transition)?;
         self.snapshot.send_modify(|now| now.state = state);
         Ok(())
     }
 
-    /// Asks for the end of the process before its pid is published.
-    fn take(&mut self, process: Arc<Process>, streams: Streams) {
-        let pid = process.pid();
-        self.process = Some(process);
-        self.exit = Some(self.reaper.wait(pid));
-        self.streams = Some(streams);
-        self.snapshot.send_modify(|now| now.pid = pid);
+    /// Registers the process with the reaper before its pid is published.
+    fn watch(&mut self, NewProcess { process, streams }: NewProcess) -> Live {
+        let (sender, exit) = oneshot::channel();
+        self.reaper.on_exit(process.pid(), move |exit| {
+            // The actor may have ended: the container was deleted before Start.
+            let _ = sender.send(exit);
+        });
+        self.snapshot.send_modify(|now| now.pid = process.pid());
+        Live { process, exit, streams }
     }
 
-    /// Carries out a request. True when it was the last one.
+    /// Handles a request. Returns true after the last one.
     async fn handle(&mut self, request: Request) -> bool {
+        // A client that no longer waits for an answer needs none.
         match request {
             Request::Start(reply) => self.start(reply),
             Request::Kill { signal, all, reply } => {
                 let _ = reply.send(self.kill(signal, all));
             }
             Request::CloseStdin(reply) => {
-                if let Some(streams) = &mut self.streams {
+                if let Some(streams) = self.phase.streams() {
                     streams.close_stdin();
                 }
                 let _ = reply.send(Ok(()));
@@ -281,16 +249,19 @@ impl Actor {
                 let _ = reply.send(self.resize(columns, rows));
             }
             Request::Pause(reply) => {
-                let _ = reply.send(self.freeze(Happening::Paused).await);
+                let _ = reply.send(self.freeze(true).await);
             }
             Request::Resume(reply) => {
-                let _ = reply.send(self.freeze(Happening::Resumed).await);
+                let _ = reply.send(self.freeze(false).await);
             }
             Request::Delete(reply) => {
-                let result = self.delete().await;
+                let (result, overlay) = match self.delete().await {
+                    Ok((exit, overlay)) => (Ok(exit), overlay),
+                    Err(error) => (Err(error), None),
+                };
                 let last = result.is_ok();
                 let _ = reply.send(result);
-                if let Some(overlay) = self.overlay.take() {
+                if let Some(overlay) = overlay {
                     drop(thread::run_or_block(move || drop(overlay)));
                 }
                 return last;
@@ -300,220 +271,247 @@ impl Actor {
     }
 
     fn start(&mut self, reply: Reply<()>) {
-        let running = match self.state().after(Happening::Started) {
-            Ok(running) => running,
-            Err(refused) => {
-                let _ = reply.send(Err(refused.into()));
-                return;
-            }
-        };
-        // A second Start while the first is on its way meets a running container.
-        if self.launch.is_none() {
-            let refused = running.after(Happening::Started).err();
-            let _ = reply.send(Err(refused.map_or(Error::Gone, Error::Refused)));
-            return;
-        }
-        // Without a thread nothing has been begun, and Start may be asked for again.
-        let thread = match Thread::take() {
-            Ok(thread) => thread,
+        match self.begin_start() {
+            Ok((live, result)) => self.phase = Phase::Starting { live, result, reply },
             Err(error) => {
-                let _ = reply.send(Err(error.into()));
-                return;
+                let _ = reply.send(Err(error));
             }
-        };
-        let result = match (self.launch.take(), &self.container) {
-            (Some(Launch::Go(guest, after)), Some(whole)) => {
-                let (bundle, reaper, pid) = (whole.bundle.clone(), self.reaper.clone(), self.pid());
-                thread.run(move || {
-                    launch::start(&bundle, &guest, &after, pid, &reaper).map(|()| None)
-                })
-            }
-            (Some(Launch::Make(plan)), _) => thread.run(move || exec::start(&plan).map(Some)),
-            _ => {
-                let _ = reply.send(Err(Error::Gone));
-                return;
-            }
-        };
-        self.starting = Some(Starting { result, reply });
+        }
     }
 
-    fn started(&mut self, result: Made) {
-        let Some(starting) = self.starting.take() else { return };
+    fn begin_start(&mut self) -> Result<(Option<Live>, oneshot::Receiver<StartResult>), Error> {
+        let running = self.state().after(Transition::Started)?;
+        if !matches!(self.phase, Phase::Created(_)) {
+            // Another Start is running, or has failed: as if the process were running.
+            running.after(Transition::Started)?;
+        }
+        // Without a thread nothing has begun, and Start may be repeated.
+        let thread = Thread::take()?;
+        let Phase::Created(live) = std::mem::replace(&mut self.phase, Phase::Exited) else {
+            return Err(Error::Gone);
+        };
+        let operations = Arc::clone(&self.operations);
+        Ok((live, thread.run(move || operations.start())))
+    }
+
+    fn started(&mut self, result: StartResult) {
+        let Phase::Starting { live, reply, .. } = std::mem::replace(&mut self.phase, Phase::Exited)
+        else {
+            return;
+        };
         let result = match result {
-            Ok(made) => {
-                if let Some((process, streams)) = made {
-                    self.take(Arc::new(process), streams);
+            Ok(new) => match new.map(|new| self.watch(new)).or(live) {
+                Some(live) => {
+                    self.phase = Phase::Running(live);
+                    self.transition(Transition::Started)
+                        .map(|()| self.publish(EventKind::Started { pid: self.pid() }))
                 }
-                self.become_(Happening::Started)
-                    .map(|()| self.tell(What::Started { pid: self.pid() }))
-            }
+                None => Err(Error::Gone),
+            },
             Err(failure) => {
-                if self.process.is_none() {
-                    // One that never came to be has ended as it would have, for whoever waits.
-                    let status = u32::try_from(failure.kind.exit_status()).unwrap_or(KILLED);
-                    let _ = self.become_(Happening::Exited(Exit::now(status)));
+                match live {
+                    Some(live) => self.phase = Phase::StartFailed(live),
+                    None => {
+                        // A process that was never created has the exit status of the failure.
+                        let status = u32::try_from(failure.kind.exit_status()).unwrap_or(KILLED);
+                        let exit = Transition::Exited(Exit::now(status));
+                        // Valid from Created, the only state before a start.
+                        let _ = self.transition(exit);
+                    }
                 }
                 Err(failure.into())
             }
         };
-        let _ = starting.reply.send(result);
+        let _ = reply.send(result);
     }
 
     fn exited(&mut self, exit: Exit) {
-        if let Some(Whole { meter: Some(meter), .. }) = &self.container {
-            let told = self.out_of_memory.take().map_or(0, |watch| watch.told());
-            if meter.oom_kills() > told {
-                self.tell(What::OutOfMemory);
+        let reported = self.oom.take().map_or(0, |oom| oom.reported());
+        if self.is_init() {
+            if self.operations.oom_kills() > reported {
+                self.publish(EventKind::OutOfMemory);
             }
-            // With a pid namespace of its own the kernel has ended the others; without, they are
-            // ended here. Either way no other process holds the streams open.
-            meter.cgroup().signal(SIGKILL, None);
+            // In a pid namespace of its own the kernel has killed the others; without one they are
+            // killed here. Either way no other process holds the streams open.
+            self.operations.signal_all(SIGKILL, None);
         }
-        if let Some(mut streams) = self.streams.take() {
-            self.copied = streams.copied();
-            self.draining.spawn(streams.finish());
+        let mut tasks = JoinSet::new();
+        let mut copied = Vec::new();
+        if let Some(Live { mut streams, .. }) =
+            std::mem::replace(&mut self.phase, Phase::Exited).into_live()
+        {
+            copied = streams.copied();
+            tasks.spawn(streams.finish());
         }
-        if self.become_(Happening::Exited(exit)).is_ok() {
-            self.tell(What::Exited { pid: self.pid(), exit });
+        // Not valid if the container was deleted before Start: then its exit is known.
+        if self.transition(Transition::Exited(exit)).is_ok() {
+            self.publish(EventKind::Exited { pid: self.pid(), exit });
         }
-        if let Some(whole) = &mut self.container {
-            let mounts = whole.mounts.take();
-            // Before somebody else removes it: see `Meter`.
-            let meter = whole.meter.clone().filter(|meter| !meter.stays());
-            let done = thread::run_or_block(move || {
-                meter.map(|meter| meter.read());
-                drop(mounts);
+        if self.is_init() {
+            let operations = Arc::clone(&self.operations);
+            let released = thread::run_or_block(move || {
+                operations.record_usage();
+                operations.release();
             });
-            self.draining.spawn(async {
-                let _ = done.await;
+            tasks.spawn(async {
+                // A panic was logged; Delete goes on.
+                let _ = released.await;
             });
         }
+        self.phase = Phase::Draining { copied, tasks };
     }
 
     fn kill(&mut self, signal: u32, all: bool) -> Result<(), Error> {
         if self.state().exit().is_some() {
             return Err(SignalError::Gone.into());
         }
-        let process = self.process.as_ref().ok_or(Error::NotStarted)?;
-        process.signal(signal)?;
-        if let Some(Whole { meter: Some(meter), .. }) = &self.container {
-            if all {
-                // SIGKILL may hit it twice.
-                meter.cgroup().signal(signal, (signal != SIGKILL).then(|| process.pid()));
-            }
-            // A frozen process does not die before it is thawed.
-            if signal == SIGKILL && self.state() == State::Paused {
-                meter.cgroup().freeze(false).map_err(|error| Error::Cgroup(error.to_string()))?;
-            }
+        let live = self.phase.live().ok_or(Error::NotStarted)?;
+        live.process.signal(signal)?;
+        let pid = live.process.pid();
+        if all {
+            // The first process has the signal already; a second SIGKILL is harmless.
+            self.operations.signal_all(signal, (signal != SIGKILL).then_some(pid));
+        }
+        // A frozen process does not die before it is thawed.
+        if signal == SIGKILL && self.state() == State::Paused {
+            self.operations.freeze(false)?;
         }
         Ok(())
     }
 
-    fn resize(&self, columns: u32, rows: u32) -> Result<(), Error> {
+    fn resize(&mut self, columns: u32, rows: u32) -> Result<(), Error> {
         if self.state().exit().is_some() {
             return Err(SignalError::Gone.into());
         }
-        let terminal = self.streams.as_ref().and_then(Streams::terminal).ok_or_else(|| {
-            Error::Terminal(std::io::Error::new(
-                std::io::ErrorKind::Unsupported,
-                "the process has no terminal",
-            ))
-        })?;
+        let terminal = self.phase.streams().and_then(|streams| streams.terminal());
+        let terminal = terminal.ok_or(Error::NoTerminal)?;
         terminal.resize(columns, rows).map_err(Error::Terminal)
     }
 
-    async fn freeze(&mut self, what: Happening) -> Result<(), Error> {
-        self.state().after(what)?;
-        let Some(Whole { meter: Some(meter), .. }) = &self.container else {
-            return Err(Error::Gone);
-        };
-        let cgroup = meter.cgroup().clone();
-        let paused = what == Happening::Paused;
-        blocking(move || cgroup.freeze(paused).map_err(|error| Error::Cgroup(error.to_string())))
-            .await?;
-        self.become_(what)?;
-        self.tell(if what == Happening::Paused { What::Paused } else { What::Resumed });
+    async fn freeze(&mut self, frozen: bool) -> Result<(), Error> {
+        let transition = if frozen { Transition::Paused } else { Transition::Resumed };
+        self.state().after(transition)?;
+        let operations = Arc::clone(&self.operations);
+        blocking(move || operations.freeze(frozen)).await?;
+        self.transition(transition)?;
+        self.publish(if frozen { EventKind::Paused } else { EventKind::Resumed });
         Ok(())
     }
 
-    async fn delete(&mut self) -> Result<Exit, Error> {
-        let exit = match self.state() {
-            // One that was never started may be deleted as runc has it: it is ended first.
-            State::Created if self.starting.is_none() => {
-                if let Some(process) = &self.process {
-                    let _ = process.signal(SIGKILL);
-                }
-                let exit = Exit::now(KILLED);
-                self.become_(Happening::Exited(exit))?;
+    async fn delete(&mut self) -> Result<(Exit, Option<File>), Error> {
+        let exit = match (self.state(), &self.phase) {
+            // As runc: a container that was never started is killed, a process has no exit status.
+            (State::Created, Phase::Created(live)) => {
+                let status = match live {
+                    Some(live) => {
+                        // It may have ended by itself.
+                        let _ = live.process.signal(SIGKILL);
+                        KILLED
+                    }
+                    None => 0,
+                };
+                let exit = Exit::now(status);
+                self.transition(Transition::Exited(exit))?;
+                self.phase = Phase::Exited;
                 exit
             }
-            state => {
-                state.after(Happening::Deleted)?;
+            (state, _) => {
+                state.after(Transition::Deleted)?;
                 state.exit().ok_or(Error::Gone)?
             }
         };
-        // A client deletes as soon as it hears of the end.
+        self.drain().await;
+        let mut overlay = None;
+        if self.is_init() {
+            // Without a thread nothing is removed, and Delete may be repeated.
+            let thread = Thread::take()?;
+            let operations = Arc::clone(&self.operations);
+            overlay = thread.run(move || operations.remove()).await.map_err(|_| Error::Panicked)?;
+            self.publish(EventKind::Deleted { pid: self.pid(), exit });
+        }
+        self.transition(Transition::Deleted)?;
+        Ok((exit, overlay))
+    }
+
+    /// Waits until the client has the output, which it deletes as soon as it learns of the exit.
+    async fn drain(&mut self) {
+        let Phase::Draining { copied, mut tasks } =
+            std::mem::replace(&mut self.phase, Phase::Exited)
+        else {
+            return;
+        };
         let copied = async {
-            for copied in &mut self.copied {
+            for copied in copied {
+                // A copy that was aborted has nothing more to copy.
                 let _ = copied.await;
             }
         };
-        let _ = tokio::time::timeout(LAST_OUTPUT, copied).await;
-        self.copied.clear();
-        let drained = async { while self.draining.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(LAST_READER, drained).await;
-        self.draining.abort_all();
-        if let Some(whole) = &mut self.container {
-            // Without a thread nothing is removed, and Delete may be asked for again.
-            let thread = Thread::take()?;
-            self.overlay = cleanup::hold(&whole.bundle, &whole.config.rootfs);
-            let (bundle, reaper) = (whole.bundle.clone(), self.reaper.clone());
-            let mounts = whole.mounts.take();
-            let left = thread.run(move || {
-                drop(mounts);
-                cleanup::container(&bundle, Some(&reaper))
-            });
-            for sentence in left.await.map_err(|_| Error::Panicked)? {
-                log::error!("{}: {sentence}", self.id);
-            }
-            self.tell(What::Deleted { pid: self.pid(), exit });
+        // After a timeout the output that nobody reads is given up.
+        let _ = timeout(COPY_TIMEOUT, copied).await;
+        let drained = async { while tasks.join_next().await.is_some() {} };
+        let _ = timeout(READER_TIMEOUT, drained).await;
+    }
+}
+
+impl Phase {
+    fn live(&self) -> Option<&Live> {
+        match self {
+            Phase::Created(live) | Phase::Starting { live, .. } => live.as_ref(),
+            Phase::StartFailed(live) | Phase::Running(live) => Some(live),
+            Phase::Exited | Phase::Draining { .. } => None,
         }
-        self.become_(Happening::Deleted)?;
-        Ok(exit)
+    }
+
+    fn live_mut(&mut self) -> Option<&mut Live> {
+        match self {
+            Phase::Created(live) | Phase::Starting { live, .. } => live.as_mut(),
+            Phase::StartFailed(live) | Phase::Running(live) => Some(live),
+            Phase::Exited | Phase::Draining { .. } => None,
+        }
+    }
+
+    fn into_live(self) -> Option<Live> {
+        match self {
+            Phase::Created(live) | Phase::Starting { live, .. } => live,
+            Phase::StartFailed(live) | Phase::Running(live) => Some(live),
+            Phase::Exited | Phase::Draining { .. } => None,
+        }
+    }
+
+    fn streams(&mut self) -> Option<&mut Streams> {
+        self.live_mut().map(|live| &mut live.streams)
+    }
+
+    /// Waits for the result of a start, or else for the exit. Cancellation safe.
+    async fn progress(&mut self) -> Progress {
+        if let Phase::Starting { result, .. } = self {
+            return Progress::Started(result.await.unwrap_or_else(|_| {
+                Err(Failure::new(FailureKind::System, "the start was aborted: the shim panicked"))
+            }));
+        }
+        if let Some(live) = self.live_mut()
+            && let Ok(exit) = (&mut live.exit).await
+        {
+            return Progress::Exited(exit);
+        }
+        // There is no process; or the reaper is gone, and with it the daemon.
+        std::future::pending().await
     }
 }
 
-/// The result of a start on its way; never, when there is none.
-async fn joined(starting: &mut Option<Starting>) -> Made {
-    match starting {
-        Some(starting) => (&mut starting.result).await.unwrap_or_else(|_| {
-            Err(Failure::new(FailureKind::System, "the start was abandoned: the shim panicked"))
-        }),
-        None => std::future::pending().await,
-    }
-}
-
-/// Hears of the next kill for want of memory.
-async fn out_of_memory(watch: &mut Option<OomWatch>) {
-    if let Some(some) = watch {
+/// Waits for the next out-of-memory kill.
+async fn next_oom_kill(oom: &mut Option<OomEvents>) {
+    if let Some(some) = oom {
         match some.next().await {
             Ok(()) => return,
             Err(error) => {
-                log::warn!("no more is heard of out-of-memory kills before the end: {error}");
-                *watch = None;
+                log::warn!("out-of-memory kills are published at the exit only: {error}");
+                *oom = None;
             }
         }
     }
     std::future::pending().await
 }
 
-/// How the process ended, once it has.
-async fn told(exit: &mut Option<oneshot::Receiver<Exit>>) -> Exit {
-    if let Some(receiver) = exit
-        && let Ok(how) = receiver.await
-    {
-        return how;
-    }
-    // There is none yet; or the reaper is gone, and with it the daemon.
-    std::future::pending().await
-}
+#[cfg(test)]
+pub(crate) mod tests;

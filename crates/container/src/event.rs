@@ -1,28 +1,30 @@
-//! What happens to a container, told in order.
+//! The events of a container, published in order.
 
-use wherry_sandbox::process::Exit;
-use wherry_sandbox::stdio::StdioPaths;
+use wherry_protocol::Mount;
+use wherry_sys::process::Exit;
 
-/// Something that happened to the container `id`, or to the process `exec_id` in it.
+use crate::stdio::StdioPaths;
+
+/// An event of the container `id`, or of the process `exec_id` in it.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// The container.
     pub id: String,
-    /// The process; empty for the first one, and for what concerns the container as a whole.
+    /// The process; empty for the first one and for the container as a whole.
     pub exec_id: String,
-    /// What happened.
-    pub what: What,
+    /// The kind.
+    pub kind: EventKind,
 }
 
-/// What happened.
+/// The kind of an event.
 #[derive(Debug, Clone)]
-pub enum What {
-    /// The container exists.
+pub enum EventKind {
+    /// The container was created.
     Created {
         /// Its bundle.
         bundle: String,
         /// The mounts of its root filesystem.
-        rootfs: Vec<wherry_sandbox::Mount>,
+        rootfs: Vec<Mount>,
         /// Its streams.
         stdio: StdioPaths,
         /// Whether they are a terminal.
@@ -30,7 +32,7 @@ pub enum What {
         /// Its first process.
         pid: i32,
     },
-    /// Another process was asked for.
+    /// A process was added.
     ExecAdded,
     /// The process runs.
     Started {
@@ -39,28 +41,28 @@ pub enum What {
     },
     /// All processes are frozen.
     Paused,
-    /// They go on.
+    /// All processes are thawed.
     Resumed,
-    /// The kernel killed a process for want of memory.
+    /// The kernel killed a process because the container is out of memory.
     OutOfMemory,
-    /// The process ended.
+    /// The process has exited.
     Exited {
-        /// What its pid was.
+        /// Its pid.
         pid: i32,
-        /// How.
+        /// The exit.
         exit: Exit,
     },
-    /// Nothing is left of the container.
+    /// The container was removed.
     Deleted {
-        /// What its first process was.
+        /// The pid of its first process.
         pid: i32,
-        /// How that ended.
+        /// The exit of that process.
         exit: Exit,
     },
 }
 
-/// Takes events in their order and never makes the teller wait.
+/// Receives events in order. Must not block.
 pub trait EventSink: Send + Sync {
-    /// Takes one event.
+    /// Queues one event.
     fn send(&self, event: Event);
 }

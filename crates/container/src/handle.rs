@@ -1,4 +1,4 @@
-//! The handle to a container.
+//! The handle of a container.
 
 use std::collections::HashMap;
 use std::io;
@@ -6,25 +6,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::runtime::LinuxResources;
 use tokio::sync::{mpsc, watch};
-use wherry_sandbox::cgroup::Meter;
-use wherry_sandbox::cgroup::usage::Usage;
-use wherry_sandbox::process::{Exit, Process, SignalError};
-use wherry_sandbox::thread::NoThread;
-use wherry_sandbox::{Bundle, Cgroup, Failure, cleanup};
+use wherry_cgroup::usage::Usage;
+use wherry_cgroup::{Cgroup, CgroupError, Meter};
+use wherry_protocol::Failure;
+use wherry_supervisor::exec::ExecConfig;
+use wherry_sys::process::{Exit, Process, SignalError};
 
-use crate::actor::{self, KILLED, Request, Role, SIGKILL, ask};
+use crate::actor::{self, KILLED, Request, SIGKILL, ask};
 use crate::create::{self, Config, Runtime};
-use crate::event::{Event, What};
-use crate::exec::{Exec, ExecConfig, Plan};
+use crate::event::{Event, EventKind};
+use crate::exec::Exec;
+use crate::oom::OomEvents;
+use crate::operations::{self, Operations};
 use crate::state::{Refused, State};
+use crate::stdio::StdioPaths;
+use crate::thread::{self, NoThread};
 
 /// A container. Queries answer at once, whatever the guest does.
 #[derive(Clone)]
 pub struct Container {
     runtime: Arc<Runtime>,
     config: Arc<Config>,
+    operations: Arc<dyn Operations>,
     meter: Option<Meter>,
-    init: Arc<Process>,
+    process: Arc<Process>,
     requests: mpsc::Sender<Request>,
     snapshot: watch::Receiver<Snapshot>,
     execs: Arc<Mutex<HashMap<String, Exec>>>,
@@ -35,45 +40,48 @@ pub struct Container {
 pub struct Snapshot {
     /// Its state.
     pub state: State,
-    /// Its pid in the daemon's namespace, also after its end; 0 before there is one.
+    /// Its pid in the daemon's pid namespace, also after its exit; 0 before it exists.
     pub pid: i32,
 }
 
-/// Why a request was not carried out.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The machine, the image or the configuration is at fault.
     #[error(transparent)]
     Failure(#[from] Failure),
-    /// It cannot be done in this state.
+    /// The transition is not valid in this state.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// The signal could not be sent.
     #[error(transparent)]
     Signal(#[from] SignalError),
-    /// The terminal could not be sized, or there is none.
+    /// The terminal cannot be resized.
     #[error("cannot resize the terminal: {0}")]
     Terminal(io::Error),
+    /// The process has no terminal.
+    #[error("cannot resize the terminal: the process has no terminal")]
+    NoTerminal,
     /// The process has not been started.
     #[error("the process has not been started")]
     NotStarted,
-    /// A process can only join a container that runs.
+    /// A process can only be added to a running container.
     #[error("cannot exec in a {0} container")]
     NotRunning(&'static str),
-    /// The id is taken.
+    /// The id is in use.
     #[error("exec {0:?} already exists")]
     ExecExists(String),
-    /// The cgroup does not do what was asked for.
-    #[error("{0}")]
-    Cgroup(String),
-    /// There is no thread to do it on. Nothing has been done: it may be asked for again.
+    /// The kernel refuses a limit, or to freeze.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The kernel refuses a thread. Nothing was done, and the request may be repeated.
     #[error(transparent)]
     Thread(#[from] NoThread),
-    /// The daemon has a fault, which its log names.
+    /// A bug of the daemon; its log has the place.
     #[error("the shim panicked: its log has the place")]
     Panicked,
-    /// It is gone.
-    #[error("it has been deleted")]
+    /// It was deleted.
+    #[error("it was deleted")]
     Gone,
 }
 
@@ -85,34 +93,50 @@ impl Container {
     /// [`Error::Failure`]; nothing is left of the container then.
     pub async fn create(runtime: Arc<Runtime>, config: Config) -> Result<Container, Error> {
         let config = Arc::new(config);
-        let newborn = {
-            let (runtime, config) = (Arc::clone(&runtime), Arc::clone(&config));
-            actor::blocking(move || create::create(&runtime, &config)).await?
+        let (init, new) = {
+            let (supervisor, config) = (Arc::clone(&runtime.supervisor), Arc::clone(&config));
+            actor::blocking(move || create::create(&supervisor, &config)).await?
         };
-        let (meter, init) = (newborn.meter.clone(), Arc::clone(&newborn.process));
+        let (meter, process) = (init.meter.clone(), Arc::clone(&new.process));
+        let operations: Arc<dyn Operations> = Arc::new(init);
+        let id = &config.container.id;
         runtime.events.send(Event {
-            id: config.id.clone(),
+            id: id.clone(),
             exec_id: String::new(),
-            what: What::Created {
-                bundle: config.bundle.display().to_string(),
-                rootfs: config.rootfs.clone(),
+            kind: EventKind::Created {
+                bundle: config.container.bundle.display().to_string(),
+                rootfs: config.container.rootfs.clone(),
                 stdio: config.stdio.clone(),
-                terminal: config.terminal,
-                pid: init.pid(),
+                terminal: config.container.terminal,
+                pid: process.pid(),
             },
         });
-        let role = Role::Init { config: Arc::clone(&config), newborn: Box::new(newborn) };
-        let (requests, snapshot) = actor::spawn(&runtime, role);
-        Ok(Container { runtime, config, meter, init, requests, snapshot, execs: Arc::default() })
+        let oom = meter.as_ref().and_then(|meter| {
+            // Without notifications a kill is published at the exit.
+            OomEvents::new(meter).map_err(|error| log::info!("{id}: {error}")).ok()
+        });
+        let recorded = Arc::clone(&operations);
+        drop(thread::run_or_block(move || recorded.record_usage()));
+        let spec = actor::Spec {
+            id: id.clone(),
+            exec_id: String::new(),
+            operations: Arc::clone(&operations),
+            process: Some(new),
+            oom,
+        };
+        let reaper = runtime.supervisor.reaper.clone();
+        let (requests, snapshot) = actor::spawn(spec, Arc::clone(&runtime.events), reaper);
+        let execs = Arc::default();
+        Ok(Container { runtime, config, operations, meter, process, requests, snapshot, execs })
     }
 
-    /// What it was created from.
+    /// The container that was asked for.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Its first process, in the daemon's pid namespace. Known for ever, also after the end.
+    /// The pid of its first process in the daemon's pid namespace, also after the exit.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.snapshot().pid
@@ -124,7 +148,7 @@ impl Container {
         *self.snapshot.borrow()
     }
 
-    /// Waits for the guest's end.
+    /// Waits for the exit of its first process.
     ///
     /// # Errors
     /// [`Error::Gone`] if the daemon ends first.
@@ -132,11 +156,10 @@ impl Container {
         actor::wait(&self.snapshot).await
     }
 
-    /// Lets the guest run.
+    /// Starts the guest.
     ///
     /// # Errors
-    /// [`Error::Refused`] unless it is created; [`Error::Failure`] when its program cannot be
-    /// executed.
+    /// [`Error::Refused`] unless it is created; [`Error::Failure`] if its program cannot be executed.
     pub async fn start(&self) -> Result<(), Error> {
         ask(&self.requests, Request::Start).await
     }
@@ -144,12 +167,12 @@ impl Container {
     /// Sends a signal to the first process, or to all.
     ///
     /// # Errors
-    /// [`Error::Signal`] with [`SignalError::Gone`] when it has ended.
+    /// [`Error::Signal`] with [`SignalError::Gone`] if it has exited.
     pub async fn kill(&self, signal: u32, all: bool) -> Result<(), Error> {
         ask(&self.requests, |reply| Request::Kill { signal, all, reply }).await
     }
 
-    /// Tells that there will be no more input.
+    /// Closes its standard input.
     ///
     /// # Errors
     /// [`Error::Gone`].
@@ -160,7 +183,7 @@ impl Container {
     /// Sets the size of its terminal.
     ///
     /// # Errors
-    /// [`Error::Terminal`] when it has none, or there is no such size.
+    /// [`Error::NoTerminal`], or [`Error::Terminal`] for an invalid size.
     pub async fn resize(&self, columns: u32, rows: u32) -> Result<(), Error> {
         ask(&self.requests, |reply| Request::Resize { columns, rows, reply }).await
     }
@@ -173,7 +196,7 @@ impl Container {
         ask(&self.requests, Request::Pause).await
     }
 
-    /// Lets its processes go on.
+    /// Thaws all its processes.
     ///
     /// # Errors
     /// [`Error::Refused`] unless it is paused; [`Error::Cgroup`].
@@ -184,16 +207,16 @@ impl Container {
     /// Changes its limits.
     ///
     /// # Errors
-    /// [`Error::Cgroup`] with what the kernel refused; [`Error::Signal`] after its end.
+    /// [`Error::Cgroup`] with the value that the kernel refused; [`Error::Signal`] after its exit.
     pub async fn update(&self, resources: LinuxResources) -> Result<(), Error> {
         let cgroup = self.living_cgroup()?;
-        actor::blocking(move || cgroup.update(&resources).map_err(Error::Cgroup)).await
+        actor::blocking(move || cgroup.update(&resources)).await
     }
 
-    /// Removes all that is left of it.
+    /// Removes it.
     ///
     /// # Errors
-    /// [`Error::Refused`] while the guest lives.
+    /// [`Error::Refused`] while the guest runs.
     pub async fn delete(&self) -> Result<Exit, Error> {
         match ask(&self.requests, Request::Delete).await {
             Err(Error::Gone) if !matches!(self.snapshot().state, State::Deleted(_)) => {
@@ -203,35 +226,35 @@ impl Container {
         }
     }
 
-    /// Removes all that is left where the actor has panicked: all that is needed for it is in the bundle.
+    /// Removes it after a panic of the actor: the bundle has all that is needed.
     async fn delete_without_actor(&self) -> Result<Exit, Error> {
-        log::error!("{}: it is removed after a panic", self.config.id);
-        let _ = self.init.signal(SIGKILL);
-        let bundle = Bundle::new(&self.config.bundle, &self.config.id);
-        let reaper = self.runtime.reaper.clone();
-        let left =
-            actor::blocking(move || Ok::<_, Error>(cleanup::container(&bundle, Some(&reaper))));
-        for sentence in left.await? {
-            log::error!("{}: {sentence}", self.config.id);
-        }
+        let id = &self.config.container.id;
+        log::error!("{id}: it is removed after a panic");
+        // It may have exited.
+        let _ = self.process.signal(SIGKILL);
+        let operations = Arc::clone(&self.operations);
+        actor::blocking(move || {
+            drop(operations.remove());
+            Ok::<_, Error>(())
+        })
+        .await?;
         let (pid, known) = (self.pid(), self.snapshot().state.exit());
         let exit = known.unwrap_or_else(|| Exit::now(KILLED));
-        let tell = |what| {
-            let id = self.config.id.clone();
-            self.runtime.events.send(Event { id, exec_id: String::new(), what });
+        let publish = |kind| {
+            self.runtime.events.send(Event { id: id.clone(), exec_id: String::new(), kind });
         };
         if known.is_none() {
-            tell(What::Exited { pid, exit });
+            publish(EventKind::Exited { pid, exit });
         }
-        tell(What::Deleted { pid, exit });
+        publish(EventKind::Deleted { pid, exit });
         Ok(exit)
     }
 
-    /// Adds another process, which Start lets run.
+    /// Adds a process, which Start creates.
     ///
     /// # Errors
     /// [`Error::NotRunning`], [`Error::ExecExists`].
-    pub fn exec(&self, config: ExecConfig) -> Result<(), Error> {
+    pub fn exec(&self, config: ExecConfig, stdio: StdioPaths) -> Result<(), Error> {
         match self.snapshot().state {
             State::Running => {}
             state => return Err(Error::NotRunning(state.name())),
@@ -241,40 +264,43 @@ impl Container {
         if execs.contains_key(&exec_id) {
             return Err(Error::ExecExists(exec_id));
         }
-        let exec = Exec::add(Plan {
-            runtime: Arc::clone(&self.runtime),
-            container: Arc::clone(&self.config),
-            init: Arc::clone(&self.init),
-            config: Arc::new(config),
-        });
+        let operations = operations::Exec {
+            supervisor: Arc::clone(&self.runtime.supervisor),
+            container: Arc::new(self.config.container.clone()),
+            init: Arc::clone(&self.process),
+            config,
+            stdio,
+            cancel: self.config.cancel.clone(),
+        };
+        let exec = Exec::add(&self.runtime, operations);
         self.runtime.events.send(Event {
-            id: self.config.id.clone(),
+            id: self.config.container.id.clone(),
             exec_id: exec_id.clone(),
-            what: What::ExecAdded,
+            kind: EventKind::ExecAdded,
         });
         execs.insert(exec_id, exec);
         Ok(())
     }
 
-    /// The process that was added under this id.
+    /// The added process with this id.
     #[must_use]
     pub fn find_exec(&self, exec_id: &str) -> Option<Exec> {
         self.lock().get(exec_id).cloned()
     }
 
-    /// Forgets the process of this id, which has been deleted.
+    /// Removes the added process with this id, which was deleted.
     pub fn forget_exec(&self, exec_id: &str) {
         self.lock().remove(exec_id);
     }
 
-    /// The ids of the processes that were added, by their pids, as far as they exist.
+    /// The ids of the added processes that exist, by their pids.
     #[must_use]
     pub fn exec_pids(&self) -> HashMap<i32, String> {
         let running = |exec: &Exec| (exec.snapshot().pid, exec.config().exec_id.clone());
         self.lock().values().map(running).filter(|(pid, _)| *pid != 0).collect()
     }
 
-    /// The processes in it, by their pids in the daemon's pid namespace; none after its end.
+    /// The pids of its processes in the daemon's pid namespace; empty after its exit.
     #[must_use]
     pub fn pids(&self) -> Vec<i32> {
         if self.snapshot().state.exit().is_some() {
@@ -287,7 +313,7 @@ impl Container {
         pids
     }
 
-    /// What it has used so far, also after its end. None when that cannot be known.
+    /// Its statistics, also after its exit. None if they could never be read.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
         self.meter.as_ref().map(Meter::read)
@@ -300,7 +326,7 @@ impl Container {
         }
     }
 
-    /// No code panics while it holds this lock.
+    /// No code panics while it holds this lock, so it is never poisoned with a half-made map.
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Exec>> {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -309,64 +335,79 @@ impl Container {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     use wherry_image::Cache;
-    use wherry_sandbox::compiler::{Bounds, CompilerProgram};
-    use wherry_sandbox::launch::HostProgram;
-    use wherry_sandbox::process::Reaper;
-    use wherry_sandbox::stdio::StdioPaths;
+    use wherry_protocol::RuntimeOptions;
+    use wherry_protocol::compile::Bounds;
+    use wherry_supervisor::compiler::CompilerProgram;
+    use wherry_supervisor::create::ContainerConfig;
+    use wherry_supervisor::launch::HostProgram;
+    use wherry_supervisor::{SpareHost, Supervisor};
+    use wherry_sys::reaper::Reaper;
+
+    use crate::actor::tests::Fake;
 
     #[derive(Default)]
-    struct Told(Mutex<Vec<What>>);
+    struct Published(Mutex<Vec<EventKind>>);
 
-    impl crate::EventSink for Told {
+    impl crate::EventSink for Published {
         fn send(&self, event: Event) {
-            self.0.lock().unwrap().push(event.what);
+            self.0.lock().unwrap().push(event.kind);
         }
     }
 
     #[tokio::test]
-    #[expect(clippy::zombie_processes, reason = "the reaper waits for it")]
     async fn a_container_whose_actor_has_panicked_can_be_deleted() {
         let folder = tempfile::tempdir().unwrap();
-        // A host is looked for beside this executable. The test runs none.
+        // HostProgram::find searches beside this executable. The test runs no host.
         let beside = std::env::current_exe().unwrap().with_file_name("wherry-none-host");
         std::fs::write(beside, "").unwrap();
-        let events = Arc::new(Told::default());
-        let reaper = Reaper::start().unwrap();
-        let runtime = Arc::new(Runtime {
-            program: HostProgram::find("none").unwrap(),
+        let events = Arc::new(Published::default());
+        let supervisor = Supervisor {
+            host: HostProgram::find("none").unwrap(),
             compiler: CompilerProgram::own().unwrap(),
             cache: Cache::new(folder.path().join("cache"), "none", 0),
             bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
-            reaper: reaper.clone(),
-            events: events.clone(),
-            warm: Mutex::new(None),
-        });
-        let config = Arc::new(Config {
+            reaper: Reaper::default(),
+            spare: SpareHost::default(),
+        };
+        let runtime =
+            Arc::new(Runtime { supervisor: Arc::new(supervisor), events: events.clone() });
+        let container = ContainerConfig {
             id: "x".into(),
             bundle: folder.path().into(),
             rootfs: Vec::new(),
-            stdio: StdioPaths::default(),
             terminal: false,
-            systemd_cgroup: false,
-            no_pivot: false,
-            io_uid: 0,
-            io_gid: 0,
-            plugins: std::path::PathBuf::new(),
-            no_engine_seccomp: false,
-            cancel: wherry_sandbox::cancel::Cancel::default(),
+            options: RuntimeOptions::default(),
+        };
+        let config = Arc::new(Config {
+            container,
+            stdio: StdioPaths::default(),
+            cancel: wherry_supervisor::Cancel::default(),
         });
-        let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let init = Arc::new(Process::new(i32::try_from(child.id()).unwrap()));
-        let ended = reaper.wait(init.pid());
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = Arc::new(Process::new(i32::try_from(child.id()).unwrap()));
         // Both ends of an actor that has panicked are closed.
         let (requests, _) = mpsc::channel(1);
-        let (_, snapshot) = watch::channel(Snapshot { state: State::Running, pid: init.pid() });
-        let execs = Arc::default();
-        let container = Container { runtime, config, meter: None, init, requests, snapshot, execs };
+        let (_, snapshot) = watch::channel(Snapshot { state: State::Running, pid: process.pid() });
+        let (execs, fake) = (Arc::default(), Arc::new(Fake::default()));
+        let operations: Arc<dyn Operations> = fake.clone();
+        let container = Container {
+            runtime,
+            config,
+            operations,
+            meter: None,
+            process,
+            requests,
+            snapshot,
+            execs,
+        };
         assert_eq!(container.delete().await.unwrap().status, 137);
-        assert_eq!(ended.await.unwrap().status, 137);
-        let told = events.0.lock().unwrap();
-        assert!(matches!(told.as_slice(), [What::Exited { .. }, What::Deleted { .. }]), "{told:?}");
+        assert!(child.wait().unwrap().code().is_none());
+        assert_eq!(*fake.removed.lock().unwrap(), 1);
+        let published = events.0.lock().unwrap();
+        let expected =
+            matches!(published.as_slice(), [EventKind::Exited { .. }, EventKind::Deleted { .. }]);
+        assert!(expected, "{published:?}");
     }
 }

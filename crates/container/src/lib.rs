@@ -1,20 +1,31 @@
-//! The life of one container.
+//! The life of a container, and of each process that is added to it.
 //!
-//! [`state`] says which states there are and what may follow on what; it is pure. [`Container`]
-//! is the handle that everybody else has: its queries read a snapshot, its requests go to the
-//! actor, the one task that changes the state. What happens is told as [`Event`]s, in order.
+//! [`state`] has the states and the valid transitions; it is pure. [`Container`] and [`Exec`] are the
+//! handles of the Task API: queries read a snapshot, requests go to the actor, the one task that
+//! changes the state. Every change is published as an [`Event`], in order. The work itself is done
+//! by the supervisor, on threads.
 
 mod actor;
-mod code;
 mod create;
 mod event;
 mod exec;
 mod handle;
+mod log_file;
+mod oom;
+mod operations;
+mod reap;
 pub mod state;
+mod stdio;
+mod terminal;
+pub mod thread;
 
 pub use create::{Config, Runtime};
-pub use event::{Event, EventSink, What};
-pub use exec::{Exec, ExecConfig};
+pub use event::{Event, EventKind, EventSink};
+pub use exec::Exec;
 pub use handle::{Container, Error, Snapshot};
+pub use reap::reap_children;
 pub use state::{Refused, State};
-pub use wherry_sandbox::process::Exit;
+pub use stdio::StdioPaths;
+pub use wherry_supervisor::create::ContainerConfig;
+pub use wherry_supervisor::exec::ExecConfig;
+pub use wherry_sys::process::Exit;

@@ -1,4 +1,4 @@
-//! The states of a container, or of another process in it, and what may follow on what.
+//! The states of a container, or of a process that was added to it, and the valid transitions.
 //!
 //! ```text
 //!            Start                Pause
@@ -12,11 +12,10 @@
 //!  Deleted
 //! ```
 //!
-//! A container comes into being Created: before that there is nothing that could be asked for
-//! anything. One that was never started may end, and be deleted. A process that joins a container
-//! has the same states but Paused; Created, it is only known and does not exist yet.
+//! A container exists from Created on. One that was never started may exit, and be deleted. An added
+//! process has the same states except Paused; in Created it is registered and does not exist yet.
 
-use wherry_sandbox::process::Exit;
+use wherry_sys::process::Exit;
 
 /// The state of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,65 +28,65 @@ pub enum State {
     Paused,
     /// The guest has ended.
     Stopped(Exit),
-    /// Nothing is left of it.
+    /// It was removed.
     Deleted(Exit),
 }
 
-/// What can happen to a container, or be asked of it.
+/// A change of state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happening {
-    /// Start was asked for and the guest runs.
+pub enum Transition {
+    /// The guest was started.
     Started,
     /// The guest was frozen.
     Paused,
     /// The guest was thawed.
     Resumed,
-    /// The first process ended.
+    /// The process has exited.
     Exited(Exit),
-    /// Delete was asked for and done.
+    /// The container was removed.
     Deleted,
 }
 
-/// What was asked for cannot be done in this state.
+/// A transition is not valid in this state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("cannot {} a {} container", .what.verb(), .state.name())]
+#[error("cannot {} a {} container", .transition.verb(), .state.name())]
 pub struct Refused {
     state: State,
-    what: Happening,
+    transition: Transition,
 }
 
 impl State {
-    /// The state after `what`. Every pair is written out: a new state or happening does not
-    /// compile until somebody has thought about all of its pairs.
+    /// The state after a transition. Every pair is written out, so that a new state or transition does
+    /// not compile before all of its pairs are decided.
     ///
     /// # Errors
-    /// When `what` cannot be in this state.
-    pub fn after(self, what: Happening) -> Result<State, Refused> {
-        use Happening as H;
+    /// If the transition is not valid in this state.
+    pub fn after(self, transition: Transition) -> Result<State, Refused> {
         use State as S;
-        match (self, what) {
-            (S::Created, H::Started) => Ok(S::Running),
-            (S::Created, H::Exited(exit)) => Ok(S::Stopped(exit)),
+        use Transition as T;
+        match (self, transition) {
+            (S::Created, T::Started) => Ok(S::Running),
+            (S::Created, T::Exited(exit)) => Ok(S::Stopped(exit)),
 
-            (S::Running, H::Paused) => Ok(S::Paused),
-            (S::Running, H::Exited(exit)) => Ok(S::Stopped(exit)),
+            (S::Running, T::Paused) => Ok(S::Paused),
+            (S::Running, T::Exited(exit)) => Ok(S::Stopped(exit)),
 
-            (S::Paused, H::Resumed) => Ok(S::Running),
-            (S::Paused, H::Exited(exit)) => Ok(S::Stopped(exit)),
+            (S::Paused, T::Resumed) => Ok(S::Running),
+            (S::Paused, T::Exited(exit)) => Ok(S::Stopped(exit)),
 
-            (S::Stopped(exit), H::Deleted) => Ok(S::Deleted(exit)),
+            (S::Stopped(exit), T::Deleted) => Ok(S::Deleted(exit)),
 
-            (S::Created, H::Paused | H::Resumed | H::Deleted)
-            | (S::Running, H::Started | H::Resumed | H::Deleted)
-            | (S::Paused, H::Started | H::Paused | H::Deleted)
-            | (S::Stopped(_), H::Started | H::Paused | H::Resumed | H::Exited(_))
-            | (S::Deleted(_), H::Started | H::Paused | H::Resumed | H::Exited(_) | H::Deleted) => {
-                Err(Refused { state: self, what })
+            (S::Created, T::Paused | T::Resumed | T::Deleted)
+            | (S::Running, T::Started | T::Resumed | T::Deleted)
+            | (S::Paused, T::Started | T::Paused | T::Deleted)
+            | (S::Stopped(_), T::Started | T::Paused | T::Resumed | T::Exited(_))
+            | (S::Deleted(_), T::Started | T::Paused | T::Resumed | T::Exited(_) | T::Deleted) => {
+                Err(Refused { state: self, transition })
             }
         }
     }
 
-    /// How it ended, if it has.
+    /// The exit, if the process has exited.
     #[must_use]
     pub fn exit(self) -> Option<Exit> {
         match self {
@@ -109,14 +108,14 @@ impl State {
     }
 }
 
-impl Happening {
+impl Transition {
     fn verb(self) -> &'static str {
         match self {
-            Happening::Started => "start",
-            Happening::Paused => "pause",
-            Happening::Resumed => "resume",
-            Happening::Exited(_) => "end",
-            Happening::Deleted => "delete",
+            Transition::Started => "start",
+            Transition::Paused => "pause",
+            Transition::Resumed => "resume",
+            Transition::Exited(_) => "end",
+            Transition::Deleted => "delete",
         }
     }
 }
@@ -132,11 +131,11 @@ mod tests {
         let (created, running, paused) = (State::Created, State::Running, State::Paused);
         let (stopped, deleted) = (State::Stopped(exit), State::Deleted(exit));
         let whats = [
-            Happening::Started,
-            Happening::Paused,
-            Happening::Resumed,
-            Happening::Exited(exit),
-            Happening::Deleted,
+            Transition::Started,
+            Transition::Paused,
+            Transition::Resumed,
+            Transition::Exited(exit),
+            Transition::Deleted,
         ];
         // Rows: states. Columns: started, paused, resumed, exited, deleted. None: refused.
         let table = [
@@ -155,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_sentence() {
-        let refused = State::Running.after(Happening::Started).unwrap_err();
+        let refused = State::Running.after(Transition::Started).unwrap_err();
         assert_eq!(refused.to_string(), "cannot start a running container");
     }
 

@@ -55,6 +55,20 @@ pub fn check_size(module: &File, max: u64) -> Result<u64, SizeError> {
     Ok(bytes)
 }
 
+/// Reads a whole file from its start, whatever its offset is.
+///
+/// # Errors
+/// If it cannot be read, or does not fit into memory.
+pub fn read_all(file: &File) -> io::Result<Vec<u8>> {
+    use std::os::unix::fs::FileExt;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    bytes.resize(length, 0);
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

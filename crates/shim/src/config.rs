@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use wherry_image::{Cache, MODULE_MAX};
-use wherry_sandbox::compiler::Bounds;
+use wherry_protocol::compile::Bounds;
 
 /// The directory of compiled code.
 const CACHE_DIR: (&str, &str) = ("WHERRY_CACHE_DIR", "/var/lib/wherry/cache");

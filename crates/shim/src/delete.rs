@@ -6,7 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
-use wherry_sandbox::{Bundle, cleanup, socket};
+use wherry_bundle::Bundle;
+use wherry_supervisor::cleanup;
+use wherry_sys::socket;
 
 use crate::args::Args;
 use crate::{Shim, group, start};
@@ -18,8 +20,9 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<(), String> {
     let path = start::bundle(args)?;
     let bundle = Bundle::new(&path, &args.id);
     // containerd takes what is said there into its log.
-    wherry_sandbox::log::to_stderr();
-    let left = cleanup::container(&bundle, None);
+    wherry_sys::logger::log_to_stderr();
+    let left: Vec<String> =
+        cleanup::container(&bundle, None).iter().map(ToString::to_string).collect();
     // Without a readable configuration the daemon was this container's own.
     let group = group::of(&path, &args.id).unwrap_or_else(|_| args.id.clone());
     socket::remove_dead_socket(&group::socket(shim, args, &group));

@@ -17,9 +17,9 @@ pub fn host<E: Engine + 'static>(engine: Result<E, LoadError>) -> ExitCode {
     match args.next().as_deref() {
         Some("host") => {
             let engine = engine.map(|engine| Rc::new(engine) as Rc<dyn Engine>);
-            wherry_sandbox::host::serve(engine, args.next().as_deref())
+            wherry_host::serve(engine, args.next().as_deref())
         }
-        Some(wherry_sandbox::host::GATE) => wherry_sandbox::host::gate(args),
+        Some(wherry_host::HOOKS) => wherry_host::hooks(args),
         _ => {
             let _ = std::io::stderr().write_all(USAGE.as_bytes());
             ExitCode::from(2)

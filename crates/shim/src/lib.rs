@@ -30,7 +30,7 @@ use std::process::ExitCode;
 
 pub use host::host;
 pub use tool::tool;
-use wherry_sandbox::digest::{DIGEST, digest};
+use wherry_supervisor::digest::{DIGEST, digest};
 
 use args::{Action, Args};
 

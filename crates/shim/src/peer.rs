@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use tokio::net::{UnixListener, UnixStream};
-use wherry_sandbox::daemon::effective_uid;
+use wherry_sys::daemon::effective_uid;
 
 /// The connections of a listener whose other end is root or this process's own user. Others are closed.
 pub(crate) struct Trusted {

@@ -2,17 +2,19 @@
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
+use wherry_bundle::Bundle;
 use wherry_container::Runtime;
-use wherry_sandbox::compiler::CompilerProgram;
-use wherry_sandbox::launch::{Host, HostProgram};
-use wherry_sandbox::process::Reaper;
-use wherry_sandbox::socket::SocketName;
-use wherry_sandbox::{cgroup, daemon, memory, readonly};
+use wherry_supervisor::compiler::CompilerProgram;
+use wherry_supervisor::launch::{Host, HostProgram};
+use wherry_supervisor::{SpareHost, Supervisor};
+use wherry_sys::reaper::Reaper;
+use wherry_sys::socket::SocketName;
+use wherry_sys::{daemon, memory, readonly};
 use wherry_task::{Publisher, Service, services};
 
 use crate::config::Config;
@@ -41,15 +43,19 @@ const ABANDONED: Duration = Duration::from_secs(120);
 pub(crate) fn serve(daemon: Daemon) -> ! {
     memory::share_one_heap();
     if daemon.shim_cgroup.is_empty() {
-        cgroup::wait_early(&daemon.bundle);
+        let bundle = Bundle::new(&daemon.bundle, "");
+        wherry_cgroup::start_grace_period(move || {
+            let path = bundle.config().ok().and_then(|config| config.cgroups_path());
+            path.is_some_and(|path| wherry_cgroup::is_systemd_path(&path))
+        });
     }
-    let logged = wherry_sandbox::log::to_pipe(&daemon.bundle.join("log"), daemon.debug);
+    let logged = wherry_sys::logger::log_to_pipe(&daemon.bundle.join("log"), daemon.debug);
     // A bundle without a log is no reason to refuse its container.
     drop(logged);
     // The host loads its engine while containerd connects.
     let warm = Host::spawn(&daemon.program);
     daemon::protect_from_oom();
-    daemon::ignore_requests_to_end();
+    daemon::ignore_terminal_signals();
     if !daemon.shim_cgroup.is_empty() {
         daemon::join_cgroup(&daemon.shim_cgroup);
     }
@@ -84,22 +90,26 @@ impl Drop for OwnName {
 async fn run(daemon: Daemon, warm: Option<Host>) -> Result<(), ttrpc::Error> {
     let others = |error: std::io::Error| ttrpc::Error::Others(error.to_string());
     let name = daemon.name;
-    let reaper = Reaper::start().map_err(others)?;
+    let reaper = Reaper::default();
+    wherry_container::reap_children(reaper.clone()).map_err(others)?;
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let publisher = Publisher::start(&address, &daemon.namespace);
     let config = Config::read();
     for complaint in &config.complaints {
         log::warn!("{complaint}");
     }
-    let service = Service::new(Arc::new(Runtime {
+    let supervisor = Supervisor {
         compiler: CompilerProgram::beside(&daemon.program, daemon.engine),
-        program: daemon.program,
+        host: daemon.program,
         // Guests get the files.
         cache: config.cache(daemon.engine).reading_through(readonly::view),
         bounds: config.bounds,
         reaper,
+        spare: SpareHost::new(warm),
+    };
+    let service = Service::new(Arc::new(Runtime {
+        supervisor: Arc::new(supervisor),
         events: Arc::new(publisher.clone()),
-        warm: Mutex::new(warm),
     }));
     let listener = Listener::new(Trusted::new(daemon.listener).map_err(others)?);
     let mut server = Server::new().add_listener(listener).register_service(services(&service));

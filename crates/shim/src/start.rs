@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use wherry_sandbox::daemon;
-use wherry_sandbox::launch::HostProgram;
-use wherry_sandbox::socket::{self, Listen};
-use wherry_task::Options;
+use wherry_protocol::RuntimeOptions;
+use wherry_supervisor::launch::HostProgram;
+use wherry_sys::daemon;
+use wherry_sys::socket::{self, Listen};
 
 use crate::args::Args;
 use crate::serve::{self, Daemon, OwnName};
@@ -84,7 +84,7 @@ struct Bootstrap<'a> {
 /// themselves), and prints the answer.
 fn announce(bundle: &Path, address: &str) -> Result<(), String> {
     let path = bundle.join("address");
-    daemon::write_whole(&path, address)
+    daemon::write_atomically(&path, address)
         .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     let answer = answer(address, caller::speaks_version_3())?;
     let mut stdout = io::stdout().lock();
@@ -106,12 +106,12 @@ fn answer(address: &str, version_3: bool) -> Result<String, String> {
 
 /// The runtime's options, which containerd up to 2.2 writes to our standard input. Later ones
 /// write something else: then Create says all that matters.
-fn options() -> Options {
+fn options() -> RuntimeOptions {
     let mut bytes = Vec::new();
     let _ = io::stdin().lock().take(OPTIONS_MAX).read_to_end(&mut bytes);
     Any::parse_from_bytes(&bytes)
         .ok()
-        .and_then(|any| Options::parse(Some(&any)).ok())
+        .and_then(|any| wherry_task::parse_options(Some(&any)).ok())
         .unwrap_or_default()
 }
 

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use wherry_engine::{Engine, LoadError};
-use wherry_sandbox::compiler::BEHIND;
-use wherry_sandbox::host::DESCRIPTORS;
+use wherry_protocol::compile::BACKGROUND;
+use wherry_protocol::compile::DESCRIPTORS;
 
 use crate::config::Config;
 use crate::{cache, info, warm};
@@ -34,9 +34,9 @@ pub fn tool<E: Engine>(engine: Result<E, LoadError>) -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match (command.as_deref(), args.split_first()) {
         (Some("compile"), Some((first, rest))) if first == DESCRIPTORS => {
-            wherry_sandbox::host::compile(&engine, rest)
+            wherry_compiler::compile(&engine, rest)
         }
-        (Some("compile"), Some((first, _))) if first == BEHIND => {
+        (Some("compile"), Some((first, _))) if first == BACKGROUND => {
             told(engine.name(), |config| warm::behind(&engine, config))
         }
         (Some("compile"), _) => told(engine.name(), |config| warm::run(&engine, config, &words)),
@@ -44,7 +44,7 @@ pub fn tool<E: Engine>(engine: Result<E, LoadError>) -> ExitCode {
             told(engine.name(), |config| cache::run(&config.cache(engine.name()), &words))
         }
         (Some("version"), None) => told(engine.name(), |_| Ok(version(&engine))),
-        (Some("run"), _) => wherry_sandbox::host::run(&engine, args),
+        (Some("run"), _) => wherry_cli::run(&engine, args),
         _ => {
             let _ = std::io::stderr().write_all(USAGE.as_bytes());
             ExitCode::from(2)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use wherry_engine::Engine;
 use wherry_image::{Kind, Module, Note, check_size, kind};
-use wherry_sandbox::compiler::{CompilerProgram, HostCompiler};
+use wherry_supervisor::compiler::{CompilerProgram, ProcessCompiler};
 
 use crate::config::Config;
 use crate::images::{Daemon, Found};
@@ -129,6 +129,7 @@ fn compile(
 /// Compiles the module on standard input for later starts. Nobody listens: what is wrong with a module its start
 /// tells.
 pub(crate) fn behind(engine: &dyn Engine, config: &Config) -> Result<String, String> {
+    wherry_compiler::yield_to_all();
     let text = |error: io::Error| error.to_string();
     let key = engine.compile_key().ok_or_else(|| "nothing to compile".to_owned())?;
     // A copy: the container that it lies in may go meanwhile.
@@ -137,7 +138,8 @@ pub(crate) fn behind(engine: &dyn Engine, config: &Config) -> Result<String, Str
     let size = check_size(&module, config.bounds.module).map_err(|error| error.to_string())?;
     module.rewind().and_then(|()| io::copy(&mut module.take(size), &mut copy)).map_err(text)?;
     let program = CompilerProgram::own().map_err(text)?;
-    let compiler = HostCompiler { behind: true, ..host_compiler(&program, config, "a module") };
+    let compiler =
+        ProcessCompiler { background: true, ..host_compiler(&program, config, "a module") };
     let wanted = Module { file: &copy, name: "a module", of_image: false };
     let made = config.cache(engine.name()).get(wanted, &key.0, &compiler, &mut |_| {});
     made.map(|_| String::new()).map_err(|error| error.to_string())
@@ -147,15 +149,15 @@ fn host_compiler<'a>(
     program: &'a CompilerProgram,
     config: &Config,
     module: &'a str,
-) -> HostCompiler<'a> {
-    HostCompiler {
+) -> ProcessCompiler<'a> {
+    ProcessCompiler {
         program,
         reaper: None,
         bounds: config.bounds,
         module,
-        quickly: false,
-        behind: false,
-        customer: None,
+        baseline: false,
+        background: false,
+        container: None,
     }
 }
 

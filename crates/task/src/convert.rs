@@ -7,8 +7,8 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use serde::de::DeserializeOwned;
 use ttrpc::Code;
-use wherry_sandbox::Mount;
-use wherry_sandbox::bundle::parse;
+use wherry_bundle::parse;
+use wherry_protocol::Mount;
 
 use crate::error::status;
 
@@ -45,7 +45,7 @@ pub(crate) fn json<T: DeserializeOwned>(name: &str, what: &str, any: &Any) -> tt
     if !kind.is_empty() && kind != name {
         return Err(wrong(format!("{:?} came in place of {name}", any.type_url)));
     }
-    parse(&any.value).map_err(wrong)
+    parse(&any.value).map_err(|error| wrong(error.to_string()))
 }
 
 /// The JSON in an envelope as it is. JSON is UTF-8.

@@ -5,9 +5,9 @@
 
 use ttrpc::Code;
 use wherry_container::Error;
-use wherry_sandbox::FailureKind;
-use wherry_sandbox::process::SignalError;
-use wherry_sandbox::protocol::shortened;
+use wherry_protocol::FailureKind;
+use wherry_protocol::failure::shortened;
+use wherry_sys::process::SignalError;
 
 /// An error of a request: a code and a sentence.
 pub(crate) fn status(code: Code, text: impl Into<String>) -> ttrpc::Error {
@@ -42,7 +42,7 @@ pub(crate) fn from_container(error: &Error) -> ttrpc::Error {
         },
         Error::Refused(_) | Error::NotStarted | Error::NotRunning(_) => Code::FAILED_PRECONDITION,
         Error::ExecExists(_) => Code::ALREADY_EXISTS,
-        Error::Terminal(_) => Code::INVALID_ARGUMENT,
+        Error::Terminal(_) | Error::NoTerminal => Code::INVALID_ARGUMENT,
         Error::Cgroup(_) => Code::UNKNOWN,
         Error::Thread(_) => Code::RESOURCE_EXHAUSTED,
         Error::Panicked => Code::INTERNAL,

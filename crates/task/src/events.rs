@@ -18,7 +18,7 @@ use containerd_shim_protos::shim_async::{Client, EventsClient};
 use containerd_shim_protos::{topics, types};
 use tokio::sync::Notify;
 use ttrpc::Code;
-use wherry_container::{Event, EventSink, What};
+use wherry_container::{Event, EventKind, EventSink};
 
 use crate::convert;
 use crate::queue::{Queue, Worth};
@@ -166,23 +166,25 @@ impl EventSink for Publisher {
 }
 
 fn worth(event: &Event) -> Worth {
-    match event.what {
-        What::Created { .. } | What::Deleted { .. } => Worth::Life,
-        What::Started { .. } | What::Exited { .. } if event.exec_id.is_empty() => Worth::Life,
-        What::Exited { .. } => Worth::ExecExit,
-        What::Started { .. }
-        | What::ExecAdded
-        | What::Paused
-        | What::Resumed
-        | What::OutOfMemory => Worth::Detail,
+    match event.kind {
+        EventKind::Created { .. } | EventKind::Deleted { .. } => Worth::Life,
+        EventKind::Started { .. } | EventKind::Exited { .. } if event.exec_id.is_empty() => {
+            Worth::Life
+        }
+        EventKind::Exited { .. } => Worth::ExecExit,
+        EventKind::Started { .. }
+        | EventKind::ExecAdded
+        | EventKind::Paused
+        | EventKind::Resumed
+        | EventKind::OutOfMemory => Worth::Detail,
     }
 }
 
 /// An event with its topic, as containerd knows it.
 fn message(event: Event) -> ttrpc::Result<(&'static str, Any)> {
-    let Event { id, exec_id, what } = event;
-    Ok(match what {
-        What::Created { bundle, rootfs, stdio, terminal, pid } => {
+    let Event { id, exec_id, kind } = event;
+    Ok(match kind {
+        EventKind::Created { bundle, rootfs, stdio, terminal, pid } => {
             let mut message = TaskCreate::new();
             message.container_id = id;
             message.bundle = bundle;
@@ -196,41 +198,41 @@ fn message(event: Event) -> ttrpc::Result<(&'static str, Any)> {
             message.pid = convert::pid(pid);
             (topics::TASK_CREATE_EVENT_TOPIC, any("TaskCreate", &message)?)
         }
-        What::ExecAdded => {
+        EventKind::ExecAdded => {
             let mut message = TaskExecAdded::new();
             message.container_id = id;
             message.exec_id = exec_id;
             (topics::TASK_EXEC_ADDED_EVENT_TOPIC, any("TaskExecAdded", &message)?)
         }
-        What::Started { pid } if exec_id.is_empty() => {
+        EventKind::Started { pid } if exec_id.is_empty() => {
             let mut message = TaskStart::new();
             message.container_id = id;
             message.pid = convert::pid(pid);
             (topics::TASK_START_EVENT_TOPIC, any("TaskStart", &message)?)
         }
-        What::Started { pid } => {
+        EventKind::Started { pid } => {
             let mut message = TaskExecStarted::new();
             message.container_id = id;
             message.exec_id = exec_id;
             message.pid = convert::pid(pid);
             (topics::TASK_EXEC_STARTED_EVENT_TOPIC, any("TaskExecStarted", &message)?)
         }
-        What::Paused => {
+        EventKind::Paused => {
             let mut message = TaskPaused::new();
             message.container_id = id;
             (topics::TASK_PAUSED_EVENT_TOPIC, any("TaskPaused", &message)?)
         }
-        What::Resumed => {
+        EventKind::Resumed => {
             let mut message = TaskResumed::new();
             message.container_id = id;
             (topics::TASK_RESUMED_EVENT_TOPIC, any("TaskResumed", &message)?)
         }
-        What::OutOfMemory => {
+        EventKind::OutOfMemory => {
             let mut message = TaskOOM::new();
             message.container_id = id;
             (topics::TASK_OOM_EVENT_TOPIC, any("TaskOOM", &message)?)
         }
-        What::Exited { pid, exit } => {
+        EventKind::Exited { pid, exit } => {
             let mut message = TaskExit::new();
             // The first process has the container's own id.
             message.id = if exec_id.is_empty() { id.clone() } else { exec_id };
@@ -240,7 +242,7 @@ fn message(event: Event) -> ttrpc::Result<(&'static str, Any)> {
             message.exited_at = Some(convert::timestamp(exit.at)).into();
             (topics::TASK_EXIT_EVENT_TOPIC, any("TaskExit", &message)?)
         }
-        What::Deleted { pid, exit } => {
+        EventKind::Deleted { pid, exit } => {
             let mut message = TaskDelete::new();
             message.container_id = id;
             message.pid = convert::pid(pid);
@@ -255,7 +257,7 @@ fn any(name: &str, message: &impl Message) -> ttrpc::Result<Any> {
     convert::any(&format!("containerd.events.{name}"), message)
 }
 
-fn mount(mount: wherry_sandbox::Mount) -> types::mount::Mount {
+fn mount(mount: wherry_protocol::Mount) -> types::mount::Mount {
     let mut message = types::mount::Mount::new();
     message.type_ = mount.fstype;
     message.source = mount.source;
@@ -302,7 +304,7 @@ mod tests {
         server = server.register_service(create_events(Arc::new(containerd)));
         server.start().await.unwrap();
         let publisher = Publisher::start(&address, "default");
-        for what in [What::OutOfMemory, What::Paused] {
+        for what in [EventKind::OutOfMemory, EventKind::Paused] {
             publisher.send(Event { id: "x".into(), exec_id: String::new(), what });
         }
         let done = || {

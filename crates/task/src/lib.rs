@@ -19,5 +19,5 @@ mod service;
 mod stats;
 
 pub use events::Publisher;
-pub use options::Options;
+pub use options::parse as parse_options;
 pub use service::{Service, services};

@@ -12,32 +12,8 @@ use std::path::{Path, PathBuf};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{CodedInputStream, Message};
 use containerd_shim_protos::shim::oci;
-use serde::Deserialize;
-
-/// The options that this runtime honours.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub struct Options {
-    /// systemd manages the cgroup.
-    pub systemd_cgroup: bool,
-    /// No `pivot_root`, for a root filesystem in memory.
-    pub no_pivot_root: bool,
-    /// The cgroup that the shim itself joins.
-    pub shim_cgroup: String,
-    /// Who owns the ends of the standard streams that the guest holds where the container's user is
-    /// root, if it is not 0; any other user owns them.
-    pub io_uid: u32,
-    /// As `io_uid`, the group.
-    pub io_gid: u32,
-    /// A file or directory of the engine's plug-ins, for all that runs in the container; empty: none.
-    pub plugins: PathBuf,
-    /// Leave out the list of system calls in the engine's own seccomp filter. The guard of procfs stays.
-    pub no_engine_seccomp: bool,
-}
-
-/// The names of the fields of [`Options`] in TOML.
-const HONOURED: [&str; 7] =
-    ["SystemdCgroup", "NoPivotRoot", "ShimCgroup", "IoUid", "IoGid", "Plugins", "NoEngineSeccomp"];
+use wherry_protocol::RuntimeOptions;
+use wherry_protocol::options::KEYS;
 
 /// More than any file of options has, bytes.
 const OPTIONS_MAX: u64 = 1 << 20;
@@ -54,55 +30,51 @@ const WITHOUT_MEANING: [&str; 8] = [
     "TaskApiVersion",
 ];
 
-impl Options {
-    /// Reads options from what came with a request.
-    ///
-    /// # Errors
-    /// A sentence, when what came is damaged or a known key has a value of the wrong type.
-    pub fn parse(any: Option<&Any>) -> Result<Options, String> {
-        let Some(any) = any.filter(|any| !any.type_url.is_empty()) else {
-            return Ok(Options::default());
-        };
-        // The name may have a host before it.
-        match any.type_url.rsplit('/').next().unwrap_or_default() {
-            "containerd.runc.v1.Options" => {
-                let runc = oci::Options::parse_from_bytes(&any.value).map_err(|error| {
-                    format!("runtime options of type {}: {error}", any.type_url)
-                })?;
-                Ok(Options {
-                    systemd_cgroup: runc.systemd_cgroup,
-                    no_pivot_root: runc.no_pivot_root,
-                    shim_cgroup: runc.shim_cgroup,
-                    io_uid: runc.io_uid,
-                    io_gid: runc.io_gid,
-                    plugins: PathBuf::new(),
-                    no_engine_seccomp: false,
-                })
-            }
-            "runtimeoptions.v1.Options" => {
-                let generic = Generic::parse(&any.value).map_err(|error| {
-                    format!("runtime options of type {}: {error}", any.type_url)
-                })?;
-                generic.read()
-            }
-            _ => {
-                log::warn!("runtime options of an unknown type are ignored: {}", any.type_url);
-                Ok(Options::default())
-            }
+/// Parses the options of a request.
+///
+/// # Errors
+/// If they are malformed, or a known key has a value of the wrong type.
+pub fn parse(any: Option<&Any>) -> Result<RuntimeOptions, String> {
+    let Some(any) = any.filter(|any| !any.type_url.is_empty()) else {
+        return Ok(RuntimeOptions::default());
+    };
+    // The name may have a host before it.
+    match any.type_url.rsplit('/').next().unwrap_or_default() {
+        "containerd.runc.v1.Options" => {
+            let runc = oci::Options::parse_from_bytes(&any.value)
+                .map_err(|error| format!("runtime options of type {}: {error}", any.type_url))?;
+            Ok(RuntimeOptions {
+                systemd_cgroup: runc.systemd_cgroup,
+                no_pivot_root: runc.no_pivot_root,
+                shim_cgroup: runc.shim_cgroup,
+                io_uid: runc.io_uid,
+                io_gid: runc.io_gid,
+                plugins: PathBuf::new(),
+                no_engine_seccomp: false,
+            })
+        }
+        "runtimeoptions.v1.Options" => {
+            let generic = Generic::parse(&any.value)
+                .map_err(|error| format!("runtime options of type {}: {error}", any.type_url))?;
+            generic.read()
+        }
+        _ => {
+            log::warn!("runtime options of an unknown type are ignored: {}", any.type_url);
+            Ok(RuntimeOptions::default())
         }
     }
+}
 
-    fn from_toml(text: &str, place: &str) -> Result<Options, String> {
-        let failed =
-            |error: toml::de::Error| format!("runtime options in {place}: {}", error.message());
-        let table: toml::Table = toml::from_str(text).map_err(failed)?;
-        for key in table.keys() {
-            if !HONOURED.contains(&key.as_str()) && !WITHOUT_MEANING.contains(&key.as_str()) {
-                log::warn!("an unknown runtime option is ignored: {key} in {place}");
-            }
+fn from_toml(text: &str, place: &str) -> Result<RuntimeOptions, String> {
+    let failed =
+        |error: toml::de::Error| format!("runtime options in {place}: {}", error.message());
+    let table: toml::Table = toml::from_str(text).map_err(failed)?;
+    for key in table.keys() {
+        if !KEYS.contains(&key.as_str()) && !WITHOUT_MEANING.contains(&key.as_str()) {
+            log::warn!("an unknown runtime option is ignored: {key} in {place}");
         }
-        toml::from_str(text).map_err(failed)
     }
+    toml::from_str(text).map_err(failed)
 }
 
 /// `runtimeoptions.v1.Options`: which type of options, and TOML, in a file or in the message.
@@ -135,19 +107,19 @@ impl Generic {
         Ok(generic)
     }
 
-    fn read(&self) -> Result<Options, String> {
+    fn read(&self) -> Result<RuntimeOptions, String> {
         if !self.config_body.is_empty() {
             let text = std::str::from_utf8(&self.config_body)
                 .map_err(|_| "runtime options: the TOML is not UTF-8".to_owned())?;
-            return Options::from_toml(text, "the runtime's configuration");
+            return from_toml(text, "the runtime's configuration");
         }
         if self.config_path.is_empty() {
-            return Ok(Options::default());
+            return Ok(RuntimeOptions::default());
         }
         let text = read(Path::new(&self.config_path)).map_err(|error| {
             format!("runtime options: cannot read {}: {error}", self.config_path)
         })?;
-        Options::from_toml(&text, &self.config_path)
+        from_toml(&text, &self.config_path)
     }
 }
 
@@ -185,9 +157,9 @@ mod tests {
 
     #[test]
     fn none_and_unknown_types_are_the_default() {
-        assert_eq!(Options::parse(None), Ok(Options::default()));
-        assert_eq!(Options::parse(Some(&any("", vec![]))), Ok(Options::default()));
-        assert_eq!(Options::parse(Some(&any("who.Knows", vec![1, 2]))), Ok(Options::default()));
+        assert_eq!(parse(None), Ok(RuntimeOptions::default()));
+        assert_eq!(parse(Some(&any("", vec![]))), Ok(RuntimeOptions::default()));
+        assert_eq!(parse(Some(&any("who.Knows", vec![1, 2]))), Ok(RuntimeOptions::default()));
     }
 
     #[test]
@@ -199,19 +171,19 @@ mod tests {
         let bytes = runc.write_to_bytes().unwrap();
         for url in ["containerd.runc.v1.Options", "type.googleapis.com/containerd.runc.v1.Options"]
         {
-            let options = Options::parse(Some(&any(url, bytes.clone()))).unwrap();
+            let options = parse(Some(&any(url, bytes.clone()))).unwrap();
             assert!(options.systemd_cgroup);
             assert_eq!((options.io_uid, options.shim_cgroup.as_str()), (7, "/shims"));
         }
-        assert!(Options::parse(Some(&any("containerd.runc.v1.Options", vec![0xff]))).is_err());
+        assert!(parse(Some(&any("containerd.runc.v1.Options", vec![0xff]))).is_err());
     }
 
     #[test]
     fn toml_in_the_message() {
         let options = generic("", "SystemdCgroup = true\nBinaryName = \"x\"\nWhatIsThis = 1\n");
-        let options = Options::parse(Some(&options)).unwrap();
+        let options = parse(Some(&options)).unwrap();
         assert!(options.systemd_cgroup && !options.no_engine_seccomp);
-        let options = Options::parse(Some(&generic("", "NoEngineSeccomp = true\n"))).unwrap();
+        let options = parse(Some(&generic("", "NoEngineSeccomp = true\n"))).unwrap();
         assert!(options.no_engine_seccomp);
     }
 
@@ -219,17 +191,17 @@ mod tests {
     fn toml_in_a_file() {
         let path = std::env::temp_dir().join(format!("wherry-options-{}", std::process::id()));
         std::fs::write(&path, "IoUid = 5").unwrap();
-        let options = Options::parse(Some(&generic(path.to_str().unwrap(), ""))).unwrap();
+        let options = parse(Some(&generic(path.to_str().unwrap(), ""))).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(options.io_uid, 5);
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        let wrong = Options::parse(Some(&generic("", "SystemdCgroup = 3"))).unwrap_err();
+        let wrong = parse(Some(&generic("", "SystemdCgroup = 3"))).unwrap_err();
         assert!(wrong.contains("the runtime's configuration"), "{wrong}");
-        let missing = Options::parse(Some(&generic("/no/such", ""))).unwrap_err();
+        let missing = parse(Some(&generic("/no/such", ""))).unwrap_err();
         assert!(missing.contains("cannot read /no/such"), "{missing}");
-        assert!(Options::parse(Some(&any("runtimeoptions.v1.Options", vec![0x1a, 200]))).is_err());
+        assert!(parse(Some(&any("runtimeoptions.v1.Options", vec![0x1a, 200]))).is_err());
     }
 }

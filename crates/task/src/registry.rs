@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use wherry_container::Container;
-use wherry_sandbox::cancel::Cancel;
+use wherry_supervisor::Cancel;
 
 #[derive(Default)]
 pub(crate) struct Registry {

@@ -4,7 +4,7 @@ use containerd_shim_protos::cgroups::metrics as v1;
 use containerd_shim_protos::cgroups_v2::metrics as v2;
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use wherry_sandbox::cgroup::usage::{Counter, IoEntry, Keyed, Usage, V1, V2};
+use wherry_cgroup::usage::{Counter, IoEntry, Keyed, Usage, V1, V2};
 
 use crate::convert;
 

@@ -2,12 +2,12 @@
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use ttrpc::Code;
-use wherry_container::{Config, Container};
-use wherry_sandbox::stdio::StdioPaths;
+use wherry_container::StdioPaths;
+use wherry_container::{Config, Container, ContainerConfig};
 
 use crate::convert;
 use crate::error::{from_container, status, unimplemented};
-use crate::options::Options;
+use crate::options;
 use crate::service::Service;
 
 pub(crate) async fn create(
@@ -26,20 +26,17 @@ pub(crate) async fn create(
         let text = format!("container {:?} already exists", request.id);
         return Err(status(Code::ALREADY_EXISTS, text));
     };
-    let options = Options::parse(request.options.as_ref())
+    let options = options::parse(request.options.as_ref())
         .map_err(|text| status(Code::INVALID_ARGUMENT, text))?;
     let config = Config {
-        id: request.id,
-        bundle: request.bundle.into(),
-        rootfs: request.rootfs.iter().map(convert::mount).collect(),
+        container: ContainerConfig {
+            id: request.id,
+            bundle: request.bundle.into(),
+            rootfs: request.rootfs.iter().map(convert::mount).collect(),
+            terminal: request.terminal,
+            options,
+        },
         stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
-        terminal: request.terminal,
-        systemd_cgroup: options.systemd_cgroup,
-        no_pivot: options.no_pivot_root,
-        io_uid: options.io_uid,
-        io_gid: options.io_gid,
-        plugins: options.plugins,
-        no_engine_seccomp: options.no_engine_seccomp,
         cancel: reserved.cancel(),
     };
     let container = Container::create(service.runtime(), config)

@@ -1,9 +1,9 @@
 //! Exec: another process is added to a container; Start lets it run.
 
 use containerd_shim_protos::api::{Empty, ExecProcessRequest};
+use wherry_bundle::config::Process;
 use wherry_container::ExecConfig;
-use wherry_sandbox::config::Process;
-use wherry_sandbox::stdio::StdioPaths;
+use wherry_container::StdioPaths;
 
 use crate::convert;
 use crate::error::from_container;
@@ -20,8 +20,8 @@ pub(crate) fn exec(service: &Service, request: ExecProcessRequest) -> ttrpc::Res
         process: convert::text(what, &request.spec)?,
         cwd,
         terminal: request.terminal,
-        stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
     };
-    container.exec(config).map_err(|error| from_container(&error))?;
+    let stdio = StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr };
+    container.exec(config, stdio).map_err(|error| from_container(&error))?;
     Ok(Empty::new())
 }

@@ -11,14 +11,15 @@ pub(crate) fn state(service: &Service, request: &StateRequest) -> ttrpc::Result<
     let (snapshot, stdio, terminal) = match &process {
         Process::Init(container) => {
             let config = container.config();
-            (container.snapshot(), &config.stdio, config.terminal)
+            (container.snapshot(), &config.stdio, config.container.terminal)
         }
-        Process::Exec(exec) => (exec.snapshot(), &exec.config().stdio, exec.config().terminal),
+        Process::Exec(exec) => (exec.snapshot(), exec.stdio(), exec.config().terminal),
     };
     let mut response = StateResponse::new();
     response.id = request.id.clone();
     response.exec_id = request.exec_id.clone();
-    response.bundle = service.container(&request.id)?.config().bundle.display().to_string();
+    response.bundle =
+        service.container(&request.id)?.config().container.bundle.display().to_string();
     response.pid = convert::pid(snapshot.pid);
     response.status = match snapshot.state {
         State::Created => Status::CREATED,

@@ -1,0 +1,198 @@
+//! The paths of a bundle, and its configuration.
+//!
+//! Everything that Wherry keeps of a container on disk lies in its bundle: it goes when containerd
+//! removes the bundle, and cleanup works from it alone when the daemon is dead.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+
+use crate::config::Config;
+
+/// A bundle and the id of its container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    path: PathBuf,
+    id: String,
+}
+
+/// Why a bundle's configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file is no OCI runtime configuration.
+    #[error("cannot read {}: {source}", .path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The field at fault.
+        source: ParseError,
+    },
+}
+
+/// Why JSON is not what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// A field has an invalid value.
+    #[error("{field}: {source}")]
+    Field {
+        /// The path of the field, as `process.user.uid`.
+        field: String,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// It is not JSON.
+    #[error(transparent)]
+    Syntax(#[from] serde_json::Error),
+}
+
+impl Bundle {
+    /// The bundle at `path` of the container `id`.
+    #[must_use]
+    pub fn new(path: &Path, id: &str) -> Bundle {
+        Bundle { path: path.to_owned(), id: id.to_owned() }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The container's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Parses all of `config.json`.
+    ///
+    /// # Errors
+    /// If it is missing or invalid; the text names the field.
+    pub fn spec(&self) -> Result<Spec, BundleError> {
+        self.read()
+    }
+
+    /// Parses what the daemon needs of `config.json`.
+    ///
+    /// # Errors
+    /// As [`Bundle::spec`].
+    pub fn config(&self) -> Result<Config, BundleError> {
+        self.read()
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, BundleError> {
+        let path = self.path.join("config.json");
+        let bytes =
+            fs::read(&path).map_err(|source| BundleError::Read { path: path.clone(), source })?;
+        parse(&bytes).map_err(|source| BundleError::Parse { path, source })
+    }
+
+    /// The directory where Create mounts the root filesystem that it was given. A configuration may
+    /// name another directory; its owner mounts and unmounts that one, as Docker does.
+    #[must_use]
+    pub fn rootfs(&self) -> PathBuf {
+        self.path.join("rootfs")
+    }
+
+    /// The root filesystem that the configuration names.
+    #[must_use]
+    pub fn root(&self, config: &Config) -> PathBuf {
+        let root = config.root.as_ref().map(|root| root.path.as_path());
+        self.path.join(root.unwrap_or(Path::new("rootfs")))
+    }
+
+    /// The directory above libcontainer's state directory. libcontainer names its directory after
+    /// the container, which may be called `rootfs`, so it cannot lie in the bundle itself.
+    #[must_use]
+    pub fn state_root(&self) -> PathBuf {
+        self.path.join("wherry")
+    }
+
+    /// The mount point for an image's layers while the root filesystem is set up.
+    #[must_use]
+    pub fn layers(&self) -> PathBuf {
+        self.state_root().join("@layers")
+    }
+
+    /// The directory of the rewritten configuration, which libcontainer reads instead of the
+    /// bundle's. No container id contains `@`.
+    #[must_use]
+    pub fn rewritten(&self) -> PathBuf {
+        self.state_root().join("@rewritten")
+    }
+
+    /// Whether Create has begun with this bundle.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.state_root().exists()
+    }
+
+    /// libcontainer's state directory of the container.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.state_root().join(&self.id)
+    }
+
+    /// The socket on which libcontainer's first process waits for Start.
+    #[must_use]
+    pub fn start_socket(&self) -> PathBuf {
+        self.state().join(START_SOCKET)
+    }
+
+    /// The lock of [`crate::setup_lock`].
+    pub(crate) fn setup_lock(&self) -> PathBuf {
+        self.path.join("wherry.lock")
+    }
+
+    /// Removes the state directory. Logs a warning if that fails.
+    pub fn remove_state(&self) {
+        if let Err(error) = fs::remove_dir_all(self.state_root())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("cannot remove {}: {error}", self.state_root().display());
+        }
+    }
+}
+
+/// `libcontainer::notify_socket::NOTIFY_FILE`; a test of the engine host compares the two. The
+/// daemon does not link libcontainer.
+pub const START_SOCKET: &str = "notify.sock";
+
+/// Parses the JSON of a configuration.
+///
+/// # Errors
+/// With the path of the invalid field.
+pub fn parse<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ParseError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        let source = error.into_inner();
+        if field == "." { ParseError::Syntax(source) } else { ParseError::Field { field, source } }
+    })?;
+    json.end()?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let error = |text: &str| parse::<Spec>(text.as_bytes()).unwrap_err().to_string();
+        assert!(error(r#"{"process": {"user": {"uid": -1}}}"#).starts_with("process.user.uid: "));
+        assert!(error(r#"{"mounts": [{"type": "x"}]}"#).contains("mounts[0]: missing field"));
+        assert!(error("{").contains("line 1"));
+        assert!(error("{} x").contains("trailing"));
+    }
+}

@@ -1,0 +1,121 @@
+//! The fields of a configuration that the daemon acts on.
+//!
+//! The engine host parses all of `config.json` and validates it. A machine has as many daemons as
+//! containers, so the daemon parses only what it needs.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Hooks, LinuxResources, Spec};
+use serde::Deserialize;
+
+/// The fields of a configuration that the daemon acts on, with the names of the runtime
+/// specification.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// The version of the specification.
+    #[serde(default)]
+    pub oci_version: String,
+    /// Annotations of the client.
+    pub annotations: Option<HashMap<String, String>>,
+    /// The first process.
+    pub process: Option<Process>,
+    /// The root filesystem.
+    pub root: Option<Root>,
+    /// The hooks.
+    pub hooks: Option<Hooks>,
+    /// The fields for Linux.
+    pub linux: Option<Linux>,
+}
+
+/// A process.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Process {
+    /// The environment.
+    pub env: Option<Vec<String>>,
+    /// The working directory.
+    #[serde(default)]
+    pub cwd: PathBuf,
+}
+
+/// A root filesystem.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Root {
+    /// The path, absolute or relative to the bundle.
+    #[serde(default)]
+    pub path: PathBuf,
+}
+
+/// The fields for Linux.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Linux {
+    /// The path of the cgroup.
+    pub cgroups_path: Option<PathBuf>,
+    /// The cgroup's limits.
+    pub resources: Option<LinuxResources>,
+}
+
+impl Config {
+    /// The working directory.
+    #[must_use]
+    pub fn cwd(&self) -> PathBuf {
+        self.process.as_ref().map(|process| process.cwd.clone()).unwrap_or_default()
+    }
+
+    /// The path of the cgroup.
+    #[must_use]
+    pub fn cgroups_path(&self) -> Option<PathBuf> {
+        self.linux.as_ref()?.cgroups_path.clone()
+    }
+
+    /// The cgroup's limits.
+    #[must_use]
+    pub fn resources(&self) -> Option<&LinuxResources> {
+        self.linux.as_ref()?.resources.as_ref()
+    }
+
+    /// The memory limit, bytes.
+    #[must_use]
+    pub fn memory_limit(&self) -> Option<u64> {
+        let limit = self.resources()?.memory().as_ref()?.limit()?;
+        // -1 means unlimited.
+        u64::try_from(limit).ok().filter(|limit| *limit > 0)
+    }
+}
+
+impl From<&Spec> for Config {
+    fn from(spec: &Spec) -> Config {
+        Config {
+            oci_version: spec.version().clone(),
+            annotations: spec.annotations().clone(),
+            process: spec
+                .process()
+                .as_ref()
+                .map(|process| Process { env: process.env().clone(), cwd: process.cwd().clone() }),
+            root: spec.root().as_ref().map(|root| Root { path: root.path().clone() }),
+            hooks: spec.hooks().clone(),
+            linux: spec.linux().as_ref().map(|linux| Linux {
+                cgroups_path: linux.cgroups_path().clone(),
+                resources: linux.resources().clone(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_memory_is_what_the_configuration_says() {
+        let limit = |resources: &str| {
+            let text = format!(r#"{{"linux": {{"resources": {resources}}}}}"#);
+            crate::parse::<Config>(text.as_bytes()).unwrap().memory_limit()
+        };
+        assert_eq!(limit(r#"{"memory": {"limit": 33554432}}"#), Some(32 << 20));
+        assert_eq!(limit(r#"{"memory": {"limit": -1}}"#), None);
+        assert_eq!(limit("{}"), None);
+    }
+}

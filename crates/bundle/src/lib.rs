@@ -1,0 +1,14 @@
+//! A bundle: the directory with a container's `config.json` and with everything that Wherry keeps
+//! of the container on disk.
+//!
+//! - [`Bundle`]: the paths in it. [`config`]: the configuration, as far as the daemon reads it.
+//! - [`hooks`]: the OCI hooks. [`setup_lock`]: the lock that cleanup takes exclusively.
+
+mod bundle;
+pub mod config;
+pub mod hooks;
+pub mod setup_lock;
+
+pub use bundle::{Bundle, BundleError, ParseError, START_SOCKET, parse};
+pub use config::Config;
+pub use setup_lock::SetupLock;

@@ -1,0 +1,97 @@
+//! Removing a container's cgroup and every process in it, from the path in its configuration.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::path::{Scope, below_root, directories};
+use crate::{CgroupError, is_unified, signal_all};
+
+/// How long a killed process may take to end, and systemd to collect its scope.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Kills every process in the cgroup `path` of a configuration and removes it, also as a systemd
+/// scope. A cgroup that does not exist counts as removed.
+///
+/// # Errors
+/// If a process does not end, or the directory cannot be removed.
+pub fn remove(path: &Path) -> Result<(), CgroupError> {
+    // Never the root of the hierarchy.
+    if below_root(path).as_os_str().is_empty() {
+        return Ok(());
+    }
+    // Whether systemd created it depends on options that are not on disk.
+    remove_all(&directories(path, false))?;
+    if is_unified()
+        && let Some(scope) = Scope::parse(path)
+    {
+        remove_all(&directories(path, true))?;
+        collect_scope(&scope);
+    }
+    Ok(())
+}
+
+/// Removes the directories of one cgroup. A process is in all of them, as a rule.
+fn remove_all(directories: &[PathBuf]) -> Result<(), CgroupError> {
+    for directory in directories {
+        // On version 1 a frozen process does not die of a signal. Other hierarchies have no freezer.
+        let _ = fs::write(directory.join("freezer.state"), "THAWED");
+    }
+    for directory in directories {
+        let removed = retry(|| match remove_tree(directory) {
+            // systemd also removes the cgroups that it has created.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => {
+                // A process that forks meanwhile leaves a child, so this takes some attempts.
+                signal_all(directory, libc::SIGKILL.unsigned_abs(), None);
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        });
+        removed.map_err(|source| CgroupError::Remove { path: directory.clone(), source })?;
+    }
+    Ok(())
+}
+
+/// Removes a cgroup and the cgroups below it.
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(directory)
+}
+
+/// Waits until systemd has collected a scope whose processes are gone: before that, no container of
+/// the same name can start.
+fn collect_scope(scope: &Scope) {
+    let collected = || {
+        if Scope::exists(&scope.unit) { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
+    };
+    let result = retry(collected).or_else(|_| {
+        // A failed unit stays until it is reset, as one does that systemd itself has killed.
+        Command::new("systemctl").args(["--quiet", "reset-failed", &scope.unit]).spawn()?;
+        retry(collected)
+    });
+    if let Err(error) = result {
+        log::warn!("systemd does not release the unit {}: {error}", scope.unit);
+    }
+}
+
+fn retry(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match attempt() {
+            Err(error) if start.elapsed() > DEADLINE => return Err(error),
+            Err(_) => {}
+            Ok(()) => return Ok(()),
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,5 @@
+//! The commands of the executable `wherry-E`.
+
+mod run;
+
+pub use run::run;

@@ -1,0 +1,174 @@
+//! Threads for work that blocks.
+//!
+//! A thread is taken before anything of the work is begun, so that a kernel which has none (EAGAIN at a limit on pids,
+//! ENOMEM) refuses a request that has changed nothing yet. A thread that has done its work waits [`KEPT`] for more: Create,
+//! Start and Delete of a short container share one.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, ThreadId};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use wherry_sys::memory;
+
+/// How long a thread waits for more work.
+const KEPT: Duration = Duration::from_millis(50);
+
+/// Threads that wait for work, the last to become idle at the end.
+static IDLE: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// The kernel has no thread to give.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start a thread: {0}")]
+pub struct NoThread(#[from] io::Error);
+
+/// A thread that waits for one piece of work. Dropped without any, it ends.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    jobs: Sender<Job>,
+    id: ThreadId,
+}
+
+/// A piece of work, and the handle to be kept with the idle ones after it.
+struct Job {
+    work: Work,
+    thread: Thread,
+}
+
+impl Thread {
+    /// Takes an idle thread, or starts one.
+    ///
+    /// # Errors
+    /// When the kernel refuses a new thread.
+    pub(crate) fn take() -> Result<Thread, NoThread> {
+        let idle = idle().pop();
+        match idle {
+            Some(thread) => Ok(thread),
+            None => {
+                let (jobs, queue) = channel();
+                let handle = Builder::new().name("blocking".to_owned()).spawn(|| serve(queue))?;
+                Ok(Thread { jobs, id: handle.thread().id() })
+            }
+        }
+    }
+
+    /// Runs `work` on this thread, within the tokio runtime of the caller, if there is one. The receiver fails if `work`
+    /// panics.
+    pub(crate) fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (done, result) = oneshot::channel();
+        let runtime = Handle::try_current().ok();
+        let work: Work = Box::new(move || {
+            let _within = runtime.as_ref().map(Handle::enter);
+            // The caller may have gone.
+            let _ = done.send(work());
+        });
+        let jobs = self.jobs.clone();
+        // The thread waits for as long as its handle exists, so it takes the job.
+        let _ = jobs.send(Job { work, thread: self });
+        result
+    }
+}
+
+/// Runs `work` on a thread, or on the caller's own where the kernel refuses one: for work that must be done and that
+/// blocks for a few milliseconds at most.
+pub(crate) fn run_or_block(work: impl FnOnce() + Send + 'static) -> oneshot::Receiver<()> {
+    match Thread::take() {
+        Ok(thread) => thread.run(work),
+        Err(error) => {
+            log::warn!("{error}: the daemon does without");
+            let (done, result) = oneshot::channel();
+            work();
+            let _ = done.send(());
+            result
+        }
+    }
+}
+
+/// Does what comes, until nothing has come for [`KEPT`].
+fn serve(queue: Receiver<Job>) {
+    loop {
+        match queue.recv_timeout(KEPT) {
+            Ok(Job { work, thread }) => {
+                // The panic hook has logged it, and the caller's receiver fails.
+                let _ = catch_unwind(AssertUnwindSafe(work));
+                idle().push(thread);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let own = std::thread::current().id();
+                let mut idle = idle();
+                let Some(index) = idle.iter().position(|thread| thread.id == own) else {
+                    // Taken a moment ago: its work is on the way.
+                    continue;
+                };
+                idle.remove(index);
+                break;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    memory::trim_heap();
+}
+
+/// No code panics while it holds this lock.
+fn idle() -> MutexGuard<'static, Vec<Thread>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_runs_within_the_runtime_of_its_caller() {
+        let thread = Thread::take().unwrap();
+        let here = Handle::current().id();
+        assert_eq!(thread.run(|| Handle::current().id()).await.unwrap(), here);
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_its_own_work_and_no_other() {
+        let thread = Thread::take().unwrap();
+        let id = thread.id;
+        assert!(thread.run(|| panic!("a test")).await.is_err());
+        let (sender, receiver) = channel();
+        Thread::take().unwrap().run(move || sender.send(id)).await.unwrap().unwrap();
+        assert_eq!(receiver.recv().unwrap(), id);
+    }
+
+    #[tokio::test]
+    async fn many_pieces_of_work_are_all_done() {
+        let work: Vec<_> = (0..100).map(|n| Thread::take().unwrap().run(move || n)).collect();
+        let mut sum = 0;
+        for done in work {
+            sum += done.await.unwrap();
+        }
+        assert_eq!(sum, 4950);
+    }
+
+    /// In a process of its own, which gives up root's powers: no limit on processes holds for root.
+    #[test]
+    fn a_thread_that_cannot_be_had_is_an_error() {
+        if !wherry_sys::alone("thread::tests::a_thread_that_cannot_be_had_is_an_error") {
+            return;
+        }
+        use nix::sys::resource::{Resource, setrlimit};
+        setrlimit(Resource::RLIMIT_NPROC, 0, 0).unwrap();
+        nix::unistd::setuid(nix::unistd::Uid::from_raw(54321)).unwrap();
+        let refused = Thread::take().unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "cannot start a thread: Resource temporarily unavailable (os error 11)"
+        );
+        assert!(run_or_block(|| ()).try_recv().is_ok(), "the work was not done");
+    }
+}

@@ -1,0 +1,182 @@
+//! How a process that is being set up joins the container's cgroup, and the limits that systemd does
+//! not set.
+//!
+//! A pid that is written to `cgroup.procs` takes some ten milliseconds, several times the rest of a
+//! container's setup: the kernel moves a process with all its threads when no processor can be in
+//! the middle of a fork, which it learns from an RCU grace period. Two ways do not wait:
+//!
+//! - Version 1: a thread that moves itself alone, through `tasks`, since Linux 5.5.
+//! - Version 2: a process that is cloned into the cgroup, by `CLONE_INTO_CGROUP`, since Linux 5.7.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use libcgroups::common::{CgroupManager, ControllerOpt, Entry, WrappedIoError};
+use libcgroups::v2::manager::Manager;
+use oci_spec::runtime::{LinuxCpu, LinuxResources};
+use wherry_cgroup::{Cgroup, Hierarchy, ROOT, below_root, is_unified};
+
+/// Makes the processes that libcontainer forks from now on join cgroups without waiting. systemd
+/// moves those of its own driver. `may_be_replaced`: no one needs the pid of such a process
+/// afterwards.
+pub(crate) fn join_without_waiting(may_be_replaced: bool) {
+    libcgroups::common::enter_by(move |path| {
+        if is_unified() {
+            let directory = Path::new(ROOT).join(below_root(path));
+            let inside = may_be_replaced && clone_into(&directory).is_ok();
+            return Ok(if inside { Entry::Inside } else { Entry::Outside });
+        }
+        join_v1(path)?;
+        if let Some(mount) = Hierarchy::hybrid() {
+            join_hybrid(&mount.join(below_root(path)), may_be_replaced)?;
+        }
+        Ok(Entry::Complete)
+    });
+}
+
+/// Moves this process, which has a single thread, into a cgroup of version 1, which exists.
+fn join_v1(path: &Path) -> Result<(), WrappedIoError> {
+    Hierarchy::all().iter().try_for_each(|each| write_self(&each.directory(path).join("tasks")))
+}
+
+/// Joins the cgroup of version 2 beside version 1.
+fn join_hybrid(directory: &Path, may_be_replaced: bool) -> Result<(), WrappedIoError> {
+    if may_be_replaced && clone_into(directory).is_ok() {
+        return Ok(());
+    }
+    write_self(&directory.join("cgroup.procs"))
+}
+
+fn write_self(path: &Path) -> Result<(), WrappedIoError> {
+    // 0: the writer itself.
+    fs::write(path, "0").map_err(|err| WrappedIoError::Write {
+        err,
+        path: path.to_owned(),
+        data: "0".into(),
+    })
+}
+
+/// Continues as another process, a child of the same parent, in a cgroup of version 2; this one
+/// exits. After an error nothing has happened.
+#[allow(unsafe_code)]
+fn clone_into(directory: &Path) -> io::Result<()> {
+    let directory = File::open(directory)?;
+    let mut args = CloneArgs {
+        flags: CLONE_INTO_CGROUP | libc::CLONE_PARENT as u64,
+        cgroup: directory.as_raw_fd() as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: the arguments have the given size and ask for a fork. This process has a single thread.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) } {
+        0 => Ok(()),
+        // SAFETY: ends this process; its descriptors and buffers are the other one's now.
+        pid if pid > 0 => unsafe { libc::_exit(0) },
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A flag of clone3(2). libc's constant has a type that is too small.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `struct clone_args` of clone3(2), since Linux 5.7.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Sets in the cgroup of process `pid`, a systemd scope, what systemd has not set: the devices, which
+/// were not passed to it, and sets of processors and huge pages, which it does not know. Setting the
+/// others again changes nothing.
+pub(crate) fn complete(pid: i32, resources: &LinuxResources) -> Result<(), String> {
+    let Some(Cgroup::V2(directory)) = Cgroup::of(pid) else { return Ok(()) };
+    let failed = |error: &dyn std::error::Error| {
+        format!("cannot set the limits of cgroup {}: {error}", directory.display())
+    };
+    let root = Path::new(ROOT);
+    let below = directory.strip_prefix(root).map_err(|error| failed(&error))?;
+    let manager =
+        Manager::new(root.to_owned(), below.to_owned()).map_err(|error| failed(&error))?;
+    let options = ControllerOpt {
+        resources,
+        disable_oom_killer: false,
+        oom_score_adj: None,
+        freezer_state: None,
+    };
+    manager.apply(&options).map_err(|error| failed(&error))?;
+    // systemd resets what it does not know whenever it reloads its configuration.
+    if let Some(cpu) =
+        resources.cpu().as_ref().filter(|cpu| cpu.cpus().is_some() || cpu.mems().is_some())
+    {
+        let mut sets = LinuxCpu::default();
+        sets.set_cpus(cpu.cpus().clone()).set_mems(cpu.mems().clone());
+        let mut resources = LinuxResources::default();
+        resources.set_cpu(Some(sets));
+        wherry_cgroup::set_properties(&directory, &resources);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    use nix::sys::wait::{WaitPidFlag, waitpid};
+    use nix::unistd::{ForkResult, Pid, fork, pipe};
+
+    use super::*;
+
+    /// Writes the pid and the cgroups after the clone into `directory`.
+    fn write_place(directory: &Path, mut to: File) -> io::Result<()> {
+        clone_into(directory)?;
+        let pid = std::process::id();
+        to.write_all(format!("{pid} {}", fs::read_to_string("/proc/self/cgroup")?).as_bytes())
+    }
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn a_process_goes_on_as_another_one_in_the_cgroup_that_it_is_born_in() {
+        let root = tempfile::tempdir().unwrap();
+        let name = format!("wherry-test-{}", std::process::id());
+        mount(Some("none"), root.path(), Some("cgroup2"), MsFlags::empty(), None::<&str>).unwrap();
+        let directory = root.path().join(&name);
+        fs::create_dir(&directory).unwrap();
+        let (from, to) = pipe().unwrap();
+        // SAFETY: the child uses no lock that another thread may hold, and ends without unwinding.
+        let first = match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let code = i32::from(write_place(&directory, File::from(to)).is_err());
+                // SAFETY: as above.
+                unsafe { libc::_exit(code) }
+            }
+            ForkResult::Parent { child } => child,
+        };
+        drop(to);
+        let mut said = String::new();
+        File::from(from).read_to_string(&mut said).unwrap();
+        waitpid(first, None).unwrap();
+        let (pid, groups) = said.split_once(' ').unwrap();
+        let second = Pid::from_raw(pid.parse().unwrap());
+        waitpid(second, Some(WaitPidFlag::__WALL)).unwrap();
+        fs::remove_dir(&directory).unwrap();
+        umount2(root.path(), MntFlags::MNT_DETACH).unwrap();
+        assert_ne!(first, second);
+        assert!(
+            groups.lines().any(|line| line.starts_with("0::") && line.ends_with(&name)),
+            "{said}"
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! The engine's own seccomp filter: which system calls a wasm guest's process may make once its program is loaded, and the guard
+//! that looks at every file before the engine gets it.
+//!
+//! The filter is added to the container's own profile when the program is about to run, so it holds whatever the configuration
+//! says of seccomp. It takes no_new_privs, which costs a wasm guest nothing: its process never executes another program.
+//!
+//! - [`calls`] lists the system calls that an engine needs to serve a guest. All others fail with EPERM: `ptrace`, `bpf`, `mount`,
+//!   `keyctl`, `process_vm_writev`, `execve`, and new processes. Memory cannot be made executable any more.
+//! - The calls that open a file by its path raise SIGSYS. The handler ([`guard`]) opens the file itself, looks at the open
+//!   descriptor, and refuses what would hand the guest its own process: see [`pseudo`]. So the guard holds for every engine's own
+//!   path walker, for symbolic links, bind mounts and directory descriptors: it sees the object, not the path.
+//!
+//! The handler's own calls carry a random number in their sixth argument, which the filter lets pass. It is no secret that has
+//! to withstand native code: native code in this process is past the wall that this filter is. It has to withstand
+//! an engine that makes the call with whatever lies in that register.
+
+mod allow_list;
+mod calls;
+mod guard;
+mod pseudo;
+
+use std::io;
+use std::path::Path;
+
+use nix::sys::prctl;
+use wherry_engine::Engine;
+
+/// What the filter lets pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allow {
+    /// The system calls of an engine alone, given those that this engine needs besides the common ones.
+    Listed(&'static [i64]),
+    /// All of them: for an administrator's native plug-ins, or because the runtime's options say so. Files are guarded.
+    All,
+}
+
+impl Allow {
+    /// What guests of this engine are allowed, given its plug-ins, if there are any, and whether the runtime's options leave the
+    /// list out.
+    pub fn for_guests_of(engine: &dyn Engine, plugins: &Path, no_list: bool) -> Allow {
+        if no_list || !plugins.as_os_str().is_empty() {
+            Allow::All
+        } else {
+            Allow::Listed(engine.system_calls())
+        }
+    }
+}
+
+/// Installs the filter in all threads of this process, for ever.
+///
+/// # Errors
+/// When the kernel refuses, as it does where the container's own profile forbids `prctl` or `seccomp`.
+pub fn install(allow: Allow) -> io::Result<()> {
+    let failed = |what: &str, error: io::Error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot install the engine's seccomp filter: {what}: {error}"),
+        )
+    };
+    let cookie = guard::install().map_err(|error| failed("sigaction", error))?;
+    prctl::set_no_new_privs()
+        .map_err(|errno| failed("prctl(PR_SET_NO_NEW_PRIVS)", errno.into()))?;
+    allow_list::program(allow, cookie).install().map_err(|error| failed("seccomp", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File, OpenOptions};
+    use std::os::fd::AsRawFd;
+
+    use nix::errno::Errno;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+
+    use crate::signals::exit_now;
+
+    /// Runs `work` in a process of its own that has the filter. Its result, or the line at which it failed.
+    #[allow(unsafe_code)]
+    fn confined(allow: Allow, work: impl FnOnce() -> Result<(), u32>) {
+        // SAFETY: the child makes system calls, allocates through an allocator that is safe to use after fork (glibc's), and ends.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let status = match install(allow) {
+                    Ok(()) => work().map_or_else(|line| line, |()| 0),
+                    Err(_) => 1,
+                };
+                // Lines are larger than a status holds.
+                exit_now(i32::try_from(status.min(255)).unwrap_or(255))
+            }
+            ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+            }
+        }
+    }
+
+    /// The number of the check that failed.
+    fn check(number: u32, holds: bool) -> Result<(), u32> {
+        if holds { Ok(()) } else { Err(number) }
+    }
+
+    fn refused(result: io::Result<File>) -> bool {
+        result.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES))
+    }
+
+    #[test]
+    fn ordinary_files_are_opened_as_without_the_filter() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        confined(Allow::Listed(&[]), || {
+            check(2, fs::write(&path, "text").is_ok())?;
+            check(3, fs::read_to_string(&path).is_ok_and(|text| text == "text"))?;
+            check(4, OpenOptions::new().append(true).open(&path).is_ok())?;
+            let missing = File::open(directory.path().join("missing"));
+            check(5, missing.is_err_and(|error| error.kind() == io::ErrorKind::NotFound))?;
+            let here = File::open(directory.path()).map_err(|_| 6_u32)?;
+            check(6, nix::sys::stat::mkdirat(&here, "d", nix::sys::stat::Mode::S_IRWXU).is_ok())?;
+            let names = fs::read_dir(directory.path()).map(Iterator::count);
+            check(7, names.is_ok_and(|count| count == 2))?;
+            check(
+                8,
+                fs::read_link(&path).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)),
+            )?;
+            check(9, nix::unistd::symlinkat("file", &here, "l").is_ok())?;
+            check(
+                10,
+                fs::read_link(directory.path().join("l")).is_ok_and(|to| to == Path::new("file")),
+            )?;
+            check(11, File::open(directory.path().join("l")).is_ok())?;
+            check(12, File::open("/dev/null").is_ok() && File::open("/dev/urandom").is_ok())
+        });
+    }
+
+    #[test]
+    fn what_a_process_shows_of_itself_is_refused() {
+        for allow in [Allow::Listed(&[]), Allow::All] {
+            let own = File::open("/proc/self/status").unwrap();
+            confined(allow, || {
+                let secrets = [
+                    "mem",
+                    "maps",
+                    "smaps",
+                    "smaps_rollup",
+                    "numa_maps",
+                    "pagemap",
+                    "map_files",
+                    "fd",
+                    "fdinfo",
+                    "environ",
+                    "auxv",
+                    "syscall",
+                    "stack",
+                    "stat",
+                    "wchan",
+                    "task",
+                    "ns",
+                    "attr",
+                    "clear_refs",
+                    "personality",
+                ];
+                for (number, name) in (2..).zip(secrets) {
+                    check(number, refused(File::open(format!("/proc/self/{name}"))))?;
+                    check(number + 40, File::open(format!("/proc/thread-self/{name}")).is_err())?;
+                }
+                for (number, name) in (100..).zip([
+                    "exe",
+                    "root",
+                    "cwd",
+                    "root/etc/passwd",
+                    "cwd/.",
+                    "fd/0",
+                    "ns/mnt",
+                ]) {
+                    check(number, File::open(format!("/proc/self/{name}")).is_err())?;
+                }
+                for (number, name) in (110..).zip(["exe", "root", "cwd", "fd/0", "fd/1", "ns/mnt"])
+                {
+                    check(number, fs::read_link(format!("/proc/self/{name}")).is_err())?;
+                }
+                check(
+                    120,
+                    refused(File::open("/proc/kcore")) || !Path::new("/proc/kcore").exists(),
+                )?;
+                check(121, refused(File::open("/proc/kallsyms")))?;
+                check(122, refused(OpenOptions::new().write(true).open("/proc/self/comm")))?;
+                check(
+                    123,
+                    refused(OpenOptions::new().read(true).write(true).open("/proc/self/mem")),
+                )?;
+                let again = format!("/proc/self/fd/{}", own.as_raw_fd());
+                check(124, File::open(again).is_err())?;
+                // A directory's descriptor leads to the same objects.
+                let directory = File::open("/proc/self").map_err(|_| 125_u32)?;
+                let how = nix::fcntl::OFlag::O_RDWR;
+                let beneath =
+                    nix::fcntl::openat(&directory, "mem", how, nix::sys::stat::Mode::empty());
+                check(126, beneath.is_err_and(|errno| errno == Errno::EACCES))?;
+                let how = nix::fcntl::OpenHow::new().flags(how);
+                let beneath = nix::fcntl::openat2(&directory, "mem", how);
+                check(127, beneath.is_err_and(|errno| errno == Errno::EACCES))
+            });
+        }
+    }
+
+    #[test]
+    fn what_ordinary_programs_read_of_procfs_stays() {
+        confined(Allow::Listed(&[]), || {
+            let read = [
+                "cpuinfo",
+                "meminfo",
+                "uptime",
+                "loadavg",
+                "self/status",
+                "self/mountinfo",
+                "self/cgroup",
+                "sys/kernel/hostname",
+            ];
+            for (number, name) in (2..).zip(read) {
+                let text = fs::read_to_string(format!("/proc/{name}"));
+                check(number, text.is_ok_and(|text| !text.is_empty()))?;
+            }
+            check(20, fs::read_dir("/proc").is_ok_and(|entries| entries.count() > 10))?;
+            check(21, fs::read_link("/proc/self").is_ok())
+        });
+    }
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn calls_that_no_guest_needs_fail() {
+        confined(Allow::Listed(&[]), || {
+            let eperm = |result: i64| result == -1 && Errno::last() == Errno::EPERM;
+            // SAFETY: each call is refused before it looks at its arguments, which are all zero.
+            let call = |number: i64| unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) };
+            let refused = [
+                libc::SYS_ptrace,
+                libc::SYS_bpf,
+                libc::SYS_mount,
+                libc::SYS_keyctl,
+                libc::SYS_process_vm_writev,
+                libc::SYS_execve,
+                libc::SYS_execveat,
+                libc::SYS_setns,
+                libc::SYS_unshare,
+                libc::SYS_io_uring_setup,
+                libc::SYS_userfaultfd,
+                libc::SYS_perf_event_open,
+                libc::SYS_open_tree,
+                libc::SYS_open_by_handle_at,
+                libc::SYS_pidfd_open,
+                libc::SYS_kill,
+                libc::SYS_seccomp,
+                libc::SYS_fchmodat,
+                libc::SYS_clone,
+            ];
+            for (number, nr) in (2..).zip(refused) {
+                check(number, eperm(call(nr)))?;
+            }
+            check(50, call(libc::SYS_clone3) == -1 && Errno::last() == Errno::ENOSYS)?;
+            let thread = std::thread::spawn(|| 7);
+            check(51, thread.join().is_ok_and(|seven| seven == 7))
+        });
+    }
+}

@@ -1,0 +1,141 @@
+//! The loop of the engine host: one request, one process, one reply.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::{dup2_stdin, dup2_stdout};
+use wherry_engine::{Engine, LoadError};
+use wherry_protocol::message::Descriptors;
+use wherry_protocol::{Channel, HostReply, HostRequest, SetupMessage};
+use wherry_sys::daemon::OOM_SCORE_ADJ;
+use wherry_sys::logger;
+
+use crate::{
+    adopt, create, exec, nss, own_executable, privileges, process_title, system, tracing_bridge,
+};
+
+/// The descriptors that a daemon passes to its host instead of standard streams.
+struct Inherited {
+    /// Standard input: the channel.
+    channel: OwnedFd,
+    /// Standard output: the log.
+    log: OwnedFd,
+}
+
+impl Inherited {
+    /// Moves them to numbers that neither a guest nor a library uses.
+    fn take() -> nix::Result<Inherited> {
+        let aside = |fd: BorrowedFd<'_>| {
+            let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
+            Ok(adopt(number))
+        };
+        let channel = aside(io::stdin().as_fd())?;
+        let log = aside(io::stdout().as_fd())?;
+        // Standard error is /dev/null.
+        dup2_stdin(io::stderr())?;
+        dup2_stdout(io::stderr())?;
+        Ok(Inherited { channel, log })
+    }
+}
+
+/// A process that was forked, and the daemon's end of its terminal.
+pub(crate) struct Forked {
+    pub(crate) pid: i32,
+    pub(crate) console: Option<OwnedFd>,
+}
+
+/// Serves the daemon until it closes the channel. `oom_score_adj` is the score of a guest whose
+/// configuration sets none: this process has inherited the daemon's, which is not for guests.
+/// Without an engine every request fails with the reason.
+#[must_use]
+pub fn serve(engine: Result<Rc<dyn Engine>, LoadError>, oom_score_adj: Option<&str>) -> ExitCode {
+    let Ok(Inherited { channel, log }) = Inherited::take() else { return ExitCode::FAILURE };
+    let channel = Channel::from_fd(channel);
+    logger::log_to_descriptor(log);
+    logger::set_error_sink(send_detail);
+    tracing_bridge::install();
+    process_title::find();
+    own_executable::remember();
+    nss::use_files_and_dns();
+    privileges::leave_groups();
+    loop {
+        let packet = match channel.receive::<HostRequest>() {
+            Ok(Some(packet)) => packet,
+            Ok(None) => {
+                yield_processor();
+                return ExitCode::SUCCESS;
+            }
+            Err(error) => {
+                log::error!("the daemon sent an invalid request: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        // For each request: libcontainer sets it to the container's value.
+        if let Some(score) = oom_score_adj {
+            // Lowering it again needs CAP_SYS_RESOURCE; then the guest keeps the higher score.
+            let _ = fs::write(OOM_SCORE_ADJ, score);
+        }
+        let (reply, console) = match handle(&engine, &packet.message, packet.fds) {
+            Ok(Forked { pid, console }) => (HostReply::Forked { pid }, console),
+            Err(failure) => (HostReply::Failed(failure), None),
+        };
+        let fds: Vec<i32> = console.iter().map(AsRawFd::as_raw_fd).collect();
+        if channel.send(&reply, &fds).is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+}
+
+fn handle(
+    engine: &Result<Rc<dyn Engine>, LoadError>,
+    request: &HostRequest,
+    fds: Vec<OwnedFd>,
+) -> Result<Forked, wherry_protocol::Failure> {
+    let engine = engine.as_ref().map_err(|error| system(error.to_string()))?;
+    let descriptors =
+        Descriptors::receive(fds, request.terminal()).map_err(|error| system(error.to_string()))?;
+    let details = descriptors.setup.try_clone().map_err(|error| system(error.to_string()))?;
+    report_details_to(Some(details));
+    let result = match request {
+        HostRequest::Create(request) => create::create(engine, request, descriptors),
+        HostRequest::Exec(request) => exec::exec(engine, request, descriptors),
+    };
+    report_details_to(None);
+    result
+}
+
+thread_local! {
+    /// The channel on which the errors of libraries are reported, in this process and in those that
+    /// it forks: the error that libcontainer returns in the end has lost the cause.
+    static DETAILS: RefCell<Option<Channel>> = const { RefCell::new(None) };
+}
+
+/// Reports the errors of libraries on `channel`; None: no longer.
+pub(crate) fn report_details_to(channel: Option<Channel>) {
+    DETAILS.with(|details| details.replace(channel));
+}
+
+fn send_detail(text: &str) {
+    DETAILS.with(|details| {
+        if let Ok(details) = details.try_borrow()
+            && let Some(channel) = &*details
+        {
+            // A daemon that is gone has no user to report to.
+            let _ = channel.send(&SetupMessage::Detail(text.to_owned()), &[]);
+        }
+    });
+}
+
+/// Drops to SCHED_IDLE before the exit: tearing this process down takes the kernel some 0.6 ms, for
+/// which the daemon, which has just got its reply, would often wait.
+#[allow(unsafe_code)]
+fn yield_processor() {
+    let idle = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads the one structure.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const idle) };
+}

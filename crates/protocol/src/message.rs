@@ -1,0 +1,207 @@
+//! The messages between the daemon, the engine host and the process that becomes a guest.
+//!
+//! ```text
+//! daemon ── HostRequest ──▶ host           one per process; beside it: Descriptors
+//! daemon ◀─ SetupMessage ── host, process  before Start, over the setup channel
+//! daemon ── SetupReply ───▶ host, process
+//! daemon ◀─ HostReply ───── host           the process exists, or nothing is left of it
+//! ```
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::channel::Channel;
+use crate::failure::Failure;
+use crate::options::RuntimeOptions;
+
+/// Daemon to engine host. [`Descriptors`] travel beside it.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum HostRequest {
+    /// Set a container up and fork its first process, which waits for Start.
+    Create(CreateRequest),
+    /// Fork another process into a container, and let it run.
+    Exec(ExecRequest),
+}
+
+impl HostRequest {
+    /// The working directory of the process.
+    #[must_use]
+    pub fn cwd(&self) -> &Path {
+        match self {
+            HostRequest::Create(request) => &request.cwd,
+            HostRequest::Exec(request) => &request.cwd,
+        }
+    }
+
+    /// Whether the process has a terminal.
+    #[must_use]
+    pub fn terminal(&self) -> bool {
+        match self {
+            HostRequest::Create(request) => request.terminal,
+            HostRequest::Exec(request) => request.terminal,
+        }
+    }
+}
+
+/// The container to create.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CreateRequest {
+    /// The container's id.
+    pub id: String,
+    /// The bundle: the directory with `config.json`.
+    pub bundle: PathBuf,
+    /// The mounts of the root filesystem; empty if it is mounted already.
+    pub rootfs: Vec<Mount>,
+    /// The working directory, created if it is missing.
+    pub cwd: PathBuf,
+    /// Whether the standard streams are a terminal, which the host opens.
+    pub terminal: bool,
+    /// Whether systemd manages the cgroup: by the options or by the form of the cgroup's path.
+    pub systemd_cgroup: bool,
+    /// The runtime's options.
+    pub options: RuntimeOptions,
+    /// The largest module that an engine without a compiler reads in the guest's process, bytes.
+    pub module_max: u64,
+}
+
+/// The process to add to a container.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// The container's id.
+    pub id: String,
+    /// The process's id.
+    pub exec_id: String,
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// The process, as `process` in a configuration: JSON.
+    pub process: String,
+    /// The working directory.
+    pub cwd: PathBuf,
+    /// As in [`CreateRequest`].
+    pub terminal: bool,
+    /// As in [`CreateRequest`].
+    pub options: RuntimeOptions,
+    /// As in [`CreateRequest`].
+    pub module_max: u64,
+}
+
+/// A filesystem to mount, as containerd describes it (`types.Mount`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// The filesystem's type, or `bind`.
+    pub fstype: String,
+    /// The source.
+    pub source: String,
+    /// The mount point below the root filesystem; empty for the root itself.
+    pub target: String,
+    /// Options in the form of fstab(5).
+    pub options: Vec<String>,
+}
+
+/// The guest's ends of the standard streams.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Standard input.
+    pub stdin: OwnedFd,
+    /// Standard output.
+    pub stdout: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
+}
+
+/// The descriptors beside a [`HostRequest`].
+#[derive(Debug)]
+pub struct Descriptors {
+    /// The setup channel of the process.
+    pub setup: Channel,
+    /// The setup lock of the bundle, which every forked process inherits until the guest runs.
+    pub setup_lock: OwnedFd,
+    /// The standard streams; None for a terminal.
+    pub stdio: Option<Stdio>,
+}
+
+/// The descriptors beside a [`HostRequest`] are not those that it needs.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a request came with {0} descriptors")]
+pub struct WrongDescriptors(usize);
+
+impl Descriptors {
+    /// The numbers, in the order in which [`Descriptors::receive`] expects them.
+    #[must_use]
+    pub fn as_raw(&self) -> Vec<RawFd> {
+        let mut all = vec![self.setup.as_raw_fd(), self.setup_lock.as_raw_fd()];
+        if let Some(Stdio { stdin, stdout, stderr }) = &self.stdio {
+            all.extend([stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()]);
+        }
+        all
+    }
+
+    /// Names the descriptors that came beside a request.
+    ///
+    /// # Errors
+    /// If their number is wrong.
+    pub fn receive(fds: Vec<OwnedFd>, terminal: bool) -> Result<Descriptors, WrongDescriptors> {
+        let count = fds.len();
+        let mut fds = fds.into_iter();
+        let taken = (fds.next(), fds.next(), fds.next(), fds.next(), fds.next());
+        let (setup, setup_lock, stdio) = match taken {
+            (Some(setup), Some(lock), None, ..) if terminal => (setup, lock, None),
+            (Some(setup), Some(lock), Some(stdin), Some(stdout), Some(stderr)) if !terminal => {
+                (setup, lock, Some(Stdio { stdin, stdout, stderr }))
+            }
+            _ => return Err(WrongDescriptors(count)),
+        };
+        Ok(Descriptors { setup: Channel::from_fd(setup), setup_lock, stdio })
+    }
+}
+
+/// Engine host to daemon: the result of a [`HostRequest`].
+#[derive(Debug, Serialize, Deserialize)]
+pub enum HostReply {
+    /// The process exists. Beside it, for a terminal: the daemon's end.
+    Forked {
+        /// The pid in the daemon's pid namespace.
+        pid: i32,
+    },
+    /// There is no process, and nothing is left of it.
+    Failed(Failure),
+}
+
+/// To the daemon, from the engine host or the process that it sets up.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum SetupMessage {
+    /// The process needs the compiled code of its module. Beside it: the module.
+    Compile {
+        /// The engine's compile key.
+        key: String,
+        /// The key of baseline code, if the engine has a baseline compiler.
+        baseline: Option<String>,
+    },
+    /// The configuration is valid: the daemon creates the cgroup while the host mounts the root
+    /// filesystem. Answered with [`SetupReply::Proceed`] or [`SetupReply::Refused`].
+    Cgroup,
+    /// The namespaces exist: prestart and createRuntime hooks are due. Answered with
+    /// [`SetupReply::Proceed`] or [`SetupReply::Refused`].
+    Hooks {
+        /// The first process, in the daemon's pid namespace.
+        pid: i32,
+    },
+    /// The process cannot run.
+    Failed(Failure),
+    /// An error that libcontainer logged. If the setup fails, it says more than the error that
+    /// libcontainer returns in the end.
+    Detail(String),
+}
+
+/// From the daemon: the answer to [`SetupMessage::Compile`], `Hooks` or `Cgroup`.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum SetupReply {
+    /// The hooks have run, or the cgroup exists.
+    Proceed,
+    /// Beside it: the compiled code.
+    Compiled,
+    /// The request failed, with the sentence for the user.
+    Refused(String),
+}

@@ -1,0 +1,86 @@
+//! The compiled code of a guest's module: the daemon's answer to a process that is being set up.
+
+use std::fs::File;
+
+use wherry_bundle::BundleError;
+use wherry_cgroup::{CgroupName, PathError};
+use wherry_image::overlay::{self, InvalidDescriptor};
+use wherry_image::{CacheError, Module, Note};
+use wherry_protocol::Mount;
+
+use crate::Supervisor;
+use crate::cancel::Cancel;
+use crate::compiler::{Charged, ProcessCompiler, compile_in_background};
+
+/// The container that needs code.
+pub(crate) struct Order<'a> {
+    pub(crate) supervisor: &'a Supervisor,
+    pub(crate) id: &'a str,
+    /// The mounts of its root filesystem, if this process mounted it.
+    pub(crate) rootfs: &'a [Mount],
+    pub(crate) cgroup: &'a CgroupName,
+    /// Its memory limit, bytes.
+    pub(crate) memory: Option<u64>,
+    pub(crate) cancel: &'a Cancel,
+}
+
+/// Why there is no code.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CodeError {
+    #[error(transparent)]
+    Descriptor(#[from] InvalidDescriptor),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Path(#[from] PathError),
+}
+
+impl Order<'_> {
+    /// The code of a module under `key`, or under `baseline` if there is none. Everything that comes
+    /// from the guest's process is validated.
+    pub(crate) fn code(
+        &self,
+        module: &File,
+        key: &str,
+        baseline: Option<&str>,
+    ) -> Result<File, CodeError> {
+        overlay::validate(module)?;
+        let Order { supervisor, id, .. } = self;
+        let options: Vec<&str> = self
+            .rootfs
+            .iter()
+            .filter(|mount| mount.fstype == "overlay")
+            .flat_map(|mount| mount.options.iter().map(String::as_str))
+            .collect();
+        let image = overlay::image_file(module, &options);
+        let name = overlay::name(module).display().to_string();
+        let module = Module {
+            file: image.as_ref().unwrap_or(module),
+            name: &name,
+            of_image: image.is_some(),
+        };
+        let compiler = ProcessCompiler {
+            program: &supervisor.compiler,
+            reaper: Some(&supervisor.reaper),
+            bounds: supervisor.bounds.within(self.memory),
+            module: &name,
+            baseline: baseline.is_some(),
+            background: false,
+            container: Some(Charged { cgroup: self.cgroup, cancel: self.cancel }),
+        };
+        let mut report = |note: Note| match note {
+            Note::Trouble(_) => log::warn!("{id}: {note}"),
+            note => log::info!("{id}: {note}"),
+        };
+        let code = supervisor.cache.get_or_quick(module, key, baseline, &compiler, &mut report)?;
+        if code.quick
+            && let Some(lock) = supervisor.cache.turn_behind()
+            && let Err(error) = compile_in_background(&supervisor.compiler, module.file, lock)
+        {
+            log::warn!("{id}: {name} stays at baseline code: {error}");
+        }
+        Ok(code.file)
+    }
+}

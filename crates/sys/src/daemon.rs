@@ -1,0 +1,123 @@
+//! Running in the background: the fork of a daemon, its OOM score, its signals and cgroup.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+
+/// The OOM score adjustment of this process: -1000 (never killed) to 1000 (killed first).
+pub const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+/// The adjustment of a daemon: -1000 would exempt it from the OOM killer altogether.
+const PROTECTED: &str = "-999";
+
+static INHERITED: OnceLock<String> = OnceLock::new();
+
+/// Forks. Returns true in the parent, and false in the child, which is detached from the caller's
+/// session, terminal and descriptors except `kept`.
+///
+/// # Errors
+/// If the fork fails, or this process has more than one thread.
+#[allow(unsafe_code)]
+pub fn fork_off(kept: &UnixListener) -> io::Result<bool> {
+    if fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("cannot fork: the process has more than one thread"));
+    }
+    // SAFETY: this process has a single thread, so the child's memory is whole.
+    match unsafe { fork() }? {
+        ForkResult::Parent { .. } => Ok(true),
+        ForkResult::Child => {
+            setsid()?;
+            // The caller's directory may be removed or unmounted.
+            nix::unistd::chdir("/")?;
+            // The caller reads both to their end: open here, they would block it.
+            let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+            dup2_stdin(&null)?;
+            dup2_stdout(&null)?;
+            dup2_stderr(&null)?;
+            drop(null);
+            close_others(kept.as_raw_fd());
+            Ok(false)
+        }
+    }
+}
+
+/// Closes every descriptor above 2 that the caller left open, except `kept`.
+#[allow(unsafe_code)]
+fn close_others(kept: i32) {
+    let kept = kept.unsigned_abs();
+    // SAFETY: this process uses no descriptor above 2 but the listener.
+    unsafe {
+        libc::close_range(3, kept.saturating_sub(1), 0);
+        libc::close_range(kept + 1, u32::MAX, 0);
+    }
+}
+
+/// The effective user id of this process.
+#[must_use]
+pub fn effective_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// Lowers this process's OOM score, so that the kernel kills others first. Without CAP_SYS_RESOURCE
+/// the score stays as it is.
+pub fn protect_from_oom() {
+    // Recorded before it changes: guests get the inherited score.
+    inherited_oom_score_adj();
+    // Refused without CAP_SYS_RESOURCE.
+    let _ = fs::write(OOM_SCORE_ADJ, PROTECTED);
+}
+
+/// The OOM score adjustment of this process before [`protect_from_oom`].
+pub fn inherited_oom_score_adj() -> &'static str {
+    INHERITED.get_or_init(|| {
+        let text = fs::read_to_string(OOM_SCORE_ADJ).unwrap_or_default();
+        if text.is_empty() { "0".to_owned() } else { text.trim().to_owned() }
+    })
+}
+
+/// Ignores SIGHUP, SIGINT and SIGPIPE, which a terminal sends to a process group: containerd ends
+/// the daemon with Shutdown.
+#[allow(unsafe_code)]
+pub fn ignore_terminal_signals() {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGPIPE] {
+        // SAFETY: SIG_IGN installs no handler. It cannot fail for these three signals.
+        let _ = unsafe { sigaction(signal, &ignore) };
+    }
+}
+
+/// Writes a small file atomically: to a temporary name, which is then renamed.
+///
+/// # Errors
+/// If the directory is full or not writable.
+pub fn write_atomically(path: &Path, contents: &str) -> io::Result<()> {
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    File::create(&temporary)?.write_all(contents.as_bytes())?;
+    fs::rename(&temporary, path)
+}
+
+/// Moves this process into the cgroup `path` of each hierarchy; creates it where it is missing.
+pub fn join_cgroup(path: &str) {
+    let pid = std::process::id().to_string();
+    let relative = path.trim_start_matches('/');
+    let root = Path::new("/sys/fs/cgroup");
+    let mut hierarchies = vec![root.to_owned()];
+    if let Ok(entries) = fs::read_dir(root)
+        && !root.join("cgroup.controllers").exists()
+    {
+        hierarchies = entries.flatten().map(|entry| entry.path()).collect();
+    }
+    for hierarchy in hierarchies {
+        let group = hierarchy.join(relative);
+        let joined =
+            fs::create_dir_all(&group).and_then(|()| fs::write(group.join("cgroup.procs"), &pid));
+        if let Err(error) = joined {
+            log::warn!("cannot join the shim's cgroup {}: {error}", group.display());
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Processes: pids, pidfds, signals and exit statuses.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::SystemTime;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{SysconfVar, sysconf};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit status, or 128 plus the signal that killed the process.
+    pub status: u32,
+    /// When this process reaped it.
+    pub at: SystemTime,
+}
+
+impl Exit {
+    /// An exit at this moment.
+    #[must_use]
+    pub fn now(status: u32) -> Exit {
+        Exit { status, at: SystemTime::now() }
+    }
+}
+
+/// The exit status of a child of this process, or 128 plus the signal that killed it.
+#[must_use]
+pub fn status_of(status: ExitStatus) -> u32 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u32::try_from(code).ok()).unwrap_or(255)
+}
+
+/// A pid that names one process of a container. 0 and negative numbers name process groups, and 1
+/// is the init process: `kill` with one of them would hit others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pid(i32);
+
+impl Pid {
+    /// Returns None for a number that names no single process, or names the init process.
+    #[must_use]
+    pub fn new(number: i32) -> Option<Pid> {
+        (number > 1).then_some(Pid(number))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A moment, in clock ticks since boot: the unit of a process's start time in `/proc/PID/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticks(u64);
+
+impl Ticks {
+    /// This moment, rounded down as the kernel rounds a start time.
+    ///
+    /// # Errors
+    /// If the kernel has no boot clock.
+    pub fn now() -> io::Result<Ticks> {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+        let rate = sysconf(SysconfVar::CLK_TCK)?.and_then(|rate| u64::try_from(rate).ok());
+        let rate = rate.filter(|rate| *rate > 0).unwrap_or(100);
+        let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
+        let nanos = u64::try_from(now.tv_nsec()).unwrap_or(0);
+        Ok(Ticks(seconds * rate + nanos / (1_000_000_000 / rate).max(1)))
+    }
+
+    /// This moment plus some ticks.
+    #[cfg(test)]
+    pub(crate) fn after(self, ticks: u64) -> Ticks {
+        Ticks(self.0 + ticks)
+    }
+
+    /// Reads the start time of the process of this `/proc/PID` directory.
+    pub(crate) fn of(directory: &Path) -> io::Result<Ticks> {
+        let stat = std::fs::read(directory.join("stat"))?;
+        // Field 2, the name, may contain anything, so the fields after the last ')' are counted:
+        // field 3 is the state, field 22 the start time. See proc_pid_stat(5).
+        let fields = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+        let field = String::from_utf8_lossy(fields);
+        let start = field.split_whitespace().nth(19).and_then(|field| field.parse().ok());
+        start.map(Ticks).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// A process, held by a pidfd, so that a signal never reaches another process with the same pid.
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    /// None if the process was reaped before its pidfd could be opened.
+    pidfd: Option<OwnedFd>,
+}
+
+/// Why a signal could not be sent.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignalError {
+    /// The process has ended and was reaped.
+    #[error("the process has ended")]
+    Gone,
+    /// The number is no signal of this kernel.
+    #[error("invalid signal {0}: signals are 1 to 64")]
+    Unknown(u32),
+    /// Any other error of `pidfd_send_signal(2)`.
+    #[error("cannot send the signal: {0}")]
+    Other(Errno),
+}
+
+impl Process {
+    /// Opens a pidfd of process `pid`. A child must not have been reaped yet: its pid could name
+    /// another process.
+    #[must_use]
+    #[allow(unsafe_code)]
+    pub fn new(pid: i32) -> Process {
+        let pidfd = Pid::new(pid).and_then(|pid| {
+            // SAFETY: takes two integers; returns a descriptor or an error.
+            let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.number(), 0) };
+            let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+            // SAFETY: the kernel has just opened it for this call.
+            Some(unsafe { OwnedFd::from_raw_fd(fd) })
+        });
+        Process { pid, pidfd }
+    }
+
+    /// A process that was reaped.
+    #[must_use]
+    pub(crate) fn reaped(pid: i32) -> Process {
+        Process { pid, pidfd: None }
+    }
+
+    /// The pid in this process's pid namespace.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Whether the process has ended, reaped or not.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let Some(pidfd) = &self.pidfd else { return true };
+        // A pidfd becomes readable when its process ends.
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
+    }
+
+    /// Reads from `/proc/PID`, whose path `read` gets. A pid is free for another process only after
+    /// the reap, and the pidfd shows afterwards that there was none.
+    ///
+    /// # Errors
+    /// Those of `read`; [`io::ErrorKind::NotFound`] if the process was reaped.
+    pub fn inspect<T>(&self, read: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        let result = read(&PathBuf::from(format!("/proc/{}", self.pid)));
+        match self.signal(0) {
+            Ok(()) => result,
+            Err(_) => {
+                let text = format!("process {} has ended", self.pid);
+                Err(io::Error::new(io::ErrorKind::NotFound, text))
+            }
+        }
+    }
+
+    /// Sends `signal`. 0 sends nothing and fails as any other signal would.
+    ///
+    /// # Errors
+    /// [`SignalError::Gone`] once the process was reaped.
+    #[allow(unsafe_code)]
+    pub fn signal(&self, signal: u32) -> Result<(), SignalError> {
+        let number = i32::try_from(signal)
+            .ok()
+            .filter(|number| (0..=libc::SIGRTMAX()).contains(number))
+            .ok_or(SignalError::Unknown(signal))?;
+        let pidfd = self.pidfd.as_ref().ok_or(SignalError::Gone)?;
+        // SAFETY: an open descriptor, an integer, no siginfo, no flags.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                pidfd.as_raw_fd(),
+                number,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        match Errno::result(result) {
+            Ok(_) => Ok(()),
+            Err(Errno::ESRCH) => Err(SignalError::Gone),
+            Err(errno) => Err(SignalError::Other(errno)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_many_processes_or_of_the_first_is_no_pid() {
+        for number in [i32::MIN, -2, -1, 0, 1] {
+            assert_eq!(Pid::new(number), None);
+            let process = Process::new(number);
+            assert_eq!(process.signal(0), Err(SignalError::Gone), "{number}");
+        }
+        assert_eq!(Pid::new(2).map(Pid::number), Some(2));
+    }
+}
