@@ -14,10 +14,10 @@ use libfuzzer_sys::fuzz_target;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use tempfile::TempDir;
 use wherry_image::{Entrypoint, Kind};
-use wherry_sandbox::bundle::{Bundle, parse};
-use wherry_sandbox::check;
-use wherry_sandbox::config::Config;
-use wherry_task::Options;
+use wherry_bundle::{Bundle, Config, parse};
+use wherry_cgroup::CgroupName;
+use wherry_host::validate;
+use wherry_task::parse_options;
 
 fuzz_target!(|bytes: &[u8]| {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
@@ -36,12 +36,12 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(spec) => configuration(&bundle, &spec),
         Err(error) => sentence(&error.to_string()),
     }
-    let _ = parse::<Process>(bytes).map(|process| check::process(&process));
+    let _ = parse::<Process>(bytes).map(|process| validate::process(&process));
     let _ = parse::<LinuxResources>(bytes);
     for type_url in ["containerd.runc.v1.Options", "runtimeoptions.v1.Options", "x"] {
         let any =
             Any { type_url: type_url.to_owned(), value: bytes.to_vec(), ..Default::default() };
-        if let Err(text) = Options::parse(Some(&any)) {
+        if let Err(text) = parse_options(Some(&any)) {
             sentence(&text);
         }
     }
@@ -55,19 +55,19 @@ fn sentence(text: &str) {
 
 fn named_cgroup(bundle: &Bundle, config: &Config) {
     for systemd in [false, true] {
-        match bundle.cgroup(config, systemd) {
+        match CgroupName::parse(config.cgroups_path(), bundle.id(), systemd) {
             // Whatever is made or removed below that name stays below the hierarchy's root.
             Ok(name) => assert!(
                 !name.path.as_os_str().is_empty()
                     && !name.path.display().to_string().contains("/../")
             ),
-            Err(text) => sentence(&text),
+            Err(error) => sentence(&error.to_string()),
         }
     }
 }
 
 fn configuration(bundle: &Bundle, spec: &Spec) {
-    if let Err(text) = check::spec(spec) {
+    if let Err(text) = validate::spec(spec) {
         sentence(&text);
         return;
     }

@@ -1,8 +1,8 @@
-//! What a guest, an engine host or a compiler says on its socket: any bytes, with any number of descriptors beside
-//! them, and what becomes of them. No descriptor may stay open, and what is shown to a person is one short sentence.
+//! The messages of a guest and of an engine host: any bytes, with any number of descriptors beside them.
+//! No descriptor may stay open, and a user is shown one short sentence.
 //!
-//! Input: a byte for the number of descriptors, and the packet. The same packet, line by line, is also what
-//! libcontainer says when something fails.
+//! Input: a byte for the number of descriptors, and the packet. The same packet, line by line, also
+//! serves as libcontainer's errors.
 #![no_main]
 
 use std::fs::{self, File};
@@ -12,9 +12,10 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use wherry_sandbox::host::fuzzing::sentence;
-use wherry_sandbox::protocol::{
-    Channel, Failure, FailureKind, FromGuest, HostReply, HostRequest, ToGuest, shortened,
+use wherry_protocol::error_text::sentence;
+use wherry_protocol::failure::shortened;
+use wherry_protocol::{
+    Channel, Failure, FailureKind, HostReply, HostRequest, SetupMessage, SetupReply,
 };
 
 /// About as long as a sentence may be.
@@ -23,16 +24,16 @@ const SENTENCE: usize = 1100;
 fuzz_target!(|bytes: &[u8]| {
     let Some((count, packet)) = bytes.split_first() else { return };
     let before = open_descriptors();
-    let from_guest = receive::<FromGuest>(*count, packet);
-    match &from_guest {
-        Some(FromGuest::Failed(failure)) => shown(failure),
-        Some(FromGuest::Detail(text)) => explained(std::slice::from_ref(text)),
+    let message = receive::<SetupMessage>(*count, packet);
+    match &message {
+        Some(SetupMessage::Failed(failure)) => shown(failure),
+        Some(SetupMessage::Detail(text)) => explained(std::slice::from_ref(text)),
         _ => {}
     }
     if let Some(HostReply::Failed(failure)) = receive::<HostReply>(*count, packet) {
         shown(&failure);
     }
-    let _ = receive::<ToGuest>(*count, packet);
+    let _ = receive::<SetupReply>(*count, packet);
     if let Some(request) = receive::<HostRequest>(*count, packet) {
         let _ = request.cwd();
     }

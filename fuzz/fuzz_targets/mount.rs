@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
-use wherry_sandbox::host::fuzzing::{directory, mount_options};
+use wherry_host::fuzzing::{directory, mount_options};
 
 fuzz_target!(|bytes: &[u8]| {
     let folder = TempDir::new_in("/dev/shm").expect("there is room");

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use containerd_shim_protos::api::{CreateTaskRequest, ExecProcessRequest};
@@ -18,10 +18,12 @@ use ttrpc::asynchronous::{Service as Methods, TtrpcContext};
 use ttrpc::{Code, Request};
 use wherry_container::{Event, EventSink, Runtime};
 use wherry_image::Cache;
-use wherry_sandbox::compiler::{Bounds, CompilerProgram};
-use wherry_sandbox::launch::{Host, HostProgram};
-use wherry_sandbox::process::Reaper;
-use wherry_sandbox::protocol::{Channel, HostReply, HostRequest};
+use wherry_protocol::compile::Bounds;
+use wherry_protocol::{Channel, HostReply, HostRequest};
+use wherry_supervisor::compiler::CompilerProgram;
+use wherry_supervisor::launch::{Host, HostProgram};
+use wherry_supervisor::{SpareHost, Supervisor};
+use wherry_sys::reaper::Reaper;
 use wherry_task::{Service, services};
 
 const METHODS: [&str; 17] = [
@@ -66,7 +68,7 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 struct World {
-    runtime: Arc<Runtime>,
+    supervisor: Arc<Supervisor>,
     methods: Methods,
 }
 
@@ -78,18 +80,21 @@ impl EventSink for Silence {
 
 impl World {
     fn new() -> World {
-        let runtime = Arc::new(Runtime {
-            program: program(),
+        let supervisor = Arc::new(Supervisor {
+            host: program(),
             compiler: CompilerProgram::beside(&program(), "nobody"),
             cache: Cache::new(folder().join("cache"), "nobody", 0),
             bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
             reaper: Reaper::default(),
-            events: Arc::new(Silence),
-            warm: Mutex::new(None),
+            spare: SpareHost::default(),
         });
-        let mut services: HashMap<String, Methods> = services(&Service::new(Arc::clone(&runtime)));
+        let runtime = Arc::new(Runtime {
+            supervisor: Arc::clone(&supervisor),
+            events: Arc::new(Silence),
+        });
+        let mut services: HashMap<String, Methods> = services(&Service::new(runtime));
         let methods = services.remove("containerd.task.v2.Task").expect("it is served");
-        World { runtime, methods }
+        World { supervisor, methods }
     }
 
     async fn call(&self, method: &str, payload: &[u8]) {
@@ -100,7 +105,7 @@ impl World {
         }
         .unwrap_or_else(|| payload.to_vec());
         if matches!(method, "Create" | "Start") {
-            *self.runtime.warm.lock().expect("nobody panics") = Some(host());
+            self.supervisor.spare.put(host());
         }
         let mut request = Request::new();
         request.service = "containerd.task.v2.Task".to_owned();

@@ -1,7 +1,7 @@
-//! Output that a client wants in a file.
+//! Output to a file (`file://`).
 //!
-//! The guest gets a pipe, and a thread of the daemon appends to the file what comes through it: the file itself would let
-//! the guest read, cut off or make executable what lies on the host.
+//! The guest gets a pipe, and a thread of the daemon appends to the file. With the file itself the
+//! guest could read or truncate it, or make it executable on the host.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::thread::{NoThread, Thread};
 
-/// What is copied at once, bytes: what a pipe holds.
+/// The size of a copy, bytes: the capacity of a pipe.
 const CHUNK: usize = 64 << 10;
 
 /// Why output cannot be written to a file.
@@ -21,23 +21,23 @@ pub(crate) enum LogFileError {
     /// A relative path would be relative to the daemon's directory.
     #[error("the path is not absolute")]
     Relative,
-    /// Anything else could block the daemon's thread, or be no place for output.
+    /// Anything but a regular file could block the daemon's thread.
     #[error("it is not a regular file")]
     NotRegular,
-    /// It cannot be opened or made.
+    /// It cannot be opened or created.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// No thread to copy can be had.
+    /// The kernel refuses a thread.
     #[error(transparent)]
     Thread(#[from] NoThread),
 }
 
-/// Begins to append to the file at `path` what is written to the pipe that is returned. `create`: a missing file is made,
-/// with mode 0644 less the umask, as containerd's shim for runc has it. The receiver resolves when all has been copied:
-/// after the last copy of the pipe's writing end has been closed.
+/// Starts to append to the file at `path`, and returns the pipe to write to. `create`: a missing file is
+/// created with mode 0644 less the umask, as by containerd's shim for runc. The receiver resolves when
+/// everything is copied, after the last descriptor of the pipe's writing end was closed.
 ///
 /// # Errors
-/// When the file cannot be had, or is not a regular one.
+/// If the file cannot be opened, or is not a regular one.
 pub(crate) fn append(
     path: &Path,
     create: bool,
@@ -46,7 +46,7 @@ pub(crate) fn append(
         return Err(LogFileError::Relative);
     }
     let mut options = OpenOptions::new();
-    // A named pipe that has no reader must not block here; a regular file does not care.
+    // So that the open of a named pipe without a reader does not block.
     options.append(true).create(create).mode(0o644).custom_flags(libc::O_NONBLOCK);
     let file = match options.open(path) {
         // A named pipe without a reader, or a socket.
@@ -64,8 +64,8 @@ pub(crate) fn append(
     Ok((writer, copied))
 }
 
-/// Copies to the end. What cannot be written, as when the disk is full, is lost: a guest that waits for room in the pipe
-/// would wait for ever.
+/// Copies to the end. Output that cannot be written, as on a full disk, is lost: a guest that waits for
+/// room in the pipe would wait for ever.
 fn copy(mut pipe: PipeReader, mut file: File, path: PathBuf) {
     let mut buffer = vec![0; CHUNK];
     let mut whole = true;

@@ -1,10 +1,10 @@
 //! Standard streams without a terminal.
 //!
-//! A client makes a named pipe for each stream and reads or writes the other end. The guest gets
-//! these pipes themselves: no byte is copied and nobody is woken on the way. The daemon keeps a
-//! descriptor of its own on the outputs, so that a guest may write on when the client goes away
-//! and comes back, as containerd does when it restarts. Input ends when the client closes its
-//! end: not every client says so with CloseIO. Output to a file is copied: see [`crate::log_file`].
+//! A client creates a named pipe for each stream and opens the other end. The guest gets these pipes
+//! themselves: no byte is copied, and the daemon does not wake. The daemon retains a descriptor of
+//! each output, so that a guest can continue to write while the client is away, as containerd is
+//! when it restarts. Input ends when the client closes its end, because not every client sends
+//! CloseIO. Output to a file is copied: see [`crate::log_file`].
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use wherry_protocol::{Failure, FailureKind, Stdio};
 use wherry_sys::tty::unread;
 
-/// The daemon's part in a process's streams.
+/// The daemon's ends of a process's streams.
 #[derive(Debug)]
 pub(crate) enum Streams {
     /// The guest has the client's pipes.
@@ -51,7 +51,7 @@ impl Streams {
         }
     }
 
-    /// Lets go of the input: see [`Retained::close_stdin`] and [`Terminal::close_stdin`].
+    /// Closes the input: see [`Retained::close_stdin`] and [`Terminal::close_stdin`].
     pub(crate) fn close_stdin(&mut self) {
         match self {
             Streams::Pipes(retained) => retained.close_stdin(),
@@ -59,7 +59,7 @@ impl Streams {
         }
     }
 
-    /// The terminal, if there is one.
+    /// The terminal, if the process has one.
     #[must_use]
     pub(crate) fn terminal(&self) -> Option<&Terminal> {
         match self {
@@ -68,8 +68,8 @@ impl Streams {
         }
     }
 
-    /// Each resolves when all output of a stream is where a client finds it. Streams that the guest writes there itself
-    /// have none.
+    /// One receiver per copied output: it resolves when the client can read everything. A pipe that the
+    /// guest writes itself has none.
     pub(crate) fn copied(&mut self) -> Vec<oneshot::Receiver<()>> {
         match self {
             Streams::Pipes(retained) => std::mem::take(&mut retained.copied),
@@ -77,7 +77,7 @@ impl Streams {
         }
     }
 
-    /// Lets go of the streams after the guest's end, without losing what nobody has read yet.
+    /// Closes the streams after the exit, without losing unread output.
     pub(crate) async fn finish(self) {
         match self {
             Streams::Pipes(retained) => retained.finish().await,
@@ -86,8 +86,8 @@ impl Streams {
     }
 }
 
-/// Where the streams go, as a client says it: the path of a named pipe, `file://` and the path of
-/// a file to append to, or empty for none.
+/// The client's streams: the path of a named pipe, `file://` and the path of a file to append to, or
+/// empty for none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StdioPaths {
     /// Standard input.
@@ -98,7 +98,7 @@ pub struct StdioPaths {
     pub stderr: String,
 }
 
-/// What the daemon keeps while the guest lives.
+/// The pipes that the daemon retains while the guest lives.
 #[derive(Debug, Default)]
 pub(crate) struct Retained {
     stdin: Option<File>,
@@ -106,59 +106,59 @@ pub(crate) struct Retained {
     copied: Vec<oneshot::Receiver<()>>,
 }
 
-/// Why a stream cannot be had.
+/// Why a stream cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StdioError {
     /// The pipe or file cannot be opened.
     #[error("cannot open {} for {stream}: {source}", .path.display())]
     Open {
-        /// Which stream.
+        /// The stream.
         stream: &'static str,
-        /// What was to be opened.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The file for output cannot be had.
+    /// The file for output cannot be opened.
     #[error("cannot open {} for {stream}: {source}", .path.display())]
     LogFile {
-        /// Which stream.
+        /// The stream.
         stream: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: LogFileError,
     },
     /// The guest would get the file itself.
     #[error("cannot read {stream} from {}: it is not a named pipe", .path.display())]
     NotFifo {
-        /// Which stream.
+        /// The stream.
         stream: &'static str,
-        /// What was to be opened.
+        /// The path.
         path: PathBuf,
     },
-    /// A way to log that there is no support for.
+    /// The scheme of the URI is not supported.
     #[error("cannot write {stream} to {uri}: only named pipes and file:// are supported")]
     Scheme {
-        /// Which stream.
+        /// The stream.
         stream: &'static str,
-        /// What was asked for.
+        /// The URI.
         uri: String,
     },
 }
 
-/// How long input is held open for a client that is slow to open its end. Clients do so before
-/// they ask for a container; one with nothing to say may even have closed it again by then, and
-/// nothing in the kernel tells the two apart.
+/// How long input is held open for a client that is slow to open its end. Clients open it before they
+/// create a container, and one without input may have closed it again by then: the kernel does not
+/// distinguish the two.
 pub(crate) const CLIENT_OPENS: Duration = Duration::from_secs(1);
 
-/// What takes a stream that the client does not want.
+/// The file of a stream that the client does not want.
 const NULL: &str = "/dev/null";
 
 /// Opens all three streams. Must be called within the runtime.
 ///
 /// # Errors
-/// When one cannot be opened; the text names it.
+/// If one cannot be opened; the text names it.
 pub(crate) fn open(paths: &StdioPaths) -> Result<(Stdio, Retained), StdioError> {
     let mut retained = Retained::default();
     let stdin = input(&paths.stdin, &mut retained)?;
@@ -199,8 +199,8 @@ fn input(path: &str, retained: &mut Retained) -> Result<OwnedFd, StdioError> {
     if !is_fifo(path).map_err(|source| failed(path, source))? {
         return Err(StdioError::NotFifo { stream: STREAM, path: path.into() });
     }
-    // Held open for a moment: a guest that reads before the client has opened its end would see
-    // the end of the file. It also makes the next open return at once.
+    // Held open for a moment: a guest that reads before the client has opened its end would read the
+    // end of the file. Without a writer the next open would block, too.
     retained.stdin = Some(open_rdwr(path).map_err(|source| failed(path, source))?);
     Ok(File::open(path).map_err(|source| failed(path, source))?.into())
 }
@@ -222,7 +222,7 @@ fn output(
         Some(_) => return Err(StdioError::Scheme { stream, uri: path.to_owned() }),
     };
     if !create && is_fifo(path).map_err(|source| failed(path, source))? {
-        // Opened first, and for both ways: it makes the next open return at once.
+        // Opened first, for reading and writing: without a reader the next open would block.
         let keeper = open_rdwr(path).map_err(|source| failed(path, source))?;
         retained.outputs.push((path.to_owned(), keeper));
         return Ok(open(path).map_err(|source| failed(path, source))?.into());
@@ -245,15 +245,14 @@ fn open_rdwr(path: &Path) -> io::Result<File> {
 }
 
 impl Retained {
-    /// Lets go of the input, because the client has said that there is no more, or because
-    /// [`CLIENT_OPENS`] is over. The guest sees the end of the file when no client has its end
-    /// open.
+    /// Closes the input, because the client has sent CloseIO or [`CLIENT_OPENS`] is over. The guest
+    /// reads the end of the file when no client has its end open.
     pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
     }
 
-    /// Lets go of the streams after the guest's end, without losing what nobody has read yet: a
-    /// pipe's contents go when its last descriptor does.
+    /// Closes the outputs after the exit, without losing unread output: a pipe's contents are lost with
+    /// its last descriptor.
     pub(crate) async fn finish(self) {
         for (path, keeper) in self.outputs {
             if let Err(error) = drain(&path, keeper).await {
@@ -263,13 +262,13 @@ impl Retained {
     }
 }
 
-/// What a terminal needs of the pipes.
+/// The client's pipes of a terminal.
 pub(crate) struct TerminalPipes {
     pub(crate) input: Option<File>,
     pub(crate) output: Option<(PathBuf, File)>,
 }
 
-/// Opens the pipes between which and a terminal the daemon copies.
+/// Opens the pipes of a terminal.
 pub(crate) fn open_for_terminal(paths: &StdioPaths) -> Result<TerminalPipes, StdioError> {
     let one = |stream: &'static str, path: &str| {
         let path = Path::new(path);
@@ -284,23 +283,23 @@ pub(crate) fn open_for_terminal(paths: &StdioPaths) -> Result<TerminalPipes, Std
     Ok(TerminalPipes { input, output: output.map(|file| ((&paths.stdout).into(), file)) })
 }
 
-/// Waits until the pipe is empty or a reader has it open: a reader gets all that is in the pipe
-/// and then the end of the file, whatever we do.
+/// Waits until a pipe is empty or a reader has it open: a reader gets everything in the pipe, and then
+/// the end of the file, also after the writer has closed.
 pub(crate) async fn drain(path: &Path, keeper: File) -> io::Result<()> {
     if unread(&keeper)? == 0 {
         return Ok(());
     }
-    // From here on with the writing end alone, or we would be the reader that we look for.
+    // With the writing end alone from here on: `keeper` counts as a reader.
     let writer = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(writer) => writer,
-        // The client has removed its pipe: nobody will ever read it.
+        // The client has removed its pipe.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
     drop(keeper);
     let mut pause = Duration::from_millis(5);
     while unread(&writer)? > 0 && !has_reader(&writer)? {
-        // Only when containerd is away while a container ends; nothing tells us of its return.
+        // Only if containerd is away while a container exits. No event reports its return.
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(500));
     }

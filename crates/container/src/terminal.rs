@@ -1,7 +1,7 @@
 //! A guest's terminal: the daemon copies between it and the client's pipes.
 //!
-//! Clients come and go: the pipes stay open for both ways, so that detaching is no end of input
-//! and output waits for the next reader.
+//! Clients detach and attach: the daemon has the pipes open for reading and writing, so that a detach
+//! does not end the input, and output waits for the next reader.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -18,7 +18,7 @@ use wherry_sys::tty;
 
 use crate::stdio::{StdioError, StdioPaths, drain, open_for_terminal};
 
-/// What is copied at once, bytes: what a terminal holds at the most.
+/// The size of a copy, bytes: the most that a terminal buffers.
 const CHUNK: usize = 4096;
 
 /// The daemon's end of a terminal.
@@ -32,11 +32,11 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Begins to copy between the terminal whose other end the guest has, and the client's pipes.
-    /// Must be called within the runtime.
+    /// Starts to copy between the daemon's end of a terminal and the client's pipes. Must be called
+    /// within the runtime.
     ///
     /// # Errors
-    /// When a pipe cannot be opened; the text names it.
+    /// If a pipe cannot be opened; the text names it.
     pub(crate) fn start(master: OwnedFd, paths: &StdioPaths) -> Result<Terminal, StdioError> {
         let pipes = open_for_terminal(paths)?;
         let failed = |source| StdioError::Open {
@@ -56,6 +56,7 @@ impl Terminal {
             let copying = copy(Arc::clone(&terminal.master), Arc::clone(&pipe));
             terminal.output = Some(tokio::spawn(async move {
                 copying.await;
+                // Delete may not wait any more.
                 let _ = whole.send(());
             }));
             terminal.copied = Some(copied);
@@ -67,30 +68,30 @@ impl Terminal {
     /// Sets the size, columns and rows. The guest's foreground processes get SIGWINCH.
     ///
     /// # Errors
-    /// When there is no such size.
+    /// If a number is above 65,535.
     pub(crate) fn resize(&self, columns: u32, rows: u32) -> io::Result<()> {
         tty::resize(self.master.get_ref(), columns.into(), rows.into())
     }
 
-    /// Resolves when all output is in the client's pipe: after the end of all processes that have the
-    /// terminal open. It can be asked for once.
+    /// Resolves when all output is in the client's pipe: after the last process has closed the terminal.
+    /// Returns None the second time.
     pub(crate) fn copied(&mut self) -> Option<oneshot::Receiver<()>> {
         self.copied.take()
     }
 
-    /// Copies no more input.
+    /// Stops copying input.
     pub(crate) fn close_stdin(&mut self) {
         if let Some(input) = self.input.take() {
             input.abort();
         }
     }
 
-    /// Copies what the guest has written before its end, and lets go as
+    /// Copies the rest of the output after the exit, and closes the pipe as
     /// [`crate::stdio::Retained::finish`] does.
     pub(crate) async fn finish(mut self) {
         self.close_stdin();
         if let Some(output) = &mut self.output {
-            // It ends when no process has the terminal open any more.
+            // The copy ends when the last process has closed the terminal. It fails only if aborted.
             let _ = output.await;
         }
         if let Some((path, pipe)) = self.pipe.take()
@@ -103,7 +104,7 @@ impl Terminal {
 }
 
 impl Drop for Terminal {
-    /// Nobody is left who would read what is still to be copied.
+    /// Stops copying: no client will read the rest.
     fn drop(&mut self) {
         for copying in [&self.input, &self.output].into_iter().flatten() {
             copying.abort();
@@ -119,11 +120,11 @@ fn register(file: File) -> io::Result<AsyncFd<File>> {
     unsafe { AsyncFd::register(file) }.map_err(io::Error::from)
 }
 
-/// Copies until either side is gone.
+/// Copies until either side closes.
 async fn copy(from: Arc<AsyncFd<File>>, to: Arc<AsyncFd<File>>) {
     let mut buffer = vec![0; CHUNK];
     loop {
-        // An error here is the end: a terminal reports EIO when its other side has closed.
+        // An error ends the copy: a terminal reports EIO when its other side has closed.
         let Ok(length @ 1..) =
             from.async_io(Interest::READABLE, |mut file| file.read(&mut buffer)).await
         else {

@@ -1,8 +1,8 @@
-//! Threads for work that blocks.
+//! Threads for blocking work.
 //!
-//! A thread is taken before anything of the work is begun, so that a kernel which has none (EAGAIN at a limit on pids,
-//! ENOMEM) refuses a request that has changed nothing yet. A thread that has done its work waits [`KEPT`] for more: Create,
-//! Start and Delete of a short container share one.
+//! A thread is taken before the work begins: if the kernel refuses one (EAGAIN at a limit on pids,
+//! ENOMEM), the request fails before it has changed anything. After its work a thread waits
+//! [`IDLE_TIMEOUT`] for more: Create, Start and Delete of a short container share one.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,26 +17,26 @@ use tokio::sync::oneshot;
 use wherry_sys::memory;
 
 /// How long a thread waits for more work.
-const KEPT: Duration = Duration::from_millis(50);
+const IDLE_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Threads that wait for work, the last to become idle at the end.
+/// The idle threads, the last to become idle at the end.
 static IDLE: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// The kernel has no thread to give.
+/// The kernel refuses a thread.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start a thread: {0}")]
 pub struct NoThread(#[from] io::Error);
 
-/// A thread that waits for one piece of work. Dropped without any, it ends.
+/// A thread that waits for work. It ends if it is dropped without any.
 #[derive(Debug)]
 pub(crate) struct Thread {
     jobs: Sender<Job>,
     id: ThreadId,
 }
 
-/// A piece of work, and the handle to be kept with the idle ones after it.
+/// A piece of work, and the handle of its thread, which becomes idle afterwards.
 struct Job {
     work: Work,
     thread: Thread,
@@ -46,7 +46,7 @@ impl Thread {
     /// Takes an idle thread, or starts one.
     ///
     /// # Errors
-    /// When the kernel refuses a new thread.
+    /// If the kernel refuses a new thread.
     pub(crate) fn take() -> Result<Thread, NoThread> {
         let idle = idle().pop();
         match idle {
@@ -59,8 +59,8 @@ impl Thread {
         }
     }
 
-    /// Runs `work` on this thread, within the tokio runtime of the caller, if there is one. The receiver fails if `work`
-    /// panics.
+    /// Runs `work` on this thread, within the caller's tokio runtime, if it has one. The receiver fails if
+    /// `work` panics.
     pub(crate) fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -69,37 +69,38 @@ impl Thread {
         let runtime = Handle::try_current().ok();
         let work: Work = Box::new(move || {
             let _within = runtime.as_ref().map(Handle::enter);
-            // The caller may have gone.
+            // The caller may have stopped waiting.
             let _ = done.send(work());
         });
         let jobs = self.jobs.clone();
-        // The thread waits for as long as its handle exists, so it takes the job.
+        // The thread waits as long as its handle exists, so the channel is open.
         let _ = jobs.send(Job { work, thread: self });
         result
     }
 }
 
-/// Runs `work` on a thread, or on the caller's own where the kernel refuses one: for work that must be done and that
+/// Runs `work` on a thread, or on the caller's if the kernel refuses one: for work that must be done and
 /// blocks for a few milliseconds at most.
 pub(crate) fn run_or_block(work: impl FnOnce() + Send + 'static) -> oneshot::Receiver<()> {
     match Thread::take() {
         Ok(thread) => thread.run(work),
         Err(error) => {
-            log::warn!("{error}: the daemon does without");
+            log::warn!("{error}: the work is done on the main thread");
             let (done, result) = oneshot::channel();
             work();
+            // The receiver is returned below.
             let _ = done.send(());
             result
         }
     }
 }
 
-/// Does what comes, until nothing has come for [`KEPT`].
+/// Runs work until none has come for [`IDLE_TIMEOUT`].
 fn serve(queue: Receiver<Job>) {
     loop {
-        match queue.recv_timeout(KEPT) {
+        match queue.recv_timeout(IDLE_TIMEOUT) {
             Ok(Job { work, thread }) => {
-                // The panic hook has logged it, and the caller's receiver fails.
+                // The panic hook has logged a panic, and the caller's receiver fails.
                 let _ = catch_unwind(AssertUnwindSafe(work));
                 idle().push(thread);
             }
@@ -107,7 +108,7 @@ fn serve(queue: Receiver<Job>) {
                 let own = std::thread::current().id();
                 let mut idle = idle();
                 let Some(index) = idle.iter().position(|thread| thread.id == own) else {
-                    // Taken a moment ago: its work is on the way.
+                    // Taken a moment ago: its work is about to arrive.
                     continue;
                 };
                 idle.remove(index);
@@ -119,7 +120,7 @@ fn serve(queue: Receiver<Job>) {
     memory::trim_heap();
 }
 
-/// No code panics while it holds this lock.
+/// No code panics while it holds this lock, so it is never poisoned.
 fn idle() -> MutexGuard<'static, Vec<Thread>> {
     IDLE.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -55,6 +55,11 @@ impl SpareHost {
         SpareHost(Mutex::new(host))
     }
 
+    /// Replaces the spare host.
+    pub fn put(&self, host: Host) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(host);
+    }
+
     fn take(&self) -> Option<Host> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

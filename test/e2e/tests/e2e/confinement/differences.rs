@@ -192,27 +192,6 @@ pub(super) const MEANT: &[Difference] = &[
 /// Differences that are faults. A row goes with its repair.
 pub(super) const KNOWN: &[Difference] = &[
     Difference {
-        fact: "cgroup \"systemd\"",
-        runc: "/SCOPE/ID",
-        ours: &["/"],
-        when: |_| version_1(),
-        reason: "a hierarchy of version 1 without a controller is not entered",
-    },
-    Difference {
-        fact: "cgroup \"\"",
-        runc: "/SCOPE/ID",
-        ours: &["/"],
-        when: |_| version_1(),
-        reason: "the hierarchy of version 2 beside those of version 1 is not entered",
-    },
-    Difference {
-        fact: "mount /sys/fs/cgroup/systemd",
-        runc: "cgroup cgroup /SCOPE/ID",
-        ours: &["cgroup cgroup /"],
-        when: |subject| version_1() && subject.docker,
-        reason: "libcontainer binds the cgroup that the process is in, which is the root",
-    },
-    Difference {
         fact: "mount /sys filesystem's options",
         runc: "ro",
         ours: &["rw"],
