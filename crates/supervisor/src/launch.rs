@@ -123,7 +123,7 @@ impl Host {
             match error.raw_os_error() {
                 Some(libc::EMSGSIZE) => Failure::new(
                     FailureKind::Invalid,
-                    "the request is too large: the root filesystem's mounts and the process may take 256 KiB",
+                    "the request is larger than 256 KiB: use fewer layers, arguments or variables",
                 ),
                 _ => host_gone(error),
             }
