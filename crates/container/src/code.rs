@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use wherry_image::{Module, Note};
+use wherry_image::{CacheEvent, Module};
 use wherry_sandbox::bundle::CgroupName;
 use wherry_sandbox::cancel::Cancel;
 use wherry_sandbox::compiler::{self, Customer, HostCompiler};
@@ -58,16 +58,16 @@ impl Order<'_> {
             behind: false,
             customer: Some(Customer { cgroup: self.cgroup, cancel: self.cancel }),
         };
-        let mut tell = |note: Note| match note {
-            Note::Trouble(_) => log::warn!("{id}: {note}"),
+        let mut tell = |note: CacheEvent| match note {
+            CacheEvent::Warning(_) => log::warn!("{id}: {note}"),
             note => log::info!("{id}: {note}"),
         };
         let code = runtime
             .cache
-            .get_or_quick(module, key, quick, &compiler, &mut tell)
+            .get_or_baseline(module, key, quick, &compiler, &mut tell)
             .map_err(|error| error.to_string())?;
-        if code.quick
-            && let Some(turn) = runtime.cache.turn_behind()
+        if code.baseline
+            && let Some(turn) = runtime.cache.background_lock()
             && let Err(error) = compiler::behind(&runtime.compiler, module.file, turn)
         {
             log::warn!("{id}: {name} stays at code that was made quickly: {error}");

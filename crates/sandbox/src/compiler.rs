@@ -108,7 +108,7 @@ pub struct HostCompiler<'a> {
     pub module: &'a str,
     /// Whether it is quick code that is wanted.
     pub quickly: bool,
-    /// Whether the turn of [`wherry_image::Cache::turn_behind`] is held.
+    /// Whether the turn of [`wherry_image::Cache::background_lock`] is held.
     pub behind: bool,
     /// For which container. None: for a person.
     pub customer: Option<Customer<'a>>,
@@ -127,7 +127,7 @@ pub struct Customer<'a> {
 pub const BEHIND: &str = "--behind";
 
 /// Has a module compiled that nobody waits for, by a process that outlives this one and takes only what
-/// others leave of the processors. `turn` is the right to, see [`wherry_image::Cache::turn_behind`].
+/// others leave of the processors. `turn` is the right to, see [`wherry_image::Cache::background_lock`].
 ///
 /// # Errors
 /// When the process cannot be started.
@@ -222,7 +222,7 @@ impl Compiler for HostCompiler<'_> {
         self.customer.is_some_and(|customer| customer.cancel.is_cancelled())
     }
 
-    fn is_behind(&self) -> bool {
+    fn is_background(&self) -> bool {
         self.behind
     }
 }

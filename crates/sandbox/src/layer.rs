@@ -412,7 +412,8 @@ mod tests {
             let meta = code.metadata().unwrap();
             assert_eq!((meta.dev(), meta.ino()), (kept.dev(), kept.ino()));
         }
-        let trouble = |note: &wherry_image::Note| matches!(note, wherry_image::Note::Trouble(_));
+        let trouble =
+            |note: &wherry_image::CacheEvent| matches!(note, wherry_image::CacheEvent::Warning(_));
         assert!(!notes.iter().any(trouble), "{notes:?}");
         let view = crate::readonly::view(&directory.path().join("cache")).unwrap();
         umount2(&view, MntFlags::MNT_DETACH).unwrap();
