@@ -1,4 +1,4 @@
-//! How the executables get at the library: see `src/library.rs`.
+//! Generates the jumps to WasmEdge's library (see `src/library.rs`) and the stub of LLVM's.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !feature("LIBRARY") {
         return Ok(());
     }
-    // For the library, too: see src/stack.rs and src/pause.rs.
+    // The library must use them too: see src/stack.rs and src/pause.rs.
     for name in ["sigaction", "epoll_wait"] {
         link(&format!("--export-dynamic-symbol={name}"));
     }
@@ -31,8 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("trampolines.rs"), trampolines(&names)?)?;
     #[cfg(feature = "library")]
-    stand_in::make(&out)?;
-    // A library that was fetched brings its own C library.
+    stub::make(&out)?;
+    // A fetched library needs the C library it was built with.
     if let Some(loader) = env::var_os("WHERRY_WASMEDGE_LOADER").filter(|path| !path.is_empty()) {
         let loader = Path::new(&loader);
         let folder = loader.parent().ok_or("the loader has no folder")?.display();
@@ -47,14 +47,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Has the linker take a flag, for the executables that have the library.
+/// Passes a flag to the linker of the executables with the library.
 fn link(flag: &str) {
     for executable in ["wherry-wasmedge", "wherry-wasmedge-host"] {
         println!("cargo::rustc-link-arg-bin={executable}=-Wl,{flag}");
     }
 }
 
-/// The functions of WasmEdge's C interface: what its headers name and call.
+/// Returns the names of the functions that WasmEdge's C headers declare.
 fn functions(headers: &Path) -> Result<BTreeSet<String>, Box<dyn Error>> {
     let mut names = BTreeSet::new();
     for header in fs::read_dir(headers)? {
@@ -74,7 +74,7 @@ fn functions(headers: &Path) -> Result<BTreeSet<String>, Box<dyn Error>> {
     Ok(names)
 }
 
-/// For each function a jump to where the table says it is, and the table.
+/// Returns the source of a jump for each function, and of the table that they use.
 fn trampolines(names: &BTreeSet<String>) -> Result<String, Box<dyn Error>> {
     let architecture = env::var("CARGO_CFG_TARGET_ARCH")?;
     let mut code = String::new();
@@ -106,9 +106,9 @@ pub(super) const NAMES: [&core::ffi::CStr; {count}] = [{}];
     ))
 }
 
-/// What the engine host loads in the place of LLVM's library: see `src/llvm.rs`.
+/// The stub that the engine host loads instead of LLVM's library: see `src/llvm.rs`.
 #[cfg(feature = "library")]
-mod stand_in {
+mod stub {
     use std::collections::BTreeMap;
     use std::error::Error;
     use std::fmt::Write;
@@ -123,26 +123,26 @@ mod stand_in {
 
     type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-    /// LLVM's library, as WasmEdge's knows it.
+    /// The soname of LLVM's library and the symbols that WasmEdge's library imports from it.
     struct Llvm {
         soname: String,
         symbols: Vec<Symbol>,
     }
 
-    /// A symbol that WasmEdge's library wants of it.
+    /// An imported symbol.
     struct Symbol {
         name: String,
         version: String,
         kind: u8,
     }
 
-    /// Writes `llvm.so`, which is empty if there is nothing to stand in for.
+    /// Writes `llvm.so`, which is empty if WasmEdge's library is not linked to LLVM's.
     pub(super) fn make(out: &Path) -> Result<()> {
         let folder = env::var_os("WASMEDGE_LIB_DIR").ok_or("WASMEDGE_LIB_DIR is not set")?;
         let library = Path::new(&folder).join("libwasmedge.so");
         println!("cargo::rerun-if-changed={}", library.display());
         let target = out.join("llvm.so");
-        let Some(Llvm { soname, symbols }) = wanted(&fs::read(&library)?)? else {
+        let Some(Llvm { soname, symbols }) = imports(&fs::read(&library)?)? else {
             return Ok(fs::write(target, [])?);
         };
         let (code, versions) = (out.join("llvm.s"), out.join("llvm.map"));
@@ -154,11 +154,11 @@ mod stand_in {
         if command.arg("-o").arg(target).arg(code).status()?.success() {
             return Ok(());
         }
-        Err("the C compiler could not make what stands in for LLVM".into())
+        Err("the C compiler `cc` failed to build the stub of LLVM's library".into())
     }
 
-    /// What of the library's undefined symbols is LLVM's, and the name of that library.
-    fn wanted(library: &[u8]) -> Result<Option<Llvm>> {
+    /// Returns the library's undefined symbols that LLVM defines, and the soname of LLVM's library.
+    fn imports(library: &[u8]) -> Result<Option<Llvm>> {
         let header = Header::parse(library)?;
         let endian = header.endian()?;
         let sections = header.sections(endian, library)?;
@@ -182,7 +182,7 @@ mod stand_in {
         Ok(soname.map(|soname| Llvm { soname, symbols: found }))
     }
 
-    /// Functions that nobody calls, and data that nobody reads: only their addresses are taken.
+    /// Returns the assembly of the stub: functions and data whose addresses alone are used.
     fn assembly(symbols: &[Symbol]) -> Result<String> {
         let architecture = env::var("CARGO_CFG_TARGET_ARCH")?;
         let trap = if architecture == "x86_64" { "ud2" } else { "udf #0" };

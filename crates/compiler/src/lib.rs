@@ -102,7 +102,7 @@ fn work(engine: &dyn Engine, digest: &str, bounds: Bounds, baseline: bool) -> Re
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut output = BufWriter::with_capacity(1 << 20, output);
     if baseline {
-        engine.compile_quickly(&wasm, &mut output)?;
+        engine.compile_baseline(&wasm, &mut output)?;
     } else {
         engine.compile(&wasm, &mut output)?;
     }

@@ -1,15 +1,14 @@
 //! The seam between Wherry and a WebAssembly engine.
 //!
-//! An engine is one implementation of [`Engine`]. It is asked three things: what its compiled code
-//! depends on, to compile, and to load a guest that it then runs to its end. Everything the guest
-//! may see arrives in [`Guest`]; an engine gives a guest nothing else. All of it is synchronous:
-//! the guest is its process's only business, and an engine that wants an async runtime makes its
-//! own inside [`Program::run`].
+//! An engine is one implementation of [`Engine`]. It returns a key for its compiled code, compiles,
+//! and loads a guest, which it then runs to its end. [`Guest`] holds everything that the guest may
+//! use; an engine gives a guest nothing else. All calls are synchronous: a process runs one guest,
+//! and an engine that needs an async runtime creates it inside [`Program::run`].
 //!
-//! Errors are found as early as the life of a container allows: what is wrong with the module in
-//! [`Engine::compile`], what it asks for and cannot have in [`Engine::load`]. Both happen before
-//! the container's Create returns, so that the person who typed the command reads them. Only what
-//! the guest itself does wrong is left to [`Program::run`].
+//! Errors are reported as early as the life of a container allows: a fault of the module in
+//! [`Engine::compile`], a missing directory or import in [`Engine::load`]. Both run before the
+//! container's Create returns, so that the client prints them. [`Program::run`] reports only faults
+//! of the running guest.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -20,67 +19,73 @@ use std::path::{Path, PathBuf};
 
 /// A WebAssembly engine.
 ///
-/// Called from processes of a single thread. `compile` is called in a process of its own that has
-/// no privileges; `load` and `run` in the guest's process, inside the container.
+/// All callers are single-threaded processes. `compile` runs in a separate unprivileged process,
+/// `load` and `run` in the guest's process, inside the container.
 pub trait Engine {
     /// The engine's name as in `io.containerd.<name>.v1`: lower-case letters and digits.
     fn name(&self) -> &'static str;
 
-    /// The version of the engine that this process runs, for a person who compares it with the engine's advisories.
+    /// The version of the engine in this process, to compare with the engine's advisories.
     fn version(&self) -> Version;
 
-    /// What compiled code depends on besides the wasm itself. `None`: this engine has no
-    /// ahead-of-time compilation, `compile` is never called and `load` gets [`Code::Wasm`].
+    /// The key of compiled code: everything besides the wasm that the code depends on. `None`: the
+    /// engine does not compile ahead of time; `compile` is never called and `load` gets
+    /// [`Code::Wasm`].
     fn compile_key(&self) -> Option<CompileKey>;
 
-    /// Compiles a module or component in the binary format to native code. Only `wherry-<name>` is asked to: the engine
-    /// host can do without a compiler.
+    /// Compiles a module or component in the binary format to native code. Only `wherry-<name>`
+    /// calls it: an engine host needs no compiler.
     ///
     /// # Errors
-    /// [`CompileError::Invalid`] with the offset where the fault lies; [`CompileError::Io`] if
-    /// `out` fails.
+    /// [`CompileError::Invalid`] with the fault's offset; [`CompileError::Io`] if writing to `out`
+    /// fails.
     fn compile(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
         let _ = (wasm, out);
-        Err(CompileError::Unsupported(format!("there is no compiler of {} here", self.name())))
+        Err(CompileError::Unsupported(format!(
+            "this executable has no compiler for {0}: use wherry-{0}",
+            self.name()
+        )))
     }
 
-    /// What code depends on that is made in much less time than by `compile`, and runs more slowly: a module's first start
-    /// takes it, and the better code is made behind. `None`: this engine compiles fast enough, and
-    /// `compile_quickly` is never called.
-    fn quick_key(&self) -> Option<CompileKey> {
+    /// The key of baseline code, which compiles in much less time than `compile` takes and runs
+    /// more slowly. A module's first start runs it, and the optimised code is compiled in the
+    /// background. `None`: the engine compiles fast enough; `compile_baseline` is never called.
+    fn baseline_key(&self) -> Option<CompileKey> {
         None
     }
 
-    /// Compiles as [`Engine::compile`] does, to code under [`Engine::quick_key`]. `load` takes either.
+    /// Compiles like [`Engine::compile`], to baseline code under [`Engine::baseline_key`]. `load`
+    /// accepts both kinds of code.
     ///
     /// # Errors
     /// As for [`Engine::compile`].
-    fn compile_quickly(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
+    fn compile_baseline(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
         self.compile(wasm, out)
     }
 
-    /// Loads the engine's own plug-ins from a file, or from all files in a directory: native code that the
-    /// machine's administrator vouches for. The next guest that is loaded may import from them. Called, if at all, once,
-    /// before the process forks, and must leave it with a single thread.
+    /// Loads the engine's plug-ins from a file or from all files in a directory: native code that
+    /// the machine's administrator trusts. Guests loaded afterwards may import from them. Called at
+    /// most once, before the process forks; must not leave a second thread.
     ///
     /// # Errors
-    /// [`LoadError::Engine`] if there is none, or if the engine has no such thing.
+    /// [`LoadError::Engine`] if the path holds no plug-in, or if the engine has no plug-ins.
     fn load_plugins(&self, path: &Path) -> Result<(), LoadError> {
         let _ = path;
-        Err(LoadError::Engine(format!("{} has no plug-ins", self.name())))
+        Err(LoadError::Engine(format!("{} does not support plug-ins", self.name())))
     }
 
-    /// The system calls that this engine makes while a guest runs, besides those of every engine: by their numbers on this
-    /// architecture. A guest's process can make no other; memory that is not executable when `load` returns never becomes so.
+    /// The numbers, on this architecture, of the system calls that this engine makes while a guest
+    /// runs, besides those of every engine. All others fail. Memory that is not executable when
+    /// `load` returns cannot become executable.
     fn system_calls(&self) -> &'static [i64] {
         &[]
     }
 
-    /// Makes the guest ready to run: maps its code, finds its imports and its entry function.
-    /// Runs nothing of the guest.
+    /// Prepares the guest: maps its code, resolves its imports and its entry function. Runs no code
+    /// of the guest.
     ///
     /// # Errors
-    /// A [`LoadError`] that names what the guest lacks.
+    /// A [`LoadError`] that names the missing import, function or directory.
     fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError>;
 }
 
@@ -89,16 +94,17 @@ pub trait Engine {
 pub struct Version {
     /// The engine's name as its project writes it.
     pub engine: &'static str,
-    /// The version: that of the library, asked at run time where the library answers.
+    /// The library's version, read at run time where the library has a function for it.
     pub number: String,
-    /// When its project released this version, as `2026-01-31`. `None`: a version that this build does not know.
+    /// The day of the version's release, as `2026-01-31`. `None`: this build does not know the
+    /// version.
     pub released: Option<&'static str>,
     /// The project that publishes the engine's advisories.
     pub advisories: &'static str,
 }
 
 impl Version {
-    /// Finds the date of `number` in a list of versions with the days of their releases.
+    /// Returns the day of release of `number` from a list of versions and days.
     #[must_use]
     pub fn released(number: &str, list: &[(&str, &'static str)]) -> Option<&'static str> {
         list.iter().find(|(version, _)| *version == number).map(|(_, day)| *day)
@@ -117,121 +123,121 @@ pub trait Program {
     /// Runs the guest to its end on this thread.
     ///
     /// # Errors
-    /// A [`Trap`]. The guest's own exit code, zero or not, is `Ok`.
+    /// A [`Trap`]. The guest's exit code, zero or not, is `Ok`.
     fn run(self: Box<Self>) -> Result<ExitCode, Trap>;
 }
 
-/// What compiled code depends on: engine version, settings, CPU features. Two engines with equal
-/// keys can run each other's code. Letters, digits, `.`, `-`, `_` and `+` only, at most 100 bytes:
-/// it becomes part of a file name.
+/// The key of compiled code: engine version, settings, CPU features. Engines with equal keys can
+/// run each other's code. It becomes part of a file name: letters, digits, `.`, `-`, `_` and `+`
+/// only, at most 100 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CompileKey(pub String);
 
 /// The code of a guest.
 #[derive(Debug)]
 pub enum Code {
-    /// A module or component as the image has it: in the binary format, or as text.
+    /// A module or component from the image, in the binary or the text format.
     Wasm(Vec<u8>),
-    /// What this engine's `compile` wrote, under an equal key. Open for reading at offset 0.
+    /// The output of this engine's `compile` under an equal key. Open for reading at offset 0.
     Compiled(File),
 }
 
-/// A guest: all that it may see of the world. Its standard streams are this process's
-/// descriptors 0, 1 and 2.
+/// A guest: everything that it may use. Its standard streams are this process's descriptors 0, 1
+/// and 2.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Guest {
-    /// The exported function to call, without arguments. `None`: `_start` of a module,
+    /// The exported function to call without arguments. `None`: `_start` of a module,
     /// `wasi:cli/run` of a component.
     pub function: Option<String>,
     /// The arguments, the program's name first.
     pub args: Vec<String>,
     /// The environment, in the order of the container's configuration.
     pub env: Vec<(String, String)>,
-    /// The working directory: an absolute path as the guest sees it.
+    /// The working directory: an absolute path in the guest's view.
     pub cwd: PathBuf,
     /// The directories that the guest may open.
     pub preopens: Vec<Preopen>,
-    /// What of the network the guest may use.
+    /// The network that the guest may use.
     pub network: Network,
 }
 
-/// A directory that a guest may open, and all below it.
+/// A directory that a guest may open, with all below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preopen {
-    /// Where it lies for this process.
+    /// Its path in this process.
     pub host: PathBuf,
-    /// The name under which the guest knows it.
+    /// Its path in the guest.
     pub guest: String,
 }
 
-/// What of the network a guest may use.
+/// The network that a guest may use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Network {
-    /// Nothing.
+    /// No network.
     #[default]
     None,
-    /// Whatever the process's network namespace has: TCP, UDP and name look-up.
+    /// The process's network namespace: TCP, UDP and name resolution.
     Namespace,
 }
 
-/// What a process that ends in this way reports: the low eight bits of what the guest gave.
+/// The exit status of the guest's process: the low eight bits of the guest's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExitCode(pub u8);
 
-/// Why a module or component could not be compiled.
+/// An error of [`Engine::compile`].
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    /// It is not valid; the text says where.
+    /// The module or component is not valid; the text ends with the offset.
     #[error("invalid WebAssembly: {0}")]
     Invalid(String),
-    /// The engine cannot do this kind of guest; the text says which it can.
+    /// The module or component is valid, and this engine cannot run it; the text says why.
     #[error("{0}")]
     Unsupported(String),
-    /// The output could not be written.
+    /// Writing the output failed.
     #[error("cannot write compiled code: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Why a guest could not be loaded.
+/// An error of [`Engine::load`].
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The module is not valid (an engine without `compile`).
     #[error("invalid WebAssembly: {0}")]
     Invalid(String),
-    /// It imports what there is none of.
+    /// The module or component imports what neither WASI nor a plug-in provides.
     #[error("missing import {0}: this runtime provides WASI only")]
     MissingImport(String),
-    /// It lacks the function asked for.
+    /// The module or component does not export the requested function.
     #[error("no function {function:?} to call; it exports {}", list(.exports))]
     MissingFunction {
-        /// The function asked for.
+        /// The requested function.
         function: String,
-        /// The functions that there are.
+        /// The exported functions.
         exports: Vec<String>,
     },
-    /// A component with no `wasi:cli/run`, or a module without `_start`, and no function was
-    /// asked for.
-    #[error("nothing to run: it has no {entry}; it exports {}", list(.exports))]
+    /// The module has no `_start` or the component no `wasi:cli/run`, and no function was
+    /// requested.
+    #[error("nothing to run: it does not export {entry}; it exports {}", list(.exports))]
     NoEntry {
-        /// What was looked for.
+        /// The default entry.
         entry: String,
-        /// What there is.
+        /// The exported functions.
         exports: Vec<String>,
     },
-    /// A preopened directory or another part of the guest's world cannot be had.
+    /// A part of the guest's WASI context, such as a preopened directory, could not be set up.
     #[error("{what}: {source}")]
-    World {
-        /// What could not be had, with its path.
+    Context {
+        /// The failed step, with its path.
         what: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The engine itself failed.
+    /// The engine failed.
     #[error("{0}")]
     Engine(String),
 }
 
-/// The guest did what it must not: the message and, below it, the wasm backtrace.
+/// A trap of the guest: the message and, below it, the wasm backtrace.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Trap(pub String);

@@ -22,7 +22,7 @@ use libcontainer::workload::{
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program};
-use wherry_image::{Entrypoint, EntrypointError, Kind, behind_init, kind};
+use wherry_image::{Entrypoint, EntrypointError, Kind, kind, strip_init};
 
 use crate::exec::Confinement;
 use crate::filter::{self, Allow};
@@ -236,7 +236,7 @@ pub fn run_to_end(program: Box<dyn Program>, name: &str) -> ! {
 impl Inner {
     fn prepare(&self, wanted: &Wanted) -> Result<Ready, Failure> {
         let stray = open_descriptors();
-        let mut args = behind_init(&wanted.args).unwrap_or(&wanted.args);
+        let mut args = strip_init(&wanted.args).unwrap_or(&wanted.args);
         let mut found = find(args, wanted)?;
         // An init process is for native programs: a guest's own process does what an init does, and no
         // init could execute a module.
@@ -304,7 +304,7 @@ impl Inner {
                 Code::Wasm(wherry_image::read_all(file).map_err(|error| system(error.to_string()))?)
             }
             Some(key) => {
-                let baseline = self.engine.quick_key().map(|key| key.0);
+                let baseline = self.engine.baseline_key().map(|key| key.0);
                 self.channel
                     .send(&SetupMessage::Compile { key: key.0, baseline }, &[file.as_raw_fd()])
                     .map_err(|error| system(format!("the shim does not listen: {error}")))?;

@@ -1,12 +1,12 @@
-//! Which file the arguments of a container name.
+//! Resolves a container's arguments to the file to run.
 //!
-//! The rules are those of `execvp` with two additions for wasm: `#name` behind the file names the
-//! exported function to call, and a bare name that is not in PATH is also looked for in the
-//! working directory, since images made of one `.wasm` file rarely have a PATH that fits.
+//! The rules are those of `execvp` with two additions for wasm: `#name` after the file names the
+//! exported function to call, and a bare name that PATH does not have is searched in the working
+//! directory too, because images of one `.wasm` file rarely set PATH.
 
 use std::path::{Path, PathBuf};
 
-/// What PATH is taken to be for a guest that has none, as execvp does.
+/// The PATH of a guest without that variable, as in execvp.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The file to run.
@@ -18,29 +18,29 @@ pub struct Entrypoint {
     pub function: Option<String>,
 }
 
-/// Where clients put an init process of their own: Docker's and nerdctl's `run --init`.
+/// The paths at which clients mount their init process: Docker's and nerdctl's `run --init`.
 const INITS: [&str; 2] = ["/sbin/docker-init", "/sbin/tini"];
 
-/// The arguments without the init process, with `--` behind it, that a client put in front of them.
-/// None: they have none.
+/// Returns the arguments after a client's init process and its `--`. `None`: the arguments name no
+/// init process.
 #[must_use]
-pub fn behind_init(args: &[String]) -> Option<&[String]> {
+pub fn strip_init(args: &[String]) -> Option<&[String]> {
     match args {
         [init, dashes, rest @ ..] if INITS.contains(&init.as_str()) && dashes == "--" => Some(rest),
         _ => None,
     }
 }
 
-/// Why no file could be named.
+/// An error of [`Entrypoint::resolve`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EntrypointError {
-    /// No arguments, or an empty first one.
+    /// The arguments are empty, or the first one is.
     #[error("no entrypoint: neither the image nor the command names a program to run")]
     None,
-    /// A path that is not there.
+    /// The path does not exist.
     #[error("exec {0:?}: no such file or directory in the container")]
     NotFound(PathBuf),
-    /// A bare name that is nowhere.
+    /// Neither PATH nor the working directory has a file of this name.
     #[error("exec {name:?}: executable file not found in PATH ({path}) nor in {}", .cwd.display())]
     NotInPath {
         /// The name.
@@ -54,10 +54,10 @@ pub enum EntrypointError {
 
 impl Entrypoint {
     /// Finds the file that `args` names. `path` is the guest's PATH variable, `cwd` its absolute
-    /// working directory, `is_file` tells whether there is a file at an absolute path.
+    /// working directory; `is_file` returns true if a file exists at an absolute path.
     ///
     /// # Errors
-    /// When there is none; the text names what was looked for.
+    /// [`EntrypointError`], with the path or the name and the searched PATH.
     pub fn resolve(
         args: &[String],
         path: Option<&str>,
@@ -69,14 +69,14 @@ impl Entrypoint {
             _ => return Err(EntrypointError::None),
         };
         let path = path.unwrap_or(DEFAULT_PATH);
-        let look = |program: &str| find(program, path, cwd, &is_file);
-        // A file whose own name holds a `#` comes first.
-        if let Some(found) = look(program) {
+        let find = |program: &str| find(program, path, cwd, &is_file);
+        // A file whose own name holds a `#` takes precedence.
+        if let Some(found) = find(program) {
             return Ok(Entrypoint { path: found, function: None });
         }
         let file = match program.rsplit_once('#') {
             Some((file, function)) if !file.is_empty() && !function.is_empty() => {
-                if let Some(found) = look(file) {
+                if let Some(found) = find(file) {
                     return Ok(Entrypoint { path: found, function: Some(function.to_owned()) });
                 }
                 file
@@ -176,7 +176,7 @@ mod tests {
     fn the_init_of_a_client_is_told_from_the_images_program() {
         let behind = |args: &[&str]| {
             let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-            behind_init(&args).map(<[String]>::to_vec)
+            strip_init(&args).map(<[String]>::to_vec)
         };
         let rest = Some(vec!["/app.wasm".to_owned(), "--".to_owned()]);
         assert_eq!(behind(&["/sbin/docker-init", "--", "/app.wasm", "--"]), rest);

@@ -1,9 +1,9 @@
-//! What a file is, told from its first bytes.
+//! The kind of a program file, by its first bytes.
 
-/// The number of bytes that [`Kind::of`] wants to see; fewer are enough for a shorter file.
+/// The number of bytes that [`Kind::of`] inspects. A shorter file is passed whole.
 pub const PROBE: usize = 512;
 
-/// What kind of program a file holds.
+/// The kind of a program file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A core module in the binary format.
@@ -14,26 +14,26 @@ pub enum Kind {
     Text,
     /// A native executable or a script with an interpreter: the kernel runs it.
     Native,
-    /// A module that an engine compiled ahead of time: native code in disguise, never run.
+    /// A module that an engine compiled ahead of time: native code from the image, never run.
     Precompiled,
-    /// None of these.
+    /// Any other file.
     Other,
 }
 
 impl Kind {
-    /// Tells the kind from the first bytes of a file.
+    /// Returns the kind of a file from its first bytes.
     #[must_use]
     pub fn of(head: &[u8]) -> Kind {
         match head {
             [0, b'a', b's', b'm', version @ ..] => match version {
                 // The binary format's layer: 0 for core modules, 1 for components.
                 [_, _, 1, 0, ..] => Kind::Component,
-                // A damaged version is the compiler's to report, with its offset.
+                // The compiler reports a damaged version with its offset.
                 _ => Kind::Module,
             },
-            // Wasmtime's compiled modules are ELF files with an OS ABI of their own (200).
+            // Wasmtime's compiled modules are ELF files with the OS ABI 200.
             [0x7f, b'E', b'L', b'F', _, _, _, 200, ..] => Kind::Precompiled,
-            // WasmEdge's are shared objects, which have no instruction to begin with.
+            // WasmEdge's are shared objects, which have no entry point.
             [0x7f, b'E', b'L', b'F', 2, ..] if is_shared_object(head) => Kind::Precompiled,
             [0x7f, b'E', b'L', b'F', ..] | [b'#', b'!', ..] => Kind::Native,
             // Wasmer's artifacts.
@@ -44,12 +44,13 @@ impl Kind {
     }
 }
 
-/// Whether an ELF file of 64 bits is of the type `ET_DYN` and has no entry: no program has none.
+/// Returns true for a 64-bit ELF file of the type `ET_DYN` without an entry point. Every program
+/// has an entry point.
 fn is_shared_object(head: &[u8]) -> bool {
     head.get(16..18) == Some(&[3, 0]) && head.get(24..32) == Some(&[0; 8])
 }
 
-/// The text format starts with `(module` or `(component`, after blanks and comments.
+/// Returns true for the text format: `(module` or `(component` after blanks and comments.
 fn is_text(head: &[u8]) -> bool {
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
@@ -60,7 +61,7 @@ fn is_text(head: &[u8]) -> bool {
     let mut rest = text.trim_start_matches('\u{feff}').trim_start();
     loop {
         if let Some(comment) = rest.strip_prefix(";;") {
-            // A comment longer than the probe: most files of text that start so are wat.
+            // The comment is longer than the probe: most text files that start so are wat.
             let Some((_, after)) = comment.split_once('\n') else { return true };
             rest = after.trim_start();
         } else if let Some(comment) = rest.strip_prefix("(;") {

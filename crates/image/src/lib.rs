@@ -8,7 +8,7 @@ pub mod kind;
 pub mod overlay;
 pub mod size;
 
-pub use cache::{Cache, CacheError, Code, Compiler, Module, Note, View};
-pub use entrypoint::{Entrypoint, EntrypointError, behind_init};
+pub use cache::{Cache, CacheError, CacheEvent, Code, Compiler, Module, View};
+pub use entrypoint::{Entrypoint, EntrypointError, strip_init};
 pub use kind::Kind;
 pub use size::{MODULE_MAX, Size, SizeError, check_size, read_all};

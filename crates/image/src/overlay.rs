@@ -403,7 +403,7 @@ mod tests {
             let meta = code.metadata().unwrap();
             assert_eq!((meta.dev(), meta.ino()), (kept.dev(), kept.ino()));
         }
-        let trouble = |note: &crate::Note| matches!(note, crate::Note::Trouble(_));
+        let trouble = |note: &crate::CacheEvent| matches!(note, crate::CacheEvent::Warning(_));
         assert!(!notes.iter().any(trouble), "{notes:?}");
         let view = wherry_sys::readonly::view(&directory.path().join("cache")).unwrap();
         umount2(&view, MntFlags::MNT_DETACH).unwrap();

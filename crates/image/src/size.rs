@@ -1,14 +1,14 @@
-//! Sizes: as a person reads them, and the bound on a module's.
+//! Sizes in bytes: their text, and the size limit of a module.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
 
-/// The largest module, bytes, where nothing else is configured. The largest that people build are language runtimes of some
-/// hundred megabytes.
+/// The default size limit of a module, in bytes. The largest modules in use are language runtimes
+/// of some hundred megabytes.
 pub const MODULE_MAX: u64 = 1 << 30;
 
-/// A number of bytes as a person reads it.
+/// A number of bytes, displayed with a decimal unit and one digit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub u64);
 
@@ -26,27 +26,28 @@ impl fmt::Display for Size {
     }
 }
 
-/// Why a module is not read.
+/// An error of [`check_size`].
 #[derive(Debug, thiserror::Error)]
 pub enum SizeError {
-    /// It is too large.
+    /// The module exceeds the limit.
     #[error("the module has {bytes}, more than the {max} that WHERRY_MODULE_SIZE allows")]
     TooLarge {
         /// The module's size.
         bytes: Size,
-        /// The bound.
+        /// The limit.
         max: Size,
     },
-    /// Its size could not be found out.
+    /// The module's size could not be read.
     #[error("cannot read the module: {0}")]
     Read(#[source] io::Error),
 }
 
-/// Returns the size of a module that is about to be read whole, in bytes. A file with holes may have terabytes, and takes
-/// as long to read as if it were full.
+/// Returns a module's size in bytes, before the module is read whole.
+///
+/// A sparse file can have terabytes, and reading it takes as long as reading a full one.
 ///
 /// # Errors
-/// [`SizeError::TooLarge`] if it is more than `max`.
+/// [`SizeError::TooLarge`] if the size exceeds `max`.
 pub fn check_size(module: &File, max: u64) -> Result<u64, SizeError> {
     let bytes = module.metadata().map_err(SizeError::Read)?.len();
     if bytes > max {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use wherry_engine::Engine;
-use wherry_image::{Kind, Module, Note, check_size, kind};
+use wherry_image::{CacheEvent, Kind, Module, check_size, kind};
 use wherry_supervisor::compiler::{CompilerProgram, ProcessCompiler};
 
 use crate::config::Config;
@@ -104,12 +104,12 @@ fn compile(
         let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let compiler = host_compiler(&program, config, module);
         let (mut compiled, mut trouble) = (false, None);
-        let mut tell = |note: Note| {
+        let mut tell = |note: CacheEvent| {
             match &note {
-                Note::Trouble(text) => trouble = Some(text.clone()),
+                CacheEvent::Warning(text) => trouble = Some(text.clone()),
                 note => say(&note.to_string()),
             }
-            compiled |= matches!(note, Note::Compiled { .. });
+            compiled |= matches!(note, CacheEvent::Compiled { .. });
         };
         // Not remembered: the mounted image is another file than the container's.
         let wanted = Module { file: &file, name: module, of_image: false };
@@ -118,7 +118,7 @@ fn compile(
             .map_err(|error| format!("{module}: {error}"))?;
         match trouble {
             // What was wrong is mended by now, unless it could not be written.
-            Some(text) if text.starts_with("compiled code is not kept") => return Err(text),
+            Some(text) if text.starts_with("compiled code is not stored") => return Err(text),
             _ if compiled => {}
             _ => say(&format!("{module} was compiled before")),
         }

@@ -5,7 +5,7 @@ use std::fs::File;
 use wherry_bundle::BundleError;
 use wherry_cgroup::{CgroupName, PathError};
 use wherry_image::overlay::{self, InvalidDescriptor};
-use wherry_image::{CacheError, Module, Note};
+use wherry_image::{CacheError, CacheEvent, Module};
 use wherry_protocol::Mount;
 
 use crate::Supervisor;
@@ -70,13 +70,13 @@ impl Order<'_> {
             background: false,
             container: Some(Charged { cgroup: self.cgroup, cancel: self.cancel }),
         };
-        let mut report = |note: Note| match note {
-            Note::Trouble(_) => log::warn!("{id}: {note}"),
-            note => log::info!("{id}: {note}"),
+        let mut report = |event: CacheEvent| match event {
+            CacheEvent::Warning(_) => log::warn!("{id}: {event}"),
+            event => log::info!("{id}: {event}"),
         };
-        let code = supervisor.cache.get_or_quick(module, key, baseline, &compiler, &mut report)?;
-        if code.quick
-            && let Some(lock) = supervisor.cache.turn_behind()
+        let code = supervisor.cache.get_or_baseline(module, key, baseline, &compiler, &mut report)?;
+        if code.baseline
+            && let Some(lock) = supervisor.cache.background_lock()
             && let Err(error) = compile_in_background(&supervisor.compiler, module.file, lock)
         {
             log::warn!("{id}: {name} stays at baseline code: {error}");

@@ -164,7 +164,7 @@ impl Compiler for ProcessCompiler<'_> {
         self.container.is_some_and(|container| container.cancel.is_cancelled())
     }
 
-    fn is_behind(&self) -> bool {
+    fn is_background(&self) -> bool {
         self.background
     }
 }

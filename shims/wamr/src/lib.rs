@@ -1,26 +1,29 @@
 //! WAMR behind Wherry's seam: core modules of WASI preview 1, with WAMR's own sockets.
 //!
-//! An interpreter: it translates a module when it loads it, and runs the guest on the thread that calls [`Program::run`].
+//! An interpreter: it translates a module when it loads it, and runs the guest on the thread that
+//! calls [`Program::run`].
 
+mod context;
 mod module;
-mod world;
 
 use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Version};
 
-/// When the versions of WAMR that the pinned package has carried were released.
+/// The days of release of the WAMR versions in the pinned package.
 const RELEASED: &[(&str, &str)] = &[("2.4.3", "2025-10-14")];
 const ADVISORIES: &str = "bytecodealliance/wasm-micro-runtime";
 
-/// The WAMR engine. Made once, before the process forks: it starts no thread.
+/// The WAMR engine. Created once before the process forks: it starts no thread.
 pub struct Wamr(());
 
 impl Wamr {
-    /// Readies WAMR.
+    /// Initialises WAMR.
     ///
     /// # Errors
-    /// [`LoadError::Engine`] if there is no memory for it.
+    /// [`LoadError::Engine`] if the memory for it cannot be allocated.
     pub fn new() -> Result<Self, LoadError> {
-        module::init().then_some(Self(())).ok_or_else(|| LoadError::Engine("no memory".to_owned()))
+        module::init().then_some(Self(())).ok_or_else(|| {
+            LoadError::Engine("WAMR: initialisation failed: out of memory".to_owned())
+        })
     }
 }
 
@@ -42,7 +45,9 @@ impl Engine for Wamr {
     fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError> {
         match code {
             Code::Wasm(wasm) => module::load(&wasm, &guest),
-            Code::Compiled(_) => Err(LoadError::Engine("WAMR has no compiled code".to_owned())),
+            Code::Compiled(_) => {
+                Err(LoadError::Engine("WAMR interprets: it does not load compiled code".to_owned()))
+            }
         }
     }
 }

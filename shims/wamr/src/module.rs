@@ -1,4 +1,5 @@
-//! Core modules of WASI preview 1, through WAMR's C interface. A process runs one and ends: nothing is freed.
+//! Core modules of WASI preview 1, through WAMR's C interface. A process runs one module and exits,
+//! so nothing is freed.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -8,20 +9,21 @@ use wamrx_sys::*;
 use wasmparser::{Validator, WasmFeatures};
 use wherry_engine::{ExitCode, Guest, LoadError, Network, Program, Trap};
 
-use crate::world::{self, STACK};
+use crate::context::{self, STACK};
 
-/// How WAMR calls it that a guest ends of itself.
+/// WAMR's exception for a call of `proc_exit`.
 const EXIT: &str = "Exception: wasi proc exit";
 
 unsafe extern "C" {
-    /// Where the C library prints to.
+    /// The C library's standard output.
     static mut stdout: *mut libc::FILE;
 }
 
-/// Readies WAMR for this process and all that it forks. Says whether that went well.
+/// Initialises WAMR for this process and its children. Returns false on failure.
 pub(crate) fn init() -> bool {
-    // SAFETY: this comes before all else of WAMR's, and the process has a single thread. What WAMR prints is for nobody, and
-    // must not get between what the guest writes; nothing else prints through the C library.
+    // SAFETY: this is the first call of WAMR, in a single-threaded process. WAMR prints diagnostics
+    // to the C library's stdout, which must not mix with the guest's output; no other code prints
+    // there.
     unsafe {
         stdout = libc::fmemopen(ptr::null_mut(), 1, c"w".as_ptr());
         wasm_runtime_set_log_level(WASM_LOG_LEVEL_FATAL);
@@ -37,7 +39,7 @@ pub(crate) fn version() -> String {
     format!("{major}.{minor}.{patch}")
 }
 
-/// A module with all its imports found, its world, and the function to call.
+/// A module with all imports resolved, its context, and the function to call.
 struct Ready(wasm_module_t, *mut InstantiationArgs2, CString);
 
 pub(crate) fn load(file: &[u8], guest: &Guest) -> Result<Box<dyn Program>, LoadError> {
@@ -52,11 +54,12 @@ pub(crate) fn load(file: &[u8], guest: &Guest) -> Result<Box<dyn Program>, LoadE
     let (mut buffer, name) = (wasm.to_vec(), c"".as_ptr().cast_mut());
     let args = LoadArgs { name, wasm_binary_freeable: true, ..LoadArgs::default() };
     // SAFETY: WAMR is ready, and the buffer is WAMR's to change for this call only.
-    let module = told(|text, room| unsafe {
+    let module = call(|text, room| unsafe {
         wasm_runtime_load_ex(buffer.as_mut_ptr(), buffer.len() as u32, &raw const args, text, room)
     });
     let module = module.map_err(|said| {
-        // WAMR does not say where the fault is. If there is none, the module uses what WAMR has not.
+        // WAMR does not say where the fault is. If there is none, the module uses what WAMR has
+        // not.
         let fault = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm).err();
         fault.map_or(LoadError::Engine(said), |fault| invalid(&fault.to_string()))
     })?;
@@ -65,14 +68,15 @@ pub(crate) fn load(file: &[u8], guest: &Guest) -> Result<Box<dyn Program>, LoadE
         check_imports(module, guest.network)?;
         entry(module, guest.function.as_deref())?
     };
-    Ok(Box::new(Ready(module, world::build(guest)?, entry)))
+    Ok(Box::new(Ready(module, context::build(guest)?, entry)))
 }
 
 /// # Safety
 /// The module is loaded.
 unsafe fn check_imports(module: wasm_module_t, network: Network) -> Result<(), LoadError> {
     let mut import = wasm_import_t::default();
-    // SAFETY: by this function's contract; there is an import of each index, and its strings are the module's.
+    // SAFETY: by this function's contract; there is an import of each index, and its strings are
+    // the module's.
     unsafe {
         for index in 0..wasm_runtime_get_import_count(module) {
             wasm_runtime_get_import_type(module, index, &raw mut import);
@@ -89,15 +93,16 @@ unsafe fn check_imports(module: wasm_module_t, network: Network) -> Result<(), L
     Ok(())
 }
 
-/// What to call. A function takes no arguments, because there is nobody to give them.
+/// Returns the export to call. An entry function takes no parameters, because a container has no
+/// values for them.
 ///
 /// # Safety
 /// The module is loaded.
 unsafe fn entry(module: wasm_module_t, function: Option<&str>) -> Result<CString, LoadError> {
     let mut exports = Vec::new();
     let mut export = wasm_export_t::default();
-    // SAFETY: by this function's contract; there is an export of each index, its name is the module's, and only a function
-    // has a function's type.
+    // SAFETY: by this function's contract; there is an export of each index, its name is the
+    // module's, and only a function has a function's type.
     unsafe {
         for index in 0..wasm_runtime_get_export_count(module) {
             wasm_runtime_get_export_type(module, index, &raw mut export);
@@ -116,22 +121,24 @@ unsafe fn entry(module: wasm_module_t, function: Option<&str>) -> Result<CString
 
 impl Program for Ready {
     fn run(self: Box<Self>) -> Result<ExitCode, Trap> {
-        let Ready(module, world, entry) = *self;
-        // SAFETY: module and world live for ever, and so does what is made of them. The functions are there and take no
-        // arguments, no result has more than four words, and the stack is in anonymous memory.
+        let Ready(module, context, entry) = *self;
+        // SAFETY: module and context are never freed, nor are the instance and environment. The
+        // functions exist and take no parameters, no result has more than four words, and the stack
+        // is anonymous memory.
         unsafe {
-            let made = told(|text, room| wasm_runtime_instantiate_ex2(module, world, text, room));
+            let made = call(|text, room| wasm_runtime_instantiate_ex2(module, context, text, room));
             let instance = made.map_err(Trap)?;
             let env = wasm_runtime_get_exec_env_singleton(instance);
             if env.is_null() {
-                return Err(Trap("no memory".to_owned()));
+                return Err(Trap("out of memory for the interpreter's stack".to_owned()));
             }
-            // Most of the stack, which WAMR has cleared, is as clear when it has been given back.
+            // WAMR has zeroed the stack, which touches its pages. Returning them to the kernel
+            // saves the memory, and they read as zero again.
             let (page, stack) = (1 << 16, STACK as usize);
             let start = env.addr().next_multiple_of(page) + page;
             libc::madvise(start as *mut c_void, stack - 3 * page, libc::MADV_DONTNEED);
-            // What a module that is not a command wants called before anything else. WAMR has done so if the module imports
-            // WASI's functions.
+            // The export that a reactor needs called first. WAMR has called it if the module
+            // imports WASI.
             let first = Some(c"_initialize")
                 .filter(|&name| !wasm_runtime_is_wasi_mode(instance) && name != &*entry);
             let calls = first.into_iter().chain([&*entry]);
@@ -150,16 +157,16 @@ impl Program for Ready {
     }
 }
 
-/// What a call makes, or else what it says.
-fn told<T>(call: impl FnOnce(*mut c_char, u32) -> *mut T) -> Result<*mut T, String> {
+/// Calls WAMR, and returns its result or its error text.
+fn call<T>(wamr: impl FnOnce(*mut c_char, u32) -> *mut T) -> Result<*mut T, String> {
     let mut text = [0_u8; 256];
-    let made = call(text.as_mut_ptr().cast(), text.len() as u32);
-    // SAFETY: WAMR ends its text with a NUL, and otherwise it is empty.
+    let made = wamr(text.as_mut_ptr().cast(), text.len() as u32);
+    // SAFETY: WAMR's text ends in NUL; without a text the buffer is zeroed.
     if made.is_null() { Err(unsafe { string(text.as_ptr().cast()) }) } else { Ok(made) }
 }
 
 /// # Safety
-/// It is a string that ends in NUL.
+/// `text` points to a string that ends in NUL.
 unsafe fn string(text: *const c_char) -> String {
     // SAFETY: by this function's contract.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()

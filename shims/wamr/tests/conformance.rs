@@ -1,3 +1,3 @@
-//! WAMR against the suite that every engine passes.
+//! The conformance suite for WAMR.
 
 wherry_engine::conformance!(env!("CARGO_BIN_EXE_wherry-wamr"));

@@ -1,4 +1,4 @@
-//! What is WAMR's own, tried with its executable.
+//! Tests of WAMR's executable beyond the conformance suite.
 
 // Test code, though not all of it is in tests: a failed expectation is a failed test.
 #![allow(clippy::unwrap_used)]
@@ -128,7 +128,7 @@ fn null_is_no_terminal() {
     assert_ne!(ended.status.code(), Some(2), "{ended:?}");
 }
 
-/// A function that calls itself as often as it is told.
+/// A function that calls itself as often as its parameter says.
 const DEEP: &str = r#"(memory (export "memory") 1)
     (func $deep (param i32) (result i32)
       (if (result i32) (local.get 0)

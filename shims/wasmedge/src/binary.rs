@@ -1,20 +1,21 @@
-//! What is looked at in a module before WasmEdge sees it.
+//! Removes native code from a module before WasmEdge loads it.
 
 use std::borrow::Cow;
 
 use wasmparser::{BinaryReaderError, Encoding, Parser, Payload};
 use wherry_engine::CompileError;
 
-/// The custom section in which WasmEdge's own compiler leaves native code.
+/// The name of the custom section in which WasmEdge's compiler stores native code.
 const NATIVE: &[u8] = b"wasmedge";
-/// Its name where it is not to be found: as long, so that all else stays in its place.
+/// The replacement name. It has the same length, so that no offset changes.
 const IGNORED: &[u8] = b"unlinked";
 
-/// The module, in which WasmEdge finds none of the native code that came with it: what is executed comes from our own
+/// Returns the module with its native code sections renamed: guests execute only code from our own
 /// compiler.
 ///
 /// # Errors
-/// What is wrong with the sections, with the offset; or that it is a component.
+/// [`CompileError::Invalid`] with the offset of a damaged section; [`CompileError::Unsupported`]
+/// for a component.
 pub(crate) fn without_native_code(wasm: &[u8]) -> Result<Cow<'_, [u8]>, CompileError> {
     let mut wasm = Cow::Borrowed(wasm);
     let names = native_sections(&wasm)?;
@@ -26,7 +27,7 @@ pub(crate) fn without_native_code(wasm: &[u8]) -> Result<Cow<'_, [u8]>, CompileE
     Ok(wasm)
 }
 
-/// Where the names of the sections with native code begin.
+/// Returns the offsets of the names of sections with native code.
 fn native_sections(wasm: &[u8]) -> Result<Vec<usize>, CompileError> {
     let mut names = Vec::new();
     for payload in Parser::new(0).parse_all(wasm) {

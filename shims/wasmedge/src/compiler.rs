@@ -1,6 +1,7 @@
-//! From wasm to native code, through WasmEdge's compiler.
+//! Compiles wasm to native code with WasmEdge's compiler.
 //!
-//! WasmEdge writes to files only, and beside the one that it is told: so it gets a folder for the time.
+//! WasmEdge writes to files only, including temporary files beside the named one, so a compilation
+//! gets a temporary directory.
 
 use std::fs;
 use std::io::Write;
@@ -17,13 +18,13 @@ use wherry_engine::CompileError;
 use crate::binary;
 use crate::settings::{INTERPRETED, builder, config};
 
-/// How much time the compiler may spend to make code fast.
+/// The optimisation of the code.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// As little as can be.
-    Least,
-    /// What pays off.
-    Best,
+    /// Level 0: 86 ms for a module of 61 KB, whose code is 1.6 times slower.
+    Baseline,
+    /// Level 3: 0.7 s for the same module.
+    Optimised,
 }
 
 /// Compiles a module and writes a shared object to `out`.
@@ -52,13 +53,13 @@ pub(crate) fn compile(
     Ok(out.flush()?)
 }
 
-/// The name of the file that the compiler writes, without its ending.
+/// The name of the file that the compiler writes, without its suffix.
 const CODE: &str = "code";
 
 fn to_file(wasm: &[u8], effort: Effort, folder: &Path) -> WasmEdgeResult<()> {
     let level = match effort {
-        Effort::Least => CompilerOptimizationLevel::O0,
-        Effort::Best => CompilerOptimizationLevel::O3,
+        Effort::Baseline => CompilerOptimizationLevel::O0,
+        Effort::Optimised => CompilerOptimizationLevel::O3,
     };
     let options = CompilerConfigOptions::new()
         .optimization_level(level)
@@ -68,13 +69,13 @@ fn to_file(wasm: &[u8], effort: Effort, folder: &Path) -> WasmEdgeResult<()> {
     Ok(())
 }
 
-/// A library may be built without LLVM, as it is for some processors.
+/// Returns true for a library built without LLVM, as for some processors.
 fn is_without_compiler(error: &WasmEdgeError) -> bool {
     matches!(error, WasmEdgeError::Core(CoreError::Common(CoreCommonError::AOTDisabled)))
 }
 
-/// Says what is wrong with a module that WasmEdge refuses, as it does not say where. `None` if it is valid: then it uses
-/// what WasmEdge has not.
+/// Returns the fault of a module that WasmEdge refuses, with its offset, which WasmEdge's error
+/// lacks. `None`: the module is valid and uses a feature that WasmEdge does not support.
 fn fault(wasm: &[u8]) -> Option<CompileError> {
     let result = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm);
     result.err().map(|error| binary::invalid(&error))

@@ -1,12 +1,14 @@
 //! WasmEdge behind Wherry's seam: core modules of WASI preview 1, with WasmEdge's own sockets.
 //!
-//! A module is compiled to a shared object, which the dynamic loader maps from its file, so that all guests of one image share
-//! its pages. The guest runs on the thread that calls [`Program::run`].
+//! A module is compiled to a shared object, which the dynamic loader maps from its file, so that
+//! all guests of one image share its pages. The guest runs on the thread that calls
+//! [`Program::run`].
 #![cfg(feature = "library")]
 
 mod binary;
 #[cfg(feature = "compiler")]
 mod compiler;
+mod context;
 #[cfg(not(feature = "bundled"))]
 mod library;
 #[cfg(not(any(feature = "bundled", feature = "compiler")))]
@@ -16,7 +18,6 @@ mod pause;
 mod plugins;
 mod settings;
 mod stack;
-mod world;
 
 use std::fs::File;
 use std::io::Read;
@@ -25,11 +26,12 @@ use std::path::Path;
 use wasmedge_sdk::utils::CoreVersion;
 use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Version};
 
-/// When the versions of WasmEdge that this was built and tested with were released. The library is the machine's.
+/// The days of release of the WasmEdge versions that this build was tested with. The machine
+/// provides the library.
 const RELEASED: &[(&str, &str)] = &[("0.17.0", "2026-05-18"), ("0.17.1", "2026-07-03")];
 const ADVISORIES: &str = "WasmEdge/WasmEdge";
 
-/// The WasmEdge engine. Made once, before the process forks: a child inherits the library ready.
+/// The WasmEdge engine. Created once before the process forks: a child inherits the loaded library.
 pub struct WasmEdge {
     key: CompileKey,
 }
@@ -42,7 +44,7 @@ impl WasmEdge {
     pub fn new() -> Result<Self, LoadError> {
         #[cfg(not(feature = "bundled"))]
         library::load()?;
-        // It writes to the guest's streams. What is wrong is in the errors.
+        // WasmEdge logs to the guest's streams. Its errors carry the causes too.
         wasmedge_sdk::log::LogManager::log_off();
         let cpu = Fnv::of(&cpu(&start_of("/proc/cpuinfo")));
         let key = CompileKey(format!("{}-{cpu:016x}", version()));
@@ -71,24 +73,24 @@ impl Engine for WasmEdge {
         wasm: &[u8],
         out: &mut dyn std::io::Write,
     ) -> Result<(), wherry_engine::CompileError> {
-        compiler::compile(wasm, compiler::Effort::Best, out)
+        compiler::compile(wasm, compiler::Effort::Optimised, out)
     }
 
-    fn quick_key(&self) -> Option<CompileKey> {
-        Some(CompileKey(format!("{}-quick", self.key.0)))
+    fn baseline_key(&self) -> Option<CompileKey> {
+        Some(CompileKey(format!("{}-baseline", self.key.0)))
     }
 
     #[cfg(feature = "compiler")]
-    fn compile_quickly(
+    fn compile_baseline(
         &self,
         wasm: &[u8],
         out: &mut dyn std::io::Write,
     ) -> Result<(), wherry_engine::CompileError> {
-        compiler::compile(wasm, compiler::Effort::Least, out)
+        compiler::compile(wasm, compiler::Effort::Baseline, out)
     }
 
     fn system_calls(&self) -> &'static [i64] {
-        // It waits for a time by a descriptor.
+        // A sleep uses a timer descriptor.
         &[libc::SYS_timerfd_create, libc::SYS_timerfd_settime, libc::SYS_timerfd_gettime]
     }
 
@@ -107,14 +109,17 @@ fn version() -> String {
     format!("{major}.{minor}.{patch}")
 }
 
-/// As much of a file as tells of the first processor: the whole text takes long to make where there are many.
+/// Reads the first 4 KiB of a file: with many processors the kernel takes long for all of
+/// `/proc/cpuinfo`, and the first processor's entry is enough.
 fn start_of(path: &str) -> String {
     let mut start = Vec::new();
+    // Without /proc the key holds the version alone.
     let _ = File::open(path).and_then(|file| file.take(4096).read_to_end(&mut start));
     String::from_utf8_lossy(&start).into_owned()
 }
 
-/// What native code depends on, out of `/proc/cpuinfo`: the model and the features of the first processor.
+/// Returns the lines of `/proc/cpuinfo` that native code depends on: the model and the features of
+/// the first processor.
 fn cpu(text: &str) -> String {
     const NAMES: [&str; 7] =
         ["vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part"];

@@ -1,22 +1,23 @@
-//! WasmEdge's library, loaded when the program runs.
+//! Loads WasmEdge's library at run time.
 //!
-//! An executable that names the library as a thing it needs is ended by the dynamic loader where there is none, with a
-//! sentence of the loader's that names neither the version nor the package. So the functions of WasmEdge's C
-//! interface are jumps through a table here (`build.rs` writes them), and the table is filled at the start.
+//! An executable linked to the library fails in the dynamic loader on a machine without it, with a
+//! message that names neither the version nor the package. So this executable defines each function
+//! of WasmEdge's C interface as a jump through a table (`build.rs` generates them), and fills the
+//! table when it starts.
 
 use std::ffi::{CStr, c_void};
 use std::ptr::addr_of_mut;
 
 use wherry_engine::LoadError;
 
-/// The jumps and the table. Nothing in them but that.
+/// The generated jumps and their table.
 #[allow(unsafe_code)]
 mod generated {
     use std::ffi::c_void;
 
     include!(concat!(env!("OUT_DIR"), "/trampolines.rs"));
 
-    // SAFETY: defined beside the jumps, with one place for each of `NAMES`.
+    // SAFETY: defined beside the jumps, with one entry for each of `NAMES`.
     unsafe extern "C" {
         #[link_name = "wherry_wasmedge_table"]
         pub(super) static mut TABLE: [*mut c_void; NAMES.len()];
@@ -25,32 +26,32 @@ mod generated {
 
 use generated::{NAMES, TABLE};
 
-/// What the linker of every version so far has called it.
+/// The soname of every version so far.
 const LIBRARY: &CStr = c"libwasmedge.so.0";
-/// The oldest version whose interface this was written for.
+/// The oldest supported version.
 const NEEDED: &str = include_str!("../needed-version");
 
-/// Loads the library. Must be called before anything else of WasmEdge is, and by a single thread.
+/// Loads the library. Must precede every other call of WasmEdge, in a single-threaded process.
 ///
 /// # Errors
-/// One sentence that says what to install.
+/// One sentence that names the package to install.
 #[allow(unsafe_code)]
 pub(crate) fn load() -> Result<(), LoadError> {
     let library = open();
     if library.is_null() {
-        return Err(wanted(&last_error()));
+        return Err(unusable(&last_error()));
     }
     for (index, name) in NAMES.iter().enumerate() {
         // SAFETY: the library is never closed, and the name is a C string.
         let address = unsafe { libc::dlsym(library, name.as_ptr()) };
-        // The headers declare a few that no library has: nobody calls these.
+        // The headers declare a few functions that no library defines. Wherry does not call them.
         let address = if address.is_null() { missing as *mut c_void } else { address };
-        // SAFETY: within the table, which has as many places as there are names; nobody else is running.
+        // SAFETY: within the table, which has one entry per name; the process has one thread.
         unsafe { addr_of_mut!(TABLE).cast::<*mut c_void>().add(index).write(address) };
     }
     let version = crate::version();
     if is_older(&version, NEEDED) {
-        return Err(wanted(&format!("{} is of version {version}", LIBRARY.to_string_lossy())));
+        return Err(unusable(&format!("{} has version {version}", LIBRARY.to_string_lossy())));
     }
     Ok(())
 }
@@ -58,21 +59,21 @@ pub(crate) fn load() -> Result<(), LoadError> {
 #[allow(unsafe_code)]
 fn open() -> *mut c_void {
     #[cfg(not(feature = "compiler"))]
-    let stand_in = crate::llvm::StandIn::load();
-    // SAFETY: the name is a C string; the library's own initialisers are as trusted as it is.
+    let stub = crate::llvm::Stub::load();
+    // SAFETY: the name is a C string; the library's initialisers are as trusted as the library.
     let open = || unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
     #[cfg(not(feature = "compiler"))]
-    if let Some(stand_in) = stand_in {
+    if let Some(stub) = stub {
         let library = open();
         if !library.is_null() {
             return library;
         }
-        stand_in.unload();
+        stub.unload();
     }
     open()
 }
 
-fn wanted(why: &str) -> LoadError {
+fn unusable(why: &str) -> LoadError {
     let needed = NEEDED.trim();
     LoadError::Engine(format!(
         "WasmEdge {needed} or newer is needed ({why}): install the package libwasmedge0 of Debian testing or newer, \
@@ -89,7 +90,7 @@ fn last_error() -> String {
     // SAFETY: by its contract the text stays until this thread's next call of its family.
     let text = unsafe { libc::dlerror() };
     if text.is_null() {
-        return "it cannot be loaded".to_owned();
+        return "the dynamic loader gave no reason".to_owned();
     }
     // SAFETY: not null, so it is a C string.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
@@ -117,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_is_wanted_names_the_version_and_the_package() {
-        let text = wanted("it is not there").to_string();
+        let text = unusable("it is not there").to_string();
         assert!(text.contains("WasmEdge 0.17 or newer") && text.contains("libwasmedge0"), "{text}");
         assert!(!text.contains('\n'));
     }

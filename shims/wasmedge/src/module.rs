@@ -15,19 +15,19 @@ use wasmedge_sdk::{
 use wherry_engine::{Code, ExitCode, Guest, LoadError, Network, Program, Trap};
 
 use crate::settings::{self, INTERPRETED};
-use crate::{binary, plugins, stack, world};
+use crate::{binary, context, plugins, stack};
 
 /// The entry of a command.
 const START: &str = "_start";
 
-/// What a module that is not a command wants called before anything else.
+/// The export that a reactor needs called first.
 const INITIALIZE: &str = "_initialize";
 
-/// What a guest without a network may not have.
+/// The imports that a guest without a network may not have.
 const SOCKETS: [&str; 6] =
     ["sock_open", "sock_bind", "sock_listen", "sock_connect", "sock_getaddrinfo", "sock_send_to"];
 
-/// A module with all its imports found.
+/// A module with all imports resolved.
 struct Ready {
     module: Module,
     wasi: WasiModule,
@@ -35,13 +35,13 @@ struct Ready {
     config: Config,
     /// The exports to call, in this order.
     calls: Vec<String>,
-    /// See [`stack::end`].
+    /// The result of [`stack::end`].
     stack_end: Option<usize>,
 }
 
 pub(crate) fn load(code: Code, guest: &Guest) -> Result<Box<dyn Program>, LoadError> {
     let (module, config) = open(code)?;
-    let wasi = world::build(guest)?;
+    let wasi = context::build(guest)?;
     let plugins = plugins::instances()?;
     let wasi_instance: &Instance = wasi.as_ref();
     let offered: Vec<&Instance> = plugins.iter().chain([wasi_instance]).collect();
@@ -51,13 +51,13 @@ pub(crate) fn load(code: Code, guest: &Guest) -> Result<Box<dyn Program>, LoadEr
     Ok(Box::new(Ready { module, wasi, plugins, config, calls, stack_end }))
 }
 
-/// The module, and what is needed to run it.
+/// Loads the module and the configuration of its run mode.
 fn open(code: Code) -> Result<(Module, Config), LoadError> {
     let file = match code {
         Code::Wasm(wasm) => return interpreted(&wasm),
         Code::Compiled(file) => file,
     };
-    let unreadable = |source| LoadError::World { what: "compiled code".to_owned(), source };
+    let unreadable = |source| LoadError::Context { what: "compiled code".to_owned(), source };
     if let Some(wasm) = wasm_in(&file).map_err(unreadable)? {
         return interpreted(&wasm);
     }
@@ -68,7 +68,7 @@ fn open(code: Code) -> Result<(Module, Config), LoadError> {
     Ok((module, config))
 }
 
-/// The module that the compiler has passed on as it was, if it has.
+/// Returns the wasm that the compiler passed on unchanged, if it did.
 fn wasm_in(file: &File) -> io::Result<Option<Vec<u8>>> {
     let mut start = [0; 16];
     file.read_exact_at(&mut start, 0)?;
@@ -104,8 +104,8 @@ fn check_imports(
         }
         let socket = SOCKETS.contains(&name.strip_suffix("_v2").unwrap_or(&name));
         if network == Network::None && socket {
-            return Err(LoadError::World {
-                what: format!("it imports {name}, and has no network"),
+            return Err(LoadError::Context {
+                what: format!("import {name}: the guest has no network"),
                 source: io::ErrorKind::PermissionDenied.into(),
             });
         }
@@ -113,7 +113,8 @@ fn check_imports(
     Ok(())
 }
 
-/// What to call. A function takes no arguments, because there is nobody to give them.
+/// Returns the exports to call. An entry function takes no parameters, because a container has no
+/// values for them.
 fn calls(module: &Module, function: Option<&str>) -> Result<Vec<String>, LoadError> {
     let exports: Vec<String> = module
         .exports()
@@ -148,7 +149,7 @@ impl Program for Ready {
     }
 }
 
-/// What the guest gave when it ended of itself, or 0. To WasmEdge a call in which it did has gone well.
+/// Returns the guest's exit code, or 0 without `proc_exit`, which WasmEdge reports as success.
 fn code(wasi: &WasiModule) -> ExitCode {
     ExitCode(wasi.exit_code().to_le_bytes()[0])
 }

@@ -1,16 +1,18 @@
-//! A guest that is paused while it waits.
+//! Hides a pause from a waiting guest.
 //!
-//! When a frozen process goes on, its `epoll_wait` is interrupted. WasmEdge hands this on to the guest, and few programs
-//! expect it of a sleep: no other system call of theirs tells of a pause.
+//! When a frozen process is thawed, `epoll_wait` fails with EINTR. WasmEdge returns that to the
+//! guest, and few programs expect it from a sleep: other system calls restart after a pause.
 
 use std::ffi::c_int;
 
-/// Takes the C library's place for this executable and for the libraries that it loads: waits on.
+/// Interposes the C library's function, for this executable and the libraries that it loads, to
+/// restart after EINTR.
 ///
-/// Only without a limit of time, which would begin anew. WasmEdge has its timers among what it waits for.
+/// Only a wait without a timeout restarts, because a timeout would start again in full. WasmEdge
+/// waits for timer descriptors instead of passing a timeout.
 ///
 /// # Safety
-/// As for the C library's: there is room for `most` events.
+/// As for the C library's: `events` has room for `most` events.
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn epoll_wait(
@@ -20,12 +22,12 @@ unsafe extern "C" fn epoll_wait(
     milliseconds: c_int,
 ) -> c_int {
     loop {
-        // SAFETY: by this function's contract; no mask is the same as the call without one.
+        // SAFETY: by this function's contract; a null mask makes it the same as epoll_wait.
         let ready =
             unsafe { libc::epoll_pwait(epoll, events, most, milliseconds, std::ptr::null()) };
         let interrupted =
             ready < 0 && std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted;
-        // A signal that is to end the guest has done so in its handler.
+        // The handler of a terminating signal has already ended the process.
         if !interrupted || milliseconds >= 0 {
             return ready;
         }

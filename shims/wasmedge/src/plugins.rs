@@ -1,7 +1,7 @@
-//! WasmEdge's plug-ins: shared objects beside the library, with functions for a guest to import: wasi-nn and others.
+//! WasmEdge's plug-ins: shared objects with functions for a guest to import, such as wasi-nn.
 //!
-//! They are loaded only where the runtime's options name them, outside of the container, before its process is forked. What
-//! they do for a guest they do in the guest's process, as confined as that is.
+//! Only plug-ins that the runtime's options name are loaded, outside the container and before its
+//! process is forked. Their functions run in the guest's process, under its confinement.
 
 use std::path::Path;
 
@@ -16,14 +16,14 @@ pub(crate) fn load(path: &Path) -> Result<(), LoadError> {
     let before = PluginManager::count();
     PluginManager::load(Some(path)).map_err(failed)?;
     if PluginManager::count() == before {
-        // The library tells the reasons to its log only, which would go to nobody.
-        let text = format!("no plug-in was found that WasmEdge {} takes", crate::version());
+        // WasmEdge writes the reason to its log only, which is off.
+        let text = format!("no plug-in was found that WasmEdge {} can load", crate::version());
         return Err(LoadError::Engine(text));
     }
     Ok(())
 }
 
-/// An instance of each module of all plug-ins that were loaded.
+/// Creates an instance of each module of all loaded plug-ins.
 pub(crate) fn instances() -> Result<Vec<Instance>, LoadError> {
     let mut instances = Vec::new();
     for name in PluginManager::names() {

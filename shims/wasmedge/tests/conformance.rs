@@ -1,3 +1,3 @@
-//! WasmEdge against the suite that every engine passes.
+//! The conformance suite for WasmEdge.
 
 wherry_engine::conformance!(env!("CARGO_BIN_EXE_wherry-wasmedge"));

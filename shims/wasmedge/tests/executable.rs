@@ -1,4 +1,4 @@
-//! What is WasmEdge's own, tried with its executable.
+//! Tests of WasmEdge's executable beyond the conformance suite.
 
 // Test code, though not all of it is in tests: a failed expectation is a failed test.
 #![allow(clippy::unwrap_used)]

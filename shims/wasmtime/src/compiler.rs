@@ -1,4 +1,4 @@
-//! From wasm to native code, through Cranelift.
+//! Compiles wasm to native code with Cranelift.
 
 use std::io::Write;
 
@@ -15,26 +15,28 @@ pub(crate) fn compile(
     let code = match kind(wasm) {
         Ok(Kind::Module) => engine.precompile_module(wasm),
         Ok(Kind::Component) => engine.precompile_component(wasm),
-        Err(fault) => return Err(CompileError::Invalid(fault)),
+        Err(error) => return Err(error),
     };
     out.write_all(&code.map_err(|error| CompileError::Invalid(invalid(&error)))?)?;
     Ok(out.flush()?)
 }
 
-/// Tells a component from a module by the eight bytes of the header.
-fn kind(wasm: &[u8]) -> Result<Kind, String> {
+/// Returns the kind of a binary from the eight bytes of its header.
+fn kind(wasm: &[u8]) -> Result<Kind, CompileError> {
     match wasm {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(Kind::Module),
         [0, b'a', b's', b'm', _, 0, 1, 0, ..] => Ok(Kind::Component),
         [0, b'a', b's', b'm', _, _, _, _, ..] => {
-            Err("unknown binary version (at offset 0x4)".to_owned())
+            Err(CompileError::Invalid("unknown binary version (at offset 0x4)".to_owned()))
         }
-        _ => Err("it does not begin with \"\\0asm\" (at offset 0x0)".to_owned()),
+        _ => Err(CompileError::Invalid(
+            "it does not begin with \"\\0asm\" (at offset 0x0)".to_owned(),
+        )),
     }
 }
 
-/// What is wrong with a binary, in one line, the offset last. Wasmtime's validator of function
-/// bodies writes it otherwise than the others do.
+/// Formats a fault of a binary in one line, with the offset last. Wasmtime's validator of function
+/// bodies puts the offset first.
 fn invalid(error: &wasmtime::Error) -> String {
     let cause = error.root_cause().to_string();
     let fault = cause
@@ -54,8 +56,8 @@ mod tests {
 
     #[test]
     fn the_header_tells_a_component_from_a_module() {
-        assert!(kind(b"\0asm\x01\0\0\0") == Ok(Kind::Module));
-        assert!(kind(b"\0asm\x0d\0\x01\0...") == Ok(Kind::Component));
+        assert!(matches!(kind(b"\0asm\x01\0\0\0"), Ok(Kind::Module)));
+        assert!(matches!(kind(b"\0asm\x0d\0\x01\0..."), Ok(Kind::Component)));
         assert!(kind(b"\0asm\x02\0\0\0").is_err());
         assert!(kind(b"\0asm\x01\0\0").is_err());
         assert!(kind(b"").is_err());

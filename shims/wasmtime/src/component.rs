@@ -6,12 +6,12 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Resource
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wherry_engine::{ExitCode, Guest, LoadError, Program, Trap};
 
-use crate::{failed, world};
+use crate::{context, failed};
 
-/// The interface that a command exports, whatever its version.
+/// The interface that a command exports, without its version.
 const RUN: &str = "wasi:cli/run";
 
-/// All that a component may import.
+/// The imports that a component can have.
 type Linker = wasmtime::component::Linker<State>;
 
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker> {
@@ -20,7 +20,7 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker> {
     Ok(linker)
 }
 
-/// What Wasmtime keeps for a component.
+/// The state of a component's store.
 pub(crate) struct State {
     wasi: WasiCtx,
     table: ResourceTable,
@@ -32,7 +32,7 @@ impl WasiView for State {
     }
 }
 
-/// A component with all its imports found.
+/// A component with all imports resolved.
 struct Ready {
     instance: InstancePre<State>,
     entry: ComponentExportIndex,
@@ -43,13 +43,13 @@ pub(crate) fn load(component: &Component, guest: Guest) -> Result<Box<dyn Progra
     let linker = linker(component.engine()).map_err(failed)?;
     let instance = linker.instantiate_pre(component).map_err(missing_import)?;
     let entry = entry(component, guest.function.as_deref())?;
-    let wasi = world::build(&guest)?.build();
+    let wasi = context::build(&guest)?.build();
     let store = Store::new(component.engine(), State { wasi, table: ResourceTable::new() });
     Ok(Box::new(Ready { instance, entry, store }))
 }
 
-/// Wasmtime says what it could not find only in its text: the interface, and what of it, each
-/// between backticks.
+/// Parses a missing import from the text of Wasmtime's error, which has no other form: the
+/// interface and its item, each between backticks.
 fn missing_import(error: wasmtime::Error) -> LoadError {
     if !error.root_cause().to_string().ends_with("implementation is missing") {
         return failed(error);
@@ -61,8 +61,7 @@ fn missing_import(error: wasmtime::Error) -> LoadError {
     LoadError::MissingImport(names.join("#"))
 }
 
-/// A function that takes no arguments, and where to find it: the interface that it is in, if it
-/// is in one.
+/// An exported function without parameters, in an interface or at the component's top level.
 struct Function {
     interface: Option<String>,
     name: String,
@@ -132,7 +131,7 @@ fn entry(component: &Component, wanted: Option<&str>) -> Result<ComponentExportI
 
 impl Program for Ready {
     fn run(self: Box<Self>) -> Result<ExitCode, Trap> {
-        world::block_on(async move {
+        context::block_on(async move {
             let Ready { instance, entry, mut store } = *self;
             let instance = instance.instantiate_async(&mut store).await?;
             let Some(function) = instance.get_func(&mut store, entry) else {

@@ -1,12 +1,13 @@
-//! Which Wasmtime this is, and what compiled code depends on.
+//! The version of Wasmtime and the key of its compiled code.
 //!
-//! Wasmtime can tell where it has its compiler. The engine host has none, and must come to the same key.
+//! Wasmtime can compute a key only with its compiler. The engine host has no compiler and must
+//! compute the same key as `wherry-wasmtime`.
 
 use wherry_engine::{CompileKey, Version};
 
 /// The version that Cargo.toml pins.
 const VERSION: &str = "48.0.8";
-/// When it was released.
+/// The day of its release.
 const RELEASED: &str = "2026-10-29";
 
 pub(crate) fn version() -> Version {
@@ -18,8 +19,8 @@ pub(crate) fn version() -> Version {
     }
 }
 
-/// The version, the settings, and what of this processor the compiler makes use of. Wasmtime compares all of it once more
-/// when it loads the code.
+/// Returns the key: the version, the settings, and the processor's extensions that the compiler
+/// uses. Wasmtime compares them again when it loads the code.
 pub(crate) fn key() -> CompileKey {
     let settings = fnv(include_bytes!("settings.rs"));
     CompileKey(format!("{VERSION}-{settings:08x}-{:x}", processor()))
@@ -31,7 +32,7 @@ macro_rules! features {
     };
 }
 
-/// A bit for each extension that Cranelift has instructions of: see its `infer_native_flags`.
+/// Returns a bit per extension that Cranelift has instructions for: see its `infer_native_flags`.
 fn processor() -> u32 {
     #[cfg(target_arch = "x86_64")]
     let features = features!(is_x86_feature_detected:
@@ -67,7 +68,8 @@ mod tests {
 
     #[test]
     fn the_date_is_that_of_the_pinned_version() {
-        // A change of the version fails here until the new date is looked up: it is `pubtime` in the registry's index.
+        // Fails after a change of the version until the date is updated: `pubtime` in the
+        // registry's index.
         assert_eq!((VERSION, RELEASED), ("48.0.8", "2026-10-29"));
     }
 

@@ -1,18 +1,18 @@
 //! Wasmtime behind Wherry's seam: core modules of WASI preview 1 and components of preview 2.
 //!
-//! Compiled code is mapped from its file, so that all guests of one image share its pages; memory
-//! is taken as the guest touches it; and the guest runs on the thread that calls
-//! [`Program::run`], beside which an ordinary guest needs no other.
+//! Compiled code is mapped from its file, so that all guests of one image share its pages. Linear
+//! memory is allocated when the guest touches it. The guest runs on the thread that calls
+//! [`Program::run`]; only name resolution starts another.
 
 #[cfg(feature = "compiler")]
 mod compiler;
 mod component;
+mod context;
 mod key;
 mod module;
 mod settings;
 mod stdio;
 mod trap;
-mod world;
 
 use std::fs::File;
 use std::io::Read;
@@ -23,22 +23,22 @@ use wasmtime::Module;
 use wasmtime::component::Component;
 use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Version};
 
-/// What a guest is.
+/// The kind of a guest.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Module,
     Component,
 }
 
-/// The Wasmtime engine. Made once, before the process forks: a child inherits it ready.
+/// The Wasmtime engine. Created once before the process forks: a child inherits it.
 pub struct Wasmtime {
     engine: wasmtime::Engine,
     modules: module::Linker,
 }
 
 impl Wasmtime {
-    /// Makes the engine and what modules import from it. What components do is four times as much, and made when one
-    /// comes.
+    /// Creates the engine and the linker of modules. The linker of components has four times as
+    /// many functions, and is created when a component is loaded.
     ///
     /// # Errors
     /// [`LoadError::Engine`] if Wasmtime does not run on this machine.
@@ -79,7 +79,7 @@ impl Engine for Wasmtime {
     }
 }
 
-/// Code that is ready to be linked.
+/// Loaded code.
 enum Mapped {
     Module(Module),
     Component(Component),
@@ -89,29 +89,30 @@ impl Wasmtime {
     fn code(&self, code: Code) -> Result<Mapped, LoadError> {
         match code {
             Code::Compiled(file) => self.map(file).map_err(failed),
-            // Nobody passes it to an engine that has a key.
-            Code::Wasm(_) => Err(LoadError::Engine("the code is not compiled".to_owned())),
+            // The caller compiles for an engine with a key.
+            Code::Wasm(_) => Err(LoadError::Engine("Wasmtime loads compiled code only".to_owned())),
         }
     }
 
-    /// Maps what [`Engine::compile`] wrote.
+    /// Maps the output of [`Engine::compile`].
     ///
-    /// The file is native code and is trusted as such: it is code that Wherry's own compiler wrote, in sealed memory or in a file
-    /// of the cache that was opened through a read-only mount, and never one that came with an image. Neither this
-    /// process nor another in the container can open it again for writing.
+    /// The file is native code that Wherry's compiler wrote, in sealed memory or in a file of the
+    /// cache opened through a read-only mount; it never comes from an image. No process in the
+    /// container can open it for writing.
     #[allow(unsafe_code)]
     fn map(&self, mut file: File) -> wasmtime::Result<Mapped> {
         if compiled_kind(&file)? == Kind::Module {
-            // SAFETY: the file is the unchanged output of `compile` under an equal key: the cache checked its digest, the directory
-            // is root's, and the descriptor is of a read-only mount of the host's mount namespace or of sealed memory, so that no
-            // process of a container can open it for writing.
+            // SAFETY: the file is the unchanged output of `compile` under an equal key: the cache
+            // checked its digest, the directory is root's, and the descriptor is of a read-only
+            // mount of the host's mount namespace or of sealed memory, so that no process of a
+            // container can open it for writing.
             return unsafe { Module::deserialize_open_file(&self.engine, file) }
                 .map(Mapped::Module);
         }
-        // Wasmtime maps a component by its path only. Where /proc or the permission to open the
-        // file anew is missing, a copy in memory does as well, only not shared.
+        // Wasmtime maps a component by its path only. Without /proc, or without the permission to
+        // open the file again, it is copied to private memory.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        // SAFETY: as above; the path names the very file that is open.
+        // SAFETY: as above; the path names the open file.
         let mapped = unsafe { Component::deserialize_file(&self.engine, path) };
         if let Ok(component) = mapped {
             return Ok(Mapped::Component(component));
@@ -123,7 +124,7 @@ impl Wasmtime {
     }
 }
 
-/// Tells a component from a module by compiled code, which is an ELF file whose flags say what it holds. Wasmtime's own
+/// Returns the kind of compiled code from the flags in its ELF header. Wasmtime's
 /// `detect_precompiled` reads the whole file or needs its path.
 fn compiled_kind(file: &File) -> wasmtime::Result<Kind> {
     const COMPONENT: u32 = 1 << 1;

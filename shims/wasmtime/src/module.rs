@@ -5,23 +5,23 @@ use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wherry_engine::{ExitCode, Guest, LoadError, Program, Trap};
 
-use crate::{failed, world};
+use crate::{context, failed};
 
 const WASI: &str = "wasi_snapshot_preview1";
 
 /// The entry of a command.
 const START: &str = "_start";
 
-/// What a module that is not a command wants called before anything else.
+/// The export that a reactor needs called first.
 const INITIALIZE: &str = "_initialize";
 
-/// All that a module may import.
+/// The imports that a module can have.
 pub(crate) type Linker = wasmtime::Linker<WasiP1Ctx>;
 
 pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker> {
     let mut linker = Linker::new(engine);
     p1::add_to_linker_async(&mut linker, |state| state)?;
-    // Wasmtime's own refuses what is above 125. A process may end with any code.
+    // Wasmtime's own function refuses codes above 125. A process may exit with any code.
     linker.allow_shadowing(true);
     linker.func_wrap(WASI, "proc_exit", |code: i32| -> wasmtime::Result<()> {
         Err(I32Exit(code).into())
@@ -29,7 +29,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker> {
     Ok(linker)
 }
 
-/// A module with all its imports found.
+/// A module with all imports resolved.
 struct Ready {
     instance: InstancePre<WasiP1Ctx>,
     /// The exports to call, in this order.
@@ -51,11 +51,12 @@ pub(crate) fn load(
         }
     })?;
     let calls = calls(module, guest.function.as_deref())?;
-    let store = Store::new(module.engine(), world::build(&guest)?.build_p1());
+    let store = Store::new(module.engine(), context::build(&guest)?.build_p1());
     Ok(Box::new(Ready { instance, calls, store }))
 }
 
-/// What to call. A function takes no arguments, because there is nobody to give them.
+/// Returns the exports to call. An entry function takes no parameters, because a container has no
+/// values for them.
 fn calls(module: &Module, function: Option<&str>) -> Result<Vec<String>, LoadError> {
     let exports: Vec<&str> = module
         .exports()
@@ -79,7 +80,7 @@ fn calls(module: &Module, function: Option<&str>) -> Result<Vec<String>, LoadErr
 
 impl Program for Ready {
     fn run(self: Box<Self>) -> Result<ExitCode, Trap> {
-        world::block_on(async move {
+        context::block_on(async move {
             let Ready { instance, calls, mut store } = *self;
             let instance = instance.instantiate_async(&mut store).await?;
             for name in calls {

@@ -1,22 +1,23 @@
-//! Wasmtime's settings. The text of this file is part of the compile key: another setting is other code.
+//! Wasmtime's settings. This file's text is part of the compile key: other settings give other
+//! code.
 
 use wasmtime::{Config, InstanceAllocationStrategy, WasmBacktraceDetails};
 
-/// How deep a guest's own calls may go, in bytes. Wasmtime's default of half as much is too little
-/// for deeply recursive interpreters. Only what is touched is paid for.
+/// The size of a guest's call stack, in bytes. Wasmtime's default of half as much is too little for
+/// deeply recursive interpreters. Only touched pages take memory.
 const WASM_STACK: usize = 1 << 20;
 
-/// How modules are compiled and run.
+/// Returns the configuration for compiling and running modules.
 pub(crate) fn config() -> Config {
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::OnDemand)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(2 * WASM_STACK)
-        // The system's unwinder never walks wasm frames here, and registering them takes time at
+        // The system's unwinder never walks wasm frames here, and registering them would delay
         // every start.
         .native_unwind_info(false)
-        // From the module's own debug information, if it has any. Read only when a guest traps.
+        // From the module's debug information, which is read only when a guest traps.
         .wasm_backtrace_details(WasmBacktraceDetails::Enable);
     config
 }

@@ -1,7 +1,7 @@
-//! The guest's standard streams: this process's descriptors 0, 1 and 2, with no buffer between.
+//! The guest's standard streams: this process's descriptors 0, 1 and 2, unbuffered.
 //!
-//! Wasmtime's own output goes through the standard library's line buffer, and its input through a
-//! helper thread that lives as long as the process.
+//! Wasmtime's own streams use the standard library's line buffer for output, and for input a thread
+//! that lives as long as the process.
 
 use std::io::{self, IsTerminal as _};
 use std::os::fd::BorrowedFd;
@@ -15,11 +15,11 @@ use tokio::net::unix::pipe::Receiver;
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
-/// The most that one call reads, and that one call is told it may write.
+/// The largest read of one call, and the write budget that one call returns, in bytes.
 const CHUNK: usize = 64 * 1024;
 
 /// Descriptor 1 or 2. A write blocks the guest's thread until all is written: a slow reader slows
-/// the guest, as it does any program.
+/// the guest, as it slows a native program.
 #[derive(Clone, Copy)]
 pub(crate) enum Output {
     Stdout,
@@ -40,7 +40,7 @@ impl Output {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(Errno::INTR) => {}
-                // Whoever shares the other end may have made it non-blocking.
+                // A process that shares the pipe may have set O_NONBLOCK.
                 Err(Errno::AGAIN) => wait(self.fd(), PollFlags::OUT, None).map(drop)?,
                 Err(error) => return Err(error.into()),
             }
@@ -56,7 +56,7 @@ impl IsTerminal for Output {
 }
 
 impl StdoutStream for Output {
-    /// Of WASI's preview 3 alone, which this build has not.
+    /// Used by WASI 0.3 only, which this build does not include.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }
@@ -96,7 +96,7 @@ pub(crate) struct Input;
 
 impl Input {
     fn readable(self) -> bool {
-        // An error is for the read to report.
+        // The following read reports an error.
         wait(rustix::stdio::stdin(), PollFlags::IN, Some(&Timespec::default())).unwrap_or(true)
     }
 
@@ -122,7 +122,7 @@ impl IsTerminal for Input {
 }
 
 impl StdinStream for Input {
-    /// Of WASI's preview 3 alone, which this build has not.
+    /// Used by WASI 0.3 only, which this build does not include.
     fn async_stream(&self) -> Box<dyn AsyncRead + Send + Sync> {
         Box::new(tokio::io::empty())
     }
@@ -134,11 +134,10 @@ impl StdinStream for Input {
 
 #[async_trait]
 impl Pollable for Input {
-    /// Regular files are always readable and never get to the runtime, which would refuse them.
+    /// A regular file is always readable and never reaches tokio, which would refuse it.
     async fn ready(&mut self) {
         while !self.readable() {
-            // Made anew for each wait, a registration has no stale readiness to clear. A runtime
-            // that watches a descriptor it calls a pipe does so for a terminal or socket as well.
+            // X
             let watch = rustix::stdio::stdin()
                 .try_clone_to_owned()
                 .and_then(Receiver::from_owned_fd_unchecked);
@@ -167,7 +166,7 @@ impl InputStream for Input {
     }
 }
 
-/// Waits until `fd` is ready, or as long as `timeout` says.
+/// Waits until `fd` is ready or the timeout expires. Returns whether it is ready.
 fn wait(fd: BorrowedFd<'_>, flags: PollFlags, timeout: Option<&Timespec>) -> io::Result<bool> {
     let mut fds = [PollFd::from_borrowed_fd(fd, flags)];
     loop {
@@ -179,7 +178,7 @@ fn wait(fd: BorrowedFd<'_>, flags: PollFlags, timeout: Option<&Timespec>) -> io:
     }
 }
 
-/// As an `io::Error` it keeps its number: the guest gets EPIPE for EPIPE.
+/// Converts an error and keeps its errno: the guest gets EPIPE for EPIPE.
 fn failed(error: io::Error) -> StreamError {
     StreamError::LastOperationFailed(error.into())
 }

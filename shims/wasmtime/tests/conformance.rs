@@ -1,3 +1,3 @@
-//! Wasmtime against the suite that every engine passes.
+//! The conformance suite for Wasmtime.
 
 wherry_engine::conformance!(env!("CARGO_BIN_EXE_wherry-wasmtime"), backtraces, components);

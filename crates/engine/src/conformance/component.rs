@@ -1,4 +1,4 @@
-//! Components: what preview 1 guests can do, in the form of preview 2.
+//! Components of WASI preview 2.
 
 use std::fs;
 

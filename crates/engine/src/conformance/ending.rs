@@ -1,4 +1,4 @@
-//! How a guest ends of itself: with an exit code, or with a trap.
+//! The end of a guest: exit codes and traps.
 
 use super::Host;
 use super::host::Ended;

@@ -1,4 +1,4 @@
-//! Runs a guest in an engine's executable and tells how it ended.
+//! Runs guests in an engine's executable.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Far more than any case takes, even on a busy machine.
+/// The limit of one case, far above its duration on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// An engine's executable, and a folder for one test's files.
@@ -19,7 +19,7 @@ pub struct Host {
     folder: TempDir,
 }
 
-/// A guest that is to be run.
+/// A guest to run.
 pub struct Guest<'a> {
     host: &'a Host,
     options: Vec<OsString>,
@@ -28,14 +28,14 @@ pub struct Guest<'a> {
     args: Vec<String>,
 }
 
-/// How a guest ended.
+/// The result of a guest.
 pub struct Ended {
     pub code: i32,
     pub stdout: Vec<u8>,
     pub stderr: String,
 }
 
-/// A guest that runs. Killed when dropped.
+/// A running guest. Killed when dropped.
 pub struct Running {
     child: Child,
 }
@@ -65,19 +65,19 @@ impl Host {
         self.path(file)
     }
 
-    /// A file that need not be there.
+    /// A file that may be missing.
     pub fn path(&self, file: PathBuf) -> Guest<'_> {
         Guest { host: self, options: Vec::new(), file, function: String::new(), args: Vec::new() }
     }
 
-    /// What the executable prints for this command, which must go well.
+    /// Returns the output of a command of the executable, which must succeed.
     pub fn says(&self, command: &str) -> String {
         let output = Command::new(&self.exe).arg(command).output().expect("the executable runs");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// What the executable calls itself.
+    /// Returns the name of the executable.
     pub fn name(&self) -> String {
         self.exe.file_name().expect("an executable has a name").to_string_lossy().into_owned()
     }
@@ -121,8 +121,8 @@ impl Guest<'_> {
         self
     }
 
-    /// Starts the guest with pipes for its streams. Its own environment has one variable, which
-    /// no guest may ever see.
+    /// Starts the guest with pipes for its streams. The process's environment has one variable,
+    /// which no guest may ever see.
     pub fn spawn(&self) -> Running {
         let mut target = self.file.clone().into_os_string();
         target.push(&self.function);
@@ -151,7 +151,7 @@ impl Guest<'_> {
         let mut stdin = running.child.stdin.take().expect("a pipe");
         let (stdout, stderr) = (running.stdout(), running.stderr());
         thread::scope(|scope| {
-            // A guest that does not read its input is no fault of the test's.
+            // A guest need not read its input.
             scope.spawn(move || stdin.write_all(input).ok());
             let stdout = scope.spawn(move || read_all(stdout));
             let stderr = scope.spawn(move || read_all(stderr));
@@ -167,7 +167,7 @@ impl Guest<'_> {
         })
     }
 
-    /// Runs what must not run: expects exit code 1 and one line that names the file and holds
+    /// Expects a refusal: exit code 1 and one line that names the file and contains
     /// all of `parts`.
     pub fn refused(&self, parts: &[&str]) {
         let ended = self.run();
@@ -177,7 +177,7 @@ impl Guest<'_> {
         let start = format!("{}: {}: ", self.host.name(), self.file.display());
         assert!(line.starts_with(&start), "{line:?} does not start with {start:?}");
         for part in parts {
-            assert!(line.contains(part), "{line:?} does not say {part:?}");
+            assert!(line.contains(part), "{line:?} does not contain {part:?}");
         }
         assert!(ended.stdout.is_empty(), "there is output");
     }

@@ -1,4 +1,4 @@
-//! What is run, and what a person reads who asks for something that cannot be run.
+//! Entry functions, and the errors for guests that cannot run.
 
 use super::wat::{encode, module};
 use super::{Host, host::Guest};
@@ -18,7 +18,7 @@ fn says_hello(guest: &Guest<'_>) {
 
 pub fn a_function_is_called_by_name(host: &Host) {
     says_hello(&host.guest(GREET).function("greet"));
-    // The result, if there is one, is nobody's.
+    // A result is ignored.
     let answer = r#"(func (export "answer") (result i32) (i32.const 42))"#;
     assert_eq!(host.guest(answer).function("answer").run().code, 0);
 }

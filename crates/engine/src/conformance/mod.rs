@@ -1,21 +1,21 @@
-//! What every engine must do, as tests of its executable `wherry-E run`: a guest is a process.
+//! The conformance suite that every engine passes: tests of its executable `wherry-E run`.
 //!
-//! An engine's `tests/conformance.rs` is one line, which makes one `#[test]` per case:
+//! An engine's `tests/conformance.rs` is one line, which defines one `#[test]` per case:
 //!
 //! ```ignore
 //! wherry_engine::conformance!(env!("CARGO_BIN_EXE_wherry-wasmtime"), backtraces, components);
 //! ```
 //!
-//! After the executable it names what the engine can do beyond core modules of WASI preview 1:
-//! `backtraces` (a trap names the functions it happened in) and `components` (WASI preview 2,
+//! After the executable follow the engine's capabilities beyond core modules of WASI preview 1:
+//! `backtraces` (a trap names the functions of its call stack) and `components` (WASI preview 2,
 //! with sockets).
 //!
-//! What is expected of `wherry-E run [--env K=V]... [--dir HOST::GUEST]... [--cwd DIR] [--net]
-//! FILE[#function] [ARGS...]`: it ends with the guest's exit code; with 134 and the trap's text on
-//! its standard error if the guest traps; with 128+n at once on SIGTERM and SIGINT; with 1 and one
-//! line `wherry-E: FILE: ...` if the guest cannot be run, and 127 if there is no such file.
+//! `wherry-E run [--env K=V]... [--dir HOST::GUEST]... [--cwd DIR] [--net] FILE[#function]
+//! [ARGS...]` exits with the guest's exit code; with 134 and the trap's text on standard error if
+//! the guest traps; with 128+n at once on SIGTERM and SIGINT; with 1 and one line
+//! `wherry-E: FILE: ...` if the guest cannot run; with 127 if the file does not exist.
 
-// Test code, though it lives in a library: a failed expectation is a failed test.
+// Test code in a library: a failed expectation is a failed test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,6 +25,7 @@
 )]
 
 pub mod component;
+pub mod context;
 pub mod ending;
 pub mod host;
 pub mod mistakes;
@@ -33,11 +34,10 @@ pub mod signals;
 pub mod stdio;
 pub mod version;
 mod wat;
-pub mod world;
 
 pub use host::Host;
 
-/// Makes one `#[test]` of every case. See [the module](crate::conformance).
+/// Defines one `#[test]` per case. See [the module](crate::conformance).
 #[macro_export]
 macro_rules! conformance {
     (@backtraces $exe:expr) => {
@@ -71,7 +71,7 @@ macro_rules! conformance {
         )*
     };
     ($exe:expr $(, $capability:ident)* $(,)?) => {
-        $crate::conformance!(@cases $exe; world: [
+        $crate::conformance!(@cases $exe; context: [
             arguments_arrive_as_given,
             environment_is_what_is_given_and_nothing_else,
             files_are_read_and_written_below_a_preopen,

@@ -1,4 +1,4 @@
-//! Sockets and name look-up of preview 2, on the loopback interface.
+//! Sockets and name resolution of preview 2, on the loopback interface.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Host;
 
-/// A signal does not wait for the guest; this is what a busy machine may take.
+/// The limit on a busy machine. A signal does not wait for the guest.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 fn end(host: &Host, fields: &str) {

@@ -1,4 +1,4 @@
-//! What the executable says of itself.
+//! The output of the command `version`.
 
 use super::Host;
 

@@ -1,10 +1,12 @@
-//! Modules that could not be compiled, remembered for a while.
+//! Records of failed compilations.
 //!
-//! A container that is restarted for ever would have its module compiled for ever. A record is a symbolic link, as those
-//! of [`super::memo`] are: its name is the code's, its target the bounds and the sentence, its time that of the attempt.
+//! Without them a container that restarts in a loop would compile its module in a loop. A record is
+//! a symbolic link like those of [`super::verified`]: its name is the code's name, its target holds
+//! the conditions and the error text, its mtime is the time of the attempt.
 //!
-//! Recorded is what depends on the module and the bounds alone: not that the compiler was killed or cancelled, nor that
-//! the module changed while it was read. A container could bring that about for a module that is also another's.
+//! Only failures that depend on the module and the conditions alone are recorded. A killed or
+//! cancelled compiler and a module that changed while it was read are not: one container could
+//! cause that for a module that another container uses too.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,36 +15,38 @@ use std::time::Duration;
 
 use super::{Cache, CacheError};
 
-/// Ends the name of a record of a failure.
+/// The suffix of a record of a failure.
 pub(super) const FAILED: &str = ".failed";
-/// How long a failure is remembered: restarts cost nothing meanwhile, and a mended machine need not be attended to.
-pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
+/// How long a failure is reported from its record: restarts cost nothing for ten minutes, and a
+/// repaired machine recovers without an administrator.
+pub(super) const FAILURE_LIFETIME: Duration = Duration::from_secs(600);
 
-/// A symbolic link holds 4095 bytes.
+/// The longest recorded error text. The target of a symbolic link holds 4095 bytes.
 const TEXT_MAX: usize = 2048;
 
-/// Which error it was, the first character of the text in a record.
+/// The first character of a recorded text: the variant of the error.
 const REFUSED: char = 'r';
 const EXCEEDED: char = 'e';
 
 impl Cache {
-    /// Why the code of this name could not be made lately, within equal bounds.
-    pub(super) fn failed_lately(&self, name: &str, bounds: &str) -> Option<CacheError> {
+    /// Returns the recorded failure of this code under equal conditions.
+    pub(super) fn recent_failure(&self, name: &str, bounds: &str) -> Option<CacheError> {
         let path = self.failure_record(name);
         let made = fs::symlink_metadata(&path).and_then(|meta| meta.modified()).ok()?;
-        // A time that lies ahead is that of another clock.
-        let age = made.elapsed().ok().filter(|age| *age < REMEMBERED)?;
+        // A time in the future comes from another clock setting.
+        let age = made.elapsed().ok().filter(|age| *age < FAILURE_LIFETIME)?;
         let target = fs::read_link(&path).ok()?;
         let text = target.to_str()?.strip_prefix(bounds)?.strip_prefix('\n')?;
-        let remembered = |text: &str| format!("{text} (remembered; tried {} s ago)", age.as_secs());
+        let recorded =
+            |text: &str| format!("{text} (from a compilation that failed {} s ago)", age.as_secs());
         match text.strip_prefix(REFUSED) {
-            Some(text) => Some(CacheError::Compile(remembered(text))),
-            None => Some(CacheError::Exceeded(remembered(text.strip_prefix(EXCEEDED)?))),
+            Some(text) => Some(CacheError::Compile(recorded(text))),
+            None => Some(CacheError::Exceeded(recorded(text.strip_prefix(EXCEEDED)?))),
         }
     }
 
-    /// Remembers a failure, if it is the module's.
-    pub(super) fn remember_failure(&self, name: &str, bounds: &str, error: &CacheError) {
+    /// Records a failure that the module caused.
+    pub(super) fn record_failure(&self, name: &str, bounds: &str, error: &CacheError) {
         let (kind, text) = match error {
             CacheError::Compile(text) => (REFUSED, text),
             CacheError::Exceeded(text) => (EXCEEDED, text),
@@ -50,8 +54,9 @@ impl Cache {
         };
         let text = text.get(..text.floor_char_boundary(TEXT_MAX)).unwrap_or_default();
         let path = self.failure_record(name);
+        // Most often the record does not exist.
         let _ = fs::remove_file(&path);
-        // One that cannot be kept costs another attempt.
+        // Without a record the next start compiles again.
         let _ = symlink(format!("{bounds}\n{kind}{text}"), path);
     }
 

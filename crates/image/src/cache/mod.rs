@@ -1,35 +1,35 @@
 //! The cache of compiled code.
 //!
-//! Compiled code is native code, so what is executed must be what our own compiler wrote. The
-//! directory is root's and nobody else's; a code file gets its name when it is whole; the compiler
-//! itself never has it open ([`file`]). A name says of which wasm (its SHA-256) and for which
-//! engine and compile key, and the digest at the file's end covers the name too: a file that was
-//! cut off, damaged or put in another's place is compiled anew.
+//! Compiled code is native code, so a guest must execute only code that our own compiler wrote.
+//! Root owns the directory, and no other user can write to it. A code file gets its final name
+//! after it is complete, and the compiler never has that file open ([`file`]). The name holds the
+//! SHA-256 of the wasm, the engine and the compile key; the digest at the file's end covers the
+//! name too. A truncated, damaged or exchanged file is compiled again.
 //!
-//! A start must not pay for that each time. The whole check is made once per file and boot, and
-//! then remembered of the file's identity: inode, size, times ([`memo`]). Whatever is written to
-//! a file afterwards changes the time that nobody can set; a power failure begins another boot. What
-//! remains is a disk that returns other bytes than it was given, which is as bad for every
-//! executable on it, the engine among them. fs-verity would see that, but few filesystems have it.
-//! The wasm is not read again either, if it is a file of an image: its digest is remembered in the
-//! same way.
+//! A start does not pay for that check each time. The full check runs once per file and boot; its
+//! result is recorded under the file's identity: inode, size, times ([`verified`]). A later write
+//! changes the ctime, which no system call can set, and a power failure starts another boot. A disk
+//! that returns other bytes than were written remains undetected, as for every executable on it;
+//! fs-verity would detect that, but few filesystems support it. The digest of an image's wasm is
+//! recorded in the same way, so that the wasm is not read again either.
 //!
-//! Compiled code goes to guests as a descriptor that nothing makes writable: opened through a read-only mount of
-//! the directory, or sealed memory where there is no such mount ([`Cache::reading_through`]).
+//! A guest receives compiled code as a descriptor that cannot be made writable: opened through a
+//! read-only mount of the directory, or a sealed memfd without such a mount
+//! ([`Cache::reading_through`]).
 //!
-//! Compilations are bounded for the machine: a fixed number run at a time ([`slot`]), and a module that could not
-//! be compiled is not tried again for a while ([`failure`]).
+//! Compilations are bounded per machine: a fixed number run at a time ([`slot`]), and a failed
+//! compilation is not repeated for ten minutes ([`failure`]).
 //!
-//! The cache makes starts faster and is never needed for one: when it cannot be written, the code
-//! lives in memory only. It is bounded, and what was not used for longest goes first ([`sweep`]).
+//! The cache only saves time: when it cannot be written, the code stays in memory. Its size is
+//! bounded, and the least recently used code is removed first ([`gc`]).
 
 mod failure;
 mod file;
-mod memo;
+mod gc;
 mod slot;
-mod sweep;
 #[cfg(test)]
 mod tests;
+mod verified;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -37,26 +37,28 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use memo::{CHECKED, Identity};
 use slot::Slot;
+use verified::{Identity, VERIFIED};
 
 use crate::size::{MODULE_MAX, Size, SizeError, check_size};
 
 pub use file::{digest, digest_of};
-pub use sweep::{Entry, Pruned};
+pub use gc::{Entry, Pruned};
 
-/// A change of a file shows in its times, unless it comes within a tick of the clock that stamps
-/// them. Only a file that nobody has touched for this long is remembered.
+/// The minimum age of a file's last change before its identity is recorded. A second change within
+/// one tick of the kernel's clock would not change the timestamps.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// How often a wait looks whether it is over or cancelled. The file locks that are waited for cannot be polled.
-const LOOK: Duration = Duration::from_millis(20);
+/// The interval at which a wait checks for its lock and for cancellation: file locks cannot be
+/// polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Turns wasm into native code.
 pub trait Compiler {
     /// Compiles all of `wasm`, from its start, and writes the code to `out`. Refuses a file whose
     /// SHA-256 is not `digest`: a container may write to it at any time, and its code must not be
-    /// kept under another module's name. `slot`: no other compilation on the machine has this number at the time.
+    /// stored under another module's name. No other running compilation on the machine has the
+    /// number `slot`.
     ///
     /// # Errors
     /// [`CacheError::Compile`] with the compiler's own sentence, or another of its variants.
@@ -70,45 +72,49 @@ pub trait Compiler {
         digest_of(wasm, size).map_err(CacheError::Read)
     }
 
-    /// The bounds of a compilation, in one line: a failure is remembered for equal bounds only.
+    /// The conditions of a compilation, in one line. A recorded failure applies to equal conditions
+    /// only.
     fn bounds(&self) -> String;
 
-    /// Whether the code is not wanted any more. Waits look at it every few milliseconds.
+    /// Returns true when the start was cancelled. Waits check it every 20 ms.
     fn is_cancelled(&self) -> bool {
         false
     }
 
-    /// Whether this compiler has the right of [`Cache::turn_behind`]: it then takes no slot from a container that waits.
-    fn is_behind(&self) -> bool {
+    /// Returns true for a compilation under [`Cache::background_lock`], which takes no slot from a
+    /// container that waits.
+    fn is_background(&self) -> bool {
         false
     }
 }
 
-/// Why there is no compiled code.
+/// An error of [`Cache::get`].
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// The compiler refused the module; the text is the compiler's.
     #[error("{0}")]
     Compile(String),
-    /// The module takes more than a compilation may, or makes the compiler crash.
+    /// The compilation exceeded a bound, or the module crashed the compiler.
     #[error("cannot compile: {0}")]
     Exceeded(String),
-    /// The compiler did not work, for a reason that is not the module's.
+    /// The compiler failed for a reason outside the module.
     #[error("cannot compile: {0}")]
     Compiler(String),
-    /// The module is larger than modules may be.
+    /// The module exceeds the size limit.
     #[error("{0}")]
     TooLarge(SizeError),
     /// The wasm could not be read.
     #[error("cannot read the module: {0}")]
     Read(#[source] io::Error),
-    /// Not even memory for the code could be had.
-    #[error("nowhere to put the compiled code: {0}")]
+    /// A memfd for the code could not be created.
+    #[error("cannot allocate memory for the compiled code: {0}")]
     NoRoom(#[source] io::Error),
-    /// The text is not a compile key. It becomes part of a file's name.
-    #[error("{0:?} is not a compile key: it takes 1 to 100 letters, digits, '.', '-', '_' and '+'")]
+    /// The compile key, which becomes part of a file name, holds other characters.
+    #[error(
+        "invalid compile key {0:?}: allowed are 1 to 100 letters, digits, '.', '-', '_' and '+'"
+    )]
     Key(String),
-    /// The code is not wanted any more.
+    /// The start was cancelled.
     #[error("the start was cancelled")]
     Cancelled,
 }
@@ -122,66 +128,63 @@ impl From<SizeError> for CacheError {
     }
 }
 
-/// Shows a directory where its files can be read and not be written. Returns the path there.
+/// Mounts a directory read-only and returns the path of that mount.
 pub type View = fn(&Path) -> io::Result<PathBuf>;
 
-/// Wasm whose code is wanted.
+/// A wasm file to get compiled code for.
 #[derive(Debug, Clone, Copy)]
 pub struct Module<'a> {
     /// The file, open for reading.
     pub file: &'a File,
-    /// What a person calls it.
+    /// The name for messages.
     pub name: &'a str,
-    /// Whether it is a file of an image, which nobody writes to while the image is there: then its
-    /// digest may be remembered. A volume's files are read each time: somebody who has one mapped can write
-    /// to it without a trace in its times.
+    /// True for a file of an image, which does not change while the image exists: its digest is
+    /// recorded. A file on a volume is read each time, because a process that has mapped it can
+    /// write to it without a change of its timestamps.
     pub of_image: bool,
 }
 
-/// What a person may want to know on the way.
+/// A step of [`Cache::get`] that is worth a log line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
-    /// The code is not there yet.
+pub enum CacheEvent {
+    /// A compilation started.
     Compiling {
-        /// What a person calls the module.
+        /// The module's name.
         name: String,
-        /// The module's size.
+        /// The module's size in bytes.
         bytes: u64,
     },
-    /// As many modules are compiled as the machine takes at a time.
+    /// All slots of the machine are taken; the compilation waits for one.
     Waiting {
-        /// What a person calls the module.
+        /// The module's name.
         name: String,
     },
-    /// The code is there now.
+    /// A compilation ended.
     Compiled {
-        /// What a person calls the module.
+        /// The module's name.
         name: String,
-        /// How long that took.
+        /// The duration of the compilation.
         took: Duration,
-        /// The code's size.
+        /// The code's size in bytes.
         bytes: u64,
     },
-    /// Something is wrong with the cache. It costs time only.
-    Trouble(String),
+    /// A fault of the cache. It costs time only.
+    Warning(String),
 }
 
-impl std::fmt::Display for Note {
+impl std::fmt::Display for CacheEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Note::Compiling { name, bytes } => {
+            CacheEvent::Compiling { name, bytes } => {
                 write!(f, "compiling {} module {name} (first use)", Size(*bytes))
             }
-            Note::Waiting { name } => {
-                write!(
-                    f,
-                    "{name} waits to be compiled: the machine compiles as many modules as it takes at a time"
-                )
+            CacheEvent::Waiting { name } => {
+                write!(f, "{name} waits for a compilation slot: all slots of the machine are taken")
             }
-            Note::Compiled { name, took, bytes } => {
+            CacheEvent::Compiled { name, took, bytes } => {
                 write!(f, "compiled {name} in {:.1} s, {}", took.as_secs_f64(), Size(*bytes))
             }
-            Note::Trouble(text) => f.write_str(text),
+            CacheEvent::Warning(text) => f.write_str(text),
         }
     }
 }
@@ -191,8 +194,8 @@ impl std::fmt::Display for Note {
 pub struct Code {
     /// Open for reading, at offset 0.
     pub file: File,
-    /// Whether there is no better code yet, and a place to keep it.
-    pub quick: bool,
+    /// True for baseline code: the cache holds no optimised code yet, and can store it.
+    pub baseline: bool,
 }
 
 /// A directory of compiled code, as one engine uses it.
@@ -208,7 +211,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The cache in `directory`, which need not exist yet and may be other engines' too. All
+    /// The cache in `directory`, which need not exist yet and which other engines may share. All
     /// code in it takes at most `limit` bytes.
     #[must_use]
     pub fn new(directory: PathBuf, engine: &str, limit: u64) -> Cache {
@@ -223,14 +226,14 @@ impl Cache {
         }
     }
 
-    /// The same cache, whose code files are opened through a read-only view of the directory: for a process that gives them to
-    /// others. Where `view` fails, sealed copies in memory are given.
+    /// The same cache, opening code files through the read-only mount that `view` returns: for a
+    /// process that passes them to guests. When `view` fails, guests get sealed copies in memory.
     #[must_use]
     pub fn reading_through(self, view: View) -> Cache {
         Cache { view: Some(view), ..self }
     }
 
-    /// The same cache, which refuses modules of more than `bytes`; without this, of more than [`MODULE_MAX`].
+    /// The same cache with another size limit for modules; the default is [`MODULE_MAX`].
     #[must_use]
     pub fn with_modules_up_to(self, bytes: u64) -> Cache {
         Cache { module_max: bytes, ..self }
@@ -242,76 +245,78 @@ impl Cache {
         &self.directory
     }
 
-    /// The compiled code of `module` under `key`, from the cache or from `compiler`. However many
-    /// ask at once, one compiles. The file that comes back is open for reading, at offset 0.
+    /// Returns the compiled code of `module` under `key`, from the cache or from `compiler`.
+    ///
+    /// Of several concurrent callers one compiles. The returned file is open for reading, at
+    /// offset 0.
     ///
     /// # Errors
-    /// Only what the compiler says, and what kept the module from being read. What is wrong with
-    /// the cache itself is told as a [`Note`].
+    /// Errors of the compiler and of reading the module. A fault of the cache itself is a
+    /// [`CacheEvent::Warning`].
     pub fn get(
         &self,
         module: Module<'_>,
         key: &str,
         compiler: &dyn Compiler,
-        tell: &mut dyn FnMut(Note),
+        on_event: &mut dyn FnMut(CacheEvent),
     ) -> Result<File, CacheError> {
-        let code = self.get_or_quick(module, key, None, compiler, tell)?;
+        let code = self.get_or_baseline(module, key, None, compiler, on_event)?;
         Ok(code.file)
     }
 
-    /// The same, but if there is none under `key`, code under `quick` will do, and this is what `compiler`
-    /// makes.
+    /// Returns the compiled code of `module` under `key` or else under `baseline`, the key that
+    /// `compiler` then compiles for.
     ///
     /// # Errors
     /// As for [`Cache::get`].
-    pub fn get_or_quick(
+    pub fn get_or_baseline(
         &self,
         module: Module<'_>,
         key: &str,
-        quick: Option<&str>,
+        baseline: Option<&str>,
         compiler: &dyn Compiler,
-        tell: &mut dyn FnMut(Note),
+        on_event: &mut dyn FnMut(CacheEvent),
     ) -> Result<Code, CacheError> {
-        for key in [Some(key), quick].into_iter().flatten() {
+        for key in [Some(key), baseline].into_iter().flatten() {
             if !is_key(key) {
                 return Err(CacheError::Key(key.to_owned()));
             }
         }
-        let best = |file| Code { file, quick: false };
+        let best = |file| Code { file, baseline: false };
         let ours = match self.examine_directory() {
-            // The attempt to make it tells of other faults.
+            // Creating the directory reports other faults.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                // Nowhere to keep better code either.
-                return self.in_memory(module, compiler, tell, &error).map(best);
+                // Not marked as baseline: optimised code could not be stored either.
+                return self.in_memory(module, compiler, on_event, &error).map(best);
             }
             result => result.is_ok(),
         };
         let identity = Identity::of(module.file).map_err(CacheError::Read)?;
-        let remembered = ours && module.of_image;
-        let found = |digest: &str, tell: &mut dyn FnMut(Note)| {
-            let file = self.read(&self.name(digest, key), tell);
+        let recorded = ours && module.of_image;
+        let found = |digest: &str, on_event: &mut dyn FnMut(CacheEvent)| {
+            let file = self.read(&self.name(digest, key), on_event);
             file.map(best).or_else(|| {
-                let file = self.read(&self.name(digest, quick?), tell)?;
-                Some(Code { file, quick: true })
+                let file = self.read(&self.name(digest, baseline?), on_event)?;
+                Some(Code { file, baseline: true })
             })
         };
-        if let Some(digest) = self.recall(identity).filter(|_| remembered)
-            && let Some(code) = found(&digest, tell)
+        if let Some(digest) = self.recorded_digest(identity).filter(|_| recorded)
+            && let Some(code) = found(&digest, on_event)
         {
             return Ok(code);
         }
         let digest = self.digest_of(module, compiler)?;
-        let code = match found(&digest, tell) {
+        let code = match found(&digest, on_event) {
             Some(code) => code,
             None => {
-                let name = self.name(&digest, quick.unwrap_or(key));
-                let file = self.make(&name, &digest, module, compiler, tell)?;
-                Code { file, quick: quick.is_some() }
+                let name = self.name(&digest, baseline.unwrap_or(key));
+                let file = self.make(&name, &digest, module, compiler, on_event)?;
+                Code { file, baseline: baseline.is_some() }
             }
         };
-        // Not if it has changed while it was read.
+        // A file that changed while it was read gets no record.
         if module.of_image && Identity::of(module.file).is_ok_and(|now| now == identity) {
-            self.remember(identity, &digest);
+            self.record_digest(identity, &digest);
         }
         Ok(code)
     }
@@ -324,13 +329,15 @@ impl Cache {
         compiler.digest(module.file, size)
     }
 
-    /// The right to compile what nobody waits for, held for as long as the file is open: one process on the machine has
-    /// it. `None` if another has, or if there is no cache to keep the code in.
+    /// Takes the machine-wide lock for a background compilation, which is held while the returned
+    /// file is open.
+    ///
+    /// Returns `None` if another process holds it, or if the cache has no usable directory.
     #[must_use]
-    pub fn turn_behind(&self) -> Option<File> {
+    pub fn background_lock(&self) -> Option<File> {
         self.examine_directory().ok()?;
-        let file = file::open(&self.directory.join("behind")).ok()?;
-        // It goes on to whoever inherits the descriptor.
+        let file = file::open(&self.directory.join("background")).ok()?;
+        // A process that inherits the descriptor inherits the lock.
         file.try_lock().ok()?;
         Some(file)
     }
@@ -339,8 +346,8 @@ impl Cache {
         format!("{digest}-{}-{key}", self.engine)
     }
 
-    /// The code of this name, if it is there, ours and whole.
-    fn read(&self, name: &str, tell: &mut dyn FnMut(Note)) -> Option<File> {
+    /// Opens the code file of this name if it exists and passes the check.
+    fn read(&self, name: &str, on_event: &mut dyn FnMut(CacheEvent)) -> Option<File> {
         let view = self.view();
         let directory = view.as_deref().unwrap_or(&self.directory);
         let result = open_code(&directory.join(name))
@@ -348,13 +355,13 @@ impl Cache {
             .and_then(|file| match &view {
                 Ok(_) => Ok(file),
                 Err(error) => {
-                    tell(copied(error));
+                    on_event(copied(error));
                     file::sealed_copy(&file)
                 }
             });
         match result {
             Ok(file) => Some(file),
-            // The second is for the attempt to write to tell.
+            // Creating the directory reports NotADirectory.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -365,134 +372,146 @@ impl Cache {
             }
             Err(error) => {
                 let path = self.directory.join(name);
-                tell(Note::Trouble(format!("compiled anew: {}: {error}", path.display())));
+                on_event(CacheEvent::Warning(format!(
+                    "{} is compiled again: {error}",
+                    path.display()
+                )));
                 None
             }
         }
     }
 
-    /// Where code files are opened.
+    /// The directory to open code files in.
     fn view(&self) -> io::Result<PathBuf> {
         self.view.map_or_else(|| Ok(self.directory.clone()), |view| view(&self.directory))
     }
 
-    /// The file that was stored under this name just now, opened as [`Cache::read`] opens it; `code` is the same in sealed
-    /// memory, for where that cannot be done.
-    fn reopen(&self, name: &str, kept: &File, code: File, tell: &mut dyn FnMut(Note)) -> File {
+    /// Opens the file just stored under this name as [`Cache::read`] does. Falls back to `code`,
+    /// the same code in sealed memory.
+    fn reopen(
+        &self,
+        name: &str,
+        kept: &File,
+        code: File,
+        on_event: &mut dyn FnMut(CacheEvent),
+    ) -> File {
         let opened = self.view().and_then(|directory| {
             let file = open_code(&directory.join(name))?;
             let same = Identity::of(&file)? == Identity::of(kept)?;
-            if same { Ok(file) } else { Err(io::Error::other("it was replaced meanwhile")) }
+            if same { Ok(file) } else { Err(io::Error::other("another process replaced the file")) }
         });
         opened.unwrap_or_else(|error| {
-            tell(copied(&error));
+            on_event(copied(&error));
             code
         })
     }
 
-    /// Whether `file` is all that its name says. In full once, then by its identity.
+    /// Checks a code file: in full the first time, then by its identity.
     fn check(&self, name: &str, file: &File) -> io::Result<()> {
         let identity = Identity::of(file)?;
-        if self.was_checked(name, identity) {
+        if self.is_verified(name, identity) {
             return Ok(());
         }
         file::check(file, name)?;
-        self.mark_checked(name, identity);
+        self.record_verified(name, identity);
         Ok(())
     }
 
-    /// Compiles, when no other process does, and keeps the code.
+    /// Compiles under the write lock of `name` and stores the code.
     fn make(
         &self,
         name: &str,
         digest: &str,
         module: Module<'_>,
         compiler: &dyn Compiler,
-        tell: &mut dyn FnMut(Note),
+        on_event: &mut dyn FnMut(CacheEvent),
     ) -> Result<File, CacheError> {
         let aside = self.directory.join(format!("{name}{ASIDE}"));
         let cancelled = || compiler.is_cancelled();
-        let turn = match self.make_directory().and_then(|()| file::Turn::wait(&aside, &cancelled)) {
-            Ok(None) => return Err(CacheError::Cancelled),
-            Ok(Some(turn)) => Ok(turn),
-            Err(error) => Err(error),
-        };
-        if turn.is_ok() {
-            // The process that had the turn before may have just finished. What is wrong has been said.
+        let lock =
+            match self.make_directory().and_then(|()| file::WriteLock::wait(&aside, &cancelled)) {
+                Ok(None) => return Err(CacheError::Cancelled),
+                Ok(Some(lock)) => Ok(lock),
+                Err(error) => Err(error),
+            };
+        if lock.is_ok() {
+            // The previous holder of the lock may have stored the code. The first read has already
+            // reported a damaged file.
             if let Some(code) = self.read(name, &mut |_| {}) {
                 return Ok(code);
             }
-            if let Some(error) = self.failed_lately(name, &compiler.bounds()) {
+            if let Some(error) = self.recent_failure(name, &compiler.bounds()) {
                 return Err(error);
             }
         }
-        let slot = self.slot(module.name, compiler, tell)?;
-        let code = Cache::compile(module, digest, &slot, compiler, tell).inspect_err(|error| {
-            if turn.is_ok() {
-                self.remember_failure(name, &compiler.bounds(), error);
-            }
-        })?;
+        let slot = self.slot(module.name, compiler, on_event)?;
+        let code =
+            Cache::compile(module, digest, &slot, compiler, on_event).inspect_err(|error| {
+                if lock.is_ok() {
+                    self.record_failure(name, &compiler.bounds(), error);
+                }
+            })?;
         let bytes = file::stored_size(&code).map_err(CacheError::NoRoom)?;
         if bytes > self.limit {
             let text = format!(
-                "compiled code is not kept: that of {} has {}, more than the {} that WHERRY_CACHE_SIZE allows; \
+                "compiled code of {} is not stored: it has {}, more than the {} that WHERRY_CACHE_SIZE allows; \
                  it stays in memory",
                 module.name,
                 Size(bytes),
                 Size(self.limit)
             );
-            tell(Note::Trouble(text));
+            on_event(CacheEvent::Warning(text));
             return Ok(code);
         }
         let path = self.directory.join(name);
-        match turn.and_then(|turn| file::store(turn, &code, name, &path)) {
+        match lock.and_then(|lock| file::store(lock, &code, name, &path)) {
             Ok(kept) => {
-                let code = self.reopen(name, &kept, code, tell);
-                self.sweep(name);
+                let code = self.reopen(name, &kept, code, on_event);
+                self.gc(name);
                 Ok(code)
             }
             Err(error) => {
-                tell(Note::Trouble(self.not_kept(&error)));
+                on_event(CacheEvent::Warning(self.not_kept(&error)));
                 Ok(code)
             }
         }
     }
 
-    /// Compiles into memory, which is sealed then.
+    /// Compiles into a memfd and seals it.
     fn compile(
         module: Module<'_>,
         digest: &str,
         slot: &Slot,
         compiler: &dyn Compiler,
-        tell: &mut dyn FnMut(Note),
+        on_event: &mut dyn FnMut(CacheEvent),
     ) -> Result<File, CacheError> {
         let name = module.name.to_owned();
         let bytes = module.file.metadata().map_or(0, |meta| meta.len());
-        tell(Note::Compiling { name: name.clone(), bytes });
+        on_event(CacheEvent::Compiling { name: name.clone(), bytes });
         let start = Instant::now();
         let code = file::memory().map_err(CacheError::NoRoom)?;
         compiler.compile(module.file, digest, slot.number, &code)?;
-        file::freeze(&code).map_err(|error| CacheError::Compiler(error.to_string()))?;
+        file::seal(&code).map_err(|error| CacheError::Compiler(error.to_string()))?;
         let bytes = code.metadata().map_or(0, |meta| meta.len());
-        tell(Note::Compiled { name, took: start.elapsed(), bytes });
+        on_event(CacheEvent::Compiled { name, took: start.elapsed(), bytes });
         Ok(code)
     }
 
-    /// For a directory that must not be used.
+    /// Compiles without the cache, for a directory that fails [`Cache::examine_directory`].
     fn in_memory(
         &self,
         module: Module<'_>,
         compiler: &dyn Compiler,
-        tell: &mut dyn FnMut(Note),
+        on_event: &mut dyn FnMut(CacheEvent),
         why: &io::Error,
     ) -> Result<File, CacheError> {
-        tell(Note::Trouble(self.not_kept(why)));
+        on_event(CacheEvent::Warning(self.not_kept(why)));
         let digest = self.digest_of(module, compiler)?;
-        Cache::compile(module, &digest, &Slot::without_lock(), compiler, tell)
+        Cache::compile(module, &digest, &Slot::unlocked(), compiler, on_event)
     }
 
     fn not_kept(&self, error: &io::Error) -> String {
-        format!("compiled code is not kept: {}: {error}", self.directory.display())
+        format!("compiled code is not stored in {}: {error}", self.directory.display())
     }
 
     fn make_directory(&self) -> io::Result<()> {
@@ -500,7 +519,8 @@ impl Cache {
         self.examine_directory()
     }
 
-    /// Whoever can write here can name what is executed.
+    /// Checks the directory's owner and mode: a user who can write to it can choose the code that
+    /// guests execute.
     fn examine_directory(&self) -> io::Result<()> {
         let meta = fs::metadata(&self.directory)?;
         if !meta.is_dir() {
@@ -509,30 +529,33 @@ impl Cache {
         if meta.uid() != nix::unistd::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                "the cache's directory must belong to root and be writable for nobody else",
+                "the cache's directory must belong to root, and no other user may have write permission",
             ));
         }
         Ok(())
     }
 }
 
-/// Ends the name of a file that a process still writes.
+/// The suffix of a file that a process is writing.
 const ASIDE: &str = ".new";
 
-/// The most bytes of a compile key: with a digest, an engine and an ending it is a file's name.
+/// The longest compile key, in bytes: with a digest, an engine and a suffix it is a file name.
 const KEY_MAX: usize = 100;
 
-/// Whether a text can be a compile key: of a file's letters, and not of a name that the cache itself uses.
+/// Returns true for a valid compile key: characters of file names, and no suffix of the cache's
+/// own.
 fn is_key(text: &str) -> bool {
     (1..=KEY_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte))
-        && ![ASIDE, CHECKED, failure::FAILED].iter().any(|ending| text.ends_with(ending))
+        && ![ASIDE, VERIFIED, failure::FAILED].iter().any(|ending| text.ends_with(ending))
 }
 
 fn open_code(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path)
 }
 
-fn copied(error: &io::Error) -> Note {
-    Note::Trouble(format!("compiled code is copied to memory for this container alone: {error}"))
+fn copied(error: &io::Error) -> CacheEvent {
+    CacheEvent::Warning(format!(
+        "compiled code is copied to memory for this container alone: {error}"
+    ))
 }

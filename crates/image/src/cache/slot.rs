@@ -1,52 +1,52 @@
-//! How many modules a machine compiles at a time.
+//! Slots: a limit on the concurrent compilations of a machine.
 //!
-//! A slot is a lock file in the cache directory, which all daemons use; the kernel lets go of it when its holder dies. The
-//! files stay: to remove one that is locked would give its number to two compilations. The number is the compiler's, too:
-//! the user that it runs as is made from it.
+//! A slot is a lock file in the cache directory, which all daemons share; the kernel releases the
+//! lock when its holder dies. The files are never removed: removing a locked one would give its
+//! number to two compilations. The compiler's uid is derived from the slot's number.
 
 use std::fs::{File, TryLockError};
 use std::{process, thread};
 
-use super::{Cache, CacheError, Compiler, LOOK, Note, file};
+use super::{Cache, CacheError, CacheEvent, Compiler, POLL_INTERVAL, file};
 
-/// A machine of one processor still compiles a small module beside a large one.
+/// The minimum number of slots: on one processor a small module still compiles beside a large one.
 const COUNT_MIN: u32 = 2;
-/// The number of the compilation that has [`Cache::turn_behind`], whose own lock lets one be at a time.
-const BEHIND: u32 = 0x0fff;
-/// Begins the numbers of compilations for which no lock could be had.
+/// The number of the background compilation. [`Cache::background_lock`] limits those to one.
+const BACKGROUND: u32 = 0x0fff;
+/// The first number of compilations without a lock.
 const UNLOCKED: u32 = 0x1000;
 
-/// The right to compile, until it is dropped.
+/// A slot, held until it is dropped.
 pub(super) struct Slot {
     pub(super) number: u32,
     _lock: Option<File>,
 }
 
-/// As many as the machine has processors.
+/// The number of slots: one per processor, at least [`COUNT_MIN`].
 pub(super) fn count() -> u32 {
     let processors = thread::available_parallelism().map_or(1, usize::from);
-    u32::try_from(processors).unwrap_or(COUNT_MIN).clamp(COUNT_MIN, BEHIND)
+    u32::try_from(processors).unwrap_or(COUNT_MIN).clamp(COUNT_MIN, BACKGROUND)
 }
 
 impl Slot {
-    /// For a directory that must not be used, or takes no lock files: the cache is not needed for a start.
-    pub(super) fn without_lock() -> Slot {
+    /// A slot without a lock, for a cache directory that is unusable or read-only.
+    pub(super) fn unlocked() -> Slot {
         Slot { number: UNLOCKED | (process::id() & 0x7fff), _lock: None }
     }
 }
 
 impl Cache {
-    /// Waits for a slot.
+    /// Waits for a free slot.
     pub(super) fn slot(
         &self,
         name: &str,
         compiler: &dyn Compiler,
-        tell: &mut dyn FnMut(Note),
+        on_event: &mut dyn FnMut(CacheEvent),
     ) -> Result<Slot, CacheError> {
-        if compiler.is_behind() {
-            return Ok(Slot { number: BEHIND, _lock: None });
+        if compiler.is_background() {
+            return Ok(Slot { number: BACKGROUND, _lock: None });
         }
-        let mut waits = false;
+        let mut waiting = false;
         loop {
             if compiler.is_cancelled() {
                 return Err(CacheError::Cancelled);
@@ -60,13 +60,13 @@ impl Cache {
                 }
             }
             if refused == self.slots {
-                return Ok(Slot::without_lock());
+                return Ok(Slot::unlocked());
             }
-            if !waits {
-                waits = true;
-                tell(Note::Waiting { name: name.to_owned() });
+            if !waiting {
+                waiting = true;
+                on_event(CacheEvent::Waiting { name: name.to_owned() });
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 

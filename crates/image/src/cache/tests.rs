@@ -1,4 +1,4 @@
-//! What the cache promises, tried with a compiler that only turns bytes around.
+//! Tests of the cache with a compiler that reverses the bytes of a module.
 
 use std::cell::Cell;
 use std::io::{Read, Seek, Write};
@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::*;
 
-/// "Compiles" by turning the bytes around, and counts.
+/// A compiler that reverses the bytes and counts its calls.
 struct Reverse {
     calls: AtomicU32,
-    /// Another module than the one that was asked for comes out of the file.
+    /// True: the file holds another module than the requested one.
     deceived: Cell<bool>,
     cancelled: AtomicBool,
-    /// How often it is not cancelled yet when it is asked.
+    /// The number of `is_cancelled` calls that return false first.
     patience: Cell<u32>,
     bounds: Cell<&'static str>,
     /// The slot of the last call.
@@ -75,10 +75,10 @@ impl Compiler for Reverse {
 const AGES_AGO: Duration = Duration::from_secs(40 * 24 * 3600);
 const LIMIT: u64 = 1 << 20;
 
-struct World {
+struct Fixture {
     directory: tempfile::TempDir,
     compiler: Reverse,
-    notes: Vec<Note>,
+    events: Vec<CacheEvent>,
     limit: u64,
     settled: Duration,
     of_image: bool,
@@ -86,12 +86,12 @@ struct World {
     key: &'static str,
 }
 
-impl World {
-    fn new() -> World {
-        World {
+impl Fixture {
+    fn new() -> Fixture {
+        Fixture {
             directory: tempfile::tempdir().unwrap(),
             compiler: Reverse::default(),
-            notes: Vec::new(),
+            events: Vec::new(),
             limit: LIMIT,
             settled: Duration::ZERO,
             of_image: true,
@@ -111,8 +111,8 @@ impl World {
     fn get_file(&mut self, file: &File) -> Result<Vec<u8>, CacheError> {
         let (cache, key) = (self.cache(), self.key);
         let module = Module { file, name: "/app.wasm", of_image: self.of_image };
-        let notes = &mut self.notes;
-        let mut code = cache.get(module, key, &self.compiler, &mut |note| notes.push(note))?;
+        let events = &mut self.events;
+        let mut code = cache.get(module, key, &self.compiler, &mut |event| events.push(event))?;
         let mut bytes = Vec::new();
         code.read_to_end(&mut bytes).unwrap();
         Ok(bytes)
@@ -123,7 +123,8 @@ impl World {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(wasm).unwrap();
         let bytes = self.get_file(&file);
-        // Another file gets another inode: without settling they have nothing else to be told apart by.
+        // Kept open: a new file gets another inode, and with a settling time of zero only the inode
+        // differs.
         self.modules.push(file);
         let mut bytes = bytes?;
         bytes.truncate(wasm.len());
@@ -134,11 +135,11 @@ impl World {
         self.compiler.calls.load(Ordering::Relaxed)
     }
 
-    fn troubles(&self) -> Vec<&str> {
-        let text = |note: &'_ Note| matches!(note, Note::Trouble(_));
-        let troubles = self.notes.iter().filter(|note| text(note));
-        troubles
-            .map(|note| if let Note::Trouble(text) = note { text.as_str() } else { "" })
+    fn warnings(&self) -> Vec<&str> {
+        let text = |event: &'_ CacheEvent| matches!(event, CacheEvent::Warning(_));
+        let warnings = self.events.iter().filter(|event| text(event));
+        warnings
+            .map(|event| if let CacheEvent::Warning(text) = event { text.as_str() } else { "" })
             .collect()
     }
 
@@ -164,7 +165,7 @@ impl World {
         self.path().join(format!("{}-{}-{}", entry.digest, entry.engine, entry.key))
     }
 
-    /// Makes a file's code look as if it was last used before `age`.
+    /// Sets the last use of a code file to `age` ago.
     fn age(&self, name: &Path, age: Duration) {
         let then = std::time::SystemTime::now() - age;
         let file = File::options().write(true).open(name).unwrap();
@@ -175,21 +176,21 @@ impl World {
 
 #[test]
 fn compiles_once_and_says_so() {
-    let mut world = World::new();
-    assert_eq!(world.get(b"abc").unwrap(), b"cba");
-    assert_eq!(world.get(b"abc").unwrap(), b"cba");
-    assert_eq!(world.calls(), 1);
-    let notes: Vec<String> = world.notes.iter().map(Note::to_string).collect();
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.get(b"abc").unwrap(), b"cba");
+    assert_eq!(fixture.get(b"abc").unwrap(), b"cba");
+    assert_eq!(fixture.calls(), 1);
+    let events: Vec<String> = fixture.events.iter().map(CacheEvent::to_string).collect();
     assert_eq!(
-        notes,
+        events,
         ["compiling 3 bytes module /app.wasm (first use)", "compiled /app.wasm in 0.0 s, 3 bytes"]
     );
 }
 
 #[test]
 fn however_many_ask_at_once_one_compiles() {
-    let world = World::new();
-    let (path, calls) = (world.path(), AtomicU32::new(0));
+    let fixture = Fixture::new();
+    let (path, calls) = (fixture.path(), AtomicU32::new(0));
     std::thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
@@ -208,30 +209,33 @@ fn however_many_ask_at_once_one_compiles() {
 
 #[test]
 fn a_refused_module_leaves_only_the_memory_of_it_behind() {
-    let mut world = World::new();
-    assert_eq!(world.get(b"bad").unwrap_err().to_string(), "bad at offset 0");
-    assert_eq!(world.kept(), [format!("{}-e-1.0-k.failed", digest(b"bad"))]);
-    assert_eq!(world.cache().entries().unwrap(), []);
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.get(b"bad").unwrap_err().to_string(), "bad at offset 0");
+    assert_eq!(fixture.kept(), [format!("{}-e-1.0-k.failed", digest(b"bad"))]);
+    assert_eq!(fixture.cache().entries().unwrap(), []);
 }
 
 #[test]
 fn a_module_that_could_not_be_compiled_is_not_tried_again_for_a_while() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     for (wasm, first) in
         [(&b"bad"[..], "bad at offset 0"), (b"bomb", "cannot compile: it took too long")]
     {
-        let calls = world.calls();
-        assert_eq!(world.get(wasm).unwrap_err().to_string(), first);
-        let second = world.get(wasm).unwrap_err().to_string();
-        assert!(second.starts_with(&format!("{first} (remembered; tried ")), "{second}");
+        let calls = fixture.calls();
+        assert_eq!(fixture.get(wasm).unwrap_err().to_string(), first);
+        let second = fixture.get(wasm).unwrap_err().to_string();
+        assert!(
+            second.starts_with(&format!("{first} (from a compilation that failed ")),
+            "{second}"
+        );
         assert!(second.ends_with(" s ago)"), "{second}");
-        assert_eq!(world.calls(), calls + 1);
+        assert_eq!(fixture.calls(), calls + 1);
     }
     // With other bounds it may succeed, and so it may after a while.
-    world.compiler.bounds.set("wider");
-    world.get(b"bomb").unwrap_err();
-    assert_eq!(world.calls(), 3);
-    let record = world.path().join(format!("{}-e-1.0-k.failed", digest(b"bomb")));
+    fixture.compiler.bounds.set("wider");
+    fixture.get(b"bomb").unwrap_err();
+    assert_eq!(fixture.calls(), 3);
+    let record = fixture.path().join(format!("{}-e-1.0-k.failed", digest(b"bomb")));
     let age = |age: Duration| {
         let then = std::time::SystemTime::now() - age;
         let since = then.duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -239,65 +243,65 @@ fn a_module_that_could_not_be_compiled_is_not_tried_again_for_a_while() {
         let flags = nix::sys::stat::UtimensatFlags::NoFollowSymlink;
         nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, &record, &time, &time, flags).unwrap();
     };
-    age(failure::REMEMBERED - Duration::from_secs(60));
-    world.get(b"bomb").unwrap_err();
-    assert_eq!(world.calls(), 3);
-    age(failure::REMEMBERED);
-    world.get(b"bomb").unwrap_err();
-    assert_eq!(world.calls(), 4);
+    age(failure::FAILURE_LIFETIME - Duration::from_secs(60));
+    fixture.get(b"bomb").unwrap_err();
+    assert_eq!(fixture.calls(), 3);
+    age(failure::FAILURE_LIFETIME);
+    fixture.get(b"bomb").unwrap_err();
+    assert_eq!(fixture.calls(), 4);
     // Prune forgets them.
-    world.cache().prune(Duration::ZERO).unwrap();
-    assert_eq!(world.kept(), [""; 0]);
+    fixture.cache().prune(Duration::ZERO).unwrap();
+    assert_eq!(fixture.kept(), [""; 0]);
 }
 
 #[test]
 fn a_failure_that_is_not_the_modules_is_not_remembered() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     for _ in 0..2 {
-        world.get(b"unlucky").unwrap_err();
+        fixture.get(b"unlucky").unwrap_err();
     }
-    assert_eq!((world.calls(), world.kept()), (2, vec![]));
+    assert_eq!((fixture.calls(), fixture.kept()), (2, vec![]));
 }
 
 #[test]
 fn a_module_that_changes_meanwhile_is_not_kept_under_the_others_name() {
-    let mut world = World::new();
-    world.compiler.deceived.set(true);
-    assert_eq!(world.get(b"abc").unwrap_err().to_string(), "cannot read the module: it changes");
+    let mut fixture = Fixture::new();
+    fixture.compiler.deceived.set(true);
+    assert_eq!(fixture.get(b"abc").unwrap_err().to_string(), "cannot read the module: it changes");
     // Nor is the other module's name in discredit.
-    assert_eq!(world.kept(), [""; 0]);
-    world.compiler.deceived.set(false);
-    assert_eq!(world.get(b"abc").unwrap(), b"cba");
+    assert_eq!(fixture.kept(), [""; 0]);
+    fixture.compiler.deceived.set(false);
+    assert_eq!(fixture.get(b"abc").unwrap(), b"cba");
 }
 
 #[test]
 fn damage_of_any_kind_is_seen_and_mended() {
-    let mut world = World::new();
-    world.get(b"abc").unwrap();
-    let path = world.code();
+    let mut fixture = Fixture::new();
+    fixture.get(b"abc").unwrap();
+    let path = fixture.code();
     let whole = fs::read(&path).unwrap();
     // Times are of no help against a change within a tick of the clock.
-    world.settled = SETTLED;
+    fixture.settled = SETTLED;
     for at in 0..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
         fs::write(&path, &damaged).unwrap();
-        assert_eq!(world.get(b"abc").unwrap(), b"cba", "byte {at}");
+        assert_eq!(fixture.get(b"abc").unwrap(), b"cba", "byte {at}");
         fs::write(&path, &whole[..at]).unwrap();
-        assert_eq!(world.get(b"abc").unwrap(), b"cba", "cut at {at}");
+        assert_eq!(fixture.get(b"abc").unwrap(), b"cba", "cut at {at}");
     }
     assert_eq!(fs::read(&path).unwrap(), whole);
-    assert_eq!(world.troubles().len(), 2 * whole.len());
+    assert_eq!(fixture.warnings().len(), 2 * whole.len());
 }
 
 #[test]
 fn damage_after_the_check_is_seen() {
-    let mut world = World::new();
-    world.get(b"abc").unwrap();
-    world.get(b"abc").unwrap();
-    let path = world.code();
+    let mut fixture = Fixture::new();
+    fixture.get(b"abc").unwrap();
+    fixture.get(b"abc").unwrap();
+    let path = fixture.code();
     let before = fs::metadata(&path).unwrap();
-    assert!(world.files().iter().any(|name| name.ends_with(".checked")), "{:?}", world.files());
+    assert!(fixture.files().iter().any(|name| name.ends_with(".checked")), "{:?}", fixture.files());
     // As long as it takes for the clock to tick; and with the time that can be set, set back.
     while fs::metadata(&path).unwrap().ctime_nsec() == before.ctime_nsec() {
         fs::write(&path, vec![0; usize::try_from(before.len()).unwrap()]).unwrap();
@@ -308,55 +312,55 @@ fn damage_after_the_check_is_seen() {
             .set_modified(before.modified().unwrap())
             .unwrap();
     }
-    assert_eq!(world.get(b"abc").unwrap(), b"cba");
-    assert_eq!((world.calls(), world.troubles().len()), (2, 1));
+    assert_eq!(fixture.get(b"abc").unwrap(), b"cba");
+    assert_eq!((fixture.calls(), fixture.warnings().len()), (2, 1));
 }
 
 #[test]
 fn another_modules_code_in_its_place_is_not_run() {
-    let mut world = World::new();
-    world.get(b"abc").unwrap();
-    let path = world.code();
-    let aside = world.directory.path().join("aside");
+    let mut fixture = Fixture::new();
+    fixture.get(b"abc").unwrap();
+    let path = fixture.code();
+    let aside = fixture.directory.path().join("aside");
     fs::rename(&path, &aside).unwrap();
-    world.get(b"xyz").unwrap();
-    fs::rename(world.code(), &path).unwrap();
-    assert_eq!(world.get(b"abc").unwrap(), b"cba");
-    assert!(world.troubles()[0].contains("another module's"), "{:?}", world.notes);
+    fixture.get(b"xyz").unwrap();
+    fs::rename(fixture.code(), &path).unwrap();
+    assert_eq!(fixture.get(b"abc").unwrap(), b"cba");
+    assert!(fixture.warnings()[0].contains("the code of another module"), "{:?}", fixture.events);
     assert_eq!(fs::read(path).unwrap(), fs::read(aside).unwrap());
 }
 
 #[test]
 fn a_module_of_an_image_is_read_once() {
-    let mut world = World::new();
-    let path = world.directory.path().join("app.wasm");
+    let mut fixture = Fixture::new();
+    let path = fixture.directory.path().join("app.wasm");
     fs::write(&path, b"abc").unwrap();
-    let first = world.get_file(&File::open(&path).unwrap()).unwrap();
-    // Whoever would read this one fails.
+    let first = fixture.get_file(&File::open(&path).unwrap()).unwrap();
+    // Reading this file would fail.
     let unreadable = File::options().write(true).open(&path).unwrap();
-    assert_eq!(world.get_file(&unreadable).unwrap(), first);
-    world.of_image = false;
-    assert!(matches!(world.get_file(&unreadable), Err(CacheError::Read(_))));
+    assert_eq!(fixture.get_file(&unreadable).unwrap(), first);
+    fixture.of_image = false;
+    assert!(matches!(fixture.get_file(&unreadable), Err(CacheError::Read(_))));
 }
 
 #[test]
 fn a_module_that_was_changed_a_moment_ago_is_read_again() {
-    let mut world = World::new();
-    world.settled = SETTLED;
-    let path = world.directory.path().join("app.wasm");
+    let mut fixture = Fixture::new();
+    fixture.settled = SETTLED;
+    let path = fixture.directory.path().join("app.wasm");
     fs::write(&path, b"abc").unwrap();
-    world.get_file(&File::open(&path).unwrap()).unwrap();
+    fixture.get_file(&File::open(&path).unwrap()).unwrap();
     fs::write(&path, b"xyz").unwrap();
-    let code = world.get_file(&File::open(&path).unwrap()).unwrap();
+    let code = fixture.get_file(&File::open(&path).unwrap()).unwrap();
     assert_eq!(&code[..3], b"zyx");
 }
 
 #[test]
 fn a_module_that_was_changed_is_another() {
-    let mut world = World::new();
-    let path = world.directory.path().join("app.wasm");
+    let mut fixture = Fixture::new();
+    let path = fixture.directory.path().join("app.wasm");
     fs::write(&path, b"abc").unwrap();
-    world.get_file(&File::open(&path).unwrap()).unwrap();
+    fixture.get_file(&File::open(&path).unwrap()).unwrap();
     let before = fs::metadata(&path).unwrap();
     while fs::metadata(&path).unwrap().ctime_nsec() == before.ctime_nsec() {
         fs::write(&path, b"xyz").unwrap();
@@ -367,213 +371,220 @@ fn a_module_that_was_changed_is_another() {
             .set_modified(before.modified().unwrap())
             .unwrap();
     }
-    let code = world.get_file(&File::open(&path).unwrap()).unwrap();
+    let code = fixture.get_file(&File::open(&path).unwrap()).unwrap();
     assert_eq!(&code[..3], b"zyx");
 }
 
 #[test]
 fn a_cache_that_cannot_be_written_costs_speed_only() {
-    let mut world = World::new();
-    fs::write(world.path(), "a file where the directory should be").unwrap();
-    assert_eq!(world.get(b"abc").unwrap(), b"cba");
-    assert_eq!(world.troubles().len(), 1, "{:?}", world.notes);
-    assert_eq!(world.calls(), 1);
+    let mut fixture = Fixture::new();
+    fs::write(fixture.path(), "a file where the directory should be").unwrap();
+    assert_eq!(fixture.get(b"abc").unwrap(), b"cba");
+    assert_eq!(fixture.warnings().len(), 1, "{:?}", fixture.events);
+    assert_eq!(fixture.calls(), 1);
 }
 
 #[test]
 fn code_in_memory_cannot_be_changed() {
     let code = file::memory().unwrap();
     (&code).write_all(b"abc").unwrap();
-    file::freeze(&code).unwrap();
+    file::seal(&code).unwrap();
     assert!((&code).write_all(b"x").is_err());
 }
 
 #[test]
 fn a_directory_that_others_can_write_is_not_used() {
-    let mut world = World::new();
-    fs::create_dir(world.path()).unwrap();
-    fs::set_permissions(world.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    assert_eq!(world.get(b"abc").unwrap(), b"cba");
-    assert_eq!(world.files(), [""; 0]);
-    assert!(world.troubles()[0].contains("must belong to root"), "{:?}", world.notes);
+    let mut fixture = Fixture::new();
+    fs::create_dir(fixture.path()).unwrap();
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(fixture.get(b"abc").unwrap(), b"cba");
+    assert_eq!(fixture.files(), [""; 0]);
+    assert!(fixture.warnings()[0].contains("must belong to root"), "{:?}", fixture.events);
 }
 
 #[test]
 fn what_was_not_used_for_longest_goes_first() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     for wasm in [b"aaaa", b"bbbb", b"cccc"] {
-        world.get(wasm).unwrap();
+        fixture.get(wasm).unwrap();
     }
-    let size = world.cache().entries().unwrap()[0].bytes;
+    let size = fixture.cache().entries().unwrap()[0].bytes;
     for (wasm, hours) in [(b"aaaa", 9), (b"bbbb", 7), (b"cccc", 8)] {
-        let name = format!("{}-e-{}", digest(wasm), world.key);
-        world.age(&world.path().join(name), Duration::from_secs(3600 * hours));
+        let name = format!("{}-e-{}", digest(wasm), fixture.key);
+        fixture.age(&fixture.path().join(name), Duration::from_secs(3600 * hours));
     }
     // A use counts.
-    world.get(b"aaaa").unwrap();
-    world.limit = 3 * size;
-    world.get(b"dddd").unwrap();
+    fixture.get(b"aaaa").unwrap();
+    fixture.limit = 3 * size;
+    fixture.get(b"dddd").unwrap();
     let kept: Vec<String> =
-        world.cache().entries().unwrap().into_iter().map(|entry| entry.digest).collect();
+        fixture.cache().entries().unwrap().into_iter().map(|entry| entry.digest).collect();
     assert_eq!(kept.len(), 3);
-    assert!(!kept.contains(&digest(b"cccc")), "{:?}", world.files());
+    assert!(!kept.contains(&digest(b"cccc")), "{:?}", fixture.files());
     // With the code goes all that belongs to it.
-    assert!(!world.files().iter().any(|name| name.contains(&digest(b"cccc"))));
+    assert!(!fixture.files().iter().any(|name| name.contains(&digest(b"cccc"))));
 }
 
 #[test]
 fn code_that_is_too_large_is_used_and_not_kept() {
-    let mut world = World::new();
-    world.get(b"abc").unwrap();
-    world.limit = world.cache().entries().unwrap()[0].bytes;
+    let mut fixture = Fixture::new();
+    fixture.get(b"abc").unwrap();
+    fixture.limit = fixture.cache().entries().unwrap()[0].bytes;
     let large = vec![b'x'; 1000];
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&large).unwrap();
     let module = Module { file: &file, name: "/large.wasm", of_image: true };
-    let mut notes = Vec::new();
-    let code = world
+    let mut events = Vec::new();
+    let code = fixture
         .cache()
-        .get(module, world.key, &world.compiler, &mut |note| notes.push(note))
+        .get(module, fixture.key, &fixture.compiler, &mut |event| events.push(event))
         .unwrap();
     // In memory, and not on a disk where no name shows it.
     let place = fs::read_link(format!("/proc/self/fd/{}", code.as_raw_fd())).unwrap();
     assert!(place.starts_with("/memfd:wherry-code (deleted)"), "{}", place.display());
     assert!((&code).write_all(b"x").is_err());
     assert!(
-        notes.contains(&Note::Trouble(
-            "compiled code is not kept: that of /large.wasm has 1.0 kB, more than the 43 bytes that \
+        events.contains(&CacheEvent::Warning(
+            "compiled code of /large.wasm is not stored: it has 1.0 kB, more than the 43 bytes that \
              WHERRY_CACHE_SIZE allows; it stays in memory"
                 .to_owned()
         )),
-        "{notes:?}"
+        "{events:?}"
     );
-    assert_eq!(world.cache().entries().unwrap().len(), 1);
-    world.get(b"abc").unwrap();
-    assert_eq!(world.calls(), 2);
+    assert_eq!(fixture.cache().entries().unwrap().len(), 1);
+    fixture.get(b"abc").unwrap();
+    assert_eq!(fixture.calls(), 2);
 }
 
 #[test]
 fn code_of_another_version_goes_when_nobody_uses_it_any_more() {
-    let mut world = World::new();
-    world.get(b"old").unwrap();
-    let old = world.code();
-    world.key = "2.0-k";
-    world.get(b"new").unwrap();
+    let mut fixture = Fixture::new();
+    fixture.get(b"old").unwrap();
+    let old = fixture.code();
+    fixture.key = "2.0-k";
+    fixture.get(b"new").unwrap();
     assert!(old.exists(), "another version's shims may use it still");
-    world.age(&old, AGES_AGO);
+    fixture.age(&old, AGES_AGO);
     // Another engine's is none of our business.
-    let other = world.path().join(format!("{}-other-1.0-k", digest(b"old")));
+    let other = fixture.path().join(format!("{}-other-1.0-k", digest(b"old")));
     fs::copy(&old, &other).unwrap();
-    world.age(&other, AGES_AGO);
-    world.get(b"newer").unwrap();
-    assert!(!old.exists() && other.exists(), "{:?}", world.files());
+    fixture.age(&other, AGES_AGO);
+    fixture.get(b"newer").unwrap();
+    assert!(!old.exists() && other.exists(), "{:?}", fixture.files());
 }
 
 #[test]
 fn what_a_dead_process_left_goes() {
-    let mut world = World::new();
-    world.get(b"abc").unwrap();
-    let left = world.path().join(format!("{}-e-1.0-k.new", digest(b"dead")));
+    let mut fixture = Fixture::new();
+    fixture.get(b"abc").unwrap();
+    let left = fixture.path().join(format!("{}-e-1.0-k.new", digest(b"dead")));
     fs::write(&left, "half").unwrap();
-    let gone = world.path().join("module-of-an-image-that-is-gone");
+    let gone = fixture.path().join("module-of-an-image-that-is-gone");
     std::os::unix::fs::symlink(digest(b"gone"), &gone).unwrap();
-    world.get(b"xyz").unwrap();
-    assert!(!left.exists() && fs::symlink_metadata(&gone).is_err(), "{:?}", world.files());
+    fixture.get(b"xyz").unwrap();
+    assert!(!left.exists() && fs::symlink_metadata(&gone).is_err(), "{:?}", fixture.files());
 }
 
 #[test]
 fn prune_empties() {
-    let mut world = World::new();
-    world.get(b"abc").unwrap();
-    world.age(&world.code(), AGES_AGO);
-    world.get(b"xyz").unwrap();
-    assert_eq!(world.cache().prune(AGES_AGO / 2).unwrap().entries, 1);
-    assert_eq!(world.cache().entries().unwrap().len(), 1);
-    assert_eq!(world.cache().prune(Duration::ZERO).unwrap().entries, 1);
-    assert_eq!(world.kept(), [""; 0]);
-    assert_eq!(world.cache().prune(Duration::ZERO).unwrap(), Pruned::default());
+    let mut fixture = Fixture::new();
+    fixture.get(b"abc").unwrap();
+    fixture.age(&fixture.code(), AGES_AGO);
+    fixture.get(b"xyz").unwrap();
+    assert_eq!(fixture.cache().prune(AGES_AGO / 2).unwrap().entries, 1);
+    assert_eq!(fixture.cache().entries().unwrap().len(), 1);
+    assert_eq!(fixture.cache().prune(Duration::ZERO).unwrap().entries, 1);
+    assert_eq!(fixture.kept(), [""; 0]);
+    assert_eq!(fixture.cache().prune(Duration::ZERO).unwrap(), Pruned::default());
 }
 
 #[test]
 fn quick_code_does_until_there_is_better() {
-    let world = World::new();
-    let (cache, mut file) = (world.cache(), tempfile::tempfile().unwrap());
+    let fixture = Fixture::new();
+    let (cache, mut file) = (fixture.cache(), tempfile::tempfile().unwrap());
     file.write_all(b"module").unwrap();
     let module = Module { file: &file, name: "/app.wasm", of_image: true };
-    let quick = || {
-        let code =
-            cache.get_or_quick(module, "1-k", Some("1-k-quick"), &world.compiler, &mut |_| {});
-        code.unwrap().quick
+    let baseline = || {
+        let code = cache.get_or_baseline(
+            module,
+            "1-k",
+            Some("1-k-baseline"),
+            &fixture.compiler,
+            &mut |_| {},
+        );
+        code.unwrap().baseline
     };
-    assert!(quick() && quick());
-    assert_eq!(world.calls(), 1);
-    cache.get(module, "1-k", &world.compiler, &mut |_| {}).unwrap();
-    assert!(!quick());
-    assert_eq!(world.calls(), 2);
+    assert!(baseline() && baseline());
+    assert_eq!(fixture.calls(), 1);
+    cache.get(module, "1-k", &fixture.compiler, &mut |_| {}).unwrap();
+    assert!(!baseline());
+    assert_eq!(fixture.calls(), 2);
 }
 
 #[test]
 fn one_process_at_a_time_compiles_behind() {
-    let mut world = World::new();
-    assert!(world.cache().turn_behind().is_none(), "there is no directory");
-    world.get(b"module").unwrap();
-    let turn = world.cache().turn_behind().unwrap();
-    let inherited = turn.try_clone().unwrap();
-    drop(turn);
-    assert!(world.cache().turn_behind().is_none());
+    let mut fixture = Fixture::new();
+    assert!(fixture.cache().background_lock().is_none(), "a lock without a directory");
+    fixture.get(b"module").unwrap();
+    let lock = fixture.cache().background_lock().unwrap();
+    let inherited = lock.try_clone().unwrap();
+    drop(lock);
+    assert!(fixture.cache().background_lock().is_none());
     drop(inherited);
-    assert!(world.cache().turn_behind().is_some());
+    assert!(fixture.cache().background_lock().is_some());
 }
 
 #[test]
 fn a_module_larger_than_modules_may_be_is_not_read() {
-    let world = World::new();
+    let fixture = Fixture::new();
     let file = tempfile::tempfile().unwrap();
     file.set_len(1 << 42).unwrap();
     let module = Module { file: &file, name: "/app.wasm", of_image: false };
-    let get = |cache: Cache| cache.get(module, "k", &world.compiler, &mut |_| {}).unwrap_err();
+    let get = |cache: Cache| cache.get(module, "k", &fixture.compiler, &mut |_| {}).unwrap_err();
     assert_eq!(
-        get(world.cache()).to_string(),
+        get(fixture.cache()).to_string(),
         "the module has 4.4 TB, more than the 1.1 GB that WHERRY_MODULE_SIZE allows"
     );
-    assert!(get(world.cache().with_modules_up_to(1 << 10)).to_string().contains("the 1.0 kB that"));
-    assert_eq!(world.calls(), 0);
+    assert!(
+        get(fixture.cache().with_modules_up_to(1 << 10)).to_string().contains("the 1.0 kB that")
+    );
+    assert_eq!(fixture.calls(), 0);
     // Nor for a directory that must not be used.
-    fs::create_dir(world.path()).unwrap();
-    fs::set_permissions(world.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    assert!(matches!(get(world.cache()), CacheError::TooLarge(_)));
+    fs::create_dir(fixture.path()).unwrap();
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(matches!(get(fixture.cache()), CacheError::TooLarge(_)));
 }
 
 #[test]
 fn a_compile_key_is_checked_before_it_becomes_a_files_name() {
-    let world = World::new();
+    let fixture = Fixture::new();
     let file = tempfile::tempfile().unwrap();
     let module = Module { file: &file, name: "/app.wasm", of_image: false };
     let long = "k".repeat(101);
     for key in ["", "a/b", "../k", "a b", "k\n", "ü", &long, "k.checked", "k.new", "k.failed"] {
-        for (key, quick) in [(key, None), ("k", Some(key))] {
-            let error = world
+        for (key, baseline) in [(key, None), ("k", Some(key))] {
+            let error = fixture
                 .cache()
-                .get_or_quick(module, key, quick, &world.compiler, &mut |_| {})
+                .get_or_baseline(module, key, baseline, &fixture.compiler, &mut |_| {})
                 .unwrap_err();
             assert!(matches!(error, CacheError::Key(_)), "{key:?}: {error}");
         }
     }
-    world.cache().get(module, &long[..100], &world.compiler, &mut |_| {}).unwrap();
-    world.cache().get(module, "45.0.0-_+x", &world.compiler, &mut |_| {}).unwrap();
+    fixture.cache().get(module, &long[..100], &fixture.compiler, &mut |_| {}).unwrap();
+    fixture.cache().get(module, "45.0.0-_+x", &fixture.compiler, &mut |_| {}).unwrap();
 }
 
 #[test]
 fn code_is_copied_to_sealed_memory_where_there_is_no_view() {
-    let world = World::new();
-    let cache = world.cache().reading_through(|_| Err(io::Error::other("no mounts here")));
+    let fixture = Fixture::new();
+    let cache = fixture.cache().reading_through(|_| Err(io::Error::other("no mounts here")));
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(b"abc").unwrap();
     let module = Module { file: &file, name: "/app.wasm", of_image: true };
-    let mut notes = Vec::new();
+    let mut events = Vec::new();
     for _ in 0..2 {
         let mut code =
-            cache.get(module, "k", &world.compiler, &mut |note| notes.push(note)).unwrap();
+            cache.get(module, "k", &fixture.compiler, &mut |event| events.push(event)).unwrap();
         let again = format!("/proc/self/fd/{}", code.as_raw_fd());
         // Of memory that is sealed it can be opened, but not written to.
         let writable = File::options().write(true).open(again).unwrap();
@@ -583,47 +594,47 @@ fn code_is_copied_to_sealed_memory_where_there_is_no_view() {
         assert_eq!(&bytes[..3], b"cba");
     }
     // It is kept and not compiled again; each copy is worth a warning.
-    assert_eq!(world.calls(), 1);
-    let copied = |note: &&Note| note.to_string().contains("alone: no mounts here");
-    assert_eq!(notes.iter().filter(copied).count(), 2, "{notes:?}");
+    assert_eq!(fixture.calls(), 1);
+    let copied = |event: &&CacheEvent| event.to_string().contains("alone: no mounts here");
+    assert_eq!(events.iter().filter(copied).count(), 2, "{events:?}");
 }
 
 #[test]
 fn as_many_modules_are_compiled_at_a_time_as_there_are_slots() {
-    let world = World::new();
-    let cache = Cache { slots: 2, ..world.cache() };
-    fs::create_dir(world.path()).unwrap();
-    fs::set_permissions(world.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let fixture = Fixture::new();
+    let cache = Cache { slots: 2, ..fixture.cache() };
+    fs::create_dir(fixture.path()).unwrap();
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let held: Vec<slot::Slot> =
-        (0..2).map(|_| cache.slot("m", &world.compiler, &mut |_| {}).unwrap()).collect();
+        (0..2).map(|_| cache.slot("m", &fixture.compiler, &mut |_| {}).unwrap()).collect();
     assert_eq!(held.iter().map(|slot| slot.number).collect::<Vec<_>>(), [0, 1]);
     // The next one waits, says so once, and can be cancelled.
-    let mut notes = Vec::new();
-    let cancelled = cache.slot("/m.wasm", &world.compiler, &mut |note| {
-        notes.push(note.to_string());
-        world.compiler.cancelled.store(true, Ordering::Relaxed);
+    let mut events = Vec::new();
+    let cancelled = cache.slot("/m.wasm", &fixture.compiler, &mut |event| {
+        events.push(event.to_string());
+        fixture.compiler.cancelled.store(true, Ordering::Relaxed);
     });
     assert!(matches!(cancelled.err(), Some(CacheError::Cancelled)));
-    assert_eq!(notes.len(), 1);
-    assert!(notes[0].starts_with("/m.wasm waits to be compiled"), "{notes:?}");
+    assert_eq!(events.len(), 1);
+    assert!(events[0].starts_with("/m.wasm waits for a compilation slot"), "{events:?}");
     // A slot that is free again is taken.
-    world.compiler.cancelled.store(false, Ordering::Relaxed);
+    fixture.compiler.cancelled.store(false, Ordering::Relaxed);
     drop(held.into_iter().next_back());
     let mut freed = None;
-    let slot = cache.slot("m", &world.compiler, &mut |note| freed = Some(note)).unwrap();
+    let slot = cache.slot("m", &fixture.compiler, &mut |event| freed = Some(event)).unwrap();
     assert!(slot.number < 2 && freed.is_none());
 }
 
 #[test]
 fn a_wait_for_another_who_compiles_the_same_can_be_cancelled() {
-    let mut world = World::new();
-    world.get(b"other").unwrap();
-    let name = format!("{}-e-{}.new", digest(b"abc"), world.key);
-    let other = file::Turn::wait(&world.path().join(&name), &|| false).unwrap().unwrap();
-    world.compiler.cancelled.store(true, Ordering::Relaxed);
+    let mut fixture = Fixture::new();
+    fixture.get(b"other").unwrap();
+    let name = format!("{}-e-{}.new", digest(b"abc"), fixture.key);
+    let other = file::WriteLock::wait(&fixture.path().join(&name), &|| false).unwrap().unwrap();
+    fixture.compiler.cancelled.store(true, Ordering::Relaxed);
     // Not before it is read, but the first time that it has to wait.
-    world.compiler.patience.set(1);
-    assert_eq!(world.get(b"abc").unwrap_err().to_string(), "the start was cancelled");
+    fixture.compiler.patience.set(1);
+    assert_eq!(fixture.get(b"abc").unwrap_err().to_string(), "the start was cancelled");
     drop(other);
-    assert_eq!(world.calls(), 1);
+    assert_eq!(fixture.calls(), 1);
 }

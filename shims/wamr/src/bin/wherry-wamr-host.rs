@@ -1,4 +1,4 @@
-//! The engine host: WAMR, in a process of its own.
+//! The engine host of WAMR.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The engine host: WasmEdge, in a process of its own.
+//! The engine host of WasmEdge.
 
 use std::process::ExitCode;
 

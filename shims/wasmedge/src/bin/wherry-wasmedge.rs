@@ -1,4 +1,4 @@
-//! WasmEdge's compiler, and the commands for people.
+//! WasmEdge's compiler, and its command line.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The engine host: Wasmtime, in a process of its own.
+//! The engine host of Wasmtime.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Wasmtime's compiler, and the commands for people.
+//! Wasmtime's compiler, and its command line.
 
 use std::process::ExitCode;
 

@@ -17,7 +17,7 @@ fn better_code_is_made_behind_the_first_start(version: ContainerdVersion) {
             .filter(|name| name.contains(&format!("-{}-", engine())))
             .filter(|name| !name.ends_with(".new") && !name.ends_with(".checked"))
             .collect();
-        let quick = codes.iter().filter(|name| name.ends_with("-quick")).count();
+        let quick = codes.iter().filter(|name| name.ends_with("-baseline")).count();
         (quick, codes.len() - quick)
     };
     assert_eq!(containerd.run(&Run::new(&hello())).success(), "hello\n");

@@ -1,8 +1,8 @@
-//! What was found out about a file, remembered of its identity.
+//! Records of checks that a file passed, stored under the file's identity.
 //!
-//! A record is a symbolic link: made, read and replaced whole, in one call each. Its name or target holds
-//! the identity, so that a record of a file that was changed or replaced is simply not found.
-//! Records are hints that only root can write; one that cannot be kept costs the next start time.
+//! A record is a symbolic link: creating, reading and removing it are one system call each. Its
+//! name or target holds the identity, so that a changed or replaced file does not match its record.
+//! Only root can write records. A record that cannot be written costs the next start a full check.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,22 +17,23 @@ use nix::sys::time::TimeSpec;
 
 use super::Cache;
 
-/// Begins the name of a record of a module.
+/// The prefix of a record of a module's digest.
 pub(super) const MODULE: &str = "module-";
-/// Ends the name of a record of a code file.
-pub(super) const CHECKED: &str = ".checked";
+/// The suffix of a record of a verified code file.
+pub(super) const VERIFIED: &str = ".checked";
 
-/// A use within this time of the last one that was noted is not noted: starts write nothing.
-const NOTED: Duration = Duration::from_secs(3600);
+/// The resolution of a code file's time of last use: within an hour of the recorded use a start
+/// writes nothing.
+const USE_RESOLUTION: Duration = Duration::from_secs(3600);
 
-/// What tells a file from every other, and from itself before a change.
+/// The identity of a file's content: it differs between two files and before and after a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     device: u64,
     inode: u64,
     size: u64,
     modified: (i64, i64),
-    /// Nobody can set this one.
+    /// The ctime, which no system call can set.
     changed: (i64, i64),
 }
 
@@ -48,8 +49,8 @@ impl Identity {
         })
     }
 
-    /// Whether the last change is so long ago that another would have another time. Not if the clock
-    /// was set back since.
+    /// Returns true when the last change is old enough for another one to get another timestamp.
+    /// False when the clock was set back since.
     fn is_settled(self, settled: Duration) -> bool {
         let seconds = u64::try_from(self.changed.0).unwrap_or_default();
         let nanos = u32::try_from(self.changed.1).unwrap_or_default();
@@ -71,15 +72,16 @@ fn nanoseconds((seconds, nanos): (i64, i64)) -> i128 {
 }
 
 impl Cache {
-    /// The digest of the module that this file is, if it is known.
-    pub(super) fn recall(&self, module: Identity) -> Option<String> {
+    /// Returns the recorded digest of a module.
+    pub(super) fn recorded_digest(&self, module: Identity) -> Option<String> {
         let target = fs::read_link(self.module_record(module)).ok()?;
         Some(target.to_str()?.to_owned())
     }
 
-    pub(super) fn remember(&self, module: Identity, digest: &str) {
+    pub(super) fn record_digest(&self, module: Identity, digest: &str) {
         if module.is_settled(self.settled) {
-            // One that is there says the same.
+            // An existing record has the same target. Without a record the next start digests
+            // again.
             let _ = symlink(digest, self.module_record(module));
         }
     }
@@ -88,38 +90,41 @@ impl Cache {
         self.directory.join(format!("{MODULE}{module}"))
     }
 
-    /// Whether this code file was found whole since the machine was booted. Notes the use.
-    pub(super) fn was_checked(&self, name: &str, code: Identity) -> bool {
+    /// Returns true if this code file passed the full check since boot, and records the use.
+    pub(super) fn is_verified(&self, name: &str, code: Identity) -> bool {
         let record = self.code_record(name);
-        let Some(expected) = checked(code) else { return false };
+        let Some(expected) = verified(code) else { return false };
         if fs::read_link(&record).ok() != Some(expected.into()) {
             return false;
         }
-        let noted = fs::symlink_metadata(&record).and_then(|meta| meta.modified()).ok();
-        if noted.and_then(|noted| noted.elapsed().ok()).is_none_or(|age| age >= NOTED) {
+        let used = fs::symlink_metadata(&record).and_then(|meta| meta.modified()).ok();
+        if used.and_then(|used| used.elapsed().ok()).is_none_or(|age| age >= USE_RESOLUTION) {
             let now = TimeSpec::UTIME_NOW;
+            // A stale time of use only makes garbage collection remove the file earlier.
             let _ = utimensat(AT_FDCWD, &record, &now, &now, UtimensatFlags::NoFollowSymlink);
         }
         true
     }
 
-    pub(super) fn mark_checked(&self, name: &str, code: Identity) {
-        if let Some(text) = checked(code).filter(|_| code.is_settled(self.settled)) {
+    pub(super) fn record_verified(&self, name: &str, code: Identity) {
+        if let Some(text) = verified(code).filter(|_| code.is_settled(self.settled)) {
             let record = self.code_record(name);
+            // Most often the record does not exist.
             let _ = fs::remove_file(&record);
-            // Where another start was faster, it wrote the same.
+            // A concurrent start may have written the same record.
             let _ = symlink(text, record);
         }
     }
 
-    /// The record of a code file. Its time is that of the file's last use.
+    /// The path of a code file's record, whose mtime is the time of the file's last use.
     pub(super) fn code_record(&self, name: &str) -> PathBuf {
-        self.directory.join(format!("{name}{CHECKED}"))
+        self.directory.join(format!("{name}{VERIFIED}"))
     }
 }
 
-/// What is written down of a whole file. It holds until the next boot.
-fn checked(code: Identity) -> Option<String> {
+/// The target of a record: the file's identity and the boot id, so that it expires at the next
+/// boot.
+fn verified(code: Identity) -> Option<String> {
     static BOOT: OnceLock<Option<String>> = OnceLock::new();
     let boot = BOOT.get_or_init(|| {
         let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;

@@ -1,4 +1,4 @@
-//! What a guest sees: arguments, environment, files, clocks, random bytes, memory.
+//! The guest's context: arguments, environment, files, clocks, random bytes, memory.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -64,7 +64,8 @@ fn opener(path: &str) -> String {
     )
 }
 
-/// The engine's filter, which the host installs, must hold for the engine's own way of opening files.
+/// The engine's filter, which the host installs, must hold for the engine's own way of opening
+/// files.
 pub fn its_own_process_is_closed_to_a_guest(host: &Host) {
     let links = host.folder("links");
     symlink("/proc/self/mem", links.join("absolute")).unwrap();
@@ -118,7 +119,7 @@ pub fn a_path_cannot_leave_its_preopen(host: &Host) {
 pub fn the_working_directory_is_a_preopen(host: &Host) {
     let data = host.folder("data");
     fs::write(host.folder("data/sub").join("file"), "here").unwrap();
-    // Looks for the preopen that is called ".".
+    // Finds the preopen named ".".
     let ended = host
         .guest(
             r#"(data (i32.const 1024) "file")
@@ -164,9 +165,9 @@ pub fn clocks_tell_the_time(host: &Host) {
         )
         .run();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    let told = u64::from_le_bytes(ended.stdout.try_into().unwrap());
+    let time = u64::from_le_bytes(ended.stdout.try_into().unwrap());
     let after = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
-    assert!((before..=after).contains(&told), "{before} {told} {after}");
+    assert!((before..=after).contains(&time), "{before} {time} {after}");
 }
 
 pub fn random_bytes_differ(host: &Host) {

@@ -1,7 +1,7 @@
-//! What is in the cache, and what goes from it.
+//! Garbage collection: lists the cache's entries and removes old ones.
 //!
-//! Code that is in use may go at any time: whoever has mapped it keeps it. So nothing is asked but
-//! when it was last used.
+//! A guest that has mapped a code file keeps it after its removal. So the time of last use alone
+//! decides; running guests need not be known.
 
 use std::collections::HashSet;
 use std::fs;
@@ -9,32 +9,32 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::failure::{FAILED, REMEMBERED};
-use super::file::Turn;
-use super::memo::{CHECKED, MODULE};
+use super::failure::{FAILED, FAILURE_LIFETIME};
+use super::file::WriteLock;
+use super::verified::{MODULE, VERIFIED};
 use super::{ASIDE, Cache};
 
-/// How long code of another version of this engine stays after its last use: during an upgrade the
-/// old version's shims still start containers of their pods.
-const OTHER_VERSIONS: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long a module's record stays. It is made anew at its next start.
-const RECORDS: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long code of another version of this engine is kept after its last use: during an upgrade
+/// the shims of the old version still start containers of their pods.
+const OTHER_VERSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a module's record is kept. The module's next start writes it again.
+const RECORD_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Hexadecimal digits of a SHA-256.
 const DIGEST: usize = 64;
 
-/// One module's code.
+/// The compiled code of one module for one engine and key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The SHA-256 of the wasm, in hexadecimal.
     pub digest: String,
-    /// The engine that it is for.
+    /// The engine.
     pub engine: String,
-    /// That engine's compile key.
+    /// The engine's compile key.
     pub key: String,
-    /// The size of the file.
+    /// The size of the file in bytes.
     pub bytes: u64,
-    /// When it was last used, to the hour.
+    /// The time of the last use, with a resolution of an hour.
     pub used: SystemTime,
 }
 
@@ -43,24 +43,24 @@ impl Entry {
         format!("{}-{}-{}", self.digest, self.engine, self.key)
     }
 
-    /// How long ago it was last used.
+    /// The time since the last use.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.used.elapsed().unwrap_or_default()
     }
 }
 
-/// What [`Cache::prune`] has removed.
+/// The result of [`Cache::prune`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// The number of modules' codes.
+    /// The number of removed entries.
     pub entries: usize,
-    /// Their size.
+    /// Their size in bytes.
     pub bytes: u64,
 }
 
 impl Cache {
-    /// All code, of all engines, the last used first. Nothing, if there is no directory.
+    /// Lists the code of all engines, the most recently used first. A missing directory is empty.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -80,26 +80,26 @@ impl Cache {
         let (digest, rest) = name.split_at_checked(DIGEST)?;
         let (engine, key) = rest.strip_prefix('-')?.split_once('-')?;
         let hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let is_code = ![CHECKED, FAILED, ASIDE].iter().any(|ending| key.ends_with(ending));
+        let is_code = ![VERIFIED, FAILED, ASIDE].iter().any(|ending| key.ends_with(ending));
         if !digest.bytes().all(hexadecimal) || !is_code {
             return None;
         }
         let meta = fs::symlink_metadata(self.directory.join(name)).ok()?;
         let made = meta.modified().ok()?;
-        let noted = fs::symlink_metadata(self.code_record(name)).and_then(|meta| meta.modified());
+        let used = fs::symlink_metadata(self.code_record(name)).and_then(|meta| meta.modified());
         Some(Entry {
             digest: digest.to_owned(),
             engine: engine.to_owned(),
             key: key.to_owned(),
             bytes: meta.len(),
-            used: noted.map_or(made, |noted| noted.max(made)),
+            used: used.map_or(made, |used| used.max(made)),
         })
     }
 
-    /// Removes code that was not used for this long, and what is remembered of failures that are as old.
+    /// Removes code and records of failures that are unused for at least `unused_for`.
     ///
     /// # Errors
-    /// When the directory cannot be read, or code in it not be removed.
+    /// When the directory cannot be read or a code file cannot be removed.
     pub fn prune(&self, unused_for: Duration) -> io::Result<Pruned> {
         let mut pruned = Pruned::default();
         for entry in self.entries()?.iter().filter(|entry| entry.age() >= unused_for) {
@@ -107,58 +107,63 @@ impl Cache {
             pruned.entries += 1;
             pruned.bytes += entry.bytes;
         }
-        self.remove_remains(unused_for.min(REMEMBERED));
+        self.remove_leftovers(unused_for.min(FAILURE_LIFETIME));
         Ok(pruned)
     }
 
     fn remove(&self, entry: &Entry) -> io::Result<()> {
         let name = entry.name();
         fs::remove_file(self.directory.join(&name))?;
+        // A leftover record goes with the next collection.
         let _ = fs::remove_file(self.code_record(&name));
         Ok(())
     }
 
-    /// Removes what need not stay, after the code `new` was added: of other versions of this engine what
-    /// nobody has used lately, and what was not used for longest until the rest is within bounds.
-    pub(super) fn sweep(&self, new: &str) {
+    /// Collects garbage after the code `new` was added.
+    ///
+    /// Removes code of other versions of this engine after [`OTHER_VERSION_LIFETIME`], then the
+    /// least recently used code until the rest fits the limit.
+    pub(super) fn gc(&self, new: &str) {
         let Ok(entries) = self.entries() else { return };
         let version = new.get(DIGEST + 1..).unwrap_or_default();
         let (mut total, mut full) = (0, false);
         for entry in entries {
             let other = entry.engine == self.engine && !entry.name().ends_with(version);
-            if other && entry.age() >= OTHER_VERSIONS {
+            if other && entry.age() >= OTHER_VERSION_LIFETIME {
+                // Another process may have removed it first.
                 let _ = self.remove(&entry);
                 continue;
             }
             full |= entry.bytes <= self.limit && total + entry.bytes > self.limit;
-            // What can never fit takes nobody's place.
+            // Code above the limit does not displace other code.
             if full || entry.bytes > self.limit {
-                // Another may have been here first.
+                // Another process may have removed it first.
                 let _ = self.remove(&entry);
             } else {
                 total += entry.bytes;
             }
         }
-        self.remove_remains(REMEMBERED);
+        self.remove_leftovers(FAILURE_LIFETIME);
     }
 
-    /// Removes what belongs to no code: records, and what a process that died has left. Failures are remembered for as long
-    /// as `failures`.
-    fn remove_remains(&self, failures: Duration) {
+    /// Removes records without code, files that a dead process left, and records of failures older
+    /// than `failures`.
+    fn remove_leftovers(&self, failures: Duration) {
         let Ok(entries) = self.entries() else { return };
         let codes: HashSet<String> = entries.iter().map(Entry::name).collect();
         let digests: HashSet<&str> = entries.iter().map(|entry| entry.digest.as_str()).collect();
         for file in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let (name, path) = (file.file_name(), file.path());
             let Some(name) = name.to_str() else { continue };
-            if let Some(code) = name.strip_suffix(CHECKED) {
+            // Another process may remove the same file at the same time, hence each `let _` below.
+            if let Some(code) = name.strip_suffix(VERIFIED) {
                 if !codes.contains(code) {
                     let _ = fs::remove_file(&path);
                 }
             } else if name.starts_with(MODULE) {
                 let known = fs::read_link(&path)
                     .is_ok_and(|digest| digest.to_str().is_some_and(|d| digests.contains(d)));
-                if !known || is_older(&path, RECORDS) {
+                if !known || is_older(&path, RECORD_LIFETIME) {
                     let _ = fs::remove_file(&path);
                 }
             } else if name.ends_with(FAILED) {
@@ -166,8 +171,8 @@ impl Cache {
                     let _ = fs::remove_file(&path);
                 }
             } else if name.ends_with(ASIDE) {
-                // Its end takes the file away.
-                drop(Turn::abandoned(&path));
+                // Dropping the lock removes the file.
+                drop(WriteLock::try_lock_abandoned(&path));
             }
         }
     }

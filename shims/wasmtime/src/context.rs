@@ -1,4 +1,4 @@
-//! A guest's world as Wasmtime's WASI wants it.
+//! The guest's WASI context for Wasmtime.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use wherry_engine::{ExitCode, Guest, LoadError, Network, Trap};
 use crate::stdio::{Input, Output};
 use crate::trap;
 
-/// Arguments, environment, directories, network and standard streams: what `guest` says, and
-/// nothing else.
+/// Builds the context: the arguments, environment, directories, network and standard streams of
+/// `guest`, and nothing else.
 pub(crate) fn build(guest: &Guest) -> Result<WasiCtxBuilder, LoadError> {
     let mut wasi = WasiCtxBuilder::new();
-    // The guest's thread has nothing else to do; a helper thread would only cost. It must come
-    // before the directories, which take note of it.
+    // The process runs only this guest, so a helper thread would only cost. This call must precede
+    // the directories, which copy the setting.
     wasi.allow_blocking_current_thread(true);
     wasi.args(&guest.args).envs(&guest.env);
     wasi.stdin(Input).stdout(Output::Stdout).stderr(Output::Stderr);
@@ -39,15 +39,15 @@ pub(crate) fn build(guest: &Guest) -> Result<WasiCtxBuilder, LoadError> {
 }
 
 fn open(wasi: &mut WasiCtxBuilder, host: &Path, guest: &str) -> Result<(), LoadError> {
-    wasi.preopened_dir(host, guest, FsPerms::ReadWrite).map_err(|error| LoadError::World {
+    wasi.preopened_dir(host, guest, FsPerms::ReadWrite).map_err(|error| LoadError::Context {
         what: format!("cannot open directory {} for the guest's {guest}", host.display()),
         source: error.downcast::<io::Error>().unwrap_or_else(io::Error::other),
     })?;
     Ok(())
 }
 
-/// Where the guest's working directory lies for this process: in the closest preopen above it.
-/// `None` if no preopen holds it, or if it is the root, where relative paths begin anyway.
+/// Returns the path of the guest's working directory in this process, through the closest preopen
+/// above it. `None`: no preopen holds it, or it is the root, where relative paths start anyway.
 fn working_directory(guest: &Guest) -> Option<PathBuf> {
     if !guest.cwd.is_absolute() || guest.cwd == Path::new("/") {
         return None;
@@ -60,7 +60,7 @@ fn working_directory(guest: &Guest) -> Option<PathBuf> {
     closest.map(|(preopen, rest)| preopen.host.join(rest))
 }
 
-/// Runs a guest on this thread. Others are made only for name look-ups, which block.
+/// Runs a guest on this thread. Only name resolution, which blocks, starts other threads.
 pub(crate) fn block_on(
     call: impl Future<Output = wasmtime::Result<ExitCode>>,
 ) -> Result<ExitCode, Trap> {
@@ -69,7 +69,7 @@ pub(crate) fn block_on(
         .build()
         .map_err(|error| Trap(format!("cannot start the guest: {error}")))?;
     let outcome = trap::outcome(runtime.block_on(call));
-    // A look-up that nobody waits for any more must not keep the process.
+    // A name resolution still in progress must not delay the process's exit.
     runtime.shutdown_background();
     outcome
 }

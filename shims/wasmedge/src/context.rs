@@ -1,4 +1,4 @@
-//! A guest's world as WasmEdge's WASI wants it.
+//! The guest's WASI context for WasmEdge.
 
 use std::fs::File;
 use std::io;
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use wasmedge_sdk::wasi::WasiModule;
 use wherry_engine::{Guest, LoadError, Preopen};
 
-/// Arguments, environment and directories: what `guest` says, and nothing else.
+/// Builds the context: the arguments, environment and directories of `guest`, and nothing else.
 pub(crate) fn build(guest: &Guest) -> Result<WasiModule, LoadError> {
-    // WasmEdge takes them as C strings.
+    // WasmEdge takes C strings.
     let given = guest.args.iter().chain(guest.env.iter().flat_map(|(key, value)| [key, value]));
     if given.into_iter().any(|text| text.contains('\0')) {
         return Err(LoadError::Engine("an argument or variable holds a NUL byte".to_owned()));
     }
     null_is_no_terminal()
-        .map_err(|source| LoadError::World { what: "standard input".to_owned(), source })?;
+        .map_err(|source| LoadError::Context { what: "standard input".to_owned(), source })?;
     let mut directories = Vec::new();
     // First, because wasi-libc does not tell "." from "/" and takes the last of equals: absolute
     // paths must stay right where both are there.
@@ -34,8 +34,8 @@ pub(crate) fn build(guest: &Guest) -> Result<WasiModule, LoadError> {
     .map_err(|error| LoadError::Engine(error.to_string()))
 }
 
-/// Puts a pipe that has ended in the place of an input that is `/dev/null`: to WasmEdge each device with characters is a
-/// terminal, and a guest would ask questions that nobody answers.
+/// Replaces a `/dev/null` input by a closed pipe. WasmEdge reports every character device as a
+/// terminal, and a guest would prompt for input.
 fn null_is_no_terminal() -> io::Result<()> {
     let null = rustix::fs::makedev(1, 3);
     let stat = rustix::fs::fstat(rustix::stdio::stdin());
@@ -48,9 +48,10 @@ fn null_is_no_terminal() -> io::Result<()> {
     Ok(())
 }
 
-/// A directory as WasmEdge wants it, which leaves out one that it cannot open and says nothing.
+/// Formats a preopen for WasmEdge. Opens it once, because WasmEdge skips a directory that it cannot
+/// open without an error.
 fn directory(host: &Path, guest: &str) -> Result<String, LoadError> {
-    let failed = |source| LoadError::World {
+    let failed = |source| LoadError::Context {
         what: format!("cannot open directory {} for the guest's {guest}", host.display()),
         source,
     };
@@ -63,8 +64,8 @@ fn directory(host: &Path, guest: &str) -> Result<String, LoadError> {
     }
 }
 
-/// Where the guest's working directory lies for this process: in the closest preopen above it.
-/// `None` if no preopen holds it, or if it is the root, where relative paths begin anyway.
+/// Returns the path of the guest's working directory in this process, through the closest preopen
+/// above it. `None`: no preopen holds it, or it is the root, where relative paths start anyway.
 fn working_directory(guest: &Guest) -> Option<PathBuf> {
     if !guest.cwd.is_absolute() || guest.cwd == Path::new("/") {
         return None;

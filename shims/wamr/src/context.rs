@@ -1,4 +1,4 @@
-//! A guest's world as WAMR's WASI wants it. All of it lives as long as the process.
+//! The guest's WASI context for WAMR. It is allocated for the life of the process.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, NulError, c_char};
@@ -14,7 +14,8 @@ use wherry_engine::{Guest, LoadError, Network, Preopen};
 /// The interpreter's stack, in bytes.
 pub(crate) const STACK: u32 = 1 << 20;
 
-/// What an instance is made with: arguments, environment, directories, network and standard streams.
+/// Builds the arguments of an instantiation: the guest's arguments, environment, directories,
+/// network and standard streams.
 pub(crate) fn build(guest: &Guest) -> Result<*mut InstantiationArgs2, LoadError> {
     let args = strings(guest.args.iter().cloned())?;
     let env = strings(guest.env.iter().map(|(key, value)| format!("{key}={value}")))?;
@@ -27,24 +28,24 @@ pub(crate) fn build(guest: &Guest) -> Result<*mut InstantiationArgs2, LoadError>
     let addresses = strings(["0.0.0.0/0", "::/0"].into_iter().filter(|_| open))?;
     let names = strings(["*"].into_iter().filter(|_| open))?;
     let (input, output, error) = (stream(io::stdin()), stream(io::stdout()), stream(io::stderr()));
-    let mut world = ptr::null_mut();
-    // SAFETY: what is created is not freed, and no array is longer than it says.
+    let mut context = ptr::null_mut();
+    // SAFETY: the structure and the arrays are never freed, and each length is its array's.
     unsafe {
-        if !wasm_runtime_instantiation_args_create(&raw mut world) {
-            return Err(LoadError::Engine("no memory".to_owned()));
+        if !wasm_runtime_instantiation_args_create(&raw mut context) {
+            return Err(LoadError::Engine("WAMR: out of memory for the WASI context".to_owned()));
         }
-        wasm_runtime_instantiation_args_set_default_stack_size(world, STACK);
-        wasm_runtime_instantiation_args_set_wasi_arg(world, args.0.cast(), args.1 as i32);
-        wasm_runtime_instantiation_args_set_wasi_env(world, env.0, env.1);
-        wasm_runtime_instantiation_args_set_wasi_dir(world, ptr::null_mut(), 0, dirs.0, dirs.1);
-        wasm_runtime_instantiation_args_set_wasi_addr_pool(world, addresses.0, addresses.1);
-        wasm_runtime_instantiation_args_set_wasi_ns_lookup_pool(world, names.0, names.1);
-        wasm_runtime_instantiation_args_set_wasi_stdio(world, input, output, error);
+        wasm_runtime_instantiation_args_set_default_stack_size(context, STACK);
+        wasm_runtime_instantiation_args_set_wasi_arg(context, args.0.cast(), args.1 as i32);
+        wasm_runtime_instantiation_args_set_wasi_env(context, env.0, env.1);
+        wasm_runtime_instantiation_args_set_wasi_dir(context, ptr::null_mut(), 0, dirs.0, dirs.1);
+        wasm_runtime_instantiation_args_set_wasi_addr_pool(context, addresses.0, addresses.1);
+        wasm_runtime_instantiation_args_set_wasi_ns_lookup_pool(context, names.0, names.1);
+        wasm_runtime_instantiation_args_set_wasi_stdio(context, input, output, error);
     }
-    Ok(world)
+    Ok(context)
 }
 
-/// Strings as C takes them, and how many.
+/// Converts strings to a C array. Returns its address and length.
 fn strings<T: Into<Vec<u8>>>(
     texts: impl IntoIterator<Item = T>,
 ) -> Result<(*mut *const c_char, u32), LoadError> {
@@ -55,15 +56,16 @@ fn strings<T: Into<Vec<u8>>>(
     Ok((strings.as_mut_ptr(), strings.len() as u32))
 }
 
-/// A directory as WAMR wants it, which would not open it before the guest's start.
+/// Formats a preopen for WAMR. Opens it once, because WAMR would report a fault only when the guest
+/// starts.
 fn directory(Preopen { host, guest }: &Preopen) -> Result<Vec<u8>, LoadError> {
     let what = || format!("cannot open directory {} for the guest's {guest}", host.display());
-    fs::read_dir(host).map_err(|source| LoadError::World { what: what(), source })?;
+    fs::read_dir(host).map_err(|source| LoadError::Context { what: what(), source })?;
     Ok([guest.as_bytes(), b"::", host.as_os_str().as_bytes()].concat())
 }
 
-/// Where the guest's working directory lies for this process: in the closest preopen above it.
-/// `None` if no preopen holds it, or if it is the root, where relative paths begin anyway.
+/// Returns the path of the guest's working directory in this process, through the closest preopen
+/// above it. `None`: no preopen holds it, or it is the root, where relative paths start anyway.
 fn working_directory(guest: &Guest) -> Option<PathBuf> {
     let cwd = Some(&guest.cwd).filter(|cwd| cwd.is_absolute() && *cwd != Path::new("/"))?;
     let below = |preopen: &Preopen| Some(preopen.host.join(cwd.strip_prefix(&preopen.guest).ok()?));
@@ -71,8 +73,10 @@ fn working_directory(guest: &Guest) -> Option<PathBuf> {
     closest.max_by_key(|preopen| Path::new(&preopen.guest).components().count()).and_then(below)
 }
 
-/// A standard stream's descriptor, or -1 for the usual one. WAMR does not look at what 0, 1 and 2 are, and to the guest they
-/// are no terminal: one that is gets another number.
+/// Returns a duplicate of a standard stream that is a terminal, or -1 for descriptors 0, 1 and 2.
+///
+/// WAMR does not check the file type of descriptors 0, 1 and 2; only another number is reported to
+/// the guest as a terminal.
 fn stream(stream: impl AsFd + IsTerminal) -> i64 {
     let terminal = stream.is_terminal().then(|| stream.as_fd().try_clone_to_owned().ok());
     terminal.flatten().map_or(-1, |fd| fd.into_raw_fd().into())
