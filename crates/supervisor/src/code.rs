@@ -74,7 +74,8 @@ impl Order<'_> {
             CacheEvent::Warning(_) => log::warn!("{id}: {event}"),
             event => log::info!("{id}: {event}"),
         };
-        let code = supervisor.cache.get_or_baseline(module, key, baseline, &compiler, &mut report)?;
+        let code =
+            supervisor.cache.get_or_baseline(module, key, baseline, &compiler, &mut report)?;
         if code.baseline
             && let Some(lock) = supervisor.cache.background_lock()
             && let Err(error) = compile_in_background(&supervisor.compiler, module.file, lock)
