@@ -10,7 +10,7 @@ set -euo pipefail
 BUILD="gcc libc6-dev make pkg-config libseccomp-dev libelf-dev zlib1g-dev clang libclang-dev cmake ca-certificates"
 DEMO="containerd runc"
 TEST="clang lld wasi-libc $(echo libclang-rt-{14,15,16,17,18,19,20,21,22}-dev-wasm32 | tr ' ' '|') rustc libstd-rust-dev-wasm32
-    iptables iproute2 strace util-linux mount procps xz-utils debian-archive-keyring gpgv"
+    python3-venv redis-tools iptables iproute2 strace util-linux mount procps xz-utils debian-archive-keyring gpgv"
 FUZZ="g++"
 VM="qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring make"
 

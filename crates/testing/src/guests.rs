@@ -49,7 +49,7 @@ fn make(out: &Path, names: &[&Path]) {
 }
 
 /// Adds a file, or all that is in a folder, in the order of the names.
-fn add(digest: &mut Sha256, path: &Path) {
+pub(crate) fn add(digest: &mut Sha256, path: &Path) {
     if path.is_dir() {
         let entries = fs::read_dir(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();

@@ -21,6 +21,7 @@ mod ctr;
 mod docker;
 mod engine;
 mod events;
+pub mod examples;
 pub mod guests;
 mod image;
 mod io;

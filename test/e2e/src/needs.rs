@@ -21,6 +21,9 @@ const NEEDS: &[(&str, Capability)] = &[
     ("compose::services_talk_by_name_once_they_are_healthy", Components),
     ("concurrency::nobody_waits_for_a_create_that_compiles", Compiler),
     ("concurrency::nobody_waits_for_an_exec_that_compiles", Compiler),
+    ("examples::hello_in_python_runs", Components),
+    ("examples::a_tcp_server_answers_on_its_published_port", Components),
+    ("examples::a_guest_counts_in_a_native_database", Components),
     ("exec::a_component_runs_too", Components),
     ("network::guests_talk_in_a_shared_namespace", Components),
     ("network::guests_meet_by_name_in_a_network", Components),
@@ -54,11 +57,20 @@ fn has_apparmor() -> bool {
         && parser.iter().any(|path| Path::new(path).exists())
 }
 
+/// Whether the Go compiler is in PATH.
+fn has_go() -> bool {
+    std::process::Command::new("go").arg("version").output().is_ok_and(|said| said.status.success())
+}
+
 /// Whether the engine and the machine can do what a test of this module needs.
 pub fn are_met(module: &str, test: &str) -> bool {
     let file = module.split("::").nth(1).unwrap_or_default();
     if APPARMOR.contains(&file) && !has_apparmor() {
         println!("not tried: this machine has no AppArmor");
+        return false;
+    }
+    if (file, test) == ("examples", "hello_in_go_runs") && !has_go() {
+        println!("not tried: this machine has no Go");
         return false;
     }
     let missing = missing(&engine(), &format!("{file}::{test}"));

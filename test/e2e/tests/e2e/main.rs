@@ -18,6 +18,7 @@ mod disk;
 mod docker;
 mod escape;
 mod events;
+mod examples;
 mod exec;
 mod executable;
 mod files;
