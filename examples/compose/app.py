@@ -11,8 +11,8 @@ PORT = 8080
 
 
 async def increment(key: str) -> int:
-    # asyncio resolves names on a thread, and WASI has no threads: the name is resolved here. It is given as
-    # bytes because the component has no codec for international names.
+    # asyncio resolves names on a thread, and WASI has no threads: the name is resolved here. It is
+    # passed as bytes because the component has no codec for international names.
     address = socket.getaddrinfo(DATABASE.encode(), 6379, type=socket.SOCK_STREAM)[0][4]
     reader, writer = await asyncio.open_connection(address[0], address[1])
     writer.write(f"INCR {key}\r\n".encode())

@@ -1,8 +1,8 @@
 //! The folders of `examples/`, built without the base images of their Dockerfiles.
 //!
-//! A Dockerfile there has two stages. In the first, the `RUN` lines before `WORKDIR` install tools and
-//! those after it build the module. The tests take the tools of this machine and run the same build
-//! lines in a copy of the folder. The second stage is read as a description of the image.
+//! A Dockerfile there has two stages. In the first, the `RUN` lines before `WORKDIR` install tools
+//! and those after it build the module. The tests use the tools of this machine and run the same
+//! build lines in a copy of the folder. The second stage describes the image.
 
 use crate::guests::add;
 use crate::image::Image;
@@ -16,7 +16,7 @@ use std::process::Command;
 /// The packages of a `RUN` line that installs Python programs.
 const PIP: &str = "pip install --no-cache-dir ";
 
-/// What a Dockerfile of `examples/` says.
+/// The content of a Dockerfile of `examples/`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dockerfile {
     /// `ARG` lines with their defaults.
@@ -27,17 +27,17 @@ pub struct Dockerfile {
     pub workdir: String,
     /// The `RUN` lines that build the module.
     pub build: Vec<String>,
-    /// What the last stage copies: the path in the first stage and the path in the image.
+    /// The files that the last stage copies: the path in the first stage and the path in the image.
     pub copies: Vec<(String, String)>,
     /// The image's entrypoint.
     pub entrypoint: Vec<String>,
 }
 
 impl Dockerfile {
-    /// Reads the text of a Dockerfile.
+    /// Parses the text of a Dockerfile.
     ///
     /// # Panics
-    /// At a line that the tests have no equivalent for.
+    /// At a line for which the tests have no equivalent.
     pub fn parse(text: &str) -> Dockerfile {
         let mut file = Dockerfile::default();
         for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
@@ -123,7 +123,8 @@ fn built(name: &str, folder: &Path, file: &Dockerfile) -> PathBuf {
     built
 }
 
-/// PATH for the build lines. `/usr/bin` comes first: only Debian's rustc has a WASI target without a download.
+/// PATH for the build lines. `/usr/bin` comes first: only Debian's rustc has a WASI target without
+/// a download.
 fn tools(file: &Dockerfile) -> String {
     let own = std::env::var("PATH").unwrap_or_default();
     let python = file.tools.iter().find_map(|line| line.strip_prefix(PIP)).map(python_with);
