@@ -33,7 +33,7 @@ fn hello_in_python_runs(docker: &Docker) {
 
 on_dockers!(hello_in_rust_runs, hello_in_go_runs, hello_in_c_runs, hello_in_python_runs);
 
-/// A program of the host's busybox, for the network namespace in which Docker publishes ports.
+/// The host's busybox, for the network namespace in which Docker publishes ports.
 fn busybox() -> String {
     cache_dir().join("daemons/busybox/bin/busybox").display().to_string()
 }
@@ -45,22 +45,26 @@ fn a_tcp_server_answers_on_its_published_port(docker: &Docker) {
     let port = docker.docker(&["port", container.id(), "7000/tcp"]).success();
     let port = port.trim().rsplit(':').next().expect("a port").to_owned();
     let script = format!("echo hello | {} nc -w 10 127.0.0.1 {port}", busybox());
-    wait_until("an answer", DEADLINE, || {
-        docker.beside(&["sh", "-c", &script]).out() == "HELLO\n"
-    });
+    wait_until("an answer", DEADLINE, || docker.beside(&["sh", "-c", &script]).out() == "HELLO\n");
 }
 
-/// The image `redis:7` of the example, of Debian's Redis.
+/// Debian's Redis, as the image `redis:7` of the example.
 fn redis() -> Image {
-    let mut image = Image::new("redis")
-        .folder("/tmp", 0o1777)
-        .env("PATH", "/usr/bin")
-        .cmd(&["redis-server", "--protected-mode", "no", "--dir", "/tmp", "--save", ""]);
+    let mut image = Image::new("redis").folder("/tmp", 0o1777).env("PATH", "/usr/bin").cmd(&[
+        "redis-server",
+        "--protected-mode",
+        "no",
+        "--dir",
+        "/tmp",
+        "--save",
+        "",
+    ]);
     for (from, name) in [("redis-check-rdb", "redis-server"), ("redis-cli", "redis-cli")] {
         let path = Path::new("/usr/bin").join(from);
         let mut ldd = Command::new("ldd");
         ldd.arg(&path);
-        // "libm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x…)", and the loader's path alone.
+        // A line is "libm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x…)", or the path of the
+        // loader.
         let libraries = call(ldd, None).success();
         let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
         for library in libraries {
@@ -98,7 +102,7 @@ fn a_guest_counts_in_a_native_database(docker: &Docker) {
     assert_eq!(compose(&["ps", "--all", "--quiet"]).success(), "");
 }
 
-// The newest Docker alone: Compose and the network are what the other versions' tests are about, and each
+// On the newest Docker alone: other tests cover Compose and the network of each version, and each
 // version would compile the modules again, which takes seconds.
 mod newest {
     use super::*;

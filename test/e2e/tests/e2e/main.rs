@@ -1,4 +1,4 @@
-//! What a user is promised, tried on real containerd and real Docker. One file per subject.
+//! The promises to users, tested on real containerd and real Docker. One file per subject.
 
 mod api;
 mod apparmor;
