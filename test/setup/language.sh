@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Checks the language of comments, texts and documents: words that CONTRIBUTING.md rules out, and comments wider than
-# 100 columns. `make check` calls this.
+# Checks the language of comments, texts and documents: words that CONTRIBUTING.md rules out, and
+# comments wider than 100 columns. `make check` calls this.
 #
 #   test/setup/language.sh [PATH…]     without a path: those of PATHS
 #
-# Names with an underscore, like those of tests, are not checked. A line that must contain such a word (the name of a
-# user, an option of a program) is listed in EXCEPTIONS.
+# Names with an underscore, like those of tests, are not checked. A line that must contain such a
+# word (the name of a user, an option of a program) is listed in EXCEPTIONS.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

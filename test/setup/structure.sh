@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks what the compiler does not: which crate may depend on which, and where `unsafe` may be.
-# ARCHITECTURE.md says why.
+# Checks the rules that the compiler does not: the direction of dependencies, and the places of
+# `unsafe`. ARCHITECTURE.md has the reasons.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bad=0
@@ -17,7 +17,7 @@ declare -A MAY=(
 for manifest in crates/*/Cargo.toml; do
     crate=$(basename "$(dirname "$manifest")")
     [ -n "${MAY[$crate]+known}" ] || { complain "crates/$crate is not in the list of who may use whom"; continue; }
-    # Tests may use what they like: only [dependencies] and [build-dependencies] count.
+    # Only [dependencies] and [build-dependencies] count: tests may use every crate.
     used=$(awk '/^\[/ { section = $0 } section ~ /^\[(build-)?dependencies/ && match($0, /wherry-[a-z]+/) {
         print substr($0, RSTART + 7, RLENGTH - 7) }' "$manifest" | sort -u)
     for other in $used; do
@@ -52,7 +52,8 @@ ours=$(sed -n 's/^version = "\(.*\)"/\1/p' crates/libcgroups/Cargo.toml)
 awk -v ours="\"libcgroups $ours\"" '/^name = / { name = $3 } name == "\"libcontainer\"" && index($0, ours) { found = 1 }
     END { exit !found }' Cargo.lock || complain "Cargo.lock: libcontainer does not use crates/libcgroups $ours"
 
-# `unsafe` is in sandbox and, where an engine's interface demands it, in shims/: elsewhere the lint forbids it.
+# `unsafe` is in sandbox and, where an engine's interface demands it, in shims/: elsewhere the lint
+# forbids it.
 for manifest in crates/*/Cargo.toml test/{bench,e2e}/Cargo.toml; do
     folder=$(dirname "$manifest")
     [ "$folder" != crates/sandbox ] || continue

@@ -1,4 +1,4 @@
-//! `docker` commands about a container: wait, cp, rename, commit, diff, export, top, stats, inspect.
+//! `docker` commands about a container: wait, cp, rename, commit, diff, export, top, stats, ps.
 
 use serde_json::Value;
 use std::fs;
