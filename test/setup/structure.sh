@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks what the compiler does not: which crate may depend on which, and where `unsafe` may be.
-# ARCHITECTURE.md says why.
+# Checks the rules that the compiler does not: the direction of dependencies, and the places of
+# `unsafe`. ARCHITECTURE.md has the reasons.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bad=0
@@ -24,7 +24,7 @@ declare -A MAY=(
 for manifest in crates/*/Cargo.toml; do
     crate=$(basename "$(dirname "$manifest")")
     [ -n "${MAY[$crate]+known}" ] || { complain "crates/$crate is not in the list of who may use whom"; continue; }
-    # Tests may use what they like: only [dependencies] and [build-dependencies] count.
+    # Only [dependencies] and [build-dependencies] count: tests may use every crate.
     used=$(awk '/^\[/ { section = $0 } section ~ /^\[(build-)?dependencies/ && match($0, /wherry-[a-z]+/) {
         print substr($0, RSTART + 7, RLENGTH - 7) }' "$manifest" | sort -u)
     for other in $used; do

@@ -1,4 +1,4 @@
-//! What is common to all versions of cgroups and all who manage them.
+//! The parts of libcgroups that are common to all versions of cgroups and all drivers.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -9,42 +9,42 @@ pub use theirs::common::*;
 use theirs::stats::Stats;
 use theirs::v1::manager::{Manager as V1Manager, V1ManagerError};
 
-/// How far a process is that was to enter a cgroup.
+/// How far a process has entered its cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
-    /// Not in it: it is for libcgroups to move it.
+    /// It has not: libcgroups must move it.
     Outside,
-    /// In it; the limits are for libcgroups to set.
+    /// It has; libcgroups must set the limits.
     Inside,
-    /// In it, and the limits are set.
+    /// It has, and the limits are set.
     Complete,
 }
 
-/// Moves this process, which has one thread, into the cgroup that a configuration calls by this path.
+/// Moves this process, which has one thread, into the cgroup of this path in the configuration.
 pub type Enter = dyn Fn(&Path) -> Result<Entry, WrappedIoError>;
 
 thread_local! {
     static ENTER: RefCell<Option<Box<Enter>>> = const { RefCell::new(None) };
 }
 
-/// Says how processes that this thread forks enter cgroups which systemd does not manage.
+/// Sets how processes that this thread forks enter cgroups that systemd does not manage.
 ///
-/// libcgroups writes the pid to `cgroup.procs`. The kernel lets that wait until no processor can be in the middle of a
-/// fork, which it learns from an RCU grace period: some ten milliseconds. And on version 1 libcgroups reads all mounts
-/// once for each controller, which takes two.
+/// libcgroups writes the pid to `cgroup.procs`. The kernel delays that until no processor can be in
+/// the middle of a fork, an RCU grace period: some ten milliseconds. On version 1 libcgroups also
+/// reads all mounts once for each controller, which takes two milliseconds.
 pub fn enter_by(enter: impl Fn(&Path) -> Result<Entry, WrappedIoError> + 'static) {
     ENTER.with_borrow_mut(|place| *place = Some(Box::new(enter)));
 }
 
-/// Who manages a cgroup.
+/// A manager of a cgroup.
 pub struct AnyCgroupManager {
     path: PathBuf,
-    /// None on version 1, where it takes long to make: for each use.
+    /// None on version 1, where creating one is slow: it is created at each use.
     theirs: Option<Theirs>,
     entry: Cell<Entry>,
 }
 
-/// Who manages the cgroup that is described.
+/// Creates the manager of the described cgroup.
 ///
 /// # Errors
 /// See [`CreateCgroupSetupError`].
@@ -60,7 +60,7 @@ pub fn create_cgroup_manager(
 }
 
 impl AnyCgroupManager {
-    /// Whether to go on where the hierarchy cannot be written to.
+    /// Whether to continue if the hierarchy cannot be written to.
     #[must_use]
     pub fn with_rootless(mut self, rootless: bool) -> AnyCgroupManager {
         self.theirs = self.theirs.map(|theirs| theirs.with_rootless(rootless));

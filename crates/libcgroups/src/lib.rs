@@ -1,7 +1,8 @@
-//! libcgroups, with a say in how a process enters its cgroup.
+//! libcgroups, with a hook for the way in which a process enters its cgroup.
 //!
-//! libcontainer calls libcgroups by name, and the way in which that moves a process is the slowest part of a
-//! container's start: see [`common::enter_by`]. All else is libcgroups' own, handed on.
+//! libcontainer calls libcgroups by name, and libcgroups' way of moving a process is the slowest
+//! part of a container's start: see [`common::enter_by`]. Everything else is re-exported from
+//! libcgroups.
 
 pub mod common;
 

@@ -1,4 +1,4 @@
-//! Raw calls of a shim's task API, for what no client of containerd can be made to ask.
+//! Raw calls of a shim's Task API, for requests that no client of containerd can send.
 
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::{self, Client, Code};
@@ -19,7 +19,8 @@ impl Shim {
         Shim::at(&socket, version)
     }
 
-    /// Connects to the shim that listens on a socket and has announced this version of the task API.
+    /// Connects to the shim that listens on a socket and has announced this version of the Task
+    /// API.
     pub fn at(socket: &Path, version: u32) -> Shim {
         let client = Client::connect(&format!("unix://{}", socket.display()))
             .unwrap_or_else(|e| panic!("{}: {e}", socket.display()));
@@ -40,7 +41,7 @@ impl Shim {
         Ok(R::parse_from_bytes(&answer).unwrap_or_else(|e| panic!("{method}: {e}")))
     }
 
-    /// Calls a method of a service with any bytes, and returns those of the answer.
+    /// Calls a method of a service with raw bytes, and returns the bytes of the answer.
     ///
     /// # Errors
     /// The RPC's code and text.
@@ -64,7 +65,7 @@ impl Shim {
         Ok(response.payload)
     }
 
-    /// The name of its service, with the version that it has announced.
+    /// The name of its service, with the announced version.
     pub fn service(&self) -> &str {
         &self.service
     }

@@ -1,4 +1,5 @@
-//! The shim's executable itself, called as containerd calls it: its questions, and a bundle that is broken.
+//! The shim's executable, called as containerd calls it: its information commands, and damaged
+//! bundles.
 
 use containerd_shim_protos::api::{Empty, ShutdownRequest};
 use containerd_shim_protos::protobuf::Message;
@@ -20,9 +21,9 @@ fn shim(args: &[&str], stdin: &[u8], folder: &Path) -> Output {
     command.args(args).current_dir(folder);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the shim runs");
-    // It may end without reading it.
+    // The shim may exit without reading it.
     let _ = child.stdin.take().expect("piped").write_all(stdin);
-    // It ends at the end of both outputs, as containerd sees it: a daemon must not keep them.
+    // Returns at the end of both outputs, as containerd does: a daemon must not keep them open.
     child.wait_with_output().expect("our own child")
 }
 
@@ -38,7 +39,7 @@ fn the_version_is_told() {
     assert_eq!(text(&output.stderr), "");
 }
 
-/// containerd 2 asks with the runtime's options as it has them: none, or of either kind.
+/// containerd 2 passes the runtime options of its configuration: none, or of either type.
 #[test]
 fn the_runtime_is_described_whatever_its_options() {
     let any = |url: &str, value: Vec<u8>| {
@@ -54,7 +55,7 @@ fn the_runtime_is_described_whatever_its_options() {
         Vec::new(),
         any("containerd.runc.v1.Options", options),
         any("runtimeoptions.v1.Options", generic),
-        any("somebody.else.v7.Options", vec![1, 2, 3]),
+        any("another.runtime.v7.Options", vec![1, 2, 3]),
     ] {
         let output = shim(&["-info"], &stdin, Path::new("/"));
         assert!(output.status.success(), "{stdin:?}: {}", text(&output.stderr));
@@ -64,7 +65,7 @@ fn the_runtime_is_described_whatever_its_options() {
     }
 }
 
-/// A bundle in a temporary folder, for a container whose id nobody else has.
+/// A bundle in a temporary folder, for a container with a unique id.
 struct Bundle {
     folder: tempfile::TempDir,
     id: String,
@@ -84,7 +85,7 @@ impl Bundle {
     /// `start`, as containerd calls it.
     fn start(&self) -> Output {
         let address = self.folder.path().join("containerd.sock").display().to_string();
-        let words = ["-namespace", "nobody", "-address", &address, "-publish-binary", "/bin/true"];
+        let words = ["-namespace", "none", "-address", &address, "-publish-binary", "/bin/true"];
         shim(&[&words[..], &["-id", &self.id, "start"]].concat(), b"", self.folder.path())
     }
 
@@ -92,7 +93,7 @@ impl Bundle {
         processes().into_iter().filter(|process| process.command.contains(&self.id)).collect()
     }
 
-    /// Starts the shim of an intact bundle and sends it away again; returns where its socket was.
+    /// Starts the shim of an intact bundle and shuts it down; returns the path of its socket.
     fn socket_of_an_intact_one(&self) -> PathBuf {
         fs::write(self.config(), r#"{"ociVersion": "1.1.0"}"#).expect("it is writable");
         let output = self.start();
@@ -119,11 +120,11 @@ impl Bundle {
         });
     }
 
-    /// Asserts that the bundle as it is now is refused with one sentence that names its configuration.
+    /// Asserts that the current bundle is refused with one sentence that names its configuration.
     fn assert_refused(&self, socket: &Path) {
         let output = self.start();
         assert!(!output.status.success());
-        // containerd reads both, and shows what it has read.
+        // containerd reads both outputs, and shows their content.
         let said = text(&[output.stdout, output.stderr].concat());
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(said.contains(&self.config().display().to_string()), "{said}");

@@ -1,4 +1,4 @@
-//! What a user is promised, tried on real containerd and real Docker. One file per subject.
+//! The promises to users, tested on real containerd and real Docker. One file per subject.
 
 mod api;
 mod apparmor;
@@ -18,6 +18,7 @@ mod disk;
 mod docker;
 mod escape;
 mod events;
+mod examples;
 mod exec;
 mod executable;
 mod files;

@@ -1,4 +1,4 @@
-//! `docker run`'s volumes, tmpfs and devices, as a guest sees them.
+//! The volumes, tmpfs and devices of `docker run`, as a guest sees them.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use wherry_testing::{Daemon, Docker, Run};
 
 const MOUNTS: &str = "read /proc/self/mountinfo";
 
-/// The options of what is mounted at a place, and of its filesystem.
+/// The options of the mount at a place, and of its filesystem.
 fn options<'s>(said: &'s str, place: &str) -> Vec<&'s str> {
     let words = |line: &'s str| line.split(' ').collect::<Vec<_>>();
     let found = said.lines().map(words).find(|words| words.get(4) == Some(&place));
@@ -68,7 +68,7 @@ fn a_bind_is_of_the_host_and_read_only_where_told(docker: &Docker) {
     let outcome = run(docker, &kit(false), &["--mount", &mount(",readonly")], &lines);
     assert_eq!(outcome.code, 1, "only the write fails: {outcome}");
     assert!(!out.exists());
-    // One file alone.
+    // A mount of a single file.
     let file = format!("{}:/etc/one:ro", dir.path().join("in").display());
     let said = look(docker, &kit(false), &["--volume", &file], &["read /etc/one"]);
     assert!(said.ends_with("from the host\n"), "{said}");
@@ -91,7 +91,7 @@ fn a_device_is_there_with_the_rights_it_was_given(docker: &Docker) {
     assert_eq!(outcome.code, 1, "only the write fails: {outcome}");
     assert!(outcome.out().lines().any(|name| name == "mine"), "{outcome}");
     assert!(outcome.err().contains("/dev/mine: Operation not permitted"), "{outcome}");
-    // One that every container has anyway.
+    // A device that every container has anyway.
     let words = ["--device", "/dev/null", "--device-cgroup-rule", "c 1:3 rw"];
     look(docker, &kit(false), &words, &["write /dev/null x"]);
 }

@@ -1,9 +1,9 @@
-//! The differences between a process of ours and one of runc's of the same options: those that are meant, with the
-//! reason, and those that are faults.
+//! The differences between a process of ours and one of runc's with the same options: intended
+//! ones, with the reason, and faults.
 
 use std::path::Path;
 
-/// The words of a program that sleeps, and the name that the kernel shows of it.
+/// The arguments of a program that sleeps, and its name in the kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Program {
     Wasm,
@@ -23,7 +23,7 @@ impl Program {
     }
 }
 
-/// A process that is compared with runc's: what it runs, and in which container.
+/// A process that is compared with runc's: its program and its container.
 #[derive(Clone, Copy)]
 pub(super) struct Subject {
     pub(super) program: Program,
@@ -58,17 +58,17 @@ fn version_1() -> bool {
 
 /// A difference between runc's process and ours.
 pub(super) struct Difference {
-    /// The fact's name; `*` stands for anything without a blank.
+    /// The name of the fact; `*` matches any characters but blanks.
     pub(super) fact: &'static str,
     pub(super) runc: &'static str,
-    /// One of these: engines differ.
+    /// Our value: one of these, because engines differ.
     pub(super) ours: &'static [&'static str],
-    /// For which processes.
+    /// The processes that the row applies to.
     pub(super) when: fn(&Subject) -> bool,
     pub(super) reason: &'static str,
 }
 
-/// The differences that are meant.
+/// The intended differences.
 pub(super) const MEANT: &[Difference] = &[
     Difference {
         fact: "NoNewPrivs",
@@ -146,7 +146,7 @@ pub(super) const MEANT: &[Difference] = &[
         ours: &[
             "/, /dev/urandom, anon_inode, compiled code, socket",
             "/, anon_inode, compiled code, socket",
-            // Code that the dynamic loader has mapped needs no descriptor any more.
+            // Code that the dynamic loader has mapped needs no descriptor.
             "/, anon_inode",
             // An interpreter has no code, and WAMR no event loop.
             "/",
@@ -189,7 +189,7 @@ pub(super) const MEANT: &[Difference] = &[
     },
 ];
 
-/// Differences that are faults. A row goes with its repair.
+/// Differences that are faults. The fix of a fault removes its row.
 pub(super) const KNOWN: &[Difference] = &[
     Difference {
         fact: "mount /sys filesystem's options",
