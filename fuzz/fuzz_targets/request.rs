@@ -22,7 +22,7 @@ use wherry_sandbox::compiler::{Bounds, CompilerProgram};
 use wherry_sandbox::launch::{Host, HostProgram};
 use wherry_sandbox::process::Reaper;
 use wherry_sandbox::protocol::{Channel, HostReply, HostRequest};
-use wherry_task::{Service, services};
+use wherry_task::{Connections, Service, services};
 
 const METHODS: [&str; 17] = [
     "Create",
@@ -87,7 +87,8 @@ impl World {
             events: Arc::new(Silence),
             warm: Mutex::new(None),
         });
-        let mut services: HashMap<String, Methods> = services(&Service::new(Arc::clone(&runtime)));
+        let service = Service::new(Arc::clone(&runtime), Connections::default());
+        let mut services: HashMap<String, Methods> = services(&service);
         let methods = services.remove("containerd.task.v2.Task").expect("it is served");
         World { runtime, methods }
     }

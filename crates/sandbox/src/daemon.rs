@@ -12,8 +12,8 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid
 
 /// How likely the kernel is to take this process when memory is short.
 pub(crate) const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
-/// What it is for a daemon: as unlikely as can be, but for those that are never taken.
-const PROTECTED: &str = "-999";
+/// The largest value: the kernel kills such a process first.
+const OOM_SCORE_ADJ_MAX: i32 = 1000;
 
 static INHERITED: OnceLock<String> = OnceLock::new();
 
@@ -63,14 +63,17 @@ pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// Makes the kernel spare this process when memory is short. A daemon that may not is as likely
-/// as any other.
-pub fn protect_from_oom() {
-    let _ = inherited_oom_score_adj();
-    let _ = fs::write(OOM_SCORE_ADJ, PROTECTED);
+/// Sets this process's `oom_score_adj` to containerd's, which it inherited, plus one, as runc's shim does: when memory is
+/// short, the kernel kills a shim before containerd. To raise it takes no capability.
+///
+/// # Errors
+/// When the value cannot be written; it is then containerd's.
+pub fn raise_oom_score_adj() -> io::Result<()> {
+    let inherited: i32 = inherited_oom_score_adj().parse().map_err(io::Error::other)?;
+    fs::write(OOM_SCORE_ADJ, inherited.saturating_add(1).min(OOM_SCORE_ADJ_MAX).to_string())
 }
 
-/// How likely this process was to be taken before [`protect_from_oom`].
+/// How likely this process was to be taken before [`raise_oom_score_adj`].
 pub(crate) fn inherited_oom_score_adj() -> &'static str {
     INHERITED.get_or_init(|| {
         let text = fs::read_to_string(OOM_SCORE_ADJ).unwrap_or_default();
