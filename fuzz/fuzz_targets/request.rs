@@ -24,7 +24,7 @@ use wherry_supervisor::compiler::CompilerProgram;
 use wherry_supervisor::launch::{Host, HostProgram};
 use wherry_supervisor::{SpareHost, Supervisor};
 use wherry_sys::reaper::Reaper;
-use wherry_task::{Service, services};
+use wherry_task::{Connections, Service, services};
 
 const METHODS: [&str; 17] = [
     "Create",
@@ -92,7 +92,7 @@ impl World {
             supervisor: Arc::clone(&supervisor),
             events: Arc::new(Silence),
         });
-        let mut services: HashMap<String, Methods> = services(&Service::new(runtime));
+        let mut services: HashMap<String, Methods> = services(&Service::new(runtime, Connections::default()));
         let methods = services.remove("containerd.task.v2.Task").expect("it is served");
         World { supervisor, methods }
     }

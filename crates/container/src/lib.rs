@@ -18,6 +18,7 @@ pub mod state;
 mod stdio;
 mod terminal;
 pub mod thread;
+mod unread;
 
 pub use create::{Config, Runtime};
 pub use event::{Event, EventKind, EventSink};

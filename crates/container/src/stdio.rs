@@ -77,6 +77,16 @@ impl Streams {
         }
     }
 
+    /// Whether a client has not read all output that the guest has written to it.
+    pub(crate) fn has_unread(&self) -> bool {
+        match self {
+            Streams::Pipes(retained) => {
+                retained.outputs.iter().any(|(_, pipe)| unread(pipe).is_ok_and(|count| count > 0))
+            }
+            Streams::Terminal(terminal) => terminal.has_unread(),
+        }
+    }
+
     /// Closes the streams after the exit, without losing unread output.
     pub(crate) async fn finish(self) {
         match self {

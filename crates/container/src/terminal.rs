@@ -79,6 +79,13 @@ impl Terminal {
         self.copied.take()
     }
 
+    /// Whether output is still to be copied from the terminal, or to be read by the client.
+    pub(crate) fn has_unread(&self) -> bool {
+        let holds = |file: &File| tty::unread(file).is_ok_and(|count| count > 0);
+        let pipe = self.pipe.as_ref().is_some_and(|(_, pipe)| holds(pipe.get_ref()));
+        pipe || holds(self.master.get_ref())
+    }
+
     /// Stops copying input.
     pub(crate) fn close_stdin(&mut self) {
         if let Some(input) = self.input.take() {

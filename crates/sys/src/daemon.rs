@@ -12,8 +12,8 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid
 
 /// The OOM score adjustment of this process: -1000 (never killed) to 1000 (killed first).
 pub const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
-/// The adjustment of a daemon: -1000 would exempt it from the OOM killer altogether.
-const PROTECTED: &str = "-999";
+/// The largest value: the kernel kills such a process first.
+const OOM_SCORE_ADJ_MAX: i32 = 1000;
 
 static INHERITED: OnceLock<String> = OnceLock::new();
 
@@ -63,16 +63,17 @@ pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// Lowers this process's OOM score, so that the kernel kills others first. Without CAP_SYS_RESOURCE
-/// the score stays as it is.
-pub fn protect_from_oom() {
-    // Recorded before it changes: guests get the inherited score.
-    inherited_oom_score_adj();
-    // Refused without CAP_SYS_RESOURCE.
-    let _ = fs::write(OOM_SCORE_ADJ, PROTECTED);
+/// Sets this process's `oom_score_adj` to containerd's, which it inherited, plus one, as runc's shim does:
+/// when memory is short, the kernel kills a shim before containerd. To raise it takes no capability.
+///
+/// # Errors
+/// If the value cannot be written; it is then containerd's.
+pub fn raise_oom_score_adj() -> io::Result<()> {
+    let inherited: i32 = inherited_oom_score_adj().parse().map_err(io::Error::other)?;
+    fs::write(OOM_SCORE_ADJ, inherited.saturating_add(1).min(OOM_SCORE_ADJ_MAX).to_string())
 }
 
-/// The OOM score adjustment of this process before [`protect_from_oom`].
+/// The OOM score adjustment of this process before [`raise_oom_score_adj`].
 pub fn inherited_oom_score_adj() -> &'static str {
     INHERITED.get_or_init(|| {
         let text = fs::read_to_string(OOM_SCORE_ADJ).unwrap_or_default();
