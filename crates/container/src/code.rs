@@ -39,6 +39,7 @@ impl Order<'_> {
         module: &File,
         key: &str,
         quick: Option<&str>,
+        start: &[String],
     ) -> Result<File, String> {
         layer::check(module)?;
         let Order { runtime, id, .. } = self;
@@ -56,6 +57,7 @@ impl Order<'_> {
             module: &name,
             quickly: quick.is_some(),
             behind: false,
+            start,
             customer: Some(Customer { cgroup: self.cgroup, cancel: self.cancel }),
         };
         let mut tell = |note: CacheEvent| match note {

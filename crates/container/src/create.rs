@@ -118,8 +118,9 @@ pub(crate) fn create(runtime: &Runtime, config: &Config) -> Result<Newborn, Fail
         memory: code::memory_limit(&wanted),
         cancel: &config.cancel,
     };
-    let mut compile =
-        |module: &File, key: &str, quick: Option<&str>| order.code(module, key, quick);
+    let mut compile = |module: &File, key: &str, quick: Option<&str>, start: &[String]| {
+        order.code(module, key, quick, start)
+    };
     let streams = (&config.stdio, config.terminal);
     let forked =
         fork(runtime, &bundle, &request, streams, &mut compile, &mut hooks, &mut make_cgroup);

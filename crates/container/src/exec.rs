@@ -139,12 +139,13 @@ pub(crate) fn start(plan: &Plan) -> Result<(Process, Streams), Failure> {
     let mut is_there = || Ok(());
     let streams = (&config.stdio, config.terminal);
     // Asked for by a module alone: a native program takes no code.
-    let mut compile = |module: &File, key: &str, quick: Option<&str>| {
+    let mut compile = |module: &File, key: &str, quick: Option<&str>, start: &[String]| {
         let spec = bundle.config().map_err(|error| error.to_string())?;
         let cgroup = bundle.cgroup(&spec, container.systemd_cgroup)?;
         let (id, memory) = (&container.id, code::memory_limit(&spec));
         let cancel = &container.cancel;
-        Order { runtime, id, rootfs: &[], cgroup: &cgroup, memory, cancel }.code(module, key, quick)
+        Order { runtime, id, rootfs: &[], cgroup: &cgroup, memory, cancel }
+            .code(module, key, quick, start)
     };
     let forked = create::fork(
         runtime,

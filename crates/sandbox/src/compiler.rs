@@ -112,6 +112,8 @@ pub struct HostCompiler<'a> {
     pub behind: bool,
     /// For which container. None: for a person.
     pub customer: Option<Customer<'a>>,
+    /// The conditions of the start, which the compiler checks first. Empty: there are none to check.
+    pub start: &'a [String],
 }
 
 /// The container whose module is compiled.
@@ -166,6 +168,7 @@ impl Compiler for HostCompiler<'_> {
         command
             .args(["compile", DESCRIPTORS, digest, &self.bounds.to_string(), &slot.to_string()])
             .args(self.quickly.then_some(QUICKLY))
+            .args(self.start)
             .current_dir("/")
             .env_clear()
             .stdin(wasm.try_clone().map_err(failed)?)
@@ -215,7 +218,8 @@ impl Compiler for HostCompiler<'_> {
     }
 
     fn bounds(&self) -> String {
-        self.bounds.to_string()
+        // One line: a failure of one start is not that of a start under other conditions.
+        format!("{} {:?}", self.bounds, self.start)
     }
 
     fn is_cancelled(&self) -> bool {

@@ -91,9 +91,10 @@ pub type RunHooks<'a> = &'a mut dyn FnMut(i32) -> Result<(), Failure>;
 /// Makes a container's cgroup.
 pub type MakeCgroup<'a> = &'a mut dyn FnMut() -> Result<(), String>;
 
-/// Gives the compiled code of a module, given the module, the engine's compile key, and that of code
-/// which is made more quickly.
-pub type Compile<'a> = &'a mut dyn FnMut(&File, &str, Option<&str>) -> Result<File, String>;
+/// Returns the compiled code of a module. The arguments are the module, the engine's compile key, the
+/// key of baseline code, and the conditions of the start.
+pub type Compile<'a> =
+    &'a mut dyn FnMut(&File, &str, Option<&str>, &[String]) -> Result<File, String>;
 
 /// What the daemon does on request while a process is made.
 pub struct Service<'a> {

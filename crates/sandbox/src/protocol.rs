@@ -136,6 +136,8 @@ pub enum FromGuest {
         key: String,
         /// That of code which is made more quickly, if the engine can.
         quick: Option<String>,
+        /// The conditions of the start, as `wherry_engine::Start::to_args` writes them.
+        start: Vec<String>,
     },
     /// Said by the host, before there is a guest: the configuration is one that can be carried out, and the daemon is to make
     /// the cgroup meanwhile. Answered with [`ToGuest::GoOn`] or [`ToGuest::Refused`].
@@ -397,8 +399,11 @@ mod tests {
     fn a_message_arrives_with_its_descriptors() {
         let (one, other) = Channel::pair().unwrap();
         let (mut reader, mut writer) = io::pipe().unwrap();
-        one.send(&FromGuest::Compile { key: "k".into(), quick: None }, &[writer.as_raw_fd()])
-            .unwrap();
+        one.send(
+            &FromGuest::Compile { key: "k".into(), quick: None, start: Vec::new() },
+            &[writer.as_raw_fd()],
+        )
+        .unwrap();
         let packet = other.receive::<FromGuest>().unwrap().unwrap();
         assert!(matches!(packet.message, FromGuest::Compile { key, .. } if key == "k"));
         writer.write_all(b"x").unwrap();

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
+use wherry_engine::Start;
+
 use crate::explain::sentence;
 use crate::launch::{Forked, Service};
 use crate::process::{Pid, Process, Ticks};
@@ -118,11 +120,14 @@ impl<'a> Talk<'a> {
                 };
                 self.send(&answer, None);
             }
-            FromGuest::Compile { key, quick } => {
+            FromGuest::Compile { key, quick, start } => {
                 first(&mut self.said.compile, name, true)?;
                 let module = fds.into_iter().next().map(File::from);
                 let code = match &module {
-                    Some(module) => (self.service.compile)(module, &key, quick.as_deref()),
+                    Some(_) if Start::from_args(&start).is_none() => {
+                        Err(format!("invalid conditions of a start: {start:?}"))
+                    }
+                    Some(module) => (self.service.compile)(module, &key, quick.as_deref(), &start),
                     None => Err("the module is missing".to_owned()),
                 };
                 match code {
@@ -275,7 +280,7 @@ mod tests {
         let Done { compiled, hooks, cgroups } = &mut done;
         let service = Service {
             reaper: &Reaper::default(),
-            compile: &mut |_, _, _| {
+            compile: &mut |_, _, _, _| {
                 *compiled += 1;
                 Ok(File::open("/dev/null").unwrap())
             },
@@ -313,7 +318,7 @@ mod tests {
     }
 
     fn compile() -> FromGuest {
-        FromGuest::Compile { key: "k".into(), quick: None }
+        FromGuest::Compile { key: "k".into(), quick: None, start: Start::default().to_args() }
     }
 
     /// A child of this process, which is the daemon here.

@@ -156,6 +156,7 @@ fn host_compiler<'a>(
         quickly: false,
         behind: false,
         customer: None,
+        start: &[],
     }
 }
 

@@ -68,6 +68,15 @@ impl Engine for WasmEdge {
     }
 
     #[cfg(feature = "compiler")]
+    fn check(&self, wasm: &[u8], start: Option<&wherry_engine::Start>) -> Result<(), LoadError> {
+        compiler::check(wasm, start)
+    }
+
+    fn plugin_modules(&self) -> Vec<String> {
+        plugins::modules()
+    }
+
+    #[cfg(feature = "compiler")]
     fn compile(
         &self,
         wasm: &[u8],

@@ -54,6 +54,10 @@ macro_rules! conformance {
             a_component_function_is_called_by_name,
             a_component_without_run_is_refused,
             a_component_with_a_missing_import_is_refused,
+            a_component_of_a_server_is_refused_with_the_reason,
+            a_component_of_a_library_is_refused_with_all_exports,
+            a_component_of_another_version_of_wasi_is_refused,
+            a_component_with_streams_is_refused_with_the_feature,
         ]);
         $crate::conformance!(@cases $exe; network: [
             tcp_reaches_the_loopback,
@@ -112,6 +116,11 @@ macro_rules! conformance {
             a_reactor_is_initialised_first,
             text_is_run_too,
             a_missing_import_is_named,
+            all_missing_imports_are_named,
+            an_import_of_a_wrong_type_is_named_with_the_right_one,
+            a_feature_that_no_engine_has_is_named,
+            reference_types_are_supported,
+            a_module_of_a_library_is_refused_with_all_exports,
             a_missing_function_is_named_with_those_there_are,
             a_module_without_start_is_refused,
             an_invalid_module_is_refused_with_the_offset,

@@ -21,7 +21,7 @@ use libcontainer::workload::{
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program};
+use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program, Start};
 use wherry_image::{Entrypoint, EntrypointError, Kind, kind, strip_init};
 
 use super::exec::Confinement;
@@ -303,8 +303,13 @@ impl Inner {
             }
             Some(key) => {
                 let quick = self.engine.baseline_key().map(|key| key.0);
+                let start = Start {
+                    function: guest.function.clone(),
+                    plugin_modules: self.engine.plugin_modules(),
+                };
+                let start = start.to_args();
                 self.channel
-                    .send(&FromGuest::Compile { key: key.0, quick }, &[file.as_raw_fd()])
+                    .send(&FromGuest::Compile { key: key.0, quick, start }, &[file.as_raw_fd()])
                     .map_err(|error| system(format!("the shim does not listen: {error}")))?;
                 match self.channel.receive::<ToGuest>() {
                     Ok(Some(packet)) => match (packet.message, packet.fds.into_iter().next()) {
