@@ -15,6 +15,7 @@ pub mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod preopens;
 mod start;
 
 use std::fs::File;
@@ -105,12 +106,28 @@ pub trait Engine {
         &[]
     }
 
+    /// The buffer in which the engine reads a symbolic link while it resolves a guest's path. `None`: the
+    /// kernel resolves paths for this engine.
+    fn link_buffer(&self) -> Option<LinkBuffer> {
+        None
+    }
+
     /// Prepares the guest: maps its code, resolves its imports and its entry function. Runs no code
     /// of the guest.
     ///
     /// # Errors
     /// A [`LoadError`] that names the missing import, function or directory.
     fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError>;
+}
+
+/// The size of an engine's buffer for the target of a symbolic link. It distinguishes the engine's calls of
+/// readlink from its guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkBuffer {
+    /// The link's size and one byte, or 32 bytes without a size; doubled while the target fills it.
+    Exact,
+    /// This number of bytes.
+    Fixed(u64),
 }
 
 /// A version of an engine.

@@ -20,7 +20,7 @@ mod tests;
 use wasmparser::types::{EntityType, Types, TypesRef};
 use wasmparser::{
     CompositeInnerType, Error, FuncToValidate, FuncValidatorAllocations, FunctionBody, Parser,
-    Payload, SubType, ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
+    SubType, ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
 };
 
 use crate::Start;

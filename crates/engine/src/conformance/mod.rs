@@ -83,6 +83,8 @@ macro_rules! conformance {
             nothing_is_visible_without_a_preopen,
             a_path_cannot_leave_its_preopen,
             the_working_directory_is_a_preopen,
+            the_working_directory_is_the_first_and_the_last_preopen,
+            links_resolve_in_the_root,
             a_missing_directory_is_named,
             clocks_tell_the_time,
             random_bytes_differ,

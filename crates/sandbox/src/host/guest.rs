@@ -169,7 +169,8 @@ impl Workload for Executor {
                 memory::give_back_stack();
                 // No program of a container leaves a zombie to a first process that never waits.
                 signals::leave_no_zombies();
-                if let Err(error) = filter::install(self.0.allow) {
+                if let Err(error) = filter::install(self.0.allow, true, self.0.engine.link_buffer())
+                {
                     let failure = Failure::new(FailureKind::System, error.to_string());
                     let status = failure.kind.exit_status();
                     let _ = self.0.channel.send(&FromGuest::Failed(failure), &[]);

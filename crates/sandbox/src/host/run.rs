@@ -26,10 +26,14 @@ pub fn run(engine: &dyn Engine, args: Vec<String>) -> ExitCode {
         let failed = |text: String| (1, text);
         super::load_plugins(engine, &plugins).map_err(|failure| failed(failure.message))?;
         let shown = file.display().to_string();
+        let root = Path::new("/");
+        let rooted =
+            guest.preopens.iter().any(|preopen| preopen.host == root && preopen.guest == "/");
         let program = load(engine, &file, guest)
             .map_err(|(code, text)| (code, format!("{shown}: {text}")))?;
         let allow = Allow::for_guests_of(engine, &plugins, false);
-        filter::install(allow).map_err(|error| failed(error.to_string()))?;
+        filter::install(allow, rooted, engine.link_buffer())
+            .map_err(|error| failed(error.to_string()))?;
         Ok(program)
     }) {
         Ok((program, name)) => run_to_end(program, &name),
