@@ -23,7 +23,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork};
-use wherry_engine::{CompileError, Engine};
+use wherry_engine::{CompileError, Engine, Start};
 use wherry_image::check_size;
 
 use wherry_protocol::compile::{
@@ -57,7 +57,7 @@ impl<E: Into<CompileError>> From<E> for Fault {
 }
 
 /// Compiles descriptor 0, wasm in the binary or the text format, to descriptor 1. `args` are the
-/// module's SHA-256, the [`Bounds`], the number of the slot, and perhaps [`BASELINE`].
+/// module's SHA-256, the [`Bounds`], the number of the slot, and perhaps [`BASELINE`] and a [`Start`].
 #[must_use]
 pub fn compile(engine: &dyn Engine, args: &[String]) -> ExitCode {
     let wanted = match args {
@@ -66,10 +66,12 @@ pub fn compile(engine: &dyn Engine, args: &[String]) -> ExitCode {
         }
         _ => None,
     };
-    let baseline = args.last().is_some_and(|arg| arg == BASELINE);
+    let rest = args.get(3..).unwrap_or_default();
+    let baseline = rest.first().is_some_and(|arg| arg == BASELINE);
+    let start = Start::from_args(rest.get(usize::from(baseline)..).unwrap_or_default());
     let result = match wanted {
         Some((digest, (bounds, slot))) => match confine(bounds, slot) {
-            Ok(Place::Inside) => work(engine, digest, bounds, baseline),
+            Ok(Place::Inside) => work(engine, digest, bounds, baseline, start.as_ref()),
             Ok(Place::Outside(child)) => return wait(child),
             Err(error) => Err(error.into()),
         },
@@ -88,7 +90,13 @@ pub fn compile(engine: &dyn Engine, args: &[String]) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn work(engine: &dyn Engine, digest: &str, bounds: Bounds, baseline: bool) -> Result<(), Fault> {
+fn work(
+    engine: &dyn Engine,
+    digest: &str,
+    bounds: Bounds,
+    baseline: bool,
+    start: Option<&Start>,
+) -> Result<(), Fault> {
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     // It may have grown since the daemon looked.
     check_size(&input, bounds.module)
@@ -99,6 +107,7 @@ fn work(engine: &dyn Engine, digest: &str, bounds: Bounds, baseline: bool) -> Re
         return Err(Fault::Changed);
     }
     let wasm = binary(&bytes)?;
+    engine.check(&wasm, start)?;
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut output = BufWriter::with_capacity(1 << 20, output);
     if baseline {

@@ -21,7 +21,7 @@ use libcontainer::workload::{
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program};
+use wherry_engine::{Code, Engine, Guest, Network, Preopen, Program, Start};
 use wherry_image::{Entrypoint, EntrypointError, Kind, kind, strip_init};
 
 use crate::exec::Confinement;
@@ -171,7 +171,8 @@ impl Workload for Executor {
                 memory::trim_stack();
                 // No program of a container leaves a zombie to a first process that never waits.
                 signals::leave_no_zombies();
-                if let Err(error) = filter::install(self.0.allow) {
+                let links = self.0.engine.link_buffer();
+                if let Err(error) = filter::install(self.0.allow, true, links) {
                     let failure = Failure::new(FailureKind::System, error.to_string());
                     let status = failure.kind.exit_status();
                     let _ = self.0.channel.send(&SetupMessage::Failed(failure), &[]);
@@ -305,8 +306,16 @@ impl Inner {
             }
             Some(key) => {
                 let baseline = self.engine.baseline_key().map(|key| key.0);
+                let start = Start {
+                    function: guest.function.clone(),
+                    plugin_modules: self.engine.plugin_modules(),
+                };
+                let start = start.to_args();
                 self.channel
-                    .send(&SetupMessage::Compile { key: key.0, baseline }, &[file.as_raw_fd()])
+                    .send(
+                        &SetupMessage::Compile { key: key.0, baseline, start },
+                        &[file.as_raw_fd()],
+                    )
                     .map_err(|error| system(format!("the shim does not listen: {error}")))?;
                 match self.channel.receive::<SetupReply>() {
                     Ok(Some(packet)) => match (packet.message, packet.fds.into_iter().next()) {

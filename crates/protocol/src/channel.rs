@@ -208,8 +208,8 @@ mod tests {
     fn a_message_arrives_with_its_descriptors() {
         let (one, other) = Channel::pair().unwrap();
         let (mut reader, mut writer) = io::pipe().unwrap();
-        one.send(&SetupMessage::Compile { key: "k".into(), baseline: None }, &[writer.as_raw_fd()])
-            .unwrap();
+        let message = SetupMessage::Compile { key: "k".into(), baseline: None, start: Vec::new() };
+        one.send(&message, &[writer.as_raw_fd()]).unwrap();
         let packet = other.receive::<SetupMessage>().unwrap().unwrap();
         assert!(matches!(packet.message, SetupMessage::Compile { key, .. } if key == "k"));
         writer.write_all(b"x").unwrap();

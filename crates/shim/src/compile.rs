@@ -168,6 +168,7 @@ fn host_compiler<'a>(
         module,
         baseline: false,
         background: false,
+        start: &[],
         container: None,
     }
 }

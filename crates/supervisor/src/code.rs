@@ -45,6 +45,7 @@ impl Order<'_> {
         module: &File,
         key: &str,
         baseline: Option<&str>,
+        start: &[String],
     ) -> Result<File, CodeError> {
         overlay::validate(module)?;
         let Order { supervisor, id, .. } = self;
@@ -68,6 +69,7 @@ impl Order<'_> {
             module: &name,
             baseline: baseline.is_some(),
             background: false,
+            start,
             container: Some(Charged { cgroup: self.cgroup, cancel: self.cancel }),
         };
         let mut report = |event: CacheEvent| match event {

@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use wasmedge_sdk::wasi::WasiModule;
-use wherry_engine::{Guest, LoadError, Preopen};
+use wherry_engine::{Guest, LoadError};
 
 /// Builds the context: the arguments, environment and directories of `guest`, and nothing else.
 pub(crate) fn build(guest: &Guest) -> Result<WasiModule, LoadError> {
@@ -16,15 +16,9 @@ pub(crate) fn build(guest: &Guest) -> Result<WasiModule, LoadError> {
     }
     null_is_no_terminal()
         .map_err(|source| LoadError::Context { what: "standard input".to_owned(), source })?;
-    let mut directories = Vec::new();
-    // First, because wasi-libc does not tell "." from "/" and takes the last of equals: absolute
-    // paths must stay right where both are there.
-    if let Some(host) = working_directory(guest) {
-        directories.push(directory(&host, ".")?);
-    }
-    for Preopen { host, guest } in &guest.preopens {
-        directories.push(directory(host, guest)?);
-    }
+    let directories = guest.directories();
+    let directories = directories.iter().map(|preopen| directory(&preopen.host, &preopen.guest));
+    let directories = directories.collect::<Result<Vec<_>, _>>()?;
     let env: Vec<String> = guest.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
     WasiModule::create(
         Some(guest.args.iter().map(String::as_str).collect()),
@@ -62,18 +56,4 @@ fn directory(host: &Path, guest: &str) -> Result<String, LoadError> {
         Some(_) => Err(failed(io::ErrorKind::NotADirectory.into())),
         None => Err(failed(io::ErrorKind::InvalidFilename.into())),
     }
-}
-
-/// Returns the path of the guest's working directory in this process, through the closest preopen
-/// above it. `None`: no preopen holds it, or it is the root, where relative paths start anyway.
-fn working_directory(guest: &Guest) -> Option<PathBuf> {
-    if !guest.cwd.is_absolute() || guest.cwd == Path::new("/") {
-        return None;
-    }
-    let closest = guest
-        .preopens
-        .iter()
-        .filter_map(|preopen| Some((preopen, guest.cwd.strip_prefix(&preopen.guest).ok()?)))
-        .min_by_key(|(_, rest)| rest.components().count());
-    closest.map(|(preopen, rest)| preopen.host.join(rest))
 }

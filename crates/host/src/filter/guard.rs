@@ -13,7 +13,7 @@ use std::ffi::CStr;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::pseudo;
+use super::{links, pseudo};
 use crate::signals::exit_now;
 
 /// The sixth argument of this module's own calls. See the parent module.
@@ -184,13 +184,41 @@ fn structure(address: u64, size: u64) -> Result<How, i32> {
 
 /// Opens a file, and closes it again if it is not for guests.
 fn open(directory: u64, path: u64, how: How) -> Answer {
-    let opened = open_plainly(directory, path, how);
+    let how = How { resolve: links::resolve(how.resolve), ..how };
+    let mut opened = open_plainly(directory, path, how);
+    if opened == -i64::from(libc::ENOENT) && links::is_working_directory(directory) {
+        opened = open_in_root(path, how);
+    }
     let Ok(fd) = i32::try_from(opened) else { return opened };
     if fd < 0 || pseudo::is_for_guests(fd, how.flags) {
         return opened;
     }
     close(fd);
     -i64::from(libc::EACCES)
+}
+
+/// Opens a file of this name in the root, if the path is a single name and nothing is created.
+fn open_in_root(path: u64, how: How) -> Answer {
+    let missing = -i64::from(libc::ENOENT);
+    let name = usize::try_from(path).unwrap_or_default() as *const libc::c_char;
+    if name.is_null() || how.flags & bits(libc::O_CREAT) != 0 {
+        return missing;
+    }
+    // SAFETY: the kernel has read this C string in the engine's call.
+    if unsafe { CStr::from_ptr(name) }.to_bytes().contains(&b'/') {
+        return missing;
+    }
+    let flags = bits(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
+    let here = libc::AT_FDCWD.cast_unsigned().into();
+    let root = How { flags, mode: 0, resolve: 0 };
+    let Ok(root) = i32::try_from(open_plainly(here, c"/".as_ptr().addr() as u64, root)) else {
+        return missing;
+    };
+    if root < 0 {
+        return missing;
+    }
+    let root = Fd(root);
+    open_plainly(i64::from(root.0).cast_unsigned(), path, how)
 }
 
 /// Opens a file without following magic links.
@@ -208,13 +236,15 @@ fn read_link(directory: u64, path: u64, buffer: u64, size: u64) -> Answer {
     if fd < 0 {
         return opened;
     }
-    let answer = if pseudo::is_for_guests(fd, flags) {
-        let link = opened.cast_unsigned();
-        call(libc::SYS_readlinkat, [link, c"".as_ptr().addr() as u64, buffer, size])
-    } else {
-        -i64::from(libc::EACCES)
-    };
-    close(fd);
+    let link = Fd(fd);
+    let mut answer = -i64::from(libc::EACCES);
+    if pseudo::is_for_guests(fd, flags) {
+        let number = opened.cast_unsigned();
+        answer = call(libc::SYS_readlinkat, [number, c"".as_ptr().addr() as u64, buffer, size]);
+        if answer > 0 {
+            answer = links::rewrite(&link, directory, buffer, size, answer);
+        }
+    }
     // A descriptor of another file than a link gives ENOENT.
     if answer == -i64::from(libc::ENOENT) { -i64::from(libc::EINVAL) } else { answer }
 }
@@ -238,6 +268,11 @@ pub(super) fn target<'b>(directory: &Fd, path: &CStr, buffer: &'b mut [u8]) -> O
     let length = usize::try_from(length).ok()?;
     // One that fills the buffer may have been cut off.
     if length < buffer.len() { buffer.get(..length) } else { None }
+}
+
+/// Returns the size of the file that is open as `fd`: of a link the length of its target.
+pub(super) fn size(fd: &Fd) -> Option<u64> {
+    pseudo::status(fd.0).and_then(|status| u64::try_from(status.st_size).ok())
 }
 
 /// A descriptor of the guard's own.

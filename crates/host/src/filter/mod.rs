@@ -17,13 +17,14 @@
 mod allow_list;
 mod calls;
 mod guard;
+mod links;
 mod pseudo;
 
 use std::io;
 use std::path::Path;
 
 use nix::sys::prctl;
-use wherry_engine::Engine;
+use wherry_engine::{Engine, LinkBuffer};
 
 /// What the filter lets pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,17 +47,20 @@ impl Allow {
     }
 }
 
-/// Installs the filter in all threads of this process, for ever.
+/// Installs the filter in all threads of this process, for ever. `rooted`: the guest may open the whole
+/// root, and paths resolve in it as the kernel does (see [`links`]); `links` is
+/// [`Engine::link_buffer`].
 ///
 /// # Errors
 /// When the kernel refuses, as it does where the container's own profile forbids `prctl` or `seccomp`.
-pub fn install(allow: Allow) -> io::Result<()> {
+pub fn install(allow: Allow, rooted: bool, links: Option<LinkBuffer>) -> io::Result<()> {
     let failed = |what: &str, error: io::Error| {
         io::Error::new(
             error.kind(),
             format!("cannot install the engine's seccomp filter: {what}: {error}"),
         )
     };
+    links::configure(rooted, links);
     let cookie = guard::install().map_err(|error| failed("sigaction", error))?;
     prctl::set_no_new_privs()
         .map_err(|errno| failed("prctl(PR_SET_NO_NEW_PRIVS)", errno.into()))?;
@@ -81,7 +85,7 @@ mod tests {
         // SAFETY: the child makes system calls, allocates through an allocator that is safe to use after fork (glibc's), and ends.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
-                let status = match install(allow) {
+                let status = match install(allow, false, None) {
                     Ok(()) => work().map_or_else(|line| line, |()| 0),
                     Err(_) => 1,
                 };

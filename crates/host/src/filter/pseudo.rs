@@ -65,17 +65,8 @@ fn is_memory(status: &libc::stat) -> bool {
 /// The kernel says what it is called, and looking that name up must lead to the same object: a file that is mounted over another
 /// has the other's name.
 fn shows(fd: i32, place: &CStr, listed: fn(&[u8]) -> bool) -> bool {
-    let Some(procfs) = guard::look(libc::AT_FDCWD, c"/proc", 0) else { return false };
-    let is_procfs = filesystem(procfs.number()) == Some(PROCFS)
-        && status(procfs.number()).is_some_and(|status| status.st_ino == PROCFS_ROOT);
-    if !is_procfs {
-        return false;
-    }
     let mut buffer = [0; NAME_MAX];
-    let mut link = [0; 32];
-    let Some(name) = own_descriptor(fd, &mut link)
-        .and_then(|link| guard::target(&procfs, link, &mut buffer))
-        .and_then(|path| path.strip_prefix(place.to_bytes()))
+    let Some(name) = path_of(fd, &mut buffer).and_then(|path| path.strip_prefix(place.to_bytes()))
     else {
         return false;
     };
@@ -86,6 +77,22 @@ fn shows(fd: i32, place: &CStr, listed: fn(&[u8]) -> bool) -> bool {
         _ => return false,
     };
     listed(name) && same(fd, place, name)
+}
+
+/// Returns the path of the object that is open as `fd`, as the kernel reports it through `/proc`.
+pub(super) fn path_of(fd: i32, buffer: &mut [u8]) -> Option<&[u8]> {
+    let procfs = guard::look(libc::AT_FDCWD, c"/proc", 0)?;
+    let is_procfs = filesystem(procfs.number()) == Some(PROCFS)
+        && status(procfs.number())?.st_ino == PROCFS_ROOT;
+    let mut link = [0; 32];
+    let link = own_descriptor(fd, &mut link).filter(|_| is_procfs)?;
+    guard::target(&procfs, link, buffer)
+}
+
+/// Returns true for two descriptors of one object.
+pub(super) fn same_object(one: i32, other: i32) -> bool {
+    let identity = |fd| status(fd).map(|status| (status.st_dev, status.st_ino));
+    identity(one).is_some_and(|one| Some(one) == identity(other))
 }
 
 /// Whether `name` below `place` is the object that is open as `fd`.
@@ -151,7 +158,7 @@ fn filesystem(fd: i32) -> Option<i64> {
 }
 
 #[allow(unsafe_code)]
-fn status(fd: i32) -> Option<libc::stat> {
+pub(super) fn status(fd: i32) -> Option<libc::stat> {
     // SAFETY: all zeroes is a valid structure of integers.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one such structure.
