@@ -1,11 +1,11 @@
-//! The folders of `examples/`, and their Dockerfiles in the README.
+//! The folders of `examples/`: their build commands, and the images of their Dockerfiles.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use wherry_e2e::{on_dockers, tests_in};
 use wherry_testing::{
-    DEADLINE, Daemon, Docker, Image, Packed, Run, cache_dir, call, examples, repository, wait_until,
+    DEADLINE, Daemon, Docker, Image, Packed, Run, cache_dir, call, examples, wait_until,
 };
 
 /// Runs the `docker run` line of an example's README.
@@ -113,14 +113,4 @@ mod newest {
         a_tcp_server_answers_on_its_published_port,
         a_guest_counts_in_a_native_database
     );
-}
-
-#[test]
-fn the_readme_shows_the_dockerfiles_as_they_are() {
-    let read = |path: &str| fs::read_to_string(repository().join(path)).expect("it is readable");
-    let readme = read("README.md");
-    for folder in ["rust", "go", "c", "python"] {
-        let text = read(&format!("examples/{folder}/Dockerfile"));
-        assert!(readme.contains(&format!("```Dockerfile\n{text}```")), "{folder}");
-    }
 }
