@@ -19,6 +19,8 @@ const PIP: &str = "pip install --no-cache-dir ";
 /// The content of a Dockerfile of `examples/`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dockerfile {
+    /// The base image of the first stage.
+    pub base: String,
     /// `ARG` lines with their defaults.
     pub args: Vec<(String, String)>,
     /// The `RUN` lines that install tools.
@@ -59,7 +61,12 @@ impl Dockerfile {
                 "ENTRYPOINT" => {
                     file.entrypoint = serde_json::from_str(rest).expect("ENTRYPOINT in JSON");
                 }
-                "FROM" | "EXPOSE" => {}
+                "FROM" => {
+                    if let Some(base) = rest.strip_suffix(" AS build") {
+                        base.clone_into(&mut file.base);
+                    }
+                }
+                "EXPOSE" => {}
                 _ => panic!("the tests have no equivalent for this line of a Dockerfile: {line}"),
             }
         }
@@ -77,19 +84,25 @@ pub fn folder(name: &str) -> PathBuf {
 /// # Panics
 /// If the example cannot be built; the message contains the output of the build command.
 pub fn image(name: &str) -> Image {
-    let folder = folder(name);
-    let path = folder.join("Dockerfile");
-    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let file = Dockerfile::parse(&text);
-    let built = built(name, &folder, &file);
+    let file = dockerfile(name);
     let words: Vec<&str> = file.entrypoint.iter().map(String::as_str).collect();
     let image = Image::new(&format!("example-{name}")).entrypoint(&words);
-    file.copies.iter().fold(image, |image, (from, to)| {
-        let from = Path::new(from).strip_prefix(&file.workdir).expect("a file of the WORKDIR");
-        let path = built.join(from);
-        let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        image.file(to, 0o755, bytes)
-    })
+    file.copies.iter().fold(image, |image, (from, to)| image.file(to, 0o755, output(name, from)))
+}
+
+/// The content of the Dockerfile of an example.
+pub fn dockerfile(name: &str) -> Dockerfile {
+    let path = folder(name).join("Dockerfile");
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    Dockerfile::parse(&text)
+}
+
+/// The bytes of a file that the build lines of an example create, by its path in the first stage.
+pub fn output(name: &str, path: &str) -> Vec<u8> {
+    let file = dockerfile(name);
+    let path = Path::new(path).strip_prefix(&file.workdir).expect("a file of the WORKDIR");
+    let path = built(name, &folder(name), &file).join(path);
+    fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 /// The folder in which an example is built, one for each state of its sources.
@@ -165,7 +178,7 @@ mod tests {
         let text = "FROM a AS build\nARG T=x\nRUN install\nWORKDIR /src\nCOPY f .\nRUN make f\n\n\
                     FROM scratch\nCOPY --from=build /src/f /g\nENTRYPOINT [\"/g\"]\n";
         let file = Dockerfile::parse(text);
-        assert_eq!((&*file.tools[0], &*file.build[0]), ("install", "make f"));
+        assert_eq!((&*file.base, &*file.tools[0], &*file.build[0]), ("a", "install", "make f"));
         assert_eq!(file.args, [("T".to_owned(), "x".to_owned())]);
         assert_eq!(file.copies, [("/src/f".to_owned(), "/g".to_owned())]);
         assert_eq!(file.entrypoint, ["/g"]);

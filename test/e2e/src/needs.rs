@@ -59,7 +59,7 @@ fn has_apparmor() -> bool {
 }
 
 /// Whether the Go compiler is in PATH.
-fn has_go() -> bool {
+pub fn has_go() -> bool {
     std::process::Command::new("go").arg("version").output().is_ok_and(|said| said.status.success())
 }
 

@@ -52,22 +52,22 @@ impl Cycle {
         let group = self.group.as_deref();
         let wanted = Wanted { id, args: life.guest.args(), terminal: life.terminal, group };
         self.client.make(wanted).await.unwrap_or_else(|e| panic!("{life:?}: make: {e}"));
-        let murderer = life.murder.map(|after| {
-            tokio::spawn(murder(self.bundles.join(id), id.to_owned(), after, self.tally.clone()))
+        let killer = life.kill_shim.map(|after| {
+            tokio::spawn(kill_shim(self.bundles.join(id), id.to_owned(), after, self.tally.clone()))
         });
         let mut fifos = life.streams.then(|| self.client.fifos(id, ""));
         match self.live(containerd, life, id, fifos.as_mut()).await {
             Ok(()) => {}
-            Err((step, status)) if life.murder.is_some() && expected(&status) => {
+            Err((step, status)) if life.kill_shim.is_some() && expected(&status) => {
                 self.tally
                     .count(&format!("{step} refused after its shim's death: {:?}", status.code()));
             }
             Err((step, status)) => panic!("{life:?} as {id}: {step}: {status}"),
         }
-        if let Some(murderer) = murderer {
+        if let Some(killer) = killer {
             // A later container with the same id must not be killed.
-            murderer.abort();
-            let _ = murderer.await;
+            killer.abort();
+            let _ = killer.await;
         }
         self.clear(life, id).await;
         self.tally.count("lives");
@@ -133,7 +133,7 @@ impl Cycle {
         }
         ending?;
         let status = ended.await.expect("the task does not panic").step("Wait")?;
-        if life.murder.is_none() {
+        if life.kill_shim.is_none() {
             assert_eq!(status, life.status(), "{life:?} as {id}");
             if let (Guest::Hello, Some(fifos)) = (life.guest, fifos) {
                 let expected: &[u8] = if life.terminal { b"hello\r\n" } else { b"hello\n" };
@@ -144,7 +144,7 @@ impl Cycle {
             let status = ending.await.expect("the task does not panic").step("Wait for an exec")?;
             let ended = exec.guest == Guest::Hello && status == 0;
             assert!(
-                life.murder.is_some() || ended || status == 137,
+                life.kill_shim.is_some() || ended || status == 137,
                 "{life:?} as {id}: {exec_id}: {status}"
             );
             if exec.fate == Fate::Left {
@@ -217,7 +217,7 @@ impl Cycle {
             let _ = self.client.kill(id, "", KILL).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        if life.murder.is_some() {
+        if life.kill_shim.is_some() {
             self.wait_for_clean_up(life, id).await;
         }
         self.client.forget(id).await.unwrap_or_else(|e| panic!("{life:?}: forget {id}: {e}"));
@@ -254,7 +254,7 @@ fn expected(status: &Status) -> bool {
 }
 
 /// Kills the shim of a container, this long after it appears.
-async fn murder(bundle: std::path::PathBuf, id: String, after: Duration, tally: Tally) {
+async fn kill_shim(bundle: std::path::PathBuf, id: String, after: Duration, tally: Tally) {
     while !bundle.join("address").exists() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -22,7 +22,7 @@ pub(super) struct Life {
     pub(super) paused: Option<Paused>,
     pub(super) end: End,
     /// The shim is killed this long after its start.
-    pub(super) murder: Option<Duration>,
+    pub(super) kill_shim: Option<Duration>,
 }
 
 /// The program of a process.
@@ -94,8 +94,8 @@ impl Guest {
 }
 
 impl Life {
-    /// Draws the life of this number. With `murder`, one shim in six is killed.
-    pub(super) fn draw(seed: u64, number: usize, murder: bool) -> Life {
+    /// Draws the life of this number. With `kill_shim`, one shim in six is killed.
+    pub(super) fn draw(seed: u64, number: usize, kill_shim: bool) -> Life {
         // One generator per life: the life does not depend on which of the eight workers takes it.
         let rng = &mut Rng::with_seed(seed.wrapping_add((number as u64) << 32));
         let guest = GUESTS[rng.usize(..GUESTS.len())];
@@ -119,7 +119,7 @@ impl Life {
         };
         // Most faults happen during creation.
         let moment = if rng.bool() { rng.u64(..15_000) } else { rng.u64(..150_000) };
-        let murder = (rng.u8(..6) == 0 && murder).then(|| Duration::from_micros(moment));
+        let kill_shim = (rng.u8(..6) == 0 && kill_shim).then(|| Duration::from_micros(moment));
         Life {
             number,
             guest,
@@ -130,7 +130,7 @@ impl Life {
             execs,
             paused,
             end,
-            murder,
+            kill_shim,
         }
     }
 }

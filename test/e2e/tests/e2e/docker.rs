@@ -177,19 +177,42 @@ fn a_runtime_from_the_configuration_runs(version: DockerVersion) {
     }
 }
 
+/// Docker's classic image store, without containerd's snapshots: dockerd mounts the root.
+fn an_image_in_dockers_own_store_runs(version: DockerVersion) {
+    let docker =
+        Docker::start_with(version, json!({"features": {"containerd-snapshotter": false}}));
+    let driver = docker.docker(&["info", "--format", "{{.Driver}}"]).success();
+    assert!(!driver.contains("overlayfs"), "{driver}");
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let text = "FROM scratch\nCOPY app.wasm /app.wasm\nENTRYPOINT [\"/app.wasm\"]\n";
+    fs::write(folder.path().join("Dockerfile"), text).expect("it is writable");
+    fs::write(folder.path().join("app.wasm"), hello_wasm()).expect("it is writable");
+    let folder = folder.path().display().to_string();
+    docker.docker(&["build", "--tag", "app", &folder]).success();
+    let run = ["run", "--rm", "--runtime", &runtime(), "app"];
+    for _ in 0..2 {
+        assert_eq!(docker.docker(&run).success(), "hello\n");
+    }
+}
+
 mod own {
-    use super::{a_container_outlives_dockerd, a_runtime_from_the_configuration_runs, tests_in};
+    use super::{
+        a_container_outlives_dockerd, a_runtime_from_the_configuration_runs,
+        an_image_in_dockers_own_store_runs, tests_in,
+    };
 
     tests_in!(
         docker_26,
         DockerVersion::V26,
         a_container_outlives_dockerd,
-        a_runtime_from_the_configuration_runs
+        a_runtime_from_the_configuration_runs,
+        an_image_in_dockers_own_store_runs
     );
     tests_in!(
         docker_28,
         DockerVersion::V28,
         a_container_outlives_dockerd,
-        a_runtime_from_the_configuration_runs
+        a_runtime_from_the_configuration_runs,
+        an_image_in_dockers_own_store_runs
     );
 }

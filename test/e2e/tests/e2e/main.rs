@@ -16,6 +16,7 @@ mod cri;
 mod ctr;
 mod disk;
 mod docker;
+mod documents;
 mod escape;
 mod events;
 mod examples;
