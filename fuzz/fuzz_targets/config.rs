@@ -1,6 +1,6 @@
-//! A `config.json` of any bytes, through all that is read of it before anything is made: the group, the
-//! configuration itself, what is checked of it, the cgroup's name, the entrypoint, and libcontainer's own reading.
-//! The same bytes are runtime options, and a program's first bytes.
+//! A `config.json` of any bytes, through all that is read of it before anything is made: the group,
+//! the configuration itself, what is checked of it, the cgroup's name, the entrypoint, and
+//! libcontainer's own reading. The same bytes are runtime options, and a program's first bytes.
 #![no_main]
 
 use std::path::Path;

@@ -1,6 +1,6 @@
-//! A client that sends any bytes to the Task API: a sequence of methods with their payloads, against the service
-//! itself. In place of an engine host a thread answers that says that there is a process: none is forked, nothing
-//! is mounted.
+//! A client that sends any bytes to the Task API: a sequence of methods with their payloads,
+//! against the service itself. In place of an engine host a thread answers that says that there is
+//! a process: none is forked, nothing is mounted.
 //!
 //! Input: for each request a byte for the method, two for the payload's length, and the payload.
 #![no_main]

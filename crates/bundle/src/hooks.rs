@@ -151,8 +151,8 @@ impl Batch {
     /// does so.
     ///
     /// # Errors
-    /// If a hook fails; the remaining hooks do not run. After the guest has started a failure has no
-    /// effect: it is logged, and the remaining hooks run.
+    /// If a hook fails; the remaining hooks do not run. After the guest has started a failure has
+    /// no effect: it is logged, and the remaining hooks run.
     pub fn run(&self, pid: Option<i32>, reaper: Option<&Reaper>) -> Result<(), HookError> {
         let mut state = self.state.clone();
         state.set_pid(pid);

@@ -1,9 +1,9 @@
 //! Delays the publication of an exit until the client has read the output.
 //!
-//! A client such as `ctr` closes its ends of the output pipes as soon as it learns of the exit, even if
-//! its reader has not been scheduled since the last write: on a busy machine some of a thousand
-//! containers then print nothing. So the exit is published (event, Wait, State) when the pipes are
-//! empty. A client that does not read, or is gone, delays it by [`READ_TIMEOUT`] at most.
+//! A client such as `ctr` closes its ends of the output pipes as soon as it learns of the exit,
+//! even if its reader has not been scheduled since the last write: on a busy machine some of a
+//! thousand containers then print nothing. So the exit is published (event, Wait, State) when the
+//! pipes are empty. A client that does not read, or is gone, delays it by [`READ_TIMEOUT`] at most.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use wherry_sys::process::Exit;
 
 use crate::stdio::Streams;
 
-/// The longest delay of an exit. A reader that waits in `epoll` takes less than a millisecond on an idle machine.
+/// The longest delay of an exit. A reader that waits in `epoll` takes less than a millisecond on an
+/// idle machine.
 const READ_TIMEOUT: Duration = Duration::from_millis(80);
 /// The first pause between two checks of the pipes. Each pause is twice the one before.
 const PAUSE_FIRST: Duration = Duration::from_micros(500);

@@ -20,8 +20,9 @@ use serde::de::DeserializeOwned;
 const MESSAGE_MAX: usize = 256 * 1024;
 /// The most descriptors beside one message.
 const FDS_MAX: usize = 5;
-/// The most descriptors that the kernel sends beside a message (SCM_MAX_FD). The buffer has room for
-/// all: of more than fit the kernel opens as many as fit, and nix returns an error instead of them.
+/// The most descriptors that the kernel sends beside a message (SCM_MAX_FD). The buffer has room
+/// for all: of more than fit the kernel opens as many as fit, and nix returns an error instead of
+/// them.
 const FDS_SENT_MAX: usize = 253;
 
 /// One end of a channel. Blocking.

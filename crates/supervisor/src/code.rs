@@ -38,8 +38,8 @@ pub(crate) enum CodeError {
 }
 
 impl Order<'_> {
-    /// The code of a module under `key`, or under `baseline` if there is none. Everything that comes
-    /// from the guest's process is validated.
+    /// The code of a module under `key`, or under `baseline` if there is none. Everything that
+    /// comes from the guest's process is validated.
     pub(crate) fn code(
         &self,
         module: &File,

@@ -23,8 +23,8 @@ const MESSAGES_MAX: usize = 64;
 /// What the daemon does on request while a process is set up.
 pub(crate) trait SetupService {
     /// Answers [`SetupMessage::Compile`] with the compiled code of `module`, under the engine's
-    /// compile key or the key of baseline code, if it can start under the conditions `start`. The error
-    /// is a sentence for the user.
+    /// compile key or the key of baseline code, if it can start under the conditions `start`. The
+    /// error is a sentence for the user.
     fn compile(
         &mut self,
         module: &File,
