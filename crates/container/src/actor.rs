@@ -25,6 +25,7 @@ use crate::event::{Event, EventSink, What};
 use crate::exec;
 use crate::handle::{Error, Snapshot};
 use crate::state::{Happening, State};
+use crate::unread::{self, Unpublished};
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -209,8 +210,9 @@ impl Actor {
                     self.tell(What::OutOfMemory);
                 }
                 how = told(&mut self.exit), if ended.is_none() => {
-                    ended = Some(how);
+                    ended = Some(Unpublished::new(how));
                 }
+                () = unread::read(&mut ended, self.streams.as_ref()) => {}
                 () = &mut client_opens, if input_held && self.streams.is_some() => {
                     input_held = false;
                     // A terminal's input is the terminal's.
@@ -229,7 +231,7 @@ impl Actor {
                 },
             }
             if self.starting.is_none()
-                && let Some(exit) = ended
+                && let Some(exit) = ended.as_ref().and_then(Unpublished::due)
                 && self.state().exit().is_none()
             {
                 self.exited(exit);
@@ -438,12 +440,13 @@ impl Actor {
 
     async fn delete(&mut self) -> Result<Exit, Error> {
         let exit = match self.state() {
-            // One that was never started may be deleted as runc has it: it is ended first.
+            // As runc's shim does: a container that was never started is killed first; an exec that was never started has
+            // no process, and its exit status is 0.
             State::Created if self.starting.is_none() => {
                 if let Some(process) = &self.process {
                     let _ = process.signal(SIGKILL);
                 }
-                let exit = Exit::now(KILLED);
+                let exit = Exit::now(if self.process.is_some() { KILLED } else { 0 });
                 self.become_(Happening::Exited(exit))?;
                 exit
             }

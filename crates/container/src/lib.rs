@@ -11,6 +11,7 @@ mod event;
 mod exec;
 mod handle;
 pub mod state;
+mod unread;
 
 pub use create::{Config, Runtime};
 pub use event::{Event, EventSink, What};

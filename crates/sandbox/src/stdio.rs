@@ -54,6 +54,17 @@ impl Streams {
         }
     }
 
+    /// Whether a client has not read all output that the guest has written to it.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        match self {
+            Streams::Pipes(kept) => {
+                kept.outputs.iter().any(|(_, pipe)| unread(pipe).is_ok_and(|count| count > 0))
+            }
+            Streams::Terminal(terminal) => terminal.has_unread(),
+        }
+    }
+
     /// Lets go of the streams after the guest's end, without losing what nobody has read yet.
     pub async fn finish(self) {
         match self {
@@ -275,8 +286,9 @@ pub(crate) async fn drain(path: &Path, keeper: File) -> io::Result<()> {
     Ok(())
 }
 
+/// The number of bytes that can be read from a pipe or terminal.
 #[allow(unsafe_code)]
-fn unread(pipe: &File) -> io::Result<usize> {
+pub(crate) fn unread(pipe: &File) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int where the pointer says.
     let result = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) };

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::stdio::{StdioError, StdioPaths, drain, open_for_terminal};
+use crate::stdio::{StdioError, StdioPaths, drain, open_for_terminal, unread};
 
 /// What is copied at once, bytes: what a terminal holds at the most.
 const CHUNK: usize = 4096;
@@ -88,6 +88,13 @@ impl Terminal {
     /// terminal open. It can be asked for once.
     pub fn copied(&mut self) -> Option<oneshot::Receiver<()>> {
         self.copied.take()
+    }
+
+    /// Whether output is still to be copied from the terminal, or to be read by the client.
+    pub(crate) fn has_unread(&self) -> bool {
+        let holds = |file: &File| unread(file).is_ok_and(|count| count > 0);
+        let pipe = self.pipe.as_ref().is_some_and(|(_, pipe)| holds(pipe.get_ref()));
+        pipe || holds(self.master.get_ref())
     }
 
     /// Copies no more input.
