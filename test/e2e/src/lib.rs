@@ -9,6 +9,7 @@ pub mod client;
 pub mod compatibility;
 pub mod confined;
 pub mod cri;
+pub mod direct;
 mod grpc;
 pub mod images;
 pub mod inside;

@@ -3,13 +3,14 @@
 
 use containerd_shim_protos::api::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
-    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, KillRequest, PidsRequest,
-    PidsResponse, StartRequest, StateRequest, StateResponse, StatsRequest, StatsResponse, Status,
-    WaitRequest, WaitResponse,
+    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest,
+    PidsRequest, PidsResponse, StartRequest, StateRequest, StateResponse, StatsRequest,
+    StatsResponse, Status, WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::cgroups::metrics as v1;
 use containerd_shim_protos::cgroups_v2::metrics as v2;
 use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::ttrpc::Code;
 use std::fs;
 use std::path::Path;
@@ -329,7 +330,31 @@ fn a_signal_before_start_ends_a_created_container(containerd: &Containerd) {
     assert!(!container.ended(), "the shim's other container continues");
 }
 
+/// As runc's shim answers.
+fn deleting_an_exec_that_was_never_started_answers_status_0(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let (shim, id) = (Shim::of(&container), container.id().to_owned());
+    let mut spec = Any::new();
+    spec.type_url = "types.containerd.io/opencontainers/runtime-spec/1/Process".to_owned();
+    spec.value = br#"{"args": ["/app.wasm"], "cwd": "/", "user": {"uid": 0, "gid": 0}}"#.to_vec();
+    let exec_id = "beside".to_owned();
+    let request = ExecProcessRequest {
+        id: id.clone(),
+        exec_id: exec_id.clone(),
+        spec: Some(spec).into(),
+        ..ExecProcessRequest::new()
+    };
+    let _: Empty = shim.call("Exec", &request).expect("Exec answers");
+    let request =
+        DeleteRequest { id: id.clone(), exec_id: exec_id.clone(), ..DeleteRequest::new() };
+    let deleted: DeleteResponse = shim.call("Delete", &request).expect("Delete answers");
+    assert_eq!((deleted.exit_status, deleted.pid), (0, 0));
+    let request = StateRequest { id, exec_id, ..StateRequest::new() };
+    assert_eq!(shim.refused("State", &request).0, Code::NOT_FOUND);
+}
+
 on_containerds!(
+    deleting_an_exec_that_was_never_started_answers_status_0,
     the_newest_version_of_the_api_is_announced,
     creating_an_id_twice_is_already_exists,
     an_unknown_id_is_not_found,

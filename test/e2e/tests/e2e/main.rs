@@ -27,6 +27,7 @@ mod ground;
 mod health;
 mod hooks;
 mod hostile;
+mod lifecycle;
 mod limits;
 mod logs;
 mod mounts;
