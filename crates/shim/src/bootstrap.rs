@@ -1,4 +1,4 @@
-//! What containerd sends to `start` and what it expects back.
+//! The input of `start` and its answer, in the formats of all versions of containerd.
 //!
 //! containerd up to 2.2 writes the runtime options to standard input and passes the rest in flags and variables. It
 //! takes the address as plain text or, from 2.0 on, as JSON. From 2.3 on it writes a `BootstrapParams` with all of this,
@@ -23,7 +23,7 @@ const TTRPC: &str = "ttrpc";
 /// replaced by an older one.
 const TASK_API: u32 = 3;
 
-/// How the caller of `start` wants the address.
+/// The format in which the caller of `start` reads the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// The address alone: containerd 1.6 and 1.7.
@@ -34,7 +34,7 @@ pub(crate) enum Format {
     Protobuf,
 }
 
-/// What `start` was called with, from all sources.
+/// The input of `start`, from all sources.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Bootstrap {
     pub(crate) format: Format,
@@ -49,9 +49,9 @@ pub(crate) struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// Combines the command line, the variable `TTRPC_ADDRESS` and what standard input held.
+    /// Combines the command line, the variable `TTRPC_ADDRESS` and the contents of standard input.
     ///
-    /// A malformed option is no error here: Create carries the same options and reports it.
+    /// Malformed options are ignored: Create carries the same options and reports the fault.
     pub(crate) fn new(args: &Args, ttrpc_address: &str, stdin: &[u8]) -> Bootstrap {
         let Some(params) = bootstrap_params(args, stdin) else {
             let options = Any::parse_from_bytes(stdin).ok();

@@ -129,7 +129,7 @@ fn compile(engine: &dyn Engine, config: &Config, modules: &[(PathBuf, String)]) 
 }
 
 /// Compiles the module on standard input for later starts. A shim starts this and reads neither output nor error: a
-/// later start reports what is wrong with the module.
+/// later start reports a fault of the module.
 pub(crate) fn in_background(engine: &dyn Engine, config: &Config) -> Result<String> {
     wherry_compiler::yield_to_all();
     let key = engine.compile_key().ok_or(Error::NoCompiler(engine.name()))?;

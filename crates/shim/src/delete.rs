@@ -1,4 +1,4 @@
-//! `delete`: removes what a dead daemon left, from the files in the bundle alone, and prints the exit status.
+//! `delete`: removes the remains of a container whose daemon is dead, from the files in the bundle alone, and prints the exit status.
 
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,7 +24,7 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {
     wherry_sys::logger::log_to_stderr();
     let left = cleanup::container(&bundle, None);
     let socket = start::announced(&path).unwrap_or_else(|| {
-        // Without a readable configuration the container had a daemon of its own.
+        // Without a readable configuration the container had its own daemon.
         let group = group::of(&path, &args.id).unwrap_or_else(|_| args.id.clone());
         let (address, namespace) = (args.address.as_str(), args.namespace.as_str());
         let key = group::Key { engine: shim.engine, address, namespace, group: &group };

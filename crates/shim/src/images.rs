@@ -43,7 +43,7 @@ impl Found {
 impl Drop for Found {
     fn drop(&mut self) {
         if let Found::Mounted { unmount, .. } = self {
-            // The directory stays mounted; there is no caller to tell.
+            // The directory stays mounted; a destructor has no caller to report to.
             let _ = ctr(unmount);
         }
     }

@@ -1,4 +1,4 @@
-//! `-info`, `-v` and `-h`: what this runtime is and supports, for containerd and for people.
+//! `-info`, `-v` and `-h`: name, version and features of this runtime.
 
 use std::io::{self, Write};
 use std::process::{Command, Stdio};

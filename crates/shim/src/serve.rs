@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::peer::Trusted;
 
-/// What `start` passes to the daemon.
+/// The parameters that `start` passes to the daemon.
 pub(crate) struct Daemon {
     pub(crate) engine: &'static str,
     pub(crate) listener: UnixListener,
@@ -119,7 +119,8 @@ async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
     let runtime =
         Arc::new(Runtime { supervisor: Arc::new(supervisor), events: Arc::new(publisher.clone()) });
     let service = Service::new(runtime, connections.clone());
-    start_server(daemon.listener, &service, &connections).await?;
+    // The server closes its connections when it is dropped.
+    let _server = start_server(daemon.listener, &service, &connections).await?;
     service.ended().await;
     // A `start` from here on forks a new daemon. The connections to this one are served until they are closed.
     drop(name);
@@ -127,19 +128,17 @@ async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
     Ok(())
 }
 
-/// Serves in the background, for as long as the runtime lives.
+/// Starts to serve the Task API on a listener.
 async fn start_server(
     listener: UnixListener,
     service: &Service,
     connections: &Connections,
-) -> Result<()> {
+) -> Result<Server> {
     let trusted = Trusted::new(listener, connections.clone()).map_err(Error::Daemon)?;
     let mut server =
         Server::new().add_listener(Listener::new(trusted)).register_service(services(service));
     server.start().await?;
-    // The server closes its connections when it is dropped. The process ends before that.
-    std::mem::forget(server);
-    Ok(())
+    Ok(server)
 }
 
 /// Waits until every request that was sent has been answered: until all clients have disconnected, or no request has

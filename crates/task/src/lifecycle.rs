@@ -1,9 +1,9 @@
-//! When the daemon ends without a Shutdown: containerd sends one after each Delete, but not when it was killed, or when
-//! it cleaned up with the `delete` command.
+//! When the daemon ends without a Shutdown: containerd sends one after each Delete and each failed Create, but not when
+//! it was killed in between, or when it cleaned up with the `delete` command.
 //!
-//! The daemon ends when it has had no container and no Create for an idle timeout. A client that is connected may be
-//! about to send Create: a slow snapshotter takes seconds between the two, so the timeout is long then. Without a
-//! client, a daemon that had a container before has lost containerd, and the timeout is short.
+//! The daemon ends when it has had no container and no Create for [`IDLE_TIMEOUT`]. A client that is still connected
+//! does not keep it: containerd 2.1 leaks its connection when it gives up a shim after a restart. Before the first
+//! client and the first Create, the daemon waits longer, for a machine that is slow to start containerd's requests.
 
 use std::time::Duration;
 
@@ -12,31 +12,30 @@ use tokio::time::{Instant, sleep_until};
 use crate::connections::Connections;
 use crate::registry::Registry;
 
-/// The idle timeout while a client is connected, and before the first Create.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// The idle timeout after the first Create, without a client.
-const DISCONNECTED_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The idle timeout before the first Create, unless the first client has disconnected without one.
+const FIRST_CREATE_TIMEOUT: Duration = Duration::from_secs(120);
+/// The idle timeout after that. Shutdown follows Delete within milliseconds, so it has been lost by then.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a daemon without a client checks whether `delete` has removed its ended containers.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Closes the registry when its idle timeout has passed, and then returns.
 pub(crate) async fn idle(registry: &Registry, connections: &Connections) {
     let (mut changes, mut clients) = (registry.changes(), connections.changes());
-    let mut disconnected_since = Instant::now();
+    let mut connected = !connections.none();
+    let mut disconnected_at = None;
     loop {
-        let connected = *clients.borrow_and_update() > 0;
-        // What changed before this is seen below.
-        changes.mark_unchanged();
-        let now = Instant::now();
         if !connected {
             registry.forget_removed();
-            changes.mark_unchanged();
         }
-        let deadline = match registry.empty() {
-            Some(empty) if connected || !empty.used => Some(empty.since + IDLE_TIMEOUT),
-            Some(empty) => Some(empty.since.max(disconnected_since) + DISCONNECTED_IDLE_TIMEOUT),
-            None => None,
-        };
+        // Changes up to here are seen below.
+        changes.mark_unchanged();
+        let deadline = registry.empty().map(|empty| match (empty.used, disconnected_at) {
+            (true, _) => empty.since + IDLE_TIMEOUT,
+            (false, Some(at)) if !connected => at + IDLE_TIMEOUT,
+            (false, _) => empty.since + FIRST_CREATE_TIMEOUT,
+        });
+        let now = Instant::now();
         if deadline.is_some_and(|deadline| deadline <= now) && registry.close_if_empty() {
             return;
         }
@@ -52,8 +51,10 @@ pub(crate) async fn idle(registry: &Registry, connections: &Connections) {
             // The senders live in `registry` and `connections`: neither channel can close.
             _ = changes.changed() => {}
             _ = clients.changed() => {
-                if connected && *clients.borrow() == 0 {
-                    disconnected_since = Instant::now();
+                let was_connected = connected;
+                connected = *clients.borrow_and_update() > 0;
+                if was_connected && !connected {
+                    disconnected_at = Some(Instant::now());
                 }
             }
             () = timer => {}
@@ -64,7 +65,9 @@ pub(crate) async fn idle(registry: &Registry, connections: &Connections) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::{advance, timeout};
+    use tokio::time::timeout;
+
+    use crate::error::Error;
 
     /// Whether the daemon ends within `limit`, and after how many seconds.
     async fn ends_after(
@@ -79,35 +82,48 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_daemon_that_gets_no_create_ends() {
-        let (registry, connections) = (Registry::new(), Connections::default());
-        assert_eq!(ends_after(&registry, &connections, IDLE_TIMEOUT * 2).await, Some(120));
+        for clients in [0, 1] {
+            let (registry, connections) = (Registry::new(), Connections::default());
+            let _clients: Vec<_> = (0..clients).map(|_| connections.open()).collect();
+            let limit = FIRST_CREATE_TIMEOUT * 2;
+            assert_eq!(ends_after(&registry, &connections, limit).await, Some(120));
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_daemon_whose_create_failed_ends_soon_after_its_client_is_gone() {
+    async fn a_daemon_whose_first_client_left_without_a_create_ends_soon() {
         let (registry, connections) = (Registry::new(), Connections::default());
         let client = connections.open();
-        drop(registry.reserve("x").unwrap());
-        advance(Duration::from_secs(60)).await;
-        drop(client);
-        assert_eq!(ends_after(&registry, &connections, IDLE_TIMEOUT).await, Some(10));
+        let leave = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(client);
+            std::future::pending::<()>().await;
+        };
+        let ended = async { ends_after(&registry, &connections, FIRST_CREATE_TIMEOUT).await };
+        tokio::select! {
+            () = leave => {}
+            after = ended => assert_eq!(after, Some(70)),
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_stays_connected_does_not_keep_an_idle_daemon() {
-        let (registry, connections) = (Registry::new(), Connections::default());
-        let _client = connections.open();
-        drop(registry.reserve("x").unwrap());
-        assert_eq!(ends_after(&registry, &connections, IDLE_TIMEOUT * 2).await, Some(120));
+    async fn a_daemon_whose_create_failed_ends_soon_also_while_a_client_is_connected() {
+        for leaks in [false, true] {
+            let (registry, connections) = (Registry::new(), Connections::default());
+            let client = connections.open();
+            drop(registry.reserve("x").unwrap());
+            let _leaked = leaks.then_some(client);
+            assert_eq!(ends_after(&registry, &connections, FIRST_CREATE_TIMEOUT).await, Some(10));
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_create_in_progress_keeps_the_daemon() {
         let (registry, connections) = (Registry::new(), Connections::default());
         let reserved = registry.reserve("x").unwrap();
-        assert_eq!(ends_after(&registry, &connections, IDLE_TIMEOUT * 10).await, None);
+        assert_eq!(ends_after(&registry, &connections, FIRST_CREATE_TIMEOUT * 10).await, None);
         drop(reserved);
-        assert_eq!(ends_after(&registry, &connections, IDLE_TIMEOUT).await, Some(10));
+        assert_eq!(ends_after(&registry, &connections, FIRST_CREATE_TIMEOUT).await, Some(10));
     }
 
     /// Every order of Create, its failure or cancellation, Shutdown, connections and disconnections, with pauses: the
@@ -156,10 +172,8 @@ mod tests {
                     () = &mut watch, if !ended => {}
                 }
             };
-            let ends = timeout(IDLE_TIMEOUT + Duration::from_secs(1), closed).await;
+            let ends = timeout(FIRST_CREATE_TIMEOUT + Duration::from_secs(1), closed).await;
             assert!(ends.is_ok(), "seed {seed}: the daemon stays");
         }
     }
-
-    use crate::error::Error;
 }

@@ -1,7 +1,7 @@
 //! What all methods have in common: none is cancelled half-way, and the requests in flight are counted.
 //!
 //! ttrpc drops a handler when its client disconnects or its deadline passes. A half-created container would then have
-//! no owner, so every method but Wait runs as a task of its own, to its end. Wait changes nothing and may be dropped.
+//! no owner, so every method but Wait runs as a separate task, to its end. Wait changes nothing and may be dropped.
 
 use std::sync::Arc;
 

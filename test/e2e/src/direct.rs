@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
-use wherry_testing::{Containerd, Daemon, Process, bin_dir, engine, processes, wait_until};
+use wherry_testing::{Containerd, Process, bin_dir, engine, processes, wait_until};
 
 /// The namespace of all these shims.
 pub const NAMESPACE: &str = "direct";
@@ -113,6 +113,11 @@ impl Direct {
     /// A new connection to the shim.
     pub fn connect(&self) -> Shim {
         Shim::at(&self.socket, self.version)
+    }
+
+    /// A new connection, if the shim has not ended.
+    pub fn try_connect(&self) -> Option<Shim> {
+        Shim::try_at(&self.socket, self.version).ok()
     }
 
     /// The request that creates the container.

@@ -14,7 +14,7 @@ use wherry_e2e::direct::{Direct, NAMESPACE, call as shim};
 use wherry_e2e::images::hello_wasm;
 use wherry_e2e::shim::Shim;
 use wherry_testing::{
-    Containerd, ContainerdVersion, DEADLINE, Daemon, Process, bin_dir, engine, processes, runtime,
+    Containerd, ContainerdVersion, DEADLINE, Process, bin_dir, engine, processes, runtime,
     wait_until,
 };
 

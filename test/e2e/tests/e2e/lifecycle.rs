@@ -12,7 +12,7 @@ use wherry_e2e::direct::Direct;
 use wherry_e2e::images::{guests_and_tools, hello_wasm, laborious_wasm, spin_wasm};
 use wherry_e2e::on_own_containerds;
 use wherry_e2e::shim::Shim;
-use wherry_testing::{Containerd, ContainerdVersion, DEADLINE, Daemon, processes, wait_until};
+use wherry_testing::{Containerd, ContainerdVersion, DEADLINE, processes, wait_until};
 
 fn shared() -> &'static Containerd {
     Containerd::shared(ContainerdVersion::V2)
@@ -22,21 +22,36 @@ fn create(direct: &Direct, shim: &Shim) -> Result<CreateTaskResponse, (Code, Str
     shim.call("Create", &direct.create_request())
 }
 
+fn start_request(direct: &Direct) -> StartRequest {
+    StartRequest { id: direct.id().to_owned(), ..StartRequest::new() }
+}
+
 fn start(direct: &Direct, shim: &Shim) -> Result<StartResponse, (Code, String)> {
-    shim.call("Start", &StartRequest { id: direct.id().to_owned(), ..StartRequest::new() })
+    shim.call("Start", &start_request(direct))
+}
+
+fn kill_request(direct: &Direct) -> KillRequest {
+    KillRequest { id: direct.id().to_owned(), signal: 9, ..KillRequest::new() }
 }
 
 fn kill(direct: &Direct, shim: &Shim) -> Result<Empty, (Code, String)> {
-    let id = direct.id().to_owned();
-    shim.call("Kill", &KillRequest { id, signal: 9, ..KillRequest::new() })
+    shim.call("Kill", &kill_request(direct))
+}
+
+fn delete_request(direct: &Direct) -> DeleteRequest {
+    DeleteRequest { id: direct.id().to_owned(), ..DeleteRequest::new() }
 }
 
 fn delete(direct: &Direct, shim: &Shim) -> Result<DeleteResponse, (Code, String)> {
-    shim.call("Delete", &DeleteRequest { id: direct.id().to_owned(), ..DeleteRequest::new() })
+    shim.call("Delete", &delete_request(direct))
+}
+
+fn shutdown_request(direct: &Direct) -> ShutdownRequest {
+    ShutdownRequest { id: direct.id().to_owned(), ..ShutdownRequest::new() }
 }
 
 fn shutdown(direct: &Direct, shim: &Shim) -> Result<Empty, (Code, String)> {
-    shim.call("Shutdown", &ShutdownRequest { id: direct.id().to_owned(), ..ShutdownRequest::new() })
+    shim.call("Shutdown", &shutdown_request(direct))
 }
 
 fn wait(direct: &Direct, shim: &Shim) -> Result<WaitResponse, (Code, String)> {
@@ -152,22 +167,18 @@ fn in_one_order(seed: u64) {
             log.push(name[choice]);
             let direct = &direct;
             // In the background: the next request is sent before this one is answered.
-            let request = |call: fn(&Direct, &Shim)| {
-                let client = std::panic::catch_unwind(|| direct.connect()).ok();
-                if let Some(client) = client {
-                    scope.spawn(move || {
-                        // A connection that the shim's end closes fails the call; only the end matters here.
-                        let _ = std::panic::catch_unwind(|| call(direct, &client));
-                    });
+            let send = |send: fn(&Direct, &Shim)| {
+                if let Some(shim) = direct.try_connect() {
+                    scope.spawn(move || send(direct, &shim));
                 }
             };
             match choice {
-                0 => request(|direct, shim| drop(create(direct, shim))),
-                1 => request(|direct, shim| drop(start(direct, shim))),
-                2 => request(|direct, shim| drop(kill(direct, shim))),
-                3 => request(|direct, shim| drop(delete(direct, shim))),
-                4 => request(|direct, shim| drop(shutdown(direct, shim))),
-                5 => clients.extend(std::panic::catch_unwind(|| direct.connect()).ok()),
+                0 => send(|direct, shim| shim.try_call("Create", &direct.create_request())),
+                1 => send(|direct, shim| shim.try_call("Start", &start_request(direct))),
+                2 => send(|direct, shim| shim.try_call("Kill", &kill_request(direct))),
+                3 => send(|direct, shim| shim.try_call("Delete", &delete_request(direct))),
+                4 => send(|direct, shim| shim.try_call("Shutdown", &shutdown_request(direct))),
+                5 => clients.extend(direct.try_connect()),
                 _ => drop(clients.pop()),
             }
             thread::sleep(Duration::from_millis(random.u64(0..40)));
