@@ -1,22 +1,22 @@
 //! Symbolic links and `..` in the container's root, as the kernel resolves them after chroot.
 //!
 //! WASI confines a path to its preopened directory: an absolute link, or one that climbs above that
-//! directory, is an error. In a container the root itself is preopened, so nothing is gained by that,
-//! and images have such links: `/etc/ssl/cert.pem -> /etc/ssl/certs/ca.pem`. For such a guest the guard
-//! gives an engine's two ways of resolving a path the kernel's meaning:
+//! directory, is an error. In a container the root itself is preopened, so nothing is gained by
+//! that, and images have such links: `/etc/ssl/cert.pem -> /etc/ssl/certs/ca.pem`. For such a guest
+//! the guard gives an engine's two ways of resolving a path the kernel's meaning:
 //!
 //! - Wasmtime has the kernel resolve with `RESOLVE_BENEATH`. The guard leaves that flag out.
-//! - WAMR reads each link and walks on from it. The guard returns a link that is absolute or begins with
-//!   `..` as a path below the directory [`ROOT`], and opens the root under that name.
-//! - WasmEdge does the same, but asks for a directory's type before it opens it. To it the guard returns
-//!   the shortest way from the link's directory.
+//! - WAMR reads each link and walks on from it. The guard returns a link that is absolute or begins
+//!   with `..` as a path below the directory [`ROOT`], and opens the root under that name.
+//! - WasmEdge does the same, but asks for a directory's type before it opens it. To it the guard
+//!   returns the shortest way from the link's directory.
 //!
 //! The guest's own call of readlink gets the unchanged text: its buffer has another size than the
 //! engine's ([`LinkBuffer`]).
 //!
-//! One more rule serves guests of wasi-libc whose working directory is not the root. To them `/file`
-//! and `file` are the same path below the working directory (see `wherry_engine::Guest::directories`), so
-//! a file that is not there is opened in the root.
+//! One more rule serves guests of wasi-libc whose working directory is not the root. To them
+//! `/file` and `file` are the same path below the working directory (see
+//! `wherry_engine::Guest::directories`), so a file that is not there is opened in the root.
 
 #![allow(unsafe_code)]
 
@@ -37,8 +37,8 @@ static INODE: AtomicU64 = AtomicU64::new(0);
 /// Stands for [`LinkBuffer::Exact`].
 const EXACT: u64 = u64::MAX;
 
-/// The name of the root in the links that WAMR reads: the guard opens the root for it in any directory. A
-/// guest that uses the name itself gets no more than it has.
+/// The name of the root in the links that WAMR reads: the guard opens the root for it in any
+/// directory. A guest that uses the name itself gets no more than it has.
 const ROOT: &[u8] = b"\x7fwherry-root";
 
 /// The longest link that is rewritten. The handler may run on a signal stack of 8 KiB.
@@ -68,7 +68,8 @@ pub(super) fn resolve(flags: u64) -> u64 {
     if ROOTED.load(Ordering::Relaxed) { flags & !libc::RESOLVE_BENEATH } else { flags }
 }
 
-/// Returns true for a directory descriptor that is the working directory, where that is not the root.
+/// Returns true for a directory descriptor that is the working directory, where that is not the
+/// root.
 pub(super) fn is_working_directory(directory: u64) -> bool {
     let here = (DEVICE.load(Ordering::Relaxed), INODE.load(Ordering::Relaxed));
     let Ok(directory) = i32::try_from(directory) else { return false };
@@ -77,8 +78,8 @@ pub(super) fn is_working_directory(directory: u64) -> bool {
 
 /// Rewrites the link that was read into `buffer`, and returns its new length.
 ///
-/// `link` is a descriptor of the link, `directory` that of its directory, and `length` the number of
-/// bytes that readlinkat(2) returned.
+/// `link` is a descriptor of the link, `directory` that of its directory, and `length` the number
+/// of bytes that readlinkat(2) returned.
 pub(super) fn rewrite(link: &Fd, directory: u64, buffer: u64, size: u64, length: i64) -> i64 {
     if !ROOTED.load(Ordering::Relaxed) || !is_engines(link, size) {
         return length;
@@ -92,7 +93,8 @@ pub(super) fn rewrite(link: &Fd, directory: u64, buffer: u64, size: u64, length:
     let mut written = 0;
     let mut write = |bytes: &[u8]| {
         for byte in bytes.iter().take(size.saturating_sub(written)) {
-            // SAFETY: below `size`, the length of the engine's buffer, which readlinkat has written to.
+            // SAFETY: below `size`, the length of the engine's buffer, which readlinkat has written
+            // to.
             unsafe { address.add(written).write(*byte) };
             written += 1;
         }
@@ -110,8 +112,8 @@ pub(super) fn names_root(path: u64) -> bool {
         return false;
     }
     let path = usize::try_from(path).unwrap_or_default() as *const libc::c_char;
-    // SAFETY: not null, and the engine made a system call with it as a C string. Bytes are compared up
-    // to the first difference, so none after the string's end is read.
+    // SAFETY: not null, and the engine made a system call with it as a C string. Bytes are compared
+    // up to the first difference, so none after the string's end is read.
     let byte = |index| unsafe { path.add(index).cast::<u8>().read() };
     !path.is_null() && ROOT.iter().chain(b"\0").enumerate().all(|(at, wanted)| byte(at) == *wanted)
 }
@@ -129,11 +131,11 @@ fn is_engines(link: &Fd, size: u64) -> bool {
     }
 }
 
-/// Writes a link's target, seen from the link's `directory`, in a form that an engine can walk. Returns
-/// false for a target that needs no change.
+/// Writes a link's target, seen from the link's `directory`, in a form that an engine can walk.
+/// Returns false for a target that needs no change.
 ///
-/// `by_name`: through the directory [`ROOT`]. Otherwise by the shortest way, which leaves the directory
-/// at which the engine began only if it has to.
+/// `by_name`: through the directory [`ROOT`]. Otherwise by the shortest way, which leaves the
+/// directory at which the engine began only if it has to.
 fn in_root(target: &[u8], directory: &[u8], by_name: bool, write: &mut dyn FnMut(&[u8])) -> bool {
     let depth = components(directory).count();
     let climbs = components(target).take_while(|component| *component == b"..").count();
