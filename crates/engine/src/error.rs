@@ -66,7 +66,8 @@ pub enum LoadError {
         /// All exports.
         exports: Vec<Export>,
     },
-    /// The module has no `_start` or the component no `wasi:cli/run`, and no function was requested.
+    /// The module has no `_start` or the component no `wasi:cli/run`, and no function was
+    /// requested.
     #[error("nothing to run: it does not export {entry}{}; {}", note(.exports), exported(.exports))]
     NoEntry {
         /// The default entry.

@@ -106,8 +106,8 @@ pub trait Engine {
         &[]
     }
 
-    /// The buffer in which the engine reads a symbolic link while it resolves a guest's path. `None`: the
-    /// kernel resolves paths for this engine.
+    /// The buffer in which the engine reads a symbolic link while it resolves a guest's path.
+    /// `None`: the kernel resolves paths for this engine.
     fn link_buffer(&self) -> Option<LinkBuffer> {
         None
     }
@@ -120,8 +120,8 @@ pub trait Engine {
     fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError>;
 }
 
-/// The size of an engine's buffer for the target of a symbolic link. It distinguishes the engine's calls of
-/// readlink from its guest's.
+/// The size of an engine's buffer for the target of a symbolic link. It distinguishes the engine's
+/// calls of readlink from its guest's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkBuffer {
     /// The link's size and one byte, or 32 bytes without a size; doubled while the target fills it.

@@ -1,15 +1,16 @@
 //! The directories that a guest gets, in the order in which its C library chooses among them.
 //!
-//! WASI preview 1 has no working directory: a guest's library maps each path to a preopened directory
-//! by its name. The libraries differ. Zig and AssemblyScript take the first directory, Go joins PWD
-//! and the path and takes the longest name, and wasi-libc (C, Rust, TinyGo) strips the leading `/` of
-//! path and names, takes the longest name, and of equally long names the last. For wasi-libc `/` and
-//! `.` are both the empty name, and `/x` and `x` the same path.
+//! WASI preview 1 has no working directory: a guest's library maps each path to a preopened
+//! directory by its name. The libraries differ. Zig and AssemblyScript take the first directory, Go
+//! joins PWD and the path and takes the longest name, and wasi-libc (C, Rust, TinyGo) strips the
+//! leading `/` of path and names, takes the longest name, and of equally long names the last. For
+//! wasi-libc `/` and `.` are both the empty name, and `/x` and `x` the same path.
 //!
-//! So `.` comes first and last, and between them each directory of the root gets a preopen: it makes
-//! `/etc/x` longer than `.`, which leaves `.` for paths whose first component names no directory of the
-//! root. `/` itself, and a file in the root that is not opened but renamed or removed, resolve to the
-//! working directory in programs of wasi-libc. With the working directory `/` nothing is added.
+//! So `.` comes first and last, and between them each directory of the root gets a preopen: it
+//! makes `/etc/x` longer than `.`, which leaves `.` for paths whose first component names no
+//! directory of the root. `/` itself, and a file in the root that is not opened but renamed or
+//! removed, resolve to the working directory in programs of wasi-libc. With the working directory
+//! `/` nothing is added.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -124,8 +124,8 @@ unsafe fn check_imports(module: wasm_module_t, network: Network) -> Result<(), L
 unsafe fn entry(module: wasm_module_t, function: Option<&str>) -> Result<CString, LoadError> {
     let mut exports = Vec::new();
     let mut export = wasm_export_t::default();
-    // SAFETY: by this function's contract; an export exists at each index, its name is the module's,
-    // and only a function has a function's type.
+    // SAFETY: by this function's contract; an export exists at each index, its name is the
+    // module's, and only a function has a function's type.
     unsafe {
         for index in 0..wasm_runtime_get_export_count(module) {
             wasm_runtime_get_export_type(module, index, &raw mut export);

@@ -29,7 +29,8 @@ const RUNTIMES: [(&str, WasmFeatures); 3] = [
     ("io.containerd.wamr.v1", WAMR),
 ];
 
-/// The names of features in the standard's words. A feature without one here is named after its flag.
+/// The names of features in the standard's words. A feature without one here is named after its
+/// flag.
 const NAMES: [(WasmFeatures, &str); 17] = [
     (WasmFeatures::SIMD, "SIMD"),
     (WasmFeatures::RELAXED_SIMD, "relaxed SIMD"),

@@ -1,5 +1,8 @@
 //! Tests of the check with modules and components in the text format.
 
+// Test code, though not all of it is in tests: a failed expectation is a failed test.
+#![allow(clippy::unwrap_used)]
+
 use super::*;
 
 fn run(features: WasmFeatures, text: &str, function: Option<&str>) -> Result<(), String> {

@@ -54,6 +54,13 @@ impl Allow {
 /// # Errors
 /// When the kernel refuses, as it does where the container's own profile forbids `prctl` or `seccomp`.
 pub fn install(allow: Allow, rooted: bool, links: Option<LinkBuffer>) -> io::Result<()> {
+    let installed = install_with_cookie(allow, rooted, links);
+    guard::forget_cookie();
+    installed
+}
+
+#[inline(never)]
+fn install_with_cookie(allow: Allow, rooted: bool, links: Option<LinkBuffer>) -> io::Result<()> {
     let failed = |what: &str, error: io::Error| {
         io::Error::new(
             error.kind(),
@@ -80,12 +87,16 @@ mod tests {
     use crate::signals::exit_now;
 
     /// Runs `work` in a process of its own that has the filter. Its result, or the line at which it failed.
-    #[allow(unsafe_code)]
     fn confined(allow: Allow, work: impl FnOnce() -> Result<(), u32>) {
+        confined_in(allow, false, work);
+    }
+
+    #[allow(unsafe_code)]
+    fn confined_in(allow: Allow, rooted: bool, work: impl FnOnce() -> Result<(), u32>) {
         // SAFETY: the child makes system calls, allocates through an allocator that is safe to use after fork (glibc's), and ends.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
-                let status = match install(allow, false, None) {
+                let status = match install(allow, rooted, Some(LinkBuffer::Fixed(16384))) {
                     Ok(()) => work().map_or_else(|line| line, |()| 0),
                     Err(_) => 1,
                 };
@@ -133,6 +144,54 @@ mod tests {
             check(11, File::open(directory.path().join("l")).is_ok())?;
             check(12, File::open("/dev/null").is_ok() && File::open("/dev/urandom").is_ok())
         });
+    }
+
+    #[test]
+    fn links_resolve_in_the_root_where_the_guest_has_it() {
+        use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        fs::write(path.join("file"), "text").unwrap();
+        std::os::unix::fs::symlink(path.join("file"), path.join("absolute")).unwrap();
+        std::os::unix::fs::symlink("../".repeat(9) + "etc", path.join("above")).unwrap();
+        for rooted in [false, true] {
+            confined_in(Allow::Listed(&[]), rooted, || {
+                let here = File::open(&path).map_err(|_| 2_u32)?;
+                let how =
+                    OpenHow::new().flags(OFlag::O_RDONLY).resolve(ResolveFlag::RESOLVE_BENEATH);
+                check(3, openat2(&here, "file", how).is_ok())?;
+                check(4, openat2(&here, "absolute", how).is_ok() == rooted)?;
+                check(5, openat2(&here, "above", how).is_ok() == rooted)?;
+                let depth = path.components().count() - 1;
+                // Through the C library, with buffers of the engine's and of the guest's size.
+                let read = |name: &str, size: usize| {
+                    let mut buffer = vec![0_u8; size];
+                    let length = read_link_into(&here, name, &mut buffer);
+                    buffer.truncate(usize::try_from(length).unwrap_or_default());
+                    String::from_utf8(buffer).unwrap_or_default()
+                };
+                let text = path.join("absolute").to_string_lossy().replace("absolute", "file");
+                check(6, read("absolute", 256) == text)?;
+                check(7, read("absolute", 16384) == if rooted { "file".to_owned() } else { text })?;
+                let above = "../".repeat(if rooted { depth } else { 9 }) + "etc";
+                check(8, read("above", 16384) == above)?;
+                check(9, readlinkat(&here, "file").is_err())
+            });
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn read_link_into(directory: &File, name: &str, buffer: &mut [u8]) -> isize {
+        let name = std::ffi::CString::new(name).unwrap();
+        // SAFETY: a C string, and a buffer of that length.
+        unsafe {
+            libc::readlinkat(
+                directory.as_raw_fd(),
+                name.as_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+            )
+        }
     }
 
     #[test]

@@ -89,10 +89,9 @@ pub(super) fn path_of(fd: i32, buffer: &mut [u8]) -> Option<&[u8]> {
     guard::target(&procfs, link, buffer)
 }
 
-/// Returns true for two descriptors of one object.
-pub(super) fn same_object(one: i32, other: i32) -> bool {
-    let identity = |fd| status(fd).map(|status| (status.st_dev, status.st_ino));
-    identity(one).is_some_and(|one| Some(one) == identity(other))
+/// Returns the device and inode of the object that is open as `fd`.
+pub(super) fn identity(fd: i32) -> Option<(u64, u64)> {
+    status(fd).map(|status| (status.st_dev, status.st_ino))
 }
 
 /// Whether `name` below `place` is the object that is open as `fd`.
