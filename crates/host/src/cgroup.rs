@@ -11,15 +11,25 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libcgroups::common::{CgroupManager, ControllerOpt, Entry, WrappedIoError};
 use libcgroups::v2::manager::Manager;
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
 use wherry_cgroup::{Cgroup, Hierarchy, ROOT, below_root, is_unified};
 
+use crate::error::LibraryError;
+
+/// The limits of a systemd scope could not be set.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set the limits of cgroup {}: {source}", .cgroup.display())]
+pub(crate) struct LimitsError {
+    cgroup: PathBuf,
+    source: LibraryError,
+}
+
 /// Makes the processes that libcontainer forks from now on join cgroups without waiting. systemd
-/// moves those of its own driver. `may_be_replaced`: no one needs the pid of such a process
+/// moves those of its own driver. `may_be_replaced`: libcontainer does not use the pid of such a process
 /// afterwards.
 pub(crate) fn join_without_waiting(may_be_replaced: bool) {
     libcgroups::common::enter_by(move |path| {
@@ -97,25 +107,13 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// Sets in the cgroup of process `pid`, a systemd scope, what systemd has not set: the devices, which
-/// were not passed to it, and sets of processors and huge pages, which it does not know. Setting the
-/// others again changes nothing.
-pub(crate) fn complete(pid: i32, resources: &LinuxResources) -> Result<(), String> {
+/// Sets the values that systemd has not set in the cgroup of process `pid`, a systemd scope: the
+/// devices, which were not passed to it, and sets of processors and huge pages, which it does not
+/// know. To set the others once more changes nothing.
+pub(crate) fn complete(pid: i32, resources: &LinuxResources) -> Result<(), LimitsError> {
     let Some(Cgroup::V2(directory)) = Cgroup::of(pid) else { return Ok(()) };
-    let failed = |error: &dyn std::error::Error| {
-        format!("cannot set the limits of cgroup {}: {error}", directory.display())
-    };
-    let root = Path::new(ROOT);
-    let below = directory.strip_prefix(root).map_err(|error| failed(&error))?;
-    let manager =
-        Manager::new(root.to_owned(), below.to_owned()).map_err(|error| failed(&error))?;
-    let options = ControllerOpt {
-        resources,
-        disable_oom_killer: false,
-        oom_score_adj: None,
-        freezer_state: None,
-    };
-    manager.apply(&options).map_err(|error| failed(&error))?;
+    apply(&directory, resources)
+        .map_err(|source| LimitsError { cgroup: directory.clone(), source })?;
     // systemd resets what it does not know whenever it reloads its configuration.
     if let Some(cpu) =
         resources.cpu().as_ref().filter(|cpu| cpu.cpus().is_some() || cpu.mems().is_some())
@@ -127,6 +125,19 @@ pub(crate) fn complete(pid: i32, resources: &LinuxResources) -> Result<(), Strin
         wherry_cgroup::set_properties(&directory, &resources);
     }
     Ok(())
+}
+
+fn apply(directory: &Path, resources: &LinuxResources) -> Result<(), LibraryError> {
+    let root = Path::new(ROOT);
+    let below = directory.strip_prefix(root).map_err(LibraryError::new)?;
+    let manager = Manager::new(root.to_owned(), below.to_owned()).map_err(LibraryError::new)?;
+    let options = ControllerOpt {
+        resources,
+        disable_oom_killer: false,
+        oom_score_adj: None,
+        freezer_state: None,
+    };
+    manager.apply(&options).map_err(LibraryError::new)
 }
 
 #[cfg(test)]
