@@ -1,5 +1,5 @@
-//! How a process that is being set up joins the container's cgroup, and the limits that systemd does
-//! not set.
+//! How a process that is being set up joins the container's cgroup, and the limits that systemd
+//! does not set.
 //!
 //! A pid that is written to `cgroup.procs` takes some ten milliseconds, several times the rest of a
 //! container's setup: the kernel moves a process with all its threads when no processor can be in
@@ -29,8 +29,8 @@ pub(crate) struct LimitsError {
 }
 
 /// Makes the processes that libcontainer forks from now on join cgroups without waiting. systemd
-/// moves those of its own driver. `may_be_replaced`: libcontainer does not use the pid of such a process
-/// afterwards.
+/// moves those of its own driver. `may_be_replaced`: libcontainer does not use the pid of such a
+/// process afterwards.
 pub(crate) fn join_without_waiting(may_be_replaced: bool) {
     libcgroups::common::enter_by(move |path| {
         if is_unified() {
@@ -78,7 +78,8 @@ fn clone_into(directory: &Path) -> io::Result<()> {
         cgroup: directory.as_raw_fd() as u64,
         ..CloneArgs::default()
     };
-    // SAFETY: the arguments have the given size and ask for a fork. This process has a single thread.
+    // SAFETY: the arguments have the given size and ask for a fork. This process has a single
+    // thread.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) } {
         0 => Ok(()),
         // SAFETY: ends this process; its descriptors and buffers are the other one's now.

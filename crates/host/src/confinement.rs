@@ -1,8 +1,8 @@
-//! The confinement of a process that joins a container, as far as libcontainer leaves it out: the user
-//! namespace, the seccomp profile, the owner of the terminal.
+//! The confinement of a process that joins a container, as far as libcontainer leaves it out: the
+//! user namespace, the seccomp profile, the owner of the terminal.
 //!
-//! The process applies it to itself as its first step. Until then it has three capabilities more than
-//! the configuration gives.
+//! The process applies it to itself as its first step. Until then it has three capabilities more
+//! than the configuration gives.
 
 use std::fs::File;
 use std::io;
@@ -142,9 +142,9 @@ fn open_user_namespace(bundle: &Bundle) -> Result<OwnedFd, HostError> {
     }
 }
 
-/// The capabilities for libcontainer to leave to a process: the configured ones; CAP_SYS_ADMIN to join
-/// a user namespace and to load a seccomp profile; CAP_SETPCAP to drop all others; CAP_CHOWN for the
-/// terminal.
+/// The capabilities for libcontainer to leave to a process: the configured ones; CAP_SYS_ADMIN to
+/// join a user namespace and to load a seccomp profile; CAP_SETPCAP to drop all others; CAP_CHOWN
+/// for the terminal.
 pub(crate) fn raised(configured: Option<&LinuxCapabilities>) -> LinuxCapabilities {
     let more = [Capability::SysAdmin, Capability::Setpcap, Capability::Chown];
     let add = |set: Option<&Capabilities>| -> Option<Capabilities> {

@@ -79,8 +79,8 @@ pub(crate) fn create(
     Ok(Forked { pid: pid.as_raw(), console })
 }
 
-/// Creates `/dev` and the working directory in the root filesystem, as runc does: libcontainer needs
-/// both. If that fails, libcontainer reports why.
+/// Creates `/dev` and the working directory in the root filesystem, as runc does: libcontainer
+/// needs both. If that fails, libcontainer reports why.
 fn create_directories(bundle: &Bundle, spec: &Spec, cwd: &Path) -> Result<(), HostError> {
     let Some(root) = spec.root() else { return Ok(()) };
     let path = bundle.path().join(root.path());
@@ -145,8 +145,8 @@ pub(crate) fn with_streams(
     Ok((builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr), None))
 }
 
-/// The owner of a process's streams: its user, so that the guest can open `/dev/stdout`; or, if that is
-/// root, the user of the runtime's options.
+/// The owner of a process's streams: its user, so that the guest can open `/dev/stdout`; or, if
+/// that is root, the user of the runtime's options.
 pub(crate) fn stream_owner(user: Option<&User>, outside: (u32, u32), io: (u32, u32)) -> (u32, u32) {
     let pick = |inside, outside, io| if inside == 0 && io != 0 { io } else { outside };
     let (uid, gid) = user.map_or((0, 0), |user| (user.uid(), user.gid()));
@@ -157,7 +157,8 @@ fn own_stream(stream: &OwnedFd, (uid, gid): (u32, u32)) {
     let fifo = nix::sys::stat::fstat(stream)
         .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO);
     if fifo && (uid, gid) != (0, 0) {
-        // A filesystem without owners refuses. The stream works, and only /dev/stdout cannot be opened.
+        // A filesystem without owners refuses. The stream works, and only /dev/stdout cannot be
+        // opened.
         if let Err(errno) = fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
             log::warn!(
                 "cannot change the owner of descriptor {} to {uid}: {errno}",

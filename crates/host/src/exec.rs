@@ -1,7 +1,7 @@
 //! Forking another process into a running container.
 //!
-//! libcontainer joins it to the container's namespaces and cgroup, except for the user namespace, and
-//! without the seccomp profile: [`Confinement`] adds both.
+//! libcontainer joins it to the container's namespaces and cgroup, except for the user namespace,
+//! and without the seccomp profile: [`Confinement`] adds both.
 
 use std::fs;
 use std::io;
@@ -43,8 +43,8 @@ pub(crate) fn exec(
     let owner = stream_owner(Some(process.user()), outside, (options.io_uid, options.io_gid));
     cgroup::join_without_waiting(may_be_replaced(&spec, Some(&process)));
     let confinement = Confinement::of(&spec, &process, &bundle, outside.0, request.terminal)?;
-    // libcontainer adds a process only to a container that its state calls running, and Start does not
-    // wait for that record.
+    // libcontainer adds a process only to a container that its state calls running, and Start does
+    // not wait for that record.
     ContainerState::of(&bundle)?.mark_running()?;
     process.set_capabilities(Some(confinement::raised(process.capabilities().as_ref())));
     let allow = Allow::for_guests_of(&**engine, &options.plugins, options.no_engine_seccomp);

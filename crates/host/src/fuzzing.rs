@@ -9,8 +9,8 @@ use crate::mount_options::Options;
 
 pub use crate::mount::DirectoryError;
 
-/// Parses mount options: the kernel's flags, the working directory of the mount, and the data of the
-/// filesystem.
+/// Parses mount options: the kernel's flags, the working directory of the mount, and the data of
+/// the filesystem.
 #[must_use]
 pub fn mount_options(options: &[String]) -> (u64, Option<PathBuf>, String) {
     let parsed = Options::parse(options);

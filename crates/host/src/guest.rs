@@ -1,8 +1,9 @@
 //! The guest's process, from the container's namespaces to its end.
 //!
-//! libcontainer calls [`Executor`] in the new process, with the root filesystem entered, the user set,
-//! capabilities dropped and the seccomp profile loaded. Before Start the process loads its program
-//! ([`crate::program`]), so that every fault of the program is an error of Create. After Start it runs.
+//! libcontainer calls [`Executor`] in the new process, with the root filesystem entered, the user
+//! set, capabilities dropped and the seccomp profile loaded. Before Start the process loads its
+//! program ([`crate::program`]), so that every fault of the program is an error of Create. After
+//! Start it runs.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -112,8 +113,8 @@ impl Workload for Executor {
     }
 
     fn setup_envs(&self, envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
-        // The guest's environment is passed to the engine. This process has none: neither an engine nor
-        // the C library may read settings from it, and nothing of the daemon's may stay.
+        // The guest's environment is passed to the engine. This process has none: neither an engine
+        // nor the C library may read settings from it, and nothing of the daemon's may stay.
         clear_environment();
         let Stage::Configured(mut process) = self.0.stage.replace(Stage::Done) else {
             let text = "the container's configuration was not read";
@@ -240,7 +241,8 @@ fn open_descriptors() -> Vec<i32> {
     // By number, because a container need not have /proc; libcontainer opens far fewer than 256.
     let mut all: Vec<PollFd> =
         (3..256).map(|fd| PollFd::new(crate::borrow(fd), PollFlags::empty())).collect();
-    // poll(2) takes no more descriptors than may be open, and reports those that are not open at once.
+    // poll(2) takes no more descriptors than may be open, and reports those that are not open at
+    // once.
     for chunk in all.chunks_mut(DESCRIPTORS_MIN as usize) {
         // After an error all count as open, and to close one that is not is harmless.
         let _ = poll(chunk, PollTimeout::ZERO);
@@ -253,8 +255,8 @@ fn open_descriptors() -> Vec<i32> {
 #[allow(unsafe_code)]
 fn close_all(fds: &[i32]) {
     for fd in fds {
-        // SAFETY: the object that owns the number is never used or dropped again: the process runs the
-        // guest from here to its end, and ends with `_exit`.
+        // SAFETY: the object that owns the number is never used or dropped again: the process runs
+        // the guest from here to its end, and ends with `_exit`.
         unsafe { libc::close(*fd) };
     }
 }

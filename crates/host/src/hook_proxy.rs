@@ -17,8 +17,9 @@ use crate::spec_rewrite::RewriteError;
 /// The argument of this executable that runs the hook proxy.
 pub const HOOKS: &str = "hooks";
 
-/// The hook that libcontainer runs. `channel` is the setup channel, without close-on-exec. The proxy
-/// runs the hooks of `batch` itself; without one it asks the daemon to run those that are due.
+/// The hook that libcontainer runs. `channel` is the setup channel, without close-on-exec. The
+/// proxy runs the hooks of `batch` itself; without one it asks the daemon to run those that are
+/// due.
 pub(crate) fn hook(channel: &OwnedFd, batch: Option<&Batch>) -> Result<Hook, RewriteError> {
     let mut args = vec!["wherry".to_owned(), HOOKS.to_owned(), channel.as_raw_fd().to_string()];
     if let Some(batch) = batch {

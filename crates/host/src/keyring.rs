@@ -9,9 +9,9 @@ const SETPERM: i32 = 5;
 /// keyring by its name.
 const PERMISSIONS: u32 = 0x3f0b_0000;
 
-/// Joins the session keyring of container `id`, which is created if it does not exist. The processes
-/// that this one forks inherit it, so that no container has the keys of the service that started
-/// containerd, or of another container. The name is runc's.
+/// Joins the session keyring of container `id`, which is created if it does not exist. The
+/// processes that this one forks inherit it, so that no container has the keys of the service that
+/// started containerd, or of another container. The name is runc's.
 #[allow(unsafe_code)]
 pub(crate) fn join(id: &str) {
     // No container id contains a NUL byte.

@@ -4,9 +4,9 @@
 //! a single thread, because it forks. A guest is forked as the *daemon's* child: the host may end,
 //! the guest stays.
 //!
-//! A request flows through [`serve`] to [`create`] or [`exec`], from there through libcontainer into
-//! the container's namespaces, where [`guest`] loads the program and runs it. This is the only crate
-//! that uses libcontainer.
+//! A request flows through [`serve`] to [`create`] or [`exec`], from there through libcontainer
+//! into the container's namespaces, where [`guest`] loads the program and runs it. This is the only
+//! crate that uses libcontainer.
 
 mod apparmor;
 mod cgroup;

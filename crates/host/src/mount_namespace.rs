@@ -1,7 +1,8 @@
 //! What libcontainer leaves undone of a container's mounts, completed between its last step and
 //! Start: the container's first process exists and waits, and has run none of the container's code.
 //!
-//! - The propagation of each mount, and the recursive forms of the root's: libcontainer ignores them.
+//! - The propagation of each mount, and the recursive forms of the root's: libcontainer ignores
+//!   them.
 //! - The links of controllers that share a hierarchy of version 1: `/sys/fs/cgroup/cpu` beside
 //!   `cpu,cpuacct`. See [`crate::spec_rewrite`], which replaces libcontainer's cgroup mounts.
 //! - The mode of directories of devices, as `/dev/net`: libcontainer creates them with umask 0.
@@ -128,8 +129,8 @@ fn link_controllers(
     Ok(())
 }
 
-/// Gives the directories that libcontainer has created for devices mode 0755, where `/dev` is a tmpfs:
-/// all in it is libcontainer's.
+/// Gives the directories that libcontainer has created for devices mode 0755, where `/dev` is a
+/// tmpfs: all in it is libcontainer's.
 fn restrict_device_directories(root: &File, spec: &Spec) -> Result<(), MountError> {
     let dev = Path::new("/dev");
     let is_tmpfs = spec
@@ -183,8 +184,8 @@ mod tests {
 
     use super::*;
 
-    /// The first process of a mount namespace whose root is `root`, a tmpfs with some mounts: `source`
-    /// is a shared mount of the host's namespace, bound at `/bind`.
+    /// The first process of a mount namespace whose root is `root`, a tmpfs with some mounts:
+    /// `source` is a shared mount of the host's namespace, bound at `/bind`.
     struct Container {
         child: Child,
         root: tempfile::TempDir,
@@ -199,7 +200,8 @@ mod tests {
             }
             let (root, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             run(&format!("mount -t tmpfs none {0} && mount --make-shared {0}", show(&source)));
-            // As libcontainer: slaves of the host, a bind of the root on itself, the binds, pivot_root.
+            // As libcontainer: slaves of the host, a bind of the root on itself, the binds,
+            // pivot_root.
             let script = format!(
                 "mount --make-rslave / && mount -t tmpfs none {root} && cd {root} \
                  && mkdir bin lib lib64 usr bind other old proc \
@@ -240,7 +242,7 @@ mod tests {
         fn propagation(&self, place: &str) -> String {
             let text = fs::read_to_string(format!("/proc/{}/mountinfo", self.child.id())).unwrap();
             let line = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-            let line = line.filter(|line| line[4] == place).last().unwrap();
+            let line = line.filter(|line| line[4] == place).next_back().unwrap();
             let tags = line[6..].iter().take_while(|tag| **tag != "-");
             let tags: Vec<&str> = tags.filter_map(|tag| tag.split(':').next()).collect();
             tags.join(" ")

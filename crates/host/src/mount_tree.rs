@@ -23,8 +23,8 @@ const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 pub(crate) struct Tree(OwnedFd);
 
 impl Tree {
-    /// Copies the mount at `source`; with all mounts below it if `recursive`. The copy is in the same
-    /// peer group: a shared mount stays shared with the host.
+    /// Copies the mount at `source`; with all mounts below it if `recursive`. The copy is in the
+    /// same peer group: a shared mount stays shared with the host.
     pub(crate) fn copy(source: &Path, recursive: bool) -> Result<Tree, MountError> {
         let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
         let flags = if recursive { flags | AT_RECURSIVE } else { flags };

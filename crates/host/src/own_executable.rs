@@ -1,9 +1,9 @@
 //! The engine host's own executable, which no container may execute.
 //!
 //! Inside a container `/proc/self/exe` names it, and so does a script with `#!/proc/self/exe`: the
-//! kernel would execute it with the image's own `/lib64/ld-linux-x86-64.so.2`. It runs from a read-only
-//! mount, so that no container can write to it ([`wherry_sys::readonly`]); the check here gives the
-//! user an error that names the cause.
+//! kernel would execute it with the image's own `/lib64/ld-linux-x86-64.so.2`. It runs from a
+//! read-only mount, so that no container can write to it ([`wherry_sys::readonly`]); the check here
+//! gives the user an error that names the cause.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -25,7 +25,8 @@ pub(crate) fn record() {
     }
 }
 
-/// Whether to execute `path` is to execute this executable: as a program, or as a script's interpreter.
+/// Whether to execute `path` is to execute this executable: as a program, or as a script's
+/// interpreter.
 pub(crate) fn is_executed_by(path: &Path) -> bool {
     let Some(own) = IDENTITY.get() else { return false };
     let is_own =

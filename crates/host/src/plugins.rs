@@ -29,8 +29,8 @@ enum PluginCause {
     Thread,
 }
 
-/// Loads an engine's plug-ins, which lie outside of the container, into this process, which forks one
-/// guest. An empty path means no plug-ins.
+/// Loads an engine's plug-ins, which lie outside of the container, into this process, which forks
+/// one guest. An empty path means no plug-ins.
 ///
 /// # Errors
 /// If they cannot be loaded, or start a thread.

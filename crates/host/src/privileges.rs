@@ -1,4 +1,5 @@
-//! Groups and capabilities that libcontainer leaves to a process and the configuration does not give.
+//! Groups and capabilities that libcontainer leaves to a process and the configuration does not
+//! give.
 
 use caps::CapSet;
 use caps::errors::CapsError;
@@ -14,15 +15,16 @@ pub(crate) enum PrivilegeError {
 }
 
 /// Leaves all supplementary groups. libcontainer sets those of a configuration that names some, and
-/// otherwise keeps the groups of this process: those of the service manager that started containerd.
+/// otherwise keeps the groups of this process: those of the service manager that started
+/// containerd.
 pub(crate) fn leave_groups() {
     if let Err(errno) = nix::unistd::setgroups(&[]) {
         log::warn!("cannot leave the supplementary groups of this process: {errno}");
     }
 }
 
-/// Clears each capability set that the configuration does not mention. libcontainer leaves such a set
-/// as it is: with every capability of root on the host.
+/// Clears each capability set that the configuration does not mention. libcontainer leaves such a
+/// set as it is: with every capability of root on the host.
 pub(crate) fn clear_unset_capabilities(
     configured: Option<&LinuxCapabilities>,
 ) -> Result<(), PrivilegeError> {
@@ -43,8 +45,8 @@ pub(crate) fn clear_unset_capabilities(
     Ok(())
 }
 
-/// Drops the capabilities that exec(2) drops for a user other than root. A wasm guest's process never
-/// calls exec, and would keep root's access to files.
+/// Drops the capabilities that exec(2) drops for a user other than root. A wasm guest's process
+/// never calls exec, and would keep root's access to files.
 pub(crate) fn drop_as_exec_would() -> Result<(), PrivilegeError> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());

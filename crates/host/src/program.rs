@@ -1,7 +1,8 @@
-//! The program of a process: the file that its first argument names, and, for WebAssembly, the module
-//! loaded into the engine.
+//! The program of a process: the file that its first argument names, and, for WebAssembly, the
+//! module loaded into the engine.
 //!
-//! Runs inside the container, as the process's user, before Start: every fault is an error of Create.
+//! Runs inside the container, as the process's user, before Start: every fault is an error of
+//! Create.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -156,8 +157,8 @@ impl Loader<'_> {
     pub(crate) fn load(&self, process: &ProcessFields) -> Result<Loaded, ProgramError> {
         let mut args = behind_init(&process.args).unwrap_or(&process.args);
         let mut resolved = resolve(args, process)?;
-        // An init process is for native programs: a guest's process does an init's work, and an init
-        // cannot execute a module.
+        // An init process is for native programs: a guest's process does an init's work, and an
+        // init cannot execute a module.
         if resolved.kind == Kind::Native && args.len() != process.args.len() {
             args = &process.args;
             resolved = resolve(args, process)?;

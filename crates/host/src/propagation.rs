@@ -66,9 +66,9 @@ impl Propagation {
         }
     }
 
-    /// The value for libcontainer's `rootfsPropagation`. libcontainer knows four values, and applies
-    /// each to every mount of the new namespace before it mounts: `private` there cuts off the binds
-    /// that must stay slaves of the host, so only the recursive value asks for it.
+    /// The value for libcontainer's `rootfsPropagation`. libcontainer knows four values, and
+    /// applies each to every mount of the new namespace before it mounts: `private` there cuts off
+    /// the binds that must stay slaves of the host, so only the recursive value asks for it.
     pub(crate) fn for_libcontainer(self) -> &'static str {
         match (self.kind, self.recursive) {
             (Kind::Shared, _) => "shared",
@@ -78,9 +78,9 @@ impl Propagation {
         }
     }
 
-    /// Whether the value of the root filesystem is still to be applied to the mounts below `/` after
-    /// libcontainer is done. `slave` and `rprivate` it has applied to every mount; `rslave` once more
-    /// would cut off the shared binds.
+    /// Whether the value of the root filesystem is still to be applied to the mounts below `/`
+    /// after libcontainer is done. `slave` and `rprivate` it has applied to every mount; `rslave`
+    /// once more would cut off the shared binds.
     pub(crate) fn is_incomplete(self) -> bool {
         self.recursive && matches!(self.kind, Kind::Shared | Kind::Unbindable)
     }

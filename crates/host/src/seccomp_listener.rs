@@ -1,11 +1,11 @@
-//! The listener of a seccomp profile that asks another process (`SCMP_ACT_NOTIFY`), for a process that
-//! joins a container.
+//! The listener of a seccomp profile that asks another process (`SCMP_ACT_NOTIFY`), for a process
+//! that joins a container.
 //!
-//! libcontainer sends the profile's descriptor to the listener for a container's first process only.
-//! In exec the new process loads the profile itself ([`crate::confinement`]), where the path of the
-//! listener's socket does not exist. So the engine host connects before it forks, and the new process
-//! sends the descriptor over that connection, at once: a system call that the profile reports waits
-//! until the listener answers.
+//! libcontainer sends the profile's descriptor to the listener for a container's first process
+//! only. In exec the new process loads the profile itself ([`crate::confinement`]), where the path
+//! of the listener's socket does not exist. So the engine host connects before it forks, and the
+//! new process sends the descriptor over that connection, at once: a system call that the profile
+//! reports waits until the listener answers.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

@@ -1,13 +1,14 @@
 //! Signals of a guest's process.
 //!
-//! The kernel drops every signal to the first process of a pid namespace that has no handler for it,
-//! and a wasm guest cannot install one. So the guest's process handles each signal whose default action
-//! ends a process, before its program is loaded, and exits with 128+n, as a shell reports it.
+//! The kernel drops every signal to the first process of a pid namespace that has no handler for
+//! it, and a wasm guest cannot install one. So the guest's process handles each signal whose
+//! default action ends a process, before its program is loaded, and exits with 128+n, as a shell
+//! reports it.
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// Signals that keep their default action: those that do not end a process, those that report a fault
-/// (an engine handles them itself), and those that cannot be handled.
+/// Signals that keep their default action: those that do not end a process, those that report a
+/// fault (an engine handles them itself), and those that cannot be handled.
 const NOT_HANDLED: &[i32] = &[
     libc::SIGKILL,
     libc::SIGSTOP,
@@ -57,8 +58,8 @@ pub fn handle_termination() {
     unblock();
 }
 
-/// Makes the kernel reap the children of this process: orphans of the container become children of its
-/// first process, and a guest cannot wait for them.
+/// Makes the kernel reap the children of this process: orphans of the container become children of
+/// its first process, and a guest cannot wait for them.
 #[allow(unsafe_code)]
 pub fn reap_automatically() {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
@@ -70,7 +71,8 @@ pub fn reap_automatically() {
 #[allow(unsafe_code)]
 pub fn restore_defaults() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // exec resets handled signals and keeps ignored ones: SIGPIPE, which Rust's start-up code ignores.
+    // exec resets handled signals and keeps ignored ones: SIGPIPE, which Rust's start-up code
+    // ignores.
     // SAFETY: SIG_DFL installs no handler. It cannot fail for SIGPIPE.
     let _ = unsafe { sigaction(Signal::SIGPIPE, &default) };
     unblock();

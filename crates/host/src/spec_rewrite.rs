@@ -2,15 +2,16 @@
 //! the bundle's as it is.
 //!
 //! - Hooks: replaced by the hook proxy, see [`crate::hook_proxy`].
-//! - A user namespace: libcontainer would run another program to write its mappings, and let systemd
-//!   manage its cgroup. It is created here, and libcontainer joins it: see [`crate::userns`] and
-//!   [`crate::staged_binds`].
+//! - A user namespace: libcontainer would run another program to write its mappings, and let
+//!   systemd manage its cgroup. It is created here, and libcontainer joins it: see
+//!   [`crate::userns`] and [`crate::staged_binds`].
 //! - Sets of processors and memory nodes in a systemd scope: libcgroups passes them to systemd in a
 //!   form that systemd refuses. See [`crate::cgroup::complete`].
 //! - The propagation of the root filesystem: see [`crate::propagation`].
 //! - Cgroups of version 1: libcontainer finds them through the pid of its parent in the container's
-//!   pid namespace, which in a shared pid namespace is another process in the host's procfs, or none;
-//!   and it binds them without options, so that a container's root could raise its own limits.
+//!   pid namespace, which in a shared pid namespace is another process in the host's procfs, or
+//!   none; and it binds them without options, so that a container's root could raise its own
+//!   limits.
 //! - A read-only sysfs: libcontainer makes the mount read-only, not the filesystem.
 
 use std::fs::{self, File};

@@ -4,9 +4,9 @@
 //! - One with a user namespace: libcontainer mounts as the container's root, who may not reach the
 //!   sources, and ignores id mappings.
 //! - One whose root filesystem has shared propagation: libcontainer would mount while all mounts of
-//!   the host are shared with it, so that a mount below a bind (`/a/b` below `/a`) would appear on the
-//!   host and stay there. Here all mounts become slaves of the host's, except the binds that are
-//!   configured as shared.
+//!   the host are shared with it, so that a mount below a bind (`/a/b` below `/a`) would appear on
+//!   the host and stay there. Here all mounts become slaves of the host's, except the binds that
+//!   are configured as shared.
 
 use std::fs::{self, File};
 use std::io;
@@ -72,8 +72,8 @@ fn has_option(mount: &Mount, option: &str) -> bool {
     mount.options().iter().flatten().any(|other| other == option)
 }
 
-/// Enters a new mount namespace whose mounts are slaves of the host's, and mounts a tmpfs at `place`
-/// there.
+/// Enters a new mount namespace whose mounts are slaves of the host's, and mounts a tmpfs at
+/// `place` there.
 fn enter(place: &Path) -> io::Result<()> {
     fs::create_dir_all(place)?;
     unshare(CloneFlags::CLONE_NEWNS)?;
@@ -127,7 +127,7 @@ mod tests {
     fn tags(place: &Path) -> Vec<String> {
         let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let line = lines.filter(|line| Path::new(line[4]) == place).last().unwrap();
+        let line = lines.filter(|line| Path::new(line[4]) == place).next_back().unwrap();
         line[6..].iter().take_while(|tag| **tag != "-").map(|tag| (*tag).to_owned()).collect()
     }
 

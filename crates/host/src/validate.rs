@@ -112,8 +112,8 @@ pub enum ConfigError {
         /// The kernel's maximum.
         max: u64,
     },
-    /// libcontainer ignores labels. A process without the configured one would be less confined than
-    /// its user believes.
+    /// libcontainer ignores labels. A process without the configured one would be less confined
+    /// than its user believes.
     #[error("process.selinuxLabel is {label:?}: {cause}")]
     SelinuxLabel {
         /// The label.
