@@ -20,11 +20,11 @@ const USAGE: &str = "usage: run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd D
 /// Runs the guest that `args` describe; they are those behind the word `run`.
 #[must_use]
 pub fn run(engine: &dyn Engine, args: Vec<String>) -> ExitCode {
-    signals::end_on_request();
+    signals::handle_termination();
     nss::use_files_and_dns();
     match parse(args).and_then(|Wanted { file, guest, plugins }| {
         let failed = |text: String| (1, text);
-        host_plugins::load(engine, &plugins).map_err(|failure| failed(failure.message))?;
+        host_plugins::load(engine, &plugins).map_err(|error| failed(error.to_string()))?;
         let shown = file.display().to_string();
         let root = Path::new("/");
         let rooted =

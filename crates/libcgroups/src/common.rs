@@ -1,4 +1,4 @@
-//! The parts of libcgroups that are common to all versions of cgroups and all drivers.
+//! The types that both versions of cgroups share, and the manager of a cgroup.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -9,45 +9,46 @@ pub use theirs::common::*;
 use theirs::stats::Stats;
 use theirs::v1::manager::{Manager as V1Manager, V1ManagerError};
 
-/// How far a process has entered its cgroup.
+/// How far a process has joined its cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
-    /// It has not: libcgroups must move it.
+    /// Not at all: libcgroups moves it, and sets the limits.
     Outside,
-    /// It has; libcgroups must set the limits.
+    /// It is a member: libcgroups sets the limits.
     Inside,
-    /// It has, and the limits are set.
+    /// It is a member, and the limits are set.
     Complete,
 }
 
-/// Moves this process, which has one thread, into the cgroup of this path in the configuration.
+/// Moves this process, which has one thread, into the cgroup of this `cgroupsPath`.
 pub type Enter = dyn Fn(&Path) -> Result<Entry, WrappedIoError>;
 
 thread_local! {
     static ENTER: RefCell<Option<Box<Enter>>> = const { RefCell::new(None) };
 }
 
-/// Sets how processes that this thread forks enter cgroups that systemd does not manage.
+/// Sets the function by which processes that this thread forks join cgroups. systemd's driver does
+/// not call it.
 ///
-/// libcgroups writes the pid to `cgroup.procs`. The kernel delays that until no processor can be in
-/// the middle of a fork, an RCU grace period: some ten milliseconds. On version 1 libcgroups also
-/// reads all mounts once for each controller, which takes two milliseconds.
+/// libcgroups writes the pid to `cgroup.procs`, and the kernel blocks the writer for an RCU grace
+/// period, some 10 ms, until no processor can be in the middle of a fork. On version 1 libcgroups
+/// also parses all mounts once for each controller, which takes 2 ms.
 pub fn enter_by(enter: impl Fn(&Path) -> Result<Entry, WrappedIoError> + 'static) {
     ENTER.with_borrow_mut(|place| *place = Some(Box::new(enter)));
 }
 
-/// A manager of a cgroup.
+/// The manager of a cgroup.
 pub struct AnyCgroupManager {
     path: PathBuf,
-    /// None on version 1, where creating one is slow: it is created at each use.
+    /// None on version 1, where its construction takes 2 ms: constructed for each use.
     theirs: Option<Theirs>,
     entry: Cell<Entry>,
 }
 
-/// Creates the manager of the described cgroup.
+/// Creates the manager of a cgroup.
 ///
 /// # Errors
-/// See [`CreateCgroupSetupError`].
+/// [`CreateCgroupSetupError`] if the machine has no cgroups that libcgroups knows.
 pub fn create_cgroup_manager(
     config: CgroupConfig,
 ) -> Result<AnyCgroupManager, CreateCgroupSetupError> {
@@ -60,7 +61,7 @@ pub fn create_cgroup_manager(
 }
 
 impl AnyCgroupManager {
-    /// Whether to continue if the hierarchy cannot be written to.
+    /// Sets whether a hierarchy that cannot be written to is an error.
     #[must_use]
     pub fn with_rootless(mut self, rootless: bool) -> AnyCgroupManager {
         self.theirs = self.theirs.map(|theirs| theirs.with_rootless(rootless));

@@ -1,4 +1,4 @@
-//! Running in the background: the fork of a daemon, its OOM score, its signals and cgroup.
+//! A daemon: its fork, OOM score, signals and cgroup.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -17,8 +17,8 @@ const OOM_SCORE_ADJ_MAX: i32 = 1000;
 
 static INHERITED: OnceLock<String> = OnceLock::new();
 
-/// Forks. Returns true in the parent, and false in the child, which is detached from the caller's
-/// session, terminal and descriptors except `kept`.
+/// Forks. Returns true in the parent, and false in the child, which has a session of its own and no
+/// descriptor of the caller except `kept`.
 ///
 /// # Errors
 /// If the fork fails, or this process has more than one thread.
@@ -27,14 +27,15 @@ pub fn fork_off(kept: &UnixListener) -> io::Result<bool> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("cannot fork: the process has more than one thread"));
     }
-    // SAFETY: this process has a single thread, so the child's memory is whole.
+    // SAFETY: this process has a single thread.
     match unsafe { fork() }? {
         ForkResult::Parent { .. } => Ok(true),
         ForkResult::Child => {
             setsid()?;
             // The caller's directory may be removed or unmounted.
             nix::unistd::chdir("/")?;
-            // The caller reads both to their end: open here, they would block it.
+            // The caller reads standard output and error to their end: it would wait for this
+            // process.
             let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
             dup2_stdin(&null)?;
             dup2_stdout(&null)?;
@@ -77,6 +78,7 @@ pub fn raise_oom_score_adj() -> io::Result<()> {
 pub fn inherited_oom_score_adj() -> &'static str {
     INHERITED.get_or_init(|| {
         let text = fs::read_to_string(OOM_SCORE_ADJ).unwrap_or_default();
+        // Without procfs: the kernel's initial value.
         if text.is_empty() { "0".to_owned() } else { text.trim().to_owned() }
     })
 }
@@ -95,14 +97,15 @@ pub fn ignore_terminal_signals() {
 /// Writes a small file atomically: to a temporary name, which is then renamed.
 ///
 /// # Errors
-/// If the directory is full or not writable.
+/// If the disk is full or the directory is not writable.
 pub fn write_atomically(path: &Path, contents: &str) -> io::Result<()> {
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
     File::create(&temporary)?.write_all(contents.as_bytes())?;
     fs::rename(&temporary, path)
 }
 
-/// Moves this process into the cgroup `path` of each hierarchy; creates it where it is missing.
+/// Moves this process into the cgroup `path` of each hierarchy, which is created if it does not
+/// exist. Logs a warning for each hierarchy that fails.
 pub fn join_cgroup(path: &str) {
     let pid = std::process::id().to_string();
     let relative = path.trim_start_matches('/');

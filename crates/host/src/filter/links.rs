@@ -54,7 +54,7 @@ pub(super) fn configure(rooted: bool, buffer: Option<LinkBuffer>) {
     ROOTED.store(rooted, Ordering::Relaxed);
     BUFFER.store(buffer, Ordering::Relaxed);
     let identity = |path| {
-        let directory = guard::look(libc::AT_FDCWD, path, 0)?;
+        let directory = guard::open_path(libc::AT_FDCWD, path, 0)?;
         pseudo::identity(directory.number())
     };
     let here = identity(c".").filter(|here| rooted && Some(*here) != identity(c"/"));
@@ -85,7 +85,7 @@ pub(super) fn rewrite(link: &Fd, directory: u64, buffer: u64, size: u64, length:
         return length;
     }
     let (mut target, mut path) = ([0; LINK_MAX], [0; LINK_MAX]);
-    let Some(target) = guard::target(link, c"", &mut target) else { return length };
+    let Some(target) = guard::read_target(link, c"", &mut target) else { return length };
     let Ok(directory) = i32::try_from(directory) else { return length };
     let Some(directory) = pseudo::path_of(directory, &mut path) else { return length };
     let address = usize::try_from(buffer).unwrap_or_default() as *mut u8;

@@ -190,33 +190,4 @@ pub(super) const MEANT: &[Difference] = &[
 ];
 
 /// Differences that are faults. The fix of a fault removes its row.
-pub(super) const KNOWN: &[Difference] = &[
-    Difference {
-        fact: "mount /sys filesystem's options",
-        runc: "ro",
-        ours: &["rw"],
-        when: |subject| !subject.has("--privileged"),
-        reason: "libcontainer makes the mount read-only, and not the sysfs of the new network namespace",
-    },
-    Difference {
-        fact: "mount /etc/* propagation",
-        runc: "",
-        ours: &["master"],
-        when: |subject| subject.docker,
-        reason: "libcontainer passes over a bind mount's propagation, here rprivate",
-    },
-    Difference {
-        fact: "/dev/cpu",
-        runc: "40755 (0, 0)",
-        ours: &["40777 (0, 0)"],
-        when: |subject| subject.has("--privileged"),
-        reason: "libcontainer makes the directories of devices without a umask",
-    },
-    Difference {
-        fact: "/dev/net",
-        runc: "40755 (0, 0)",
-        ours: &["40777 (0, 0)"],
-        when: |subject| subject.has("--privileged"),
-        reason: "libcontainer makes the directories of devices without a umask",
-    },
-];
+pub(super) const KNOWN: &[Difference] = &[];
