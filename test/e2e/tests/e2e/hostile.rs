@@ -389,9 +389,9 @@ fn a_process_that_cannot_be_is_refused(containerd: &Containerd) {
         is_a_sentence(&text);
     };
     let user = json!({"uid": 0, "gid": 0});
-    no("nothing", None, "the process to execute");
-    no("no JSON", Some(process(json!(null))), "the process to execute");
-    no("a list", Some(any("", "[[[[")), "the process to execute");
+    no("nothing", None, "invalid process to execute: ");
+    no("no JSON", Some(process(json!(null))), "invalid process to execute: ");
+    no("a list", Some(any("", "[[[[")), "invalid process to execute: ");
     no("another message", Some(any("google.protobuf.Empty", "{}")), "google.protobuf.Empty");
     // The remaining faults are errors of Start.
     let start = StartRequest { id: id.to_owned(), exec_id: "e".to_owned(), ..Default::default() };
