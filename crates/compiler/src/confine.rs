@@ -72,7 +72,7 @@ pub(crate) enum Side {
 /// compiles in the new pid namespace, and this process waits.
 pub(crate) fn confine(bounds: Bounds, slot: u32) -> Result<Side, ConfineError> {
     // A signal to the daemon's process group is not for the compiler. Fails for a group leader,
-    // which has a group of its own already.
+    // which is in another group already.
     let _ = nix::unistd::setsid();
     // A process may always raise its own score. Without procfs the score stays.
     let _ = fs::write(OOM_SCORE_ADJ, "1000");

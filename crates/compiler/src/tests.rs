@@ -1,4 +1,4 @@
-//! Compilations in processes of their own, by an engine that a test defines.
+//! Compilations in child processes, by an engine that a test defines.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -267,7 +267,7 @@ mod tests {
         std::os::unix::fs::symlink(outside.path(), root.path().join("link")).unwrap();
         create_directory(root.path(), Path::new("/a/../b/c"), (0, 0)).unwrap();
         assert!(root.path().join("b/c").is_dir());
-        // May fail.
+        // One may fail, because its parent does not exist inside.
         let _ = create_directory(root.path(), Path::new("/link/d"), (0, 0));
         let _ = create_directory(root.path(), Path::new("/../../../d"), (0, 0));
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);

@@ -17,7 +17,7 @@ const OOM_SCORE_ADJ_MAX: i32 = 1000;
 
 static INHERITED: OnceLock<String> = OnceLock::new();
 
-/// Forks. Returns true in the parent, and false in the child, which has a session of its own and no
+/// Forks. Returns true in the parent, and false in the child, which leads a new session and has no
 /// descriptor of the caller except `kept`.
 ///
 /// # Errors

@@ -182,7 +182,7 @@ fn read_how(address: u64, size: u64) -> Result<How, i32> {
     if address.is_null() {
         return Err(libc::EFAULT);
     }
-    // SAFETY: the engine made a system call with the address of such a structure of its own.
+    // SAFETY: the engine made a system call with the address of such a structure.
     Ok(unsafe { address.read_unaligned() })
 }
 

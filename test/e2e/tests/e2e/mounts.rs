@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use tempfile::TempDir;
 use wherry_e2e::images::kit;
 use wherry_e2e::inside::{look, of, run};
@@ -105,7 +106,52 @@ fn a_mount_over_the_devices_is_refused(docker: &Docker) {
     }
 }
 
+/// A tmpfs whose mounts propagate to others and from them; unmounted when dropped.
+struct SharedMount(TempDir);
+
+impl SharedMount {
+    fn new() -> SharedMount {
+        let mount = SharedMount(TempDir::new().expect("a temporary folder"));
+        for words in [&["-t", "tmpfs", "none"][..], &["--make-shared"][..]] {
+            let status = Command::new("mount").args(words).arg(mount.0.path()).status();
+            assert!(status.expect("mount runs").success(), "{words:?}");
+        }
+        mount
+    }
+}
+
+impl Drop for SharedMount {
+    fn drop(&mut self) {
+        // A test that failed may have left nothing to unmount.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+fn a_volume_has_the_propagation_that_it_was_given(docker: &Docker) {
+    let shared = SharedMount::new();
+    for (propagation, tag) in [
+        ("private", None),
+        ("rprivate", None),
+        ("slave", Some("master:")),
+        ("rslave", Some("master:")),
+        ("shared", Some("shared:")),
+        ("rshared", Some("shared:")),
+    ] {
+        let source = shared.0.path().display();
+        let mount = format!("type=bind,src={source},dst=/data,bind-propagation={propagation}");
+        let said = look(docker, &kit(false), &["--mount", &mount], &[MOUNTS]);
+        let mut lines = said.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let line = lines.find(|words| words.get(4) == Some(&"/data"));
+        let line = line.unwrap_or_else(|| panic!("nothing is mounted at /data: {said}"));
+        match tag {
+            Some(tag) => assert!(line[6].starts_with(tag), "{propagation}: {line:?}"),
+            None => assert_eq!(line[6], "-", "{propagation}: {line:?}"),
+        }
+    }
+}
+
 on_dockers!(
+    a_volume_has_the_propagation_that_it_was_given,
     a_tmpfs_has_its_size_and_mode,
     a_named_volume_stays_and_begins_with_the_images_files,
     a_bind_is_of_the_host_and_read_only_where_told,
