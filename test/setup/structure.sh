@@ -12,7 +12,7 @@ complain() {
 # Each crate may use the ones after it: shims → shim → task → container → sandbox → {image, engine}.
 declare -A MAY=(
     [engine]="" [image]="" [sandbox]="image engine" [container]="sandbox image engine"
-    [task]="container sandbox image engine" [shim]="task container sandbox image engine" [testing]="" [libcgroups]=""
+    [task]="container sandbox image engine" [shim]="task container sandbox image engine" [testing]="" [libcgroups]="" [node]=""
 )
 for manifest in crates/*/Cargo.toml; do
     crate=$(basename "$(dirname "$manifest")")
