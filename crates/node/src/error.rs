@@ -16,6 +16,10 @@ pub(crate) enum NodeError {
         "no containerd found: none of these sockets exists: {0}; start containerd, or name its socket with --address"
     )]
     NoContainerd(String),
+    #[error(
+        "containerd's executable was not found, so its configuration cannot be checked; --containerd names it"
+    )]
+    NoExecutable,
     #[error("{path}: {source}", path = path.display())]
     Config { path: PathBuf, source: ConfigError },
     #[error(

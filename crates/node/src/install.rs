@@ -93,8 +93,8 @@ fn configure(
     record: &mut Record,
     timeout: Duration,
 ) -> Result<(), NodeError> {
-    let candidates = plan::candidates(node, version, runtimes)?;
-    let before = node.dump().transpose()?;
+    let before = node.dump()?;
+    let candidates = plan::candidates(node, version, runtimes, before.as_deref())?;
     let edit = choose(candidates, record);
     let handlers = record.engines.clone();
     let mut changed = None;
@@ -200,11 +200,11 @@ fn write_one(
         }
         other => other,
     })?;
-    let (Some(before), Some(after)) = (before, node.dump()) else { return Ok(()) };
-    let after = after.map_err(|error| NodeError::Refused {
+    let after = node.dump().map_err(|error| NodeError::Refused {
         path: edit.path.clone(),
         reason: error.to_string(),
     })?;
+    let (Some(before), Some(after)) = (before, after) else { return Ok(()) };
     match effective::fault(before, &after, runtimes) {
         None => Ok(()),
         Some(reason) => Err(NodeError::Lossy { path: edit.path.clone(), reason }),

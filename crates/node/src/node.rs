@@ -98,9 +98,12 @@ impl Node {
         Ok(version)
     }
 
-    /// What containerd makes of its configuration; `None` where that cannot be asked.
-    pub(crate) fn dump(&self) -> Option<Result<String, NodeError>> {
-        let program = self.containerd.as_ref().filter(|_| self.distribution.can_dump())?;
+    /// What containerd makes of its configuration; `None` where a distribution writes that when it starts.
+    pub(crate) fn dump(&self) -> Result<Option<String>, NodeError> {
+        if !self.distribution.can_dump() {
+            return Ok(None);
+        }
+        let program = self.containerd.as_ref().ok_or(NodeError::NoExecutable)?;
         // Told to read a file that does not exist, 1.x fails; without being told it takes its defaults.
         let config = self.config.display().to_string();
         let args: &[&str] = match self.root.exists(&self.config) {
@@ -108,7 +111,7 @@ impl Node {
             false => &["config", "dump"],
         };
         let output = self.root.output(program, args);
-        Some(output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()))
+        Ok(Some(String::from_utf8_lossy(&output?.stdout).into_owned()))
     }
 
     /// Reads a file of the host as text; `None` if it does not exist.

@@ -26,13 +26,15 @@ pub(crate) struct Edit {
     pub(crate) new: String,
 }
 
-/// The candidates.
+/// The candidates. `effective` is what containerd makes of its configuration now, where that can be asked.
 pub(crate) fn candidates(
     node: &Node,
     version: Version,
     runtimes: &[Runtime],
+    effective: Option<&str>,
 ) -> Result<Vec<Edit>, NodeError> {
-    let planner = Planner { node, version, runtimes };
+    let effective = effective.filter(|_| version < Version::new(2, 0));
+    let planner = Planner { node, version, runtimes, effective };
     if node.distribution.template(0).is_some() {
         return planner.generated();
     }
@@ -48,6 +50,7 @@ struct Planner<'n> {
     node: &'n Node,
     version: Version,
     runtimes: &'n [Runtime],
+    effective: Option<&'n str>,
 }
 
 impl Planner<'_> {
@@ -157,7 +160,8 @@ impl Planner<'_> {
     fn document(&self, path: PathBuf, number: i64) -> Result<Edit, NodeError> {
         let old = self.node.read(&path)?;
         let text = old.as_deref().unwrap_or_default();
-        let new = document::add(text, number, self.runtimes).map_err(self.about(&path))?;
+        let new = document::add_beside(text, number, self.runtimes, self.effective);
+        let new = new.map_err(self.about(&path))?;
         Ok(Edit { path, kind: Kind::Document, old, new })
     }
 

@@ -29,7 +29,7 @@ fn plan(
     };
     let version = Version::new(version.0, version.1);
     let runtimes = [Runtime::new("wamr", Path::new("/usr/local/bin"), true, version, true)];
-    let edits = candidates(&node, version, &runtimes).map_err(|e| e.to_string())?;
+    let edits = candidates(&node, version, &runtimes, None).map_err(|e| e.to_string())?;
     Ok(edits.into_iter().map(|e| (e.path.display().to_string(), e.kind, e.new)).collect())
 }
 

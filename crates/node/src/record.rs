@@ -170,8 +170,9 @@ impl Record {
     /// Removes the copies, the record and the directories that we made and that are empty.
     pub(crate) fn erase(&self, node: &Node) -> Result<(), NodeError> {
         let state = node.root.resolve(&node.state)?;
-        for name in self.files.iter().filter_map(|file| file.original.as_deref()) {
-            files::remove(&state.join(KEPT).join(name))?;
+        let kept = state.join(KEPT);
+        if kept.exists() {
+            std::fs::remove_dir_all(&kept).map_err(NodeError::file("removing", &kept))?;
         }
         files::remove(&state.join(FILE))?;
         for folder in self.dirs.iter().rev() {

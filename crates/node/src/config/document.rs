@@ -4,6 +4,8 @@ use toml_edit::{Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::{COMMENT, ConfigError, Format, Runtime, Version};
 
+const DEFAULT_COMMENT: &str = "# containerd's default, which containerd 1.x forgets once a runtime is named. Added by wherry-node.";
+
 /// What a main configuration file says about itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -44,6 +46,19 @@ pub(crate) fn has_plugin(text: &str, format: Format) -> bool {
 
 /// Adds the runtimes, or changes those of the same name. A text without any setting gets `version` too.
 pub(crate) fn add(text: &str, version: i64, runtimes: &[Runtime]) -> Result<String, ConfigError> {
+    add_beside(text, version, runtimes, None)
+}
+
+/// Like [`add`], for a containerd before 2.0 whose effective configuration is `effective`.
+///
+/// There a list of runtimes replaces the default one, in which runc is: a file that names its first runtime would lose runc,
+/// and with it every pod of the node. So the runtimes that containerd has and the file does not name are written out.
+pub(crate) fn add_beside(
+    text: &str,
+    version: i64,
+    runtimes: &[Runtime],
+    effective: Option<&str>,
+) -> Result<String, ConfigError> {
     let mut document = parse(text)?;
     let format = Format::of(version);
     if document.is_empty() {
@@ -54,6 +69,16 @@ pub(crate) fn add(text: &str, version: i64, runtimes: &[Runtime]) -> Result<Stri
     for name in format.path() {
         path.push(name);
         item = child(item, name, &path)?;
+    }
+    let beside = match effective {
+        Some(effective) => others(effective, format, item, runtimes)?,
+        None => Vec::new(),
+    };
+    for (name, mut table) in beside.clone() {
+        *table.decor_mut() = Decor::new(format!("\n{DEFAULT_COMMENT}\n"), "");
+        if let Some(parent) = item.as_table_like_mut() {
+            parent.insert(&name, Item::Table(table));
+        }
     }
     for runtime in runtimes {
         path.push(&runtime.handler);
@@ -67,7 +92,8 @@ pub(crate) fn add(text: &str, version: i64, runtimes: &[Runtime]) -> Result<Stri
         path.pop();
     }
     let edited = document.to_string();
-    let handlers: Vec<&str> = runtimes.iter().map(|runtime| runtime.handler.as_str()).collect();
+    let mut handlers: Vec<&str> = runtimes.iter().map(|runtime| runtime.handler.as_str()).collect();
+    handlers.extend(beside.iter().map(|(name, _)| name.as_str()));
     if without(&edited, format, &handlers)? == without(text, format, &handlers)? {
         Ok(edited)
     } else {
@@ -91,6 +117,42 @@ pub(crate) fn remove(text: &str, handlers: &[&str]) -> Result<String, ConfigErro
         }
     }
     Ok(document.to_string())
+}
+
+/// The runtimes of an effective configuration that a file neither names nor gets.
+fn others(
+    effective: &str,
+    format: Format,
+    file: &Item,
+    runtimes: &[Runtime],
+) -> Result<Vec<(String, Table)>, ConfigError> {
+    let document = parse(effective)?;
+    let mut item = Some(document.as_item());
+    for name in format.path() {
+        item = item.and_then(|item| item.get(name));
+    }
+    let tables = item.and_then(Item::as_table).into_iter().flat_map(Table::iter);
+    let missing = tables.filter(|(name, _)| {
+        file.get(name).is_none() && runtimes.iter().all(|runtime| runtime.handler != *name)
+    });
+    Ok(missing
+        .filter_map(|(name, item)| Some((name.to_owned(), plain(item.as_table()?))))
+        .collect())
+}
+
+/// A table without the place and the spaces that it has in another document.
+fn plain(table: &Table) -> Table {
+    let mut copy = Table::new();
+    for (key, item) in table {
+        match item {
+            Item::Value(value) => {
+                drop(copy.insert(key, Item::Value(value.clone().decorated(" ", ""))))
+            }
+            Item::Table(inner) => drop(copy.insert(key, Item::Table(plain(inner)))),
+            _ => {}
+        }
+    }
+    copy
 }
 
 /// What a text means besides these runtimes, `version` and empty tables.
@@ -152,11 +214,11 @@ fn set(item: &mut Item, runtime: &Runtime, path: &mut Vec<&str>) -> Result<(), C
 
 /// Sets or removes a value; one that is right already keeps its form and comments.
 fn put(table: &mut dyn TableLike, key: &str, wanted: Option<Value>) {
-    let plain = |value: &Value| value.clone().decorated("", "").to_string();
-    let found = table.get(key).and_then(Item::as_value).map(plain);
+    let text = |value: &Value| value.clone().decorated("", "").to_string();
+    let found = table.get(key).and_then(Item::as_value).map(text);
     match wanted {
         None => drop(table.remove(key)),
-        Some(wanted) if found == Some(plain(&wanted)) => {}
+        Some(wanted) if found == Some(text(&wanted)) => {}
         Some(wanted) => drop(table.insert(key, Item::Value(wanted))),
     }
 }

@@ -156,3 +156,34 @@ fn a_missing_or_comments_only_file_has_no_version() {
     assert_eq!(head("# only words\n", OLD).unwrap().version, None);
     assert_eq!(head("", OLD).unwrap().version, None);
 }
+
+/// What `containerd config dump` of 1.7 prints of a file that names no runtime.
+const EFFECTIVE: &str = r#"version = 2
+[plugins]
+  [plugins."io.containerd.grpc.v1.cri"]
+    [plugins."io.containerd.grpc.v1.cri".containerd]
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes]
+        [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+          pod_annotations = []
+          runtime_type = "io.containerd.runc.v2"
+          [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+            SystemdCgroup = false
+"#;
+
+#[test]
+fn before_2_0_the_default_runtime_is_written_out() {
+    let text = "version = 2 # mine\nroot = \"/data\"\n";
+    let edited = add_beside(text, 2, &[runtime("wamr")], Some(EFFECTIVE)).unwrap();
+    assert!(edited.starts_with(text), "{edited}");
+    assert!(edited.contains(
+        r#"[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+pod_annotations = []
+runtime_type = "io.containerd.runc.v2"
+"#
+    ));
+    assert!(edited.contains("runtimes.wamr]"), "{edited}");
+    // One that is named is left alone.
+    let text = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \"x\"\n";
+    let edited = add_beside(text, 2, &[runtime("wamr")], Some(EFFECTIVE)).unwrap();
+    assert!(edited.starts_with(text) && !edited.contains("runc.v2"), "{edited}");
+}
