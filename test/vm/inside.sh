@@ -34,7 +34,7 @@ if [ $# -gt 0 ]; then
 fi
 # What depends on the kernel's and systemd's doing, with both drivers; what only on the life of processes, or on AppArmor, with one.
 GROUPS_AND_LIVES=(limits:: pause:: update:: crash::containerd namespaces_and_cgroup ::stats_tell restart_runs_a_running
-    in_the_hosts_namespaces cri::start:: oom_killed)
+    in_the_hosts_namespaces cri::start:: oom_killed node::systemd)
 LIVES=(apparmor:: api:: restart:: signals::containerd crash::docker)
 mapfile -t filters < <(grep . /payload/filters)
 code=0

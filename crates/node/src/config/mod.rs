@@ -145,18 +145,19 @@ impl Runtime {
         version: Version,
         systemd_cgroup: bool,
     ) -> Runtime {
-        let as_runc = version.asks_only_runc();
-        let shim = bin_dir.join(format!("containerd-shim-{engine}-v1"));
-        Runtime {
-            handler: engine.to_owned(),
-            runtime_type: if as_runc {
-                "io.containerd.runc.v2".to_owned()
-            } else {
-                format!("io.containerd.{engine}.v1")
-            },
-            runtime_path: (as_runc || !in_path).then(|| shim.display().to_string()),
-            systemd_cgroup,
-        }
+        let shim = bin_dir.join(format!("containerd-shim-{engine}-v1")).display().to_string();
+        let own = format!("io.containerd.{engine}.v1");
+        let (runtime_type, runtime_path) = if version.asks_only_runc() {
+            ("io.containerd.runc.v2".to_owned(), Some(shim))
+        } else if in_path {
+            (own, None)
+        } else if version < Version::new(1, 7) {
+            // 1.6 has the key `runtime_path` and does not use it for a pod's first container.
+            (shim, None)
+        } else {
+            (own, Some(shim))
+        };
+        Runtime { handler: engine.to_owned(), runtime_type, runtime_path, systemd_cgroup }
     }
 }
 
@@ -186,6 +187,7 @@ mod tests {
         };
         let (own, path) = ("io.containerd.wamr.v1", "/opt/b/containerd-shim-wamr-v1");
         let as_runc = ("io.containerd.runc.v2".to_owned(), Some(path.to_owned()));
+        assert_eq!(runtime(Version::new(1, 6), false), (path.to_owned(), None));
         assert_eq!(runtime(Version::new(1, 7), true), (own.to_owned(), None));
         assert_eq!(runtime(Version::new(1, 7), false), (own.to_owned(), Some(path.to_owned())));
         assert_eq!(runtime(Version::new(2, 0), true), as_runc);

@@ -50,7 +50,8 @@ pub(super) fn check(patient: &Patient, findings: &mut Findings) -> Vec<Found> {
 /// The name of a runtime's shim and, if it is configured, its path.
 fn shim(runtime: &Value) -> Option<(String, Option<PathBuf>)> {
     let text = |key: &str| runtime.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    if let Some(path) = text("runtimePath") {
+    let as_type = text("runtimeType").filter(|kind| kind.starts_with('/'));
+    if let Some(path) = text("runtimePath").or(as_type) {
         let name = Path::new(path).file_name()?.to_str()?.to_owned();
         return Some((name, Some(path.into())));
     }

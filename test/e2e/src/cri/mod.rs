@@ -105,7 +105,8 @@ impl Cri {
         self.wait_ready();
     }
 
-    fn wait_ready(&self) {
+    /// Waits until it answers: after a restart the connection is made again.
+    pub fn wait_ready(&self) {
         wait_until("CRI answers", DEADLINE, || {
             self.call::<Nothing>("RuntimeService/Version", Nothing {}).is_ok()
         });

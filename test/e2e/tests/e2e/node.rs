@@ -23,11 +23,20 @@ echo $! > pid
 echo restarted >> restarts
 "#;
 
+/// How `wherry-node` restarts it.
+enum Restart {
+    /// With a command.
+    Script,
+    /// Through systemd, of whom this is the unit.
+    Unit(String),
+}
+
 /// A containerd without our runtimes, and what `wherry-node` needs to know of it.
 struct Node {
     cri: Cri,
     root: PathBuf,
     containerd: PathBuf,
+    restart: Restart,
 }
 
 impl Node {
@@ -39,9 +48,7 @@ impl Node {
     fn with(version: ContainerdVersion, change: impl Fn(String, &Path) -> String) -> Node {
         let cri = Cri::start(version);
         let root = cri.containerd().root().to_owned();
-        let daemon = |name: &str| {
-            wherry_testing::cache_dir().join("daemons").join(name).join("bin").display().to_string()
-        };
+        let daemon = |name: &str| wherry_testing::daemon_bin(name).display().to_string();
         let text =
             fs::read_to_string(root.join("containerd.toml")).expect("the daemon has read it");
         // The tests' own containerd has the engine's runtime, at the end.
@@ -56,46 +63,76 @@ impl Node {
             .replace("$CONTAINERD", &containerd.display().to_string());
         fs::write(root.join("restart.sh"), script).expect("the folder is writable");
         fs::write(root.join("pid"), cri.containerd().daemon_pid().to_string()).expect("writable");
-        let node = Node { cri, root, containerd };
-        assert!(node.command(&["-c", &node.restart_command()]).status().expect("bash").success());
-        wait_until("containerd serves with the node's configuration", DEADLINE, || {
-            node.run(&["status"]).out().contains("no, nothing is installed")
-        });
+        let node = Node { cri, root, containerd, restart: Restart::Script };
+        let script = node.root.join("restart.sh");
+        assert!(Command::new("/bin/bash").arg(script).status().expect("bash").success());
+        node.wait();
         fs::remove_file(node.root.join("restarts")).expect("it was restarted once");
         node
     }
 
-    fn restart_command(&self) -> String {
-        format!("/bin/bash {}", self.root.join("restart.sh").display())
+    /// One that is a service of systemd's.
+    fn under_systemd(version: ContainerdVersion) -> Node {
+        let mut node = Node::start(version);
+        let pid = fs::read_to_string(node.root.join("pid")).expect("it was started");
+        assert!(
+            Command::new("kill").arg("-KILL").arg(pid.trim()).status().expect("kill").success()
+        );
+        let unit = format!("{}.service", node.cri.containerd().namespace());
+        let folder = |name: &str| wherry_testing::daemon_bin(name).display().to_string();
+        let search = format!("{}:{}:/usr/bin:/bin:/sbin", folder(version.name()), folder("runc"));
+        let mut command = Command::new("systemd-run");
+        command.args([
+            "--unit",
+            &unit,
+            "--property",
+            "KillMode=process",
+            "--property",
+            "Delegate=yes",
+        ]);
+        command.args(["--setenv", &format!("PATH={search}")]).arg(&node.containerd);
+        command.arg("--config").arg(node.root.join("node.toml"));
+        call(command, None).success();
+        node.restart = Restart::Unit(unit);
+        node.wait();
+        node
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("/bin/bash");
-        command.args(args);
-        command
+    fn wait(&self) {
+        wait_until("containerd serves with the node's configuration", DEADLINE, || {
+            self.run(&["status"]).out().contains("no, nothing is installed")
+        });
     }
 
     /// The options by which `wherry-node` finds it.
     fn options(&self) -> Vec<String> {
         let path = |name: &str| self.root.join(name).display().to_string();
-        vec![
+        let restart = match &self.restart {
+            Restart::Script => {
+                ["--restart-command".into(), format!("/bin/bash {}", path("restart.sh"))]
+            }
+            Restart::Unit(unit) => ["--service".into(), unit.clone()],
+        };
+        let mut words: Vec<String> = vec![
             "--containerd-config".into(),
             path("node.toml"),
             "--address".into(),
             path("c.sock"),
             "--containerd".into(),
             self.containerd.display().to_string(),
-            "--restart-command".into(),
-            self.restart_command(),
             "--state".into(),
             path("installed"),
-        ]
+        ];
+        words.extend(restart);
+        words
     }
 
     fn run(&self, args: &[&str]) -> Outcome {
         let mut command = Command::new(bin_dir().join("wherry-node"));
         command.args(self.options()).args(args);
-        call(command, None)
+        let outcome = call(command, None);
+        self.cri.wait_ready();
+        outcome
     }
 
     fn install(&self) -> Outcome {
@@ -120,6 +157,7 @@ impl Node {
 }
 
 fn says_hello(node: &Node, name: &str) {
+    node.cri.wait_ready();
     let image = hello();
     let mut pod = node.cri.pod_under(name, &engine());
     let id = pod.run(&Member::new("guest", &image));
@@ -335,4 +373,26 @@ fn before_2_0_the_imported_file_with_the_plugins_settings_is_edited() {
     says_hello(&node, "guest");
     node.run(&["uninstall"]).success();
     assert_eq!(node.config(), before);
+}
+
+/// The one test that has systemd do it: on the virtual machine.
+#[test]
+fn systemd_restarts_containerd() {
+    if !Path::new("/run/systemd/system").exists() {
+        println!("not tried: this machine has no systemd");
+        return;
+    }
+    let node = Node::under_systemd(ContainerdVersion::V1_6);
+    let before = node.config();
+    let out = node.install().success();
+    assert!(out.contains("restarting wherry-"), "{out}");
+    says_hello(&node, "guest");
+    let out = node.run(&["doctor"]).success();
+    assert!(!out.contains("skip TasksMax"), "{out}");
+    node.run(&["uninstall"]).success();
+    assert_eq!(node.config(), before);
+    let Restart::Unit(unit) = &node.restart else { panic!("it is a unit") };
+    let mut stop = Command::new("systemctl");
+    stop.args(["stop", unit]);
+    call(stop, None).success();
 }
