@@ -30,7 +30,7 @@ FOUND = $(filter-out $(patsubst wherry-%/bundled,%,$(FEATURES)),$(WITH_LIBRARY))
 ENVIRONMENT = $(foreach engine,$(FOUND),$(shell shims/$(engine)/setup.sh env))
 CARGO_IN = test/setup/engines.sh check $(FOUND) && env $(ENVIRONMENT) $(CARGO)
 
-.PHONY: build executables demo bench test test-unit test-e2e test-vm soak fuzz setup install check fmt clean
+.PHONY: build executables demo bench test test-unit test-e2e test-vm test-chart image soak fuzz setup install check fmt clean
 .NOTPARALLEL:
 
 build: executables
@@ -44,7 +44,10 @@ LINK_STATICALLY = -C target-feature=+crt-static -L native=$(STATIC) -C link-arg=
 program = $(CARGO_IN) rustc --release --locked --no-default-features --package wherry-$1 --bin $2 \
     $(if $(filter $1,$(WITH_LIBRARY)),--features library) $(patsubst wherry-$1/%,--features %,$(filter wherry-$1/%,$(FEATURES))) \
     -- $3 &&
-TOOLS = $(ENGINES:%=wherry-%) wherry-bench containerd-shim-nothing-v1 pack-image guests compatibility
+TOOLS = $(ENGINES:%=wherry-%) wherry-bench containerd-shim-nothing-v1 pack-image pack-files guests compatibility
+
+# wherry-node runs from an image that has nothing else, and on any host.
+NODE = $(CARGO) rustc --release --locked --package wherry-node --bin wherry-node -- -C target-feature=+crt-static
 
 # The tools; then each engine's shim and host. The host is linked statically, so that a guest's process maps one file of the
 # machine alone, which it has through a read-only mount (see SECURITY.md); one whose engine is a shared library cannot be.
@@ -55,6 +58,7 @@ executables:
 	$(foreach engine,$(ENGINES),\
 	    $(call program,$(engine),containerd-shim-$(engine)-v1,) \
 	    $(call program,$(engine),wherry-$(engine)-host,$(if $(filter $(engine),$(WITH_LIBRARY)),,$(LINK_STATICALLY)))) true
+	$(NODE)
 
 demo: executables
 	test/setup/packages.sh demo
@@ -71,7 +75,7 @@ setup:
 	test/setup/daemons.sh
 	test/setup/engines.sh fetch
 
-test: test-unit test-e2e
+test: test-unit test-e2e test-chart
 
 # Unit tests and the engines' conformance suite.
 test-unit: setup
@@ -86,6 +90,22 @@ test-e2e: setup executables
 	        $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast -- $$skip | tee $$log || failed=1; \
 	    $(BIN)/compatibility $$engine < $$log || failed=1; \
 	done; [ -z "$$failed" ]
+
+# The image of the chart's installer: an OCI layout as a folder and as an archive. Any tool for registries pushes it, see
+# docs/kubernetes.md. IMAGE is its name.
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+IMAGE = localhost/wherry-node:$(VERSION)
+image: executables
+	rm -rf $(CARGO_TARGET_DIR)/image && mkdir -p $(CARGO_TARGET_DIR)/image/wherry-node
+	$(BIN)/pack-files $(IMAGE) $(CARGO_TARGET_DIR)/image/wherry-node-$(VERSION).tar /opt/wherry/bin/wherry-node \
+	    examples/hello.wat=/hello.wat $(foreach file,wherry-node $(EXECUTABLES),$(BIN)/$(file)=/opt/wherry/bin/$(file))
+	tar -C $(CARGO_TARGET_DIR)/image/wherry-node -xf $(CARGO_TARGET_DIR)/image/wherry-node-$(VERSION).tar
+	ls -l $(CARGO_TARGET_DIR)/image
+
+# The chart with Helm 3 and 4: lint, what it renders against test/chart/golden, and that against the API's types.
+# `test/chart/run.sh update` writes the golden files.
+test-chart:
+	test/chart/run.sh
 
 # Thousands of containers come and go, with kills, and nothing stays. SOAK_CYCLES of them (2000), in an order that
 # SOAK_SEED decides, on the containerd of SOAK_CONTAINERD (2; or 1.6, 1.7).
@@ -105,7 +125,7 @@ test-vm: setup executables
 
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES)) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES) wherry-node) $(DESTDIR)$(PREFIX)/bin
 
 check:
 	test/setup/packages.sh build
