@@ -32,7 +32,8 @@ pub(crate) struct Host {
     /// The systemd unit that runs containerd, in place of the detected one.
     #[arg(long, global = true, value_name = "UNIT")]
     pub(crate) service: Option<String>,
-    /// Shell command, run on the host, that restarts containerd where systemd does not run it.
+    /// Shell command that restarts containerd where systemd does not run it. With --root it runs in the namespaces of the
+    /// host's first process, which takes a privileged container.
     #[arg(long, global = true, value_name = "COMMAND")]
     pub(crate) restart_command: Option<String>,
     /// Directory of the installer's record and of the files that it replaced.
@@ -57,6 +58,15 @@ pub(crate) enum Command {
     /// Checks the logs of finished pods: the last step of `helm test`.
     #[command(hide = true)]
     CheckPods(CheckPods),
+    /// Runs a program in the namespaces of the host's first process.
+    #[command(hide = true)]
+    InHost {
+        /// The host's root directory.
+        root: PathBuf,
+        /// The program and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<String>,
+    },
     /// Runs a program in another root directory.
     #[command(hide = true)]
     InRoot {

@@ -66,6 +66,7 @@ fn run(args: &Args) -> Result<ExitCode, NodeError> {
         Command::Doctor(options) => doctor::run(&args.host, options),
         Command::Hold => hold::run(),
         Command::CheckPods(options) => kubernetes::logs::run(options),
+        Command::InHost { root, program } => root::run_in_namespaces(root, program),
         Command::InRoot { root, program } => root::exec_in(root, program),
     }
 }

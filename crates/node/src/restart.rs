@@ -1,6 +1,5 @@
 //! Restarting containerd, and waiting until it serves.
 
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ const POLL: Duration = Duration::from_millis(200);
 pub(crate) fn restart(node: &Node, timeout: Duration) -> Result<(), NodeError> {
     if let Some(command) = &node.restart_command {
         say(format!("restarting containerd: {command}"));
-        return node.root.output(Path::new("/bin/sh"), &["-c", command]).map(drop);
+        return node.root.shell(command);
     }
     let mut systemd = Systemd::connect(&node.root)
         .map_err(|error| NodeError::NoRestart { reason: error.to_string() })?;

@@ -94,20 +94,38 @@ impl HostRoot {
         command
     }
 
+    /// Runs a shell command on the host to its end; it must succeed. What it starts belongs to the host: it is not in our
+    /// namespaces.
+    pub(crate) fn shell(&self, script: &str) -> Result<(), NodeError> {
+        let mut command = if self.is_ours() {
+            self.command("/bin/sh")
+        } else {
+            let mut command = Command::new("/proc/self/exe");
+            command.arg("in-host").arg(&self.0).args(["--", "/bin/sh"]);
+            command.env_clear().env("PATH", SEARCH_PATH);
+            command
+        };
+        command.args(["-c", script]);
+        finish(command, script.to_owned()).map(drop)
+    }
+
     /// Runs a program of the host to its end; it must succeed.
     pub(crate) fn output(&self, program: &Path, args: &[&str]) -> Result<Output, NodeError> {
-        let line = || format!("{} {}", program.display(), args.join(" "));
-        let output = self
-            .command(program)
-            .args(args)
-            .output()
-            .map_err(|e| NodeError::Program { program: line(), reason: e.to_string() })?;
-        if output.status.success() {
-            return Ok(output);
+        let mut command = self.command(program);
+        command.args(args);
+        finish(command, format!("{} {}", program.display(), args.join(" ")))
+    }
+}
+
+fn finish(mut command: Command, line: String) -> Result<Output, NodeError> {
+    match command.output() {
+        Err(e) => Err(NodeError::Program { program: line, reason: e.to_string() }),
+        Ok(output) if output.status.success() => Ok(output),
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            let reason = if text.is_empty() { output.status.to_string() } else { text };
+            Err(NodeError::Program { program: line, reason })
         }
-        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        let reason = if text.is_empty() { output.status.to_string() } else { text };
-        Err(NodeError::Program { program: line(), reason })
     }
 }
 
@@ -117,6 +135,29 @@ fn components(path: &Path) -> impl Iterator<Item = OsString> + '_ {
         Component::ParentDir => Some("..".into()),
         _ => None,
     })
+}
+
+/// The namespaces of a host that a daemon belongs to. The mount namespace is last: /proc is ours until then.
+const NAMESPACES: [&str; 6] = ["cgroup", "ipc", "uts", "net", "pid", "mnt"];
+
+/// The hidden command `in-host`: enters the namespaces of the host's first process and runs a program there to its end. It
+/// is a child, as a process does not change its own PID namespace.
+pub(crate) fn run_in_namespaces(root: &Path, program: &[String]) -> Result<ExitCode, NodeError> {
+    let open = |name: &&str| {
+        let path = root.join("proc/1/ns").join(name);
+        let file = fs::File::open(&path).map_err(NodeError::file("opening", &path))?;
+        Ok((path, file))
+    };
+    let namespaces = NAMESPACES.iter().map(open).collect::<Result<Vec<_>, NodeError>>()?;
+    for (path, file) in namespaces {
+        nix::sched::setns(file, nix::sched::CloneFlags::empty())
+            .map_err(|e| NodeError::file("entering the namespace", path)(e.into()))?;
+    }
+    let Some((program, args)) = program.split_first() else { return Ok(ExitCode::FAILURE) };
+    let status = Command::new(program).args(args).current_dir("/").status();
+    let status = status
+        .map_err(|e| NodeError::Program { program: program.clone(), reason: e.to_string() })?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The hidden command `in-root`: changes the root directory and executes a program. A process of its own does it, because

@@ -142,6 +142,10 @@ func privileges(about string, spec *core.PodSpec, installer bool) []string {
 	}
 	for _, container := range append(spec.InitContainers, spec.Containers...) {
 		security := container.SecurityContext
+		if installer && strings.Contains(strings.Join(container.Args, " "), "--restart-command") {
+			// Such a command starts a daemon of the host.
+			continue
+		}
 		if security == nil || security.AllowPrivilegeEscalation == nil || *security.AllowPrivilegeEscalation ||
 			security.Privileged != nil && *security.Privileged ||
 			security.ReadOnlyRootFilesystem == nil || !*security.ReadOnlyRootFilesystem {

@@ -264,32 +264,39 @@ fn a_configuration_of_version_1_is_refused_and_left_alone(node: &Node) {
     assert_eq!((node.config(), node.restarts()), (old, 0));
 }
 
-fn the_hosts_root_may_be_another_directory(node: &Node) {
+/// Runs it as the chart's pod does: the host's root is another directory, and `setpriv` may take capabilities away.
+fn in_pod(node: &Node, setpriv: &str, what: &str) -> Outcome {
     let host = node.root.join("host");
-    fs::create_dir(&host).expect("the folder is writable");
+    fs::create_dir_all(&host).expect("the folder is writable");
     let words = node.options().iter().map(|word| format!("'{word}' ")).collect::<String>();
-    let in_pod = |what: &str| {
-        let program = bin_dir().join("wherry-node");
-        let (program, host) = (program.display(), host.display());
-        let script =
-            format!("mount --rbind / '{host}' && exec '{program}' --root '{host}' {words} {what}");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
-        call(command, None)
-    };
-    let (from, to) = (bin_dir(), node.root.join("bin"));
-    let install = format!(
-        "install --from '{}' --bin-dir '{}' --engines {}",
-        from.display(),
-        to.display(),
-        engine()
+    let (program, host) = (bin_dir().join("wherry-node"), host.display());
+    let program = program.display();
+    // The namespaces that it enters for the restart's command: our own in place of the first process's, which a machine may
+    // forbid root to enter.
+    let ours = std::process::id();
+    let script = format!(
+        "mount --rbind / '{host}' && mount --bind /proc/{ours}/ns '{host}/proc/1/ns' && \
+         exec {setpriv} '{program}' --root '{host}' {words} {what}"
     );
-    in_pod(&install).success();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
+    let outcome = call(command, None);
+    node.cri.wait_ready();
+    outcome
+}
+
+fn install_words(node: &Node) -> String {
+    let (from, to, engine) = (bin_dir(), node.root.join("bin"), engine());
+    format!("install --from '{}' --bin-dir '{}' --engines {engine}", from.display(), to.display())
+}
+
+fn the_hosts_root_may_be_another_directory(node: &Node) {
+    in_pod(node, "", &install_words(node)).success();
     says_hello(node, "guest");
-    let out = in_pod("doctor").success();
+    let out = in_pod(node, "", "doctor").success();
     assert!(out.contains(&format!("{} ran a module to its end", engine())), "{out}");
-    in_pod("uninstall").success();
-    assert!(!to.exists());
+    in_pod(node, "", "uninstall").success();
+    assert!(!node.root.join("bin").exists());
 }
 
 fn the_doctor_names_what_is_missing(node: &Node) {
@@ -375,7 +382,7 @@ fn before_2_0_the_imported_file_with_the_plugins_settings_is_edited() {
     assert_eq!(node.config(), before);
 }
 
-/// The one test that has systemd do it: on the virtual machine.
+/// The one test that has systemd do it: on the virtual machine, with the privileges that the chart gives.
 #[test]
 fn systemd_restarts_containerd() {
     if !Path::new("/run/systemd/system").exists() {
@@ -384,12 +391,13 @@ fn systemd_restarts_containerd() {
     }
     let node = Node::under_systemd(ContainerdVersion::V1_6);
     let before = node.config();
-    let out = node.install().success();
+    let confined = "setpriv --no-new-privs --bounding-set -all,+sys_chroot,+chown";
+    let out = in_pod(&node, confined, &install_words(&node)).success();
     assert!(out.contains("restarting wherry-"), "{out}");
     says_hello(&node, "guest");
     let out = node.run(&["doctor"]).success();
     assert!(!out.contains("skip TasksMax"), "{out}");
-    node.run(&["uninstall"]).success();
+    in_pod(&node, confined, "uninstall").success();
     assert_eq!(node.config(), before);
     let Restart::Unit(unit) = &node.restart else { panic!("it is a unit") };
     let mut stop = Command::new("systemctl");
