@@ -10,7 +10,7 @@ use crate::config::{Runtime, Version, effective};
 use crate::error::NodeError;
 use crate::executables::{self, Engine};
 use crate::node::Node;
-use crate::plan::{self, Edit};
+use crate::plan::{self, Edit, Wanted};
 use crate::record::Record;
 use crate::{VERSION, files, kubernetes, restart, say};
 
@@ -37,10 +37,12 @@ pub(crate) fn run(node: &Node, options: &Install) -> Result<ExitCode, NodeError>
     }
     let timeout = Duration::from_secs(options.common.timeout);
     let runtimes = runtimes(node, options, version, &engines, &bin_dir)?;
-    configure(node, version, &runtimes, &mut record, timeout)?;
+    let gone = earlier.into_iter().filter(|engine| !record.engines.contains(engine));
+    let gone: Vec<String> = gone.collect();
+    let wanted = Wanted { runtimes: &runtimes, gone: &gone };
+    configure(node, version, &wanted, &mut record, timeout)?;
     if let Some(name) = &options.common.label_node {
-        let old = earlier.iter().filter(|engine| !record.engines.contains(engine)).cloned();
-        kubernetes::label(name, &record.engines, &old.collect::<Vec<_>>())?;
+        kubernetes::label(name, &record.engines, &gone)?;
         say(format!("labelled the node {name}"));
     }
     say(format!("the runtimes {} are ready", record.engines.join(", ")));
@@ -89,19 +91,19 @@ fn runtimes(
 fn configure(
     node: &Node,
     version: Version,
-    runtimes: &[Runtime],
+    wanted: &Wanted<'_>,
     record: &mut Record,
     timeout: Duration,
 ) -> Result<(), NodeError> {
     let before = node.dump()?;
-    let candidates = plan::candidates(node, version, runtimes, before.as_deref())?;
+    let candidates = plan::candidates(node, version, wanted, before.as_deref())?;
     let edit = choose(candidates, record);
     let handlers = record.engines.clone();
     let mut changed = None;
     match edit {
         Choice::Nothing => record.save(node)?,
         Choice::Write(edits) => {
-            changed = Some(write(node, edits, before.as_deref(), runtimes, record)?)
+            changed = Some(write(node, edits, before.as_deref(), wanted, record)?)
         }
     }
     let listed = || {
@@ -153,13 +155,13 @@ fn write(
     node: &Node,
     candidates: Vec<Edit>,
     before: Option<&str>,
-    runtimes: &[Runtime],
+    wanted: &Wanted<'_>,
     record: &mut Record,
 ) -> Result<Edit, NodeError> {
     let mut last = None;
     let saved = record.clone();
     for edit in candidates {
-        match write_one(node, &edit, before, runtimes, record) {
+        match write_one(node, &edit, before, wanted, record) {
             Ok(()) => {
                 say(format!("changed {}", edit.path.display()));
                 return Ok(edit);
@@ -180,7 +182,7 @@ fn write_one(
     node: &Node,
     edit: &Edit,
     before: Option<&str>,
-    runtimes: &[Runtime],
+    wanted: &Wanted<'_>,
     record: &mut Record,
 ) -> Result<(), NodeError> {
     let path = node.root.resolve(&edit.path)?;
@@ -205,7 +207,7 @@ fn write_one(
         reason: error.to_string(),
     })?;
     let (Some(before), Some(after)) = (before, after) else { return Ok(()) };
-    match effective::fault(before, &after, runtimes) {
+    match effective::fault(before, &after, wanted.runtimes, wanted.gone) {
         None => Ok(()),
         Some(reason) => Err(NodeError::Lossy { path: edit.path.clone(), reason }),
     }

@@ -26,15 +26,24 @@ pub(crate) struct Edit {
     pub(crate) new: String,
 }
 
+/// The runtimes that a configuration is to have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'w> {
+    pub(crate) runtimes: &'w [Runtime],
+    /// Those that an earlier installation added and this one does not have.
+    pub(crate) gone: &'w [String],
+}
+
 /// The candidates. `effective` is what containerd makes of its configuration now, where that can be asked.
 pub(crate) fn candidates(
     node: &Node,
     version: Version,
-    runtimes: &[Runtime],
+    wanted: &Wanted<'_>,
     effective: Option<&str>,
 ) -> Result<Vec<Edit>, NodeError> {
     let effective = effective.filter(|_| version < Version::new(2, 0));
-    let planner = Planner { node, version, runtimes, effective };
+    let Wanted { runtimes, gone } = *wanted;
+    let planner = Planner { node, version, runtimes, gone, effective };
     if node.distribution.template(0).is_some() {
         return planner.generated();
     }
@@ -50,6 +59,7 @@ struct Planner<'n> {
     node: &'n Node,
     version: Version,
     runtimes: &'n [Runtime],
+    gone: &'n [String],
     effective: Option<&'n str>,
 }
 
@@ -159,8 +169,10 @@ impl Planner<'_> {
 
     fn document(&self, path: PathBuf, number: i64) -> Result<Edit, NodeError> {
         let old = self.node.read(&path)?;
-        let text = old.as_deref().unwrap_or_default();
-        let new = document::add_beside(text, number, self.runtimes, self.effective);
+        let gone: Vec<&str> = self.gone.iter().map(String::as_str).collect();
+        let text = document::remove(old.as_deref().unwrap_or_default(), &gone);
+        let text = text.map_err(self.about(&path))?;
+        let new = document::add_beside(&text, number, self.runtimes, self.effective);
         let new = new.map_err(self.about(&path))?;
         Ok(Edit { path, kind: Kind::Document, old, new })
     }

@@ -29,7 +29,9 @@ fn plan(
     };
     let version = Version::new(version.0, version.1);
     let runtimes = [Runtime::new("wamr", Path::new("/usr/local/bin"), true, version, true)];
-    let edits = candidates(&node, version, &runtimes, None).map_err(|e| e.to_string())?;
+    let gone = ["wasmer".to_owned()];
+    let wanted = Wanted { runtimes: &runtimes, gone: &gone };
+    let edits = candidates(&node, version, &wanted, None).map_err(|e| e.to_string())?;
     Ok(edits.into_iter().map(|e| (e.path.display().to_string(), e.kind, e.new)).collect())
 }
 
@@ -150,4 +152,11 @@ fn microk8s_gets_its_template_edited() {
     let edits = plan(Distribution::Microk8s, (1, 6), &[(path, text)]).unwrap();
     assert_eq!(paths(&edits), [path]);
     assert!(edits[0].2.starts_with(text), "{}", edits[0].2);
+}
+
+#[test]
+fn an_engine_that_is_not_installed_any_more_goes() {
+    let text = "version = 3\n[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.wasmer]\nruntime_type = \"x\"\n";
+    let edits = plan(Distribution::Plain, (2, 1), &[(MAIN, text)]).unwrap();
+    assert!(!edits[0].2.contains("wasmer") && edits[0].2.contains("wamr"), "{}", edits[0].2);
 }

@@ -8,7 +8,13 @@ use toml::{Table, Value};
 use super::{Format, Runtime};
 
 /// Why a changed configuration is not what was meant; `None` if it is. Both texts are what `containerd config dump` prints.
-pub(crate) fn fault(before: &str, after: &str, runtimes: &[Runtime]) -> Option<String> {
+/// The runtimes in `gone` may be missing afterwards.
+pub(crate) fn fault(
+    before: &str,
+    after: &str,
+    runtimes: &[Runtime],
+    gone: &[String],
+) -> Option<String> {
     let parse = |text: &str| toml::from_str::<Table>(text).map_err(|e| e.message().to_owned());
     let (mut before, mut after) = match (parse(before), parse(after)) {
         (Ok(before), Ok(after)) => (before, after),
@@ -26,7 +32,8 @@ pub(crate) fn fault(before: &str, after: &str, runtimes: &[Runtime]) -> Option<S
             return Some(format!("shows another path of the runtime {}", runtime.handler));
         }
     }
-    let handlers: Vec<&str> = runtimes.iter().map(|runtime| runtime.handler.as_str()).collect();
+    let ours = runtimes.iter().map(|runtime| &runtime.handler).chain(gone);
+    let handlers: Vec<&str> = ours.map(String::as_str).collect();
     for table in [&mut before, &mut after] {
         // 1.x lists there which files were read.
         table.remove("imports");
@@ -108,22 +115,25 @@ runtime_type = "io.containerd.runc.v2"
 
     #[test]
     fn a_configuration_that_gained_the_runtimes_alone_is_good() {
-        assert_eq!(fault(BEFORE, &added(BEFORE), &[runtime()]), None);
+        assert_eq!(fault(BEFORE, &added(BEFORE), &[runtime()], &[]), None);
         let other_imports = added(BEFORE).replace("config.toml", "other.toml");
-        assert_eq!(fault(BEFORE, &other_imports, &[runtime()]), None);
+        assert_eq!(fault(BEFORE, &other_imports, &[runtime()], &[]), None);
     }
 
     #[test]
     fn a_lost_setting_is_named() {
         let after = added(BEFORE).replace("mirror/pause:1", "registry.k8s.io/pause:3.6");
         assert_eq!(
-            fault(BEFORE, &after, &[runtime()]).unwrap(),
+            fault(BEFORE, &after, &[runtime()], &[]).unwrap(),
             "shows that `plugins.io.containerd.grpc.v1.cri.sandbox_image` changed too"
         );
     }
 
     #[test]
     fn a_missing_runtime_is_named() {
-        assert_eq!(fault(BEFORE, BEFORE, &[runtime()]).unwrap(), "does not show the runtime wamr");
+        assert_eq!(
+            fault(BEFORE, BEFORE, &[runtime()], &[]).unwrap(),
+            "does not show the runtime wamr"
+        );
     }
 }
