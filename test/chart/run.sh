@@ -4,9 +4,10 @@
 #   test/chart/run.sh           compares
 #   test/chart/run.sh update    writes the golden files of what the chart renders now
 #
-# Each file in cases/ is a set of values; its first line may have options of `helm template`, after `# options:`. What is
-# rendered must be golden/CASE.yaml, the same with both Helms, and must decode strictly as the API's own types
-# (validate/, which evaluates the admission policy too). Values that the schema must refuse are in `refused` below.
+# Each file in cases/ is a set of values; its first line may have options of `helm template`, after
+# `# options:`. What is rendered must be golden/CASE.yaml, the same with both Helms, and must decode
+# strictly as the API's own types (validate/, which evaluates the admission policy too). Values that
+# the schema must refuse are in `refused` below.
 set -euo pipefail
 cd "$(dirname "$0")"
 CHART=../../charts/wherry
@@ -35,7 +36,8 @@ check() {
 render() { # HELM CASE
     local options
     options=$(sed -n '1s/^# options: //p' "cases/$2.yaml")
-    # The version is fixed: a Helm that was built without its Makefile knows none. The two differ in empty lines.
+    # The version is fixed: a Helm that was built without its Makefile knows none. The two differ in
+    # empty lines.
     # shellcheck disable=SC2086
     "$1" template wherry $CHART --namespace wherry-system --kube-version 1.34.0 --values "cases/$2.yaml" $options \
         | grep -v '^$'

@@ -14,7 +14,8 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// Where the host is, and overrides for what is otherwise detected. All paths but `--root` are the host's.
+/// Where the host is, and overrides for what is otherwise detected. All paths but `--root` are the
+/// host's.
 #[derive(Debug, Group)]
 pub(crate) struct Host {
     /// Directory at which the host's root filesystem is mounted.
@@ -32,8 +33,8 @@ pub(crate) struct Host {
     /// The systemd unit that runs containerd, in place of the detected one.
     #[arg(long, global = true, value_name = "UNIT")]
     pub(crate) service: Option<String>,
-    /// Shell command that restarts containerd where systemd does not run it. With --root it runs in the namespaces of the
-    /// host's first process, which takes a privileged container.
+    /// Shell command that restarts containerd where systemd does not run it. With --root it runs in
+    /// the namespaces of the host's first process, which takes a privileged container.
     #[arg(long, global = true, value_name = "COMMAND")]
     pub(crate) restart_command: Option<String>,
     /// Directory of the installer's record and of the files that it replaced.
@@ -44,7 +45,8 @@ pub(crate) struct Host {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Copies the executables, adds the runtimes to containerd's configuration, restarts containerd if that changed.
+    /// Copies the executables, adds the runtimes to containerd's configuration, restarts containerd
+    /// if that changed.
     Install(Install),
     /// Puts back what was there before `install`.
     Uninstall(Uninstall),
@@ -84,7 +86,8 @@ pub(crate) struct Install {
     /// Directory of the executables to install. Default: that of wherry-node itself.
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
-    /// Directory to install to. Default: /usr/local/bin, or /opt/wherry/bin if that cannot be written.
+    /// Directory to install to. Default: /usr/local/bin, or /opt/wherry/bin if that cannot be
+    /// written.
     #[arg(long, value_name = "DIR")]
     pub(crate) bin_dir: Option<PathBuf>,
     /// The engines to install, separated by commas. Default: all in the directory.

@@ -1,6 +1,8 @@
-//! The running containerd, through Kubernetes' runtime interface (CRI): its version, its handlers, its pods.
+//! The running containerd, through Kubernetes' runtime interface (CRI): its version, its handlers,
+//! its pods.
 //!
-//! Names and tags of the messages are those of `runtime.v1` in Kubernetes' `api.proto`, as far as they are needed.
+//! Names and tags of the messages are those of `runtime.v1` in Kubernetes' `api.proto`, as far as
+//! they are needed.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ use crate::root::HostRoot;
 /// Who runs containerd, and so decides how it is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Distribution {
-    /// containerd as a service of its own, as kubeadm and most clouds have it.
+    /// containerd as a separate service, as kubeadm and most clouds have it.
     Plain,
     K3s,
     Rke2,
@@ -16,7 +16,8 @@ pub(crate) enum Distribution {
 }
 
 impl Distribution {
-    /// Those with a containerd of their own, which is the node's where its socket exists, and plain containerd last.
+    /// Those with a containerd of their own, which is the node's where its socket exists, and plain
+    /// containerd last.
     pub(crate) const ALL: [Distribution; 5] =
         [Self::Rke2, Self::K3s, Self::K0s, Self::Microk8s, Self::Plain];
 
@@ -41,7 +42,8 @@ impl Distribution {
         }
     }
 
-    /// The file that containerd reads; where `template` names another one, the distribution writes this file.
+    /// The file that containerd reads; where `template` names another one, the distribution writes
+    /// this file.
     pub(crate) fn config(self) -> &'static str {
         match self {
             Self::Plain => "/etc/containerd/config.toml",
@@ -59,7 +61,8 @@ impl Distribution {
         root.exists(self.socket()) && (self == Self::Plain || root.exists(folder))
     }
 
-    /// The systemd units that can run its containerd. The first that is active is the one to restart.
+    /// The systemd units that can run its containerd. The first that is active is the one to
+    /// restart.
     pub(crate) fn units(self) -> &'static [&'static str] {
         match self {
             Self::Plain => &["containerd.service"],
@@ -70,15 +73,15 @@ impl Distribution {
         }
     }
 
-    /// Whether `containerd config dump` shows what the node's containerd reads: not where the distribution writes its
-    /// configuration when it starts.
+    /// Whether `containerd config dump` shows what the node's containerd reads: not where the
+    /// distribution writes its configuration when it starts.
     pub(crate) fn can_dump(self) -> bool {
         self == Self::Plain
     }
 
-    /// Whether runtimes must be named by path. k3s and rke2 add a runtime by themselves for each shim of a known name that
-    /// is in /usr/local/bin, /usr/bin or /usr/sbin, and two tables of one name are invalid; the others' containerd has a
-    /// PATH that we do not know.
+    /// Whether runtimes must be named by path. k3s and rke2 add a runtime by themselves for each
+    /// shim of a known name that is in /usr/local/bin, /usr/bin or /usr/sbin, and two tables of one
+    /// name are invalid; the others' containerd has a PATH that we do not know.
     pub(crate) fn wants_path(self) -> bool {
         self != Self::Plain
     }
@@ -88,7 +91,8 @@ impl Distribution {
         (self == Self::K0s).then(|| "/etc/k0s/containerd.d".into())
     }
 
-    /// The templates of k3s and rke2, by the version of the format. The one of version 3 wins if both exist.
+    /// The templates of k3s and rke2, by the version of the format. The one of version 3 wins if
+    /// both exist.
     pub(crate) fn template(self, version: i64) -> Option<PathBuf> {
         let name = if version >= 3 { "config-v3.toml.tmpl" } else { "config.toml.tmpl" };
         matches!(self, Self::K3s | Self::Rke2)

@@ -75,8 +75,8 @@ pub(crate) fn engines(from: &Path, wanted: &[String]) -> Result<Vec<Engine>, Nod
     Ok(found)
 }
 
-/// The directory to install to: the one that is named, else the one of the last installation, else the first of the usual
-/// ones that can be written.
+/// The directory to install to: the one that is named, else the one of the last installation, else
+/// the first of the usual ones that can be written.
 pub(crate) fn bin_dir(
     node: &Node,
     named: Option<&Path>,
@@ -104,8 +104,8 @@ pub(crate) fn in_path(node: &Node, bin_dir: &Path) -> bool {
     !node.distribution.wants_path() && SEARCH_PATH.split(':').any(|path| Path::new(path) == bin_dir)
 }
 
-/// Installs the executables by rename, and returns the names of those that were new or another version. Running shims keep
-/// the files that they were started from.
+/// Installs the executables by rename, and returns the names of those that were new or another
+/// version. Running shims keep the files that they were started from.
 pub(crate) fn install(
     node: &Node,
     from: &Path,
@@ -143,8 +143,8 @@ fn same_file(a: &Path, b: &Path) -> bool {
     id(a).is_some() && id(a) == id(b)
 }
 
-/// Runs each executable of an engine on the host, which shows whether its libraries are there. The dynamic loader's own text
-/// names the one that is missing, or the version of glibc.
+/// Runs each executable of an engine on the host, which shows whether its libraries are there. The
+/// dynamic loader's own text names the one that is missing, or the version of glibc.
 pub(crate) fn probe(node: &Node, engine: &Engine, bin_dir: &Path) -> Result<(), NodeError> {
     // The host has no command for people: it prints its purpose and ends with 2.
     let calls = [(engine.shim(), "-v", 0), (engine.host(), "-v", 2), (engine.tool(), "version", 0)];

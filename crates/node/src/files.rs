@@ -21,8 +21,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, NodeError> {
     }
 }
 
-/// Replaces a file by rename, so that a reader sees the old content or the new one, and a running program keeps the old
-/// file. Mode and owner are those of the old file, or `mode` and ours.
+/// Replaces a file by rename, so that a reader sees the old content or the new one, and a running
+/// program keeps the old file. Mode and owner are those of the old file, or `mode` and ours.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), NodeError> {
     let part = part(path);
     write_part(path, &part, bytes, mode).map_err(|e| {

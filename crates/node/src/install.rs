@@ -73,8 +73,8 @@ fn runtimes(
     let systemd = match options.systemd_cgroup {
         SystemdCgroup::True => true,
         SystemdCgroup::False => false,
-        // Asked of the daemon that runs, whose configuration is the one that works with the kubelet. containerd's own default
-        // is false.
+        // Asked of the daemon that runs, whose configuration is the one that works with the
+        // kubelet. containerd's own default is false.
         SystemdCgroup::Auto => node
             .cri()?
             .running()
@@ -87,7 +87,8 @@ fn runtimes(
     Ok(engines.iter().map(runtime).collect())
 }
 
-/// Changes the configuration if it must change, and restarts containerd if it changed or does not list the runtimes.
+/// Changes the configuration if it must change, and restarts containerd if it changed or does not
+/// list the runtimes.
 fn configure(
     node: &Node,
     version: Version,
@@ -97,42 +98,34 @@ fn configure(
 ) -> Result<(), NodeError> {
     let before = node.dump()?;
     let candidates = plan::candidates(node, version, wanted, before.as_deref())?;
-    let edit = choose(candidates, record);
-    let handlers = record.engines.clone();
-    let mut changed = None;
-    match edit {
-        Choice::Nothing => record.save(node)?,
-        Choice::Write(edits) => {
-            changed = Some(write(node, edits, before.as_deref(), wanted, record)?)
-        }
-    }
-    let listed = || {
-        let running = node.cri().and_then(|cri| cri.running());
-        running.is_ok_and(|running| restart::missing(&running, &handlers).is_none())
+    let changed = match choose(candidates, record) {
+        Choice::Nothing => None,
+        Choice::Write(edits) => Some(write(node, edits, before.as_deref(), wanted, record)?),
     };
-    if changed.is_none() && !record.restart_due && listed() {
-        say("containerd's configuration has the runtimes already");
+    record.save(node)?;
+    let running = node.cri().and_then(|cri| cri.running());
+    // Asked of the daemon that runs, so that a restart by hand, or one that was interrupted, counts
+    // for what it did.
+    if running.is_ok_and(|running| restart::differs(&running, wanted).is_none()) {
+        say("containerd serves the runtimes already");
         return Ok(());
     }
-    let served = restart::restart(node, timeout).map_err(|error| (error, false)).and_then(|()| {
-        restart::wait(node, timeout, |running| restart::missing(running, &handlers))
-            .map_err(|reason| (not_listed(node, timeout, reason), true))
-    });
-    match served {
-        Ok(()) => {
-            record.restart_due = false;
-            record.save(node)
-        }
-        // Nothing ran with the new configuration: the next run restarts.
-        Err((error @ NodeError::NoRestart { .. }, _)) => Err(error),
-        Err((error, restarted)) => match changed {
-            None => Err(error),
-            Some(edit) => Err(take_back(node, edit, record, timeout, error, restarted)),
+    let error = match restart::restart(node, timeout) {
+        Ok(()) => match restart::wait(node, timeout, |running| restart::differs(running, wanted)) {
+            Ok(()) => return Ok(()),
+            Err(reason) => not_listed(node, timeout, reason),
         },
+        // The configuration is good: the next run finds whether it is served.
+        Err(error @ NodeError::NoRestart { .. }) => return Err(error),
+        Err(error) => error,
+    };
+    match changed {
+        None => Err(error),
+        Some(edit) => Err(take_back(node, edit, record, timeout, error)),
     }
 }
 
-/// What is to be done with the configuration.
+/// A decision about the configuration.
 enum Choice {
     Nothing,
     /// To try in this order.
@@ -189,7 +182,6 @@ fn write_one(
     if let Some(folder) = path.parent() {
         record.made(node, folder)?;
     }
-    record.restart_due = true;
     record.keep(node, &edit.path, edit.kind, edit.new.as_bytes())?;
     files::replace(&path, edit.new.as_bytes(), 0o644).map_err(|error| match error {
         NodeError::File { source, .. }
@@ -232,24 +224,26 @@ fn take_back(
     record: &mut Record,
     timeout: Duration,
     error: NodeError,
-    restarted: bool,
 ) -> NodeError {
     record.files.retain(|file| file.path != edit.path);
-    record.restart_due = false;
-    let back = put_back(node, &edit)
-        .and_then(|()| record.save(node))
-        .and_then(|()| restart::restart(node, timeout))
-        .map_err(|error| error.to_string())
-        .and_then(|()| restart::wait(node, timeout, |_| None));
-    let outcome = match back {
-        Ok(()) => format!("the old {} is back and containerd serves with it", edit.path.display()),
-        Err(reason) => {
-            format!("with the old {} it does not serve either: {reason}", edit.path.display())
-        }
+    let restored = put_back(node, &edit).and_then(|()| record.save(node));
+    // systemd refused, so containerd still runs with the old configuration.
+    let served = if matches!(error, NodeError::Systemd { .. }) {
+        restored.map_err(|error| error.to_string())
+    } else {
+        restored
+            .and_then(|()| restart::restart(node, timeout))
+            .map_err(|error| error.to_string())
+            .and_then(|()| restart::wait(node, timeout, |_| None))
+    };
+    let path = edit.path.display();
+    let outcome = match served {
+        Ok(()) => format!("the old {path} is back and containerd serves with it"),
+        Err(reason) => format!("with the old {path} it does not serve either: {reason}"),
     };
     say(&outcome);
     match error {
-        NodeError::NotListed { seconds, reason, unit, .. } if restarted => {
+        NodeError::NotListed { seconds, reason, unit, .. } => {
             NodeError::NotListed { seconds, reason, outcome, unit }
         }
         other => other,

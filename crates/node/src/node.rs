@@ -11,7 +11,7 @@ use crate::error::NodeError;
 use crate::files;
 use crate::root::{HostRoot, SEARCH_PATH};
 
-/// What is known of the node's containerd. All paths are the host's.
+/// The node's containerd. All paths are the host's.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) root: HostRoot,
@@ -34,8 +34,8 @@ struct Process {
 }
 
 impl Node {
-    /// Finds the node's containerd: the one that the command line names, else the one that the kubelet is given, else that
-    /// of a distribution whose socket exists.
+    /// Finds the node's containerd: the one that the command line names, else the one that the
+    /// kubelet is given, else that of a distribution whose socket exists.
     pub(crate) fn find(host: &Host) -> Result<Node, NodeError> {
         let root = HostRoot::new(&host.root);
         let processes = processes(&root);
@@ -98,13 +98,14 @@ impl Node {
         Ok(version)
     }
 
-    /// What containerd makes of its configuration; `None` where a distribution writes that when it starts.
+    /// What containerd makes of its configuration; `None` where a distribution writes that when it
+    /// starts.
     pub(crate) fn dump(&self) -> Result<Option<String>, NodeError> {
         if !self.distribution.can_dump() {
             return Ok(None);
         }
         let program = self.containerd.as_ref().ok_or(NodeError::NoExecutable)?;
-        // Told to read a file that does not exist, 1.x fails; without being told it takes its defaults.
+        // Given a file that does not exist, 1.x fails; without the option it takes its defaults.
         let config = self.config.display().to_string();
         let args: &[&str] = match self.root.exists(&self.config) {
             true => &["--config", &config, "config", "dump"],
@@ -183,8 +184,8 @@ impl Process {
         None
     }
 
-    /// Whether it is the containerd of this socket. Without an option its socket is the usual one or in its configuration,
-    /// which must then be the one that the command line names.
+    /// Whether it is the containerd of this socket. Without an option its socket is the usual one
+    /// or in its configuration, which must then be the one that the command line names.
     fn serves(&self, socket: &Path, host: &Host) -> bool {
         if self.name() != "containerd" {
             return false;
@@ -226,7 +227,8 @@ mod tests {
     use crate::args::{Args, Command};
     use clap::Parser;
 
-    /// A host of these files and sockets (files stand for them), and processes by their command line and unit.
+    /// A host of these files and sockets (files stand for them), and processes by their command
+    /// line and unit.
     fn host(files: &[&str], processes: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
         let dir = tempfile::tempdir().unwrap();
         for file in files {

@@ -1,8 +1,9 @@
 //! Which file of containerd's configuration gets the runtimes, and what it becomes.
 //!
-//! The candidates are in the order of preference: a file of our own where containerd imports a folder and merges what it
-//! imports (≥ 2.0); else the file that holds the CRI plug-in's settings. The installer takes the first with which
-//! containerd's effective configuration gains the runtimes and nothing else.
+//! The candidates are in the order of preference: a file of our own where containerd imports a
+//! folder and merges what it imports (≥ 2.0); else the file that holds the CRI plug-in's settings.
+//! The installer takes the first with which containerd's effective configuration gains the runtimes
+//! and nothing else.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,7 @@ const DEFAULT_FOLDER: (&str, &str) = ("/etc/containerd/config.toml", "/etc/conta
 pub(crate) struct Edit {
     pub(crate) path: PathBuf,
     pub(crate) kind: Kind,
-    /// What is there; `None` if there is no file.
+    /// The present text; `None` if there is no file.
     pub(crate) old: Option<String>,
     pub(crate) new: String,
 }
@@ -34,7 +35,8 @@ pub(crate) struct Wanted<'w> {
     pub(crate) gone: &'w [String],
 }
 
-/// The candidates. `effective` is what containerd makes of its configuration now, where that can be asked.
+/// The candidates. `effective` is what containerd makes of its configuration now, where that can be
+/// asked.
 pub(crate) fn candidates(
     node: &Node,
     version: Version,
@@ -70,8 +72,8 @@ impl Planner<'_> {
         Ok(head.version.unwrap_or_else(|| self.version.format().version()))
     }
 
-    /// k3s and rke2 write containerd's configuration when they start: into it go a template and, in newer releases, a
-    /// folder of imported files.
+    /// k3s and rke2 write containerd's configuration when they start: into it go a template and, in
+    /// newer releases, a folder of imported files.
     fn generated(&self) -> Result<Vec<Edit>, NodeError> {
         let main = self.node.read(&self.node.config)?.unwrap_or_default();
         let number = self.number(&main)?;
@@ -119,8 +121,8 @@ impl Planner<'_> {
         Ok(found)
     }
 
-    /// The folder of the first pattern of imports that takes any file. Before 2.0 a file of our own would replace the CRI
-    /// plug-in's settings instead of being merged into them.
+    /// The folder of the first pattern of imports that takes any file. Before 2.0 a file of our own
+    /// would replace the CRI plug-in's settings instead of being merged into them.
     fn imported_folder(&self, main: &str) -> Option<PathBuf> {
         let head = document::head(main, self.version).ok()?;
         let pattern = head.imports.iter().find(|pattern| pattern.ends_with("/*.toml"))?;
@@ -159,7 +161,8 @@ impl Planner<'_> {
         Ok(found)
     }
 
-    /// A file of our own. It has the version of the main file: containerd 2.0 to 2.3 convert all files by one number.
+    /// A file of our own. It has the version of the main file: containerd 2.0 to 2.3 convert all
+    /// files by one number.
     fn drop_in(&self, folder: &Path, number: i64) -> Result<Edit, NodeError> {
         let path = folder.join(DROP_IN);
         let old = self.node.read(&path)?;

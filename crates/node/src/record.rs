@@ -1,6 +1,7 @@
 //! What was installed and what was there before, so that `uninstall` leaves what it found.
 //!
-//! It is written before a file of the host is changed: an installation that was interrupted can be undone.
+//! It is written before a file of the host is changed: an installation that was interrupted can be
+//! undone.
 
 use std::path::{Path, PathBuf};
 
@@ -25,8 +26,6 @@ pub(crate) struct Record {
     pub(crate) files: Vec<Written>,
     /// The directories that were made, outer ones first.
     pub(crate) dirs: Vec<PathBuf>,
-    /// The configuration was changed, and containerd not yet restarted with success.
-    pub(crate) restart_due: bool,
 }
 
 /// A file that was written.
@@ -107,7 +106,7 @@ impl Record {
             |file: &Written| current.as_ref().is_some_and(|bytes| digest(bytes) == file.digest);
         let original = match known {
             Some(file) if ours(&file) => file.original,
-            // Changed since, or the first time. What is not ours in it is what `uninstall` has to leave.
+            // Changed since, or the first time: `uninstall` has to leave all of it that is not ours.
             _ => match current.map(|bytes| self.stripped(kind, bytes)) {
                 None => None,
                 Some(bytes) => Some(self.copy(node, path, &bytes)?),

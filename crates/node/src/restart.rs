@@ -3,9 +3,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
+use crate::config::Runtime;
 use crate::cri::Running;
 use crate::error::NodeError;
 use crate::node::Node;
+use crate::plan::Wanted;
 use crate::say;
 use crate::systemd::Systemd;
 
@@ -51,4 +55,57 @@ pub(crate) fn wait(
 pub(crate) fn missing(running: &Running, handlers: &[String]) -> Option<String> {
     let handler = handlers.iter().find(|handler| !running.handlers.contains(handler))?;
     Some(format!("the handler {handler} is not listed"))
+}
+
+/// How the running containerd differs from these runtimes, as a complaint: it may not have been
+/// restarted since its configuration was changed.
+pub(crate) fn differs(running: &Running, wanted: &Wanted<'_>) -> Option<String> {
+    if let Some(gone) = wanted.gone.iter().find(|name| running.handlers.contains(name)) {
+        return Some(format!("the handler {gone} is still listed"));
+    }
+    for Runtime { handler, runtime_type, runtime_path, .. } in wanted.runtimes {
+        if !running.handlers.contains(handler) {
+            return Some(format!("the handler {handler} is not listed"));
+        }
+        let served = running.config.pointer(&format!("/containerd/runtimes/{handler}"));
+        let text = |key: &str| {
+            served.and_then(|value| value.get(key)).and_then(Value::as_str).unwrap_or_default()
+        };
+        let path = runtime_path.as_deref().unwrap_or_default();
+        if served.is_some() && (text("runtimeType") != runtime_type || text("runtimePath") != path)
+        {
+            return Some(format!("the handler {handler} is listed with its earlier settings"));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Version;
+    use serde_json::json;
+    use std::path::Path;
+
+    #[test]
+    fn a_containerd_that_runs_with_earlier_settings_is_noticed() {
+        let runtimes =
+            [Runtime::new("wamr", Path::new("/opt/b"), false, Version::new(1, 7), false)];
+        let gone = ["wasmer".to_owned()];
+        let wanted = Wanted { runtimes: &runtimes, gone: &gone };
+        let running = |handlers: &[&str], path: &str| Running {
+            handlers: handlers.iter().map(|&name| name.to_owned()).collect(),
+            user_namespaces: Vec::new(),
+            not_ready: None,
+            config: json!({"containerd": {"runtimes": {"wamr": {
+                "runtimeType": "io.containerd.wamr.v1", "runtimePath": path}}}}),
+        };
+        let path = "/opt/b/containerd-shim-wamr-v1";
+        assert_eq!(differs(&running(&["wamr"], path), &wanted), None);
+        for other in
+            [running(&["wamr"], ""), running(&[], path), running(&["wamr", "wasmer"], path)]
+        {
+            assert!(differs(&other, &wanted).is_some());
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The host's root filesystem, which a pod sees below another directory.
 //!
-//! A symbolic link on the host is relative to the host's root. The kernel would resolve it from ours, so links are resolved
-//! here.
+//! A symbolic link on the host is relative to the host's root. The kernel would resolve it from
+//! ours, so links are resolved here.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -32,7 +32,8 @@ impl HostRoot {
         self.0 == Path::new("/")
     }
 
-    /// Where this process finds a path of the host, with all symbolic links resolved below the host's root.
+    /// Where this process finds a path of the host, with all symbolic links resolved below the
+    /// host's root.
     pub(crate) fn resolve(&self, path: &Path) -> Result<PathBuf, NodeError> {
         let mut rest: VecDeque<OsString> = components(path).collect();
         let mut done = PathBuf::new();
@@ -80,7 +81,8 @@ impl HostRoot {
         candidates.into_iter().find(|path| self.exists(path))
     }
 
-    /// A command that runs a program of the host, in the host's root. The environment has a service's PATH and nothing else.
+    /// A command that runs a program of the host, in the host's root. The environment has a
+    /// service's PATH and nothing else.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let program = program.as_ref();
         let mut command = if self.is_ours() {
@@ -94,8 +96,8 @@ impl HostRoot {
         command
     }
 
-    /// Runs a shell command on the host to its end; it must succeed. What it starts belongs to the host: it is not in our
-    /// namespaces.
+    /// Runs a shell command on the host to its end; it must succeed. What it starts belongs to the
+    /// host: it is not in our namespaces.
     pub(crate) fn shell(&self, script: &str) -> Result<(), NodeError> {
         let mut command = if self.is_ours() {
             self.command("/bin/sh")
@@ -137,11 +139,12 @@ fn components(path: &Path) -> impl Iterator<Item = OsString> + '_ {
     })
 }
 
-/// The namespaces of a host that a daemon belongs to. The mount namespace is last: /proc is ours until then.
+/// The namespaces of a host that a daemon belongs to. The mount namespace is last: /proc is ours
+/// until then.
 const NAMESPACES: [&str; 6] = ["cgroup", "ipc", "uts", "net", "pid", "mnt"];
 
-/// The hidden command `in-host`: enters the namespaces of the host's first process and runs a program there to its end. It
-/// is a child, as a process does not change its own PID namespace.
+/// The hidden command `in-host`: enters the namespaces of the host's first process and runs a
+/// program there to its end. It is a child, as a process does not change its own PID namespace.
 pub(crate) fn run_in_namespaces(root: &Path, program: &[String]) -> Result<ExitCode, NodeError> {
     let open = |name: &&str| {
         let path = root.join("proc/1/ns").join(name);
@@ -160,8 +163,8 @@ pub(crate) fn run_in_namespaces(root: &Path, program: &[String]) -> Result<ExitC
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The hidden command `in-root`: changes the root directory and executes a program. A process of its own does it, because
-/// a root directory cannot be changed back.
+/// The hidden command `in-root`: changes the root directory and executes a program. A process of
+/// its own does it, because a root directory cannot be changed back.
 pub(crate) fn exec_in(root: &Path, program: &[String]) -> Result<ExitCode, NodeError> {
     nix::unistd::chroot(root)
         .map_err(std::io::Error::from)

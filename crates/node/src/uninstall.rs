@@ -44,7 +44,8 @@ pub(crate) fn run(node: &Node, options: &Uninstall) -> Result<ExitCode, NodeErro
 /// A pod of a runtime that is gone could not be cleaned up after.
 fn refuse_if_used(node: &Node, record: &Record, force: bool) -> Result<(), NodeError> {
     let handlers: Vec<&str> = record.engines.iter().map(String::as_str).collect();
-    // A containerd that does not run has no pods to ask for, and must not keep the installation there.
+    // A containerd that does not run has no pods to ask for, and must not keep the installation
+    // there.
     let pods = node.cri().and_then(|cri| cri.pods_of(&handlers)).unwrap_or_default();
     if pods.is_empty() || force {
         return Ok(());
@@ -59,7 +60,8 @@ fn unlabel(options: &Uninstall, record: &Record) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// Takes the runtimes out of the configuration, and restarts containerd, which must serve without them.
+/// Takes the runtimes out of the configuration, and restarts containerd, which must serve without
+/// them.
 fn unconfigure(node: &Node, record: &Record, timeout: Duration) -> Result<(), NodeError> {
     let mut changed = false;
     for file in record.files.iter().filter(|file| file.kind != Kind::Executable) {

@@ -1,4 +1,5 @@
-// Checks rendered manifests: each object decodes strictly as the API's own type, and the admission policy decides as meant.
+// Checks rendered manifests: each object decodes strictly as the API's own type, and the admission
+// policy decides as meant.
 //
 //	validate FILE-WITHOUT-SUFFIX…
 package main

@@ -1,4 +1,5 @@
-// The admission policy's expressions, evaluated for changes that must pass and for those that must not.
+// The admission policy's expressions, evaluated for changes that must pass and for those that must
+// not.
 package main
 
 import (

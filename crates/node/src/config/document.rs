@@ -9,13 +9,14 @@ const DEFAULT_COMMENT: &str = "# containerd's default, which containerd 1.x forg
 /// What a main configuration file says about itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// `None`: there is no setting in it.
+    /// `None` for a file without any setting.
     pub(crate) version: Option<i64>,
     /// The patterns of files that it imports.
     pub(crate) imports: Vec<String>,
 }
 
-/// Reads a main configuration file, and refuses a version that this installer or containerd cannot deal with.
+/// Reads a main configuration file, and refuses a version that this installer or containerd cannot
+/// deal with.
 pub(crate) fn head(text: &str, containerd: Version) -> Result<Head, ConfigError> {
     let document = parse(text)?;
     if document.is_empty() {
@@ -44,15 +45,17 @@ pub(crate) fn has_plugin(text: &str, format: Format) -> bool {
     document.get("plugins").and_then(|plugins| plugins.get(format.plugin())).is_some()
 }
 
-/// Adds the runtimes, or changes those of the same name. A text without any setting gets `version` too.
+/// Adds the runtimes, or changes those of the same name. A text without any setting gets `version`
+/// too.
 pub(crate) fn add(text: &str, version: i64, runtimes: &[Runtime]) -> Result<String, ConfigError> {
     add_beside(text, version, runtimes, None)
 }
 
 /// Like [`add`], for a containerd before 2.0 whose effective configuration is `effective`.
 ///
-/// There a list of runtimes replaces the default one, in which runc is: a file that names its first runtime would lose runc,
-/// and with it every pod of the node. So the runtimes that containerd has and the file does not name are written out.
+/// There a list of runtimes replaces the default one, in which runc is: a file that names its first
+/// runtime would lose runc, and with it every pod of the node. So the runtimes that containerd has
+/// and the file does not name are written out.
 pub(crate) fn add_beside(
     text: &str,
     version: i64,

@@ -1,14 +1,15 @@
 //! What containerd makes of its configuration, as `containerd config dump` prints it.
 //!
-//! Files are merged by rules that differ between versions: before 2.0 an imported file's plug-in section replaces the main
-//! file's whole section. So the result is compared, not the rules repeated.
+//! Files are merged by rules that differ between versions: before 2.0 an imported file's plug-in
+//! section replaces the main file's whole section. So the result is compared, not the rules
+//! repeated.
 
 use toml::{Table, Value};
 
 use super::{Format, Runtime};
 
-/// Why a changed configuration is not what was meant; `None` if it is. Both texts are what `containerd config dump` prints.
-/// The runtimes in `gone` may be missing afterwards.
+/// Why a changed configuration is not what was meant; `None` if it is. Both texts are what
+/// `containerd config dump` prints. The runtimes in `gone` may be missing afterwards.
 pub(crate) fn fault(
     before: &str,
     after: &str,

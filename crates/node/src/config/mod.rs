@@ -110,8 +110,8 @@ impl Version {
         if self < Version::new(2, 0) { Format::V2 } else { Format::V3 }
     }
 
-    /// Whether it asks for features, and so for user namespaces, of runtimes of type `io.containerd.runc.v2` alone.
-    /// 1.x asks for none.
+    /// Whether it asks for features, and so for user namespaces, of runtimes of type
+    /// `io.containerd.runc.v2` alone. 1.x asks for none.
     pub(crate) fn asks_only_runc(self) -> bool {
         (Version::new(2, 0)..Version::new(2, 4)).contains(&self)
     }
@@ -136,8 +136,9 @@ pub(crate) struct Runtime {
 impl Runtime {
     /// The runtime of an engine whose shim is in `bin_dir`, for a containerd of this version.
     ///
-    /// With `hostUsers: false` containerd < 2.4 refuses a pod unless the handler's features say that it supports user
-    /// namespaces, and it asks runtimes of type `io.containerd.runc.v2` alone. It runs `runtime_path` in any case.
+    /// With `hostUsers: false` containerd < 2.4 refuses a pod unless the handler's features say
+    /// that it supports user namespaces, and it asks runtimes of type `io.containerd.runc.v2`
+    /// alone. It runs `runtime_path` in any case.
     pub(crate) fn new(
         engine: &str,
         bin_dir: &Path,

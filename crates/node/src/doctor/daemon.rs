@@ -1,4 +1,5 @@
-//! Checks of containerd: version, configuration, CRI, handlers and the RuntimeClasses that name them.
+//! Checks of containerd: version, configuration, CRI, handlers and the RuntimeClasses that name
+//! them.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! Checks of each runtime's executables: whether containerd finds them, whether they run, and plug-ins.
+//! Checks of each runtime's executables: whether containerd finds them, whether they run, and
+//! plug-ins.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,8 @@ pub(super) struct Found {
     pub(super) shim: PathBuf,
 }
 
-/// Checks the runtimes of containerd's configuration that are ours, and returns those whose executables run.
+/// Checks the runtimes of containerd's configuration that are ours, and returns those whose
+/// executables run.
 pub(super) fn check(patient: &Patient, findings: &mut Findings) -> Vec<Found> {
     let configured = patient.running.as_ref().and_then(|running| {
         running.config.pointer("/containerd/runtimes").and_then(Value::as_object).cloned()

@@ -8,12 +8,14 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use super::{Findings, Patient};
 use crate::root::HostRoot;
 
-/// The oldest kernel that the tests run on; cgroup.kill, close_range and clone3 into a cgroup are there.
+/// The oldest kernel that the tests run on; cgroup.kill, close_range and clone3 into a cgroup are
+/// there.
 const KERNEL: (u32, u32) = (5, 10);
 const CACHE: &str = "/var/lib/wherry/cache";
 /// The cache keeps at most 2 GiB; below this a large module may not fit.
 const FREE: u64 = 1 << 30;
-/// A container is two processes, a pod one more; a node of 110 pods and their native containers stays far below.
+/// A container is two processes, a pod one more; a node of 110 pods and their native containers
+/// stays far below.
 const TASKS: u64 = 8192;
 
 /// Checks that need no containerd.

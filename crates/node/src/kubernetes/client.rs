@@ -1,4 +1,5 @@
-//! A client of the Kubernetes API, as a pod has it: address in the environment, token and authority in files.
+//! A client of the Kubernetes API, as a pod has it: address in the environment, token and authority
+//! in files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -87,7 +88,7 @@ fn agent(authority: &[u8]) -> Result<Agent, NodeError> {
         .https_only(true)
         // The API server is reached directly, whatever proxy a pod's environment names.
         .proxy(None)
-        // The text of a refusal says what is forbidden.
+        // The answer's text names the forbidden action.
         .http_status_as_error(false)
         .timeout_global(Some(LIMIT))
         .build();

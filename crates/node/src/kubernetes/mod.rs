@@ -1,4 +1,5 @@
-//! The Kubernetes API, with the pod's service account: the node's labels, and the log of a test pod.
+//! The Kubernetes API, with the pod's service account: the node's labels, and the log of a test
+//! pod.
 
 mod client;
 pub(crate) mod logs;

@@ -1,6 +1,7 @@
 //! systemd on the host, through its D-Bus interface.
 //!
-//! A pod needs the bus's socket for it and neither the host's PID namespace nor its mount namespace, as running
+//! A pod needs the bus's socket for it and neither the host's PID namespace nor its mount
+//! namespace, as running
 //! `systemctl` there would.
 
 mod bus;

@@ -1,5 +1,5 @@
-//! The part of D-Bus' wire format that is needed: calls with strings, and answers with strings, paths or a number.
-//! The format is that of the D-Bus specification, "Message Protocol".
+//! The part of D-Bus' wire format that is needed: calls with strings, and answers with strings,
+//! paths or a number. The format is that of the D-Bus specification, "Message Protocol".
 
 /// The first bytes of a message, before the array of header fields: they say how long the rest is.
 pub(super) const FIXED: usize = 16;
@@ -177,7 +177,8 @@ impl Reader<'_> {
         Some(text)
     }
 
-    /// The values of these types, one after the other. Of other types than we ask for, nothing is known.
+    /// The values of these types, one after the other. Of other types than we ask for, nothing is
+    /// known.
     fn values(&mut self, kinds: &str) -> Option<Vec<String>> {
         let mut values = Vec::new();
         let mut kinds = kinds.chars();

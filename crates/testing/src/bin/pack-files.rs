@@ -1,7 +1,7 @@
 //! Packs files into an image: `pack-files REFERENCE ARCHIVE ENTRYPOINT FILE=PATH-IN-IMAGE…`.
 //!
-//! The archive is an OCI image layout, which tools for registries push, and which `ctr images import` and `docker load`
-//! take. The same files make the same image.
+//! The archive is an OCI image layout, which tools for registries push, and which `ctr images
+//! import` and `docker load` take. The same files make the same image.
 
 use std::path::Path;
 use std::process::ExitCode;

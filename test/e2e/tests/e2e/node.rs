@@ -9,8 +9,9 @@ use wherry_testing::{
     ContainerdVersion, DEADLINE, Outcome, bin_dir, busybox, call, engine, wait_until,
 };
 
-/// Starts containerd in place of the one whose number the file `pid` has. With a file `refuse` beside, it does not start with
-/// a configuration that has that word in it, as a containerd that dislikes its configuration.
+/// Starts containerd in place of the one whose number the file `pid` has. With a file `refuse`
+/// beside, it does not start with a configuration that has that word in it, as a containerd that
+/// dislikes its configuration.
 const RESTART: &str = r#"#!/bin/bash
 cd "$(dirname "$0")" || exit 1
 pid=$(cat pid)
@@ -181,7 +182,7 @@ fn installing_makes_pods_run_and_uninstalling_leaves_what_was_there(node: &Node)
     // Twice is the same as once.
     let after = node.config();
     let out = node.install().success();
-    assert!(out.contains("has the runtimes already"), "{out}");
+    assert!(out.contains("serves the runtimes already"), "{out}");
     assert_eq!((node.config(), node.restarts()), (after, 1));
     assert!(node.run(&["status"]).success().contains("ready:         yes"));
     // Not under a pod that needs it.
@@ -264,15 +265,16 @@ fn a_configuration_of_version_1_is_refused_and_left_alone(node: &Node) {
     assert_eq!((node.config(), node.restarts()), (old, 0));
 }
 
-/// Runs it as the chart's pod does: the host's root is another directory, and `setpriv` may take capabilities away.
+/// Runs it as the chart's pod does: the host's root is another directory, and `setpriv` may take
+/// capabilities away.
 fn in_pod(node: &Node, setpriv: &str, what: &str) -> Outcome {
     let host = node.root.join("host");
     fs::create_dir_all(&host).expect("the folder is writable");
     let words = node.options().iter().map(|word| format!("'{word}' ")).collect::<String>();
     let (program, host) = (bin_dir().join("wherry-node"), host.display());
     let program = program.display();
-    // The namespaces that it enters for the restart's command: our own in place of the first process's, which a machine may
-    // forbid root to enter.
+    // The namespaces that it enters for the restart's command: our own in place of the first
+    // process's, which a machine may forbid root to enter.
     let ours = std::process::id();
     let script = format!(
         "mount --rbind / '{host}' && mount --bind /proc/{ours}/ns '{host}/proc/1/ns' && \
@@ -382,7 +384,8 @@ fn before_2_0_the_imported_file_with_the_plugins_settings_is_edited() {
     assert_eq!(node.config(), before);
 }
 
-/// The one test that has systemd do it: on the virtual machine, with the privileges that the chart gives.
+/// The one test that has systemd do it: on the virtual machine, with the privileges that the chart
+/// gives.
 #[test]
 fn systemd_restarts_containerd() {
     if !Path::new("/run/systemd/system").exists() {
