@@ -20,6 +20,10 @@ pub(crate) enum NodeError {
         "containerd's executable was not found, so its configuration cannot be checked; --containerd names it"
     )]
     NoExecutable,
+    #[error(
+        "no configuration file of {0} can get the runtimes; docs/kubernetes.md lists those that can"
+    )]
+    NoFile(&'static str),
     #[error("{path}: {source}", path = path.display())]
     Config { path: PathBuf, source: ConfigError },
     #[error(

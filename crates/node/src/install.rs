@@ -75,12 +75,7 @@ fn runtimes(
         SystemdCgroup::False => false,
         // Asked of the daemon that runs, whose configuration is the one that works with the
         // kubelet. containerd's own default is false.
-        SystemdCgroup::Auto => node
-            .cri()?
-            .running()
-            .ok()
-            .and_then(|running| running.runc_systemd_cgroup())
-            .unwrap_or(false),
+        SystemdCgroup::Auto => node.cri()?.running()?.runc_systemd_cgroup().unwrap_or(false),
     };
     let in_path = executables::in_path(node, bin_dir);
     let runtime = |engine: &Engine| Runtime::new(&engine.name, bin_dir, in_path, version, systemd);
@@ -168,7 +163,7 @@ fn write(
             }
         }
     }
-    Err(last.unwrap_or_else(|| NodeError::Version("none".to_owned())))
+    Err(last.unwrap_or_else(|| NodeError::NoFile(node.distribution.name())))
 }
 
 fn write_one(

@@ -1,6 +1,7 @@
 //! The containerd that this node uses: its socket, configuration, executable and unit.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::args::Host;
@@ -118,7 +119,9 @@ impl Node {
     /// Reads a file of the host as text; `None` if it does not exist.
     pub(crate) fn read(&self, path: &Path) -> Result<Option<String>, NodeError> {
         let bytes = files::read(&self.root.resolve(path)?)?;
-        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        let text = bytes.map(String::from_utf8).transpose();
+        // What is put back must be what was there, byte for byte.
+        text.map_err(|e| NodeError::file("reading as UTF-8", path)(io::Error::other(e)))
     }
 }
 
