@@ -97,8 +97,9 @@ PORTABLE = $(filter-out $(WITH_LIBRARY),$(ENGINES))
 PORTABLE_EXECUTABLES = wherry-node \
     $(foreach engine,$(PORTABLE),containerd-shim-$(engine)-v1 wherry-$(engine)-host wherry-$(engine))
 portable: executables
-	$(foreach engine,$(PORTABLE),$(foreach program,containerd-shim-$(engine)-v1 wherry-$(engine),\
-	    $(CARGO) rustc --release --locked --package wherry-$(engine) --bin $(program) -- $(LINK_STATICALLY) &&)) true
+	$(foreach engine,$(PORTABLE),\
+	    $(call program,$(engine),containerd-shim-$(engine)-v1,$(LINK_STATICALLY)) \
+	    $(CARGO) rustc --release --locked --package wherry-$(engine) --bin wherry-$(engine) -- $(LINK_STATICALLY) &&) true
 
 # The image of the chart's installer: an OCI layout as a folder and as an archive. Any tool for registries pushes it, see
 # docs/kubernetes.md. IMAGE is its name.
