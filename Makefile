@@ -35,7 +35,7 @@ FOUND = $(filter-out $(patsubst wherry-%/bundled,%,$(FEATURES)),$(WITH_LIBRARY))
 ENVIRONMENT = $(foreach engine,$(FOUND),$(shell shims/$(engine)/setup.sh env))
 CARGO_IN = test/setup/engines.sh check $(FOUND) && env $(ENVIRONMENT) $(CARGO)
 
-.PHONY: build executables demo bench test test-unit test-e2e test-vm soak fuzz setup install check fmt clean
+.PHONY: build executables demo bench test test-unit test-e2e test-vm test-chart portable image dist soak fuzz setup install check fmt clean
 .NOTPARALLEL:
 
 build: executables
@@ -51,7 +51,10 @@ LINK_STATICALLY = -C target-feature=+crt-static -L native=$(STATIC) -C link-arg=
 program = $(CARGO_IN) rustc --release --locked --no-default-features --package wherry-$1 --bin $2 \
     $(if $(filter $1,$(WITH_LIBRARY)),--features library) $(patsubst wherry-$1/%,--features %,$(filter wherry-$1/%,$(FEATURES))) \
     -- $3 &&
-TOOLS = $(ENGINES:%=wherry-%) wherry-bench containerd-shim-nothing-v1 pack-image guests compatibility
+TOOLS = $(ENGINES:%=wherry-%) wherry-bench containerd-shim-nothing-v1 pack-image pack-files sbom guests compatibility
+
+# wherry-node runs from an image that has nothing else, and on any host.
+NODE = $(CARGO) rustc --release --locked --package wherry-node --bin wherry-node -- -C target-feature=+crt-static
 
 # The tools; then each engine's shim and host. The host is linked statically, so that a guest's
 # process maps one file of the host only, through a read-only mount (see SECURITY.md); a host whose
@@ -63,6 +66,7 @@ executables:
 	$(foreach engine,$(ENGINES),\
 	    $(call program,$(engine),containerd-shim-$(engine)-v1,) \
 	    $(call program,$(engine),wherry-$(engine)-host,$(if $(filter $(engine),$(WITH_LIBRARY)),,$(LINK_STATICALLY)))) true
+	$(NODE)
 
 demo: executables
 	test/setup/packages.sh demo
@@ -80,7 +84,7 @@ setup:
 	test/setup/daemons.sh
 	test/setup/engines.sh fetch
 
-test: test-unit test-e2e
+test: test-unit test-e2e test-chart
 
 # Unit tests and the engines' conformance suite.
 test-unit: setup
@@ -95,6 +99,48 @@ test-e2e: setup executables
 	        $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast -- $$skip | tee $$log || failed=1; \
 	    $(BIN)/compatibility $$engine < $$log || failed=1; \
 	done; [ -z "$$failed" ]
+
+# What others get must run on any host of a kernel ≥ 5.10: all executables of an engine that needs no shared library, linked
+# statically. Only the last step differs from `executables`, whose files this replaces.
+PORTABLE = $(filter-out $(WITH_LIBRARY),$(ENGINES))
+PORTABLE_EXECUTABLES = wherry-node \
+    $(foreach engine,$(PORTABLE),containerd-shim-$(engine)-v1 wherry-$(engine)-host wherry-$(engine))
+portable: executables
+	$(foreach engine,$(PORTABLE),\
+	    $(call program,$(engine),containerd-shim-$(engine)-v1,$(LINK_STATICALLY)) \
+	    $(CARGO) rustc --release --locked --package wherry-$(engine) --bin wherry-$(engine) -- $(LINK_STATICALLY) &&) true
+
+# The image of the chart's installer: an OCI layout as a folder and as an archive. Any tool for registries pushes it, see
+# docs/kubernetes.md. IMAGE is its name.
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+IMAGE = localhost/wherry-node:$(VERSION)
+IMAGE_DIR = $(CARGO_TARGET_DIR)/image
+image: portable
+	rm -rf $(IMAGE_DIR) && mkdir -p $(IMAGE_DIR)/wherry-node
+	$(BIN)/pack-files $(IMAGE) $(IMAGE_DIR)/wherry-node-$(VERSION).tar /opt/wherry/bin/wherry-node \
+	    examples/hello.wat=/hello.wat $(foreach file,$(PORTABLE_EXECUTABLES),$(BIN)/$(file)=/opt/wherry/bin/$(file))
+	tar -C $(IMAGE_DIR)/wherry-node -xf $(IMAGE_DIR)/wherry-node-$(VERSION).tar
+	ls -l $(IMAGE_DIR)
+
+# One archive with all of it, a bill of materials (CycloneDX) and checksums. The same sources make the same archive.
+DIST = wherry-$(VERSION)-linux-amd64
+DIST_DIR = $(CARGO_TARGET_DIR)/dist
+dist: portable
+	test/setup/packages.sh dist
+	rm -rf $(DIST_DIR) && mkdir -p $(DIST_DIR)/$(DIST)/bin
+	install -m 755 $(addprefix $(BIN)/,$(PORTABLE_EXECUTABLES)) $(DIST_DIR)/$(DIST)/bin
+	cp -R --parents LICENSE README.md SECURITY.md CHANGELOG.md docs/kubernetes.md charts/wherry $(DIST_DIR)/$(DIST)
+	$(CARGO) metadata --format-version 1 --locked --filter-platform x86_64-unknown-linux-gnu \
+	    | $(BIN)/sbom wherry-node $(PORTABLE:%=wherry-%) > $(DIST_DIR)/$(DIST)/sbom.cdx.json
+	cd $(DIST_DIR)/$(DIST) && find . -type f ! -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
+	cd $(DIST_DIR) && tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - $(DIST) \
+	    | zstd -q -19 -o $(DIST).tar.zst
+	cd $(DIST_DIR) && sha256sum $(DIST).tar.zst | tee $(DIST).tar.zst.sha256
+
+# The chart with Helm 3 and 4: lint, what it renders against test/chart/golden, and that against the API's types.
+# `test/chart/run.sh update` writes the golden files.
+test-chart:
+	test/chart/run.sh
 
 # Thousands of containers start and end, with kills of shims, and nothing stays behind. SOAK_CYCLES
 # of them (2000), in the order of SOAK_SEED, on the containerd SOAK_CONTAINERD (2; or 1.6, 1.7).
@@ -114,7 +160,7 @@ test-vm: setup executables
 
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES)) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES) wherry-node) $(DESTDIR)$(PREFIX)/bin
 
 check:
 	test/setup/packages.sh build

@@ -11,11 +11,11 @@ complain() {
 
 # The crates that each crate may use. ARCHITECTURE.md has the same as a drawing.
 declare -A MAY=(
-    [engine]="" [sys]="" [protocol]="" [testing]="" [libcgroups]=""
+    [engine]="" [sys]="" [protocol]="" [testing]="" [libcgroups]="" [node]=""
     [bundle]="sys" [cgroup]="sys" [image]="engine sys"
     [host]="engine protocol bundle cgroup image sys"
     [compiler]="engine protocol image sys"
-    [supervisor]="protocol bundle cgroup image sys"
+    [supervisor]="engine protocol bundle cgroup image sys"
     [container]="supervisor protocol bundle cgroup sys"
     [task]="container supervisor protocol bundle cgroup sys"
     [shim]="task container supervisor protocol bundle cgroup image sys"

@@ -35,7 +35,7 @@ fi
 # Tests that depend on the kernel and systemd run with both drivers; tests of the lives of
 # processes, and of AppArmor, with one.
 GROUPS_AND_LIVES=(limits:: pause:: update:: crash::containerd namespaces_and_cgroup ::stats_tell restart_runs_a_running
-    in_the_hosts_namespaces cri::start:: oom_killed)
+    in_the_hosts_namespaces cri::start:: oom_killed node::systemd)
 LIVES=(apparmor:: api:: restart:: signals::containerd crash::docker)
 mapfile -t filters < <(grep . /payload/filters)
 code=0

@@ -39,7 +39,7 @@ payload() {
     # Hard links if possible, else copies.
     take() { cp -al "$@" 2> /dev/null || cp -a "$@"; }
     mkdir -p "$root/bin" "$root/cache/daemons" "$root/cache/guests" "$root/repository"
-    cp "$bin/containerd-shim-$ENGINE-v1" "$bin/wherry-$ENGINE" "$bin/wherry-$ENGINE-host" "$root/bin"
+    cp "$bin/containerd-shim-$ENGINE-v1" "$bin/wherry-$ENGINE" "$bin/wherry-$ENGINE-host" "$bin/wherry-node" "$root/bin"
     cp "$tests" "$root/tests"
     cp "$HERE/inside.sh" "$root"
     echo "ENGINE=$ENGINE" > "$root/settings"

@@ -23,6 +23,7 @@ pub struct Image {
     workdir: String,
     user: String,
     healthcheck: Vec<String>,
+    compressed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -59,7 +60,15 @@ impl Image {
             workdir: String::new(),
             user: String::new(),
             healthcheck: Vec::new(),
+            compressed: false,
         }
+    }
+
+    /// Compresses the layer with gzip, for an image that goes to a registry.
+    #[must_use]
+    pub fn compressed(mut self) -> Image {
+        self.compressed = true;
+        self
     }
 
     /// Adds a file; `path` starts with `/`. Missing parent folders are added.
@@ -177,11 +186,17 @@ impl Image {
 
     fn write(&self, path: &Path, reference: &str, layer: &[u8], config: &[u8]) {
         let platform = json!({"os": self.os, "architecture": self.architecture});
+        let mut layer_type = "application/vnd.oci.image.layer.v1.tar".to_owned();
+        let packed = self.compressed.then(|| gzip(layer));
+        if packed.is_some() {
+            layer_type.push_str("+gzip");
+        }
+        let layer = packed.as_deref().unwrap_or(layer);
         let manifest = serde_json::to_vec(&json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": descriptor("application/vnd.oci.image.config.v1+json", config),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
+            "layers": [descriptor(&layer_type, layer)],
         }))
         .expect("JSON of plain values");
         let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
@@ -299,6 +314,12 @@ impl Tar {
     fn end(self) -> Vec<u8> {
         self.0.into_inner().expect("tar in memory")
     }
+}
+
+/// Compresses, with no time in the header.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("gzip in memory")
 }
 
 fn descriptor(media_type: &str, blob: &[u8]) -> Value {

@@ -105,7 +105,8 @@ impl Cri {
         self.wait_ready();
     }
 
-    fn wait_ready(&self) {
+    /// Waits until it answers: after a restart the connection is made again.
+    pub fn wait_ready(&self) {
         wait_until("CRI answers", DEADLINE, || {
             self.call::<Nothing>("RuntimeService/Version", Nothing {}).is_ok()
         });
@@ -149,7 +150,16 @@ impl Cri {
         self.pod_with(name, POD)
     }
 
+    /// Runs a pod under a handler of this name; the empty name is the default one.
+    pub fn pod_under(&self, name: &str, handler: &str) -> Pod<'_> {
+        self.pod_of(name, CONTAINER, handler.to_owned())
+    }
+
     fn pod_with(&self, name: &str, pid: i32) -> Pod<'_> {
+        self.pod_of(name, pid, engine())
+    }
+
+    fn pod_of(&self, name: &str, pid: i32, runtime_handler: String) -> Pod<'_> {
         let namespaces = Namespaces { network: NODE, pid, ipc: POD };
         let logs = self.containerd.root().join("logs").join(name);
         fs::create_dir_all(&logs).expect("the daemon's folder is writable");
@@ -166,7 +176,7 @@ impl Cri {
                 security: Some(PodSecurity { namespaces: Some(namespaces) }),
             }),
         };
-        let request = RunPod { config: Some(config.clone()), runtime_handler: engine() };
+        let request = RunPod { config: Some(config.clone()), runtime_handler };
         let answer = self.call::<Id>("RuntimeService/RunPodSandbox", request);
         let id = answer.unwrap_or_else(|e| panic!("the pod {name} does not run: {e}")).id;
         self.containerd.note_shim(NAMESPACE, &id);

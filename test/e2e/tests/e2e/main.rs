@@ -32,6 +32,7 @@ mod limits;
 mod logs;
 mod mounts;
 mod network;
+mod node;
 mod options;
 mod pause;
 mod plugins;
