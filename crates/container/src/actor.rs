@@ -440,8 +440,8 @@ impl Actor {
 
     async fn delete(&mut self) -> Result<Exit, Error> {
         let exit = match self.state() {
-            // As runc's shim does: a container that was never started is killed first; an exec that was never started has
-            // no process, and its exit status is 0.
+            // As runc's shim does: a container that was never started is killed first; an exec that
+            // was never started has no process, and its exit status is 0.
             State::Created if self.starting.is_none() => {
                 if let Some(process) = &self.process {
                     let _ = process.signal(SIGKILL);

@@ -1,9 +1,9 @@
 //! Delays the publication of an exit until the client has read the output.
 //!
-//! A client such as `ctr` closes its ends of the output pipes as soon as it learns of the exit, even if its reader has
-//! not been scheduled since the last write: on a busy machine some of a thousand containers then print nothing. So the
-//! exit is published (event, Wait, State) when the pipes are empty. A client that does not read, or is gone, delays it
-//! by [`READ_TIMEOUT`] at most.
+//! A client such as `ctr` closes its ends of the output pipes as soon as it learns of the exit,
+//! even if its reader has not been scheduled since the last write: on a busy machine some of a
+//! thousand containers then print nothing. So the exit is published (event, Wait, State) when the
+//! pipes are empty. A client that does not read, or is gone, delays it by [`READ_TIMEOUT`] at most.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep};
 use wherry_sandbox::process::Exit;
 use wherry_sandbox::stdio::Streams;
 
-/// The longest delay of an exit. A reader that waits in `epoll` takes less than a millisecond on an idle machine.
+/// The longest delay of an exit. A reader that waits in `epoll` takes less than a millisecond on an
+/// idle machine.
 const READ_TIMEOUT: Duration = Duration::from_millis(80);
 /// The first pause between two checks of the pipes. Each pause is twice the one before.
 const PAUSE_FIRST: Duration = Duration::from_micros(500);
@@ -39,7 +40,8 @@ impl Unpublished {
     }
 }
 
-/// Waits until the exit may be published; for ever if there is none, or if it may be already. Cancel-safe.
+/// Waits until the exit may be published; for ever if there is none, or if it may be already.
+/// Cancel-safe.
 pub(crate) async fn read(unpublished: &mut Option<Unpublished>, streams: Option<&Streams>) {
     let Some(waiting) = unpublished.as_mut().filter(|waiting| !waiting.read) else {
         return std::future::pending().await;

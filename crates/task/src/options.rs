@@ -1,8 +1,9 @@
 //! The runtime options that clients send with Create, `start` and `-info`.
 //!
-//! They arrive as `containerd.runc.v1.Options` (Go clients, `ctr`, containerd's CRI for runtimes that it knows), as
-//! `runtimeoptions.v1.Options` with TOML (CRI and Docker for all other runtimes), or not at all. runc's options without
-//! a meaning here are accepted; unknown options are logged and ignored.
+//! They arrive as `containerd.runc.v1.Options` (Go clients, `ctr`, containerd's CRI for runtimes
+//! that it knows), as `runtimeoptions.v1.Options` with TOML (CRI and Docker for all other
+//! runtimes), or not at all. runc's options without a meaning here are accepted; unknown options
+//! are logged and ignored.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,14 +25,15 @@ pub struct Options {
     pub no_pivot_root: bool,
     /// The cgroup that the shim itself joins.
     pub shim_cgroup: String,
-    /// The owner of the guest's ends of its standard streams, if the container's user is root. Any other user owns
-    /// them itself.
+    /// The owner of the guest's ends of its standard streams, if the container's user is root. Any
+    /// other user owns them itself.
     pub io_uid: u32,
     /// The group of the guest's ends of its standard streams, like `io_uid`.
     pub io_gid: u32,
     /// A file or directory of engine plug-ins for all processes of the container; empty for none.
     pub plugins: PathBuf,
-    /// Whether to omit the list of system calls from the engine's seccomp filter. The guard of procfs stays.
+    /// Whether to omit the list of system calls from the engine's seccomp filter. The guard of
+    /// procfs stays.
     pub no_engine_seccomp: bool,
 }
 
