@@ -1,4 +1,5 @@
-//! `install`: executables, configuration, restart, labels; and all of it taken back if containerd does not serve then.
+//! `install`: executables, configuration, restart, labels; and all of it taken back if containerd
+//! does not serve then.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

@@ -106,7 +106,8 @@ impl Record {
             |file: &Written| current.as_ref().is_some_and(|bytes| digest(bytes) == file.digest);
         let original = match known {
             Some(file) if ours(&file) => file.original,
-            // Changed since, or the first time: `uninstall` has to leave all of it that is not ours.
+            // Changed since, or the first time: `uninstall` has to leave all of it that is not
+            // ours.
             _ => match current.map(|bytes| self.stripped(kind, bytes)) {
                 None => None,
                 Some(bytes) => Some(self.copy(node, path, &bytes)?),

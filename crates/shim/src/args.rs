@@ -77,7 +77,8 @@ impl Args {
                         "address" => Some(&mut parsed.address),
                         "id" => Some(&mut parsed.id),
                         "bundle" => Some(&mut parsed.bundle),
-                        // Every version of containerd passes the first; the shim publishes over ttrpc itself.
+                        // Every version of containerd passes the first; the shim publishes over
+                        // ttrpc itself.
                         "publish-binary" | "socket" => None,
                         _ => return Err(Error::UnknownFlag(name.to_owned())),
                     };

@@ -1,8 +1,9 @@
 //! The input of `start` and its answer, in the formats of all versions of containerd.
 //!
-//! containerd up to 2.2 writes the runtime options to standard input and passes the rest in flags and variables. It
-//! takes the address as plain text or, from 2.0 on, as JSON. From 2.3 on it writes a `BootstrapParams` with all of this,
-//! and takes a `BootstrapResult`. The answer has the format of the request: older daemons reject a `BootstrapResult`.
+//! containerd up to 2.2 writes the runtime options to standard input and passes the rest in flags
+//! and variables. It takes the address as plain text or, from 2.0 on, as JSON. From 2.3 on it
+//! writes a `BootstrapParams` with all of this, and takes a `BootstrapResult`. The answer has the
+//! format of the request: older daemons reject a `BootstrapResult`.
 //!
 //! Specification: `api/runtime/bootstrap/v1/bootstrap.proto` of containerd.
 
@@ -19,8 +20,8 @@ use crate::caller;
 use crate::error::{Error, Result};
 
 const TTRPC: &str = "ttrpc";
-/// The version of the Task API that containerd 2 speaks. The daemon serves version 2 too, for a containerd that was
-/// replaced by an older one.
+/// The version of the Task API that containerd 2 speaks. The daemon serves version 2 too, for a
+/// containerd that was replaced by an older one.
 const TASK_API: u32 = 3;
 
 /// The format in which the caller of `start` reads the answer.
@@ -86,8 +87,8 @@ impl Bootstrap {
     }
 }
 
-/// Parses a `BootstrapParams`. Runtime options can be parsed as one too, so it must name the container and namespace of
-/// the command line.
+/// Parses a `BootstrapParams`. Runtime options can be parsed as one too, so it must name the
+/// container and namespace of the command line.
 fn bootstrap_params(args: &Args, stdin: &[u8]) -> Option<BootstrapParams> {
     let params = BootstrapParams::parse_from_bytes(stdin).ok()?;
     (params.instance_id == args.id && params.namespace == args.namespace).then_some(params)

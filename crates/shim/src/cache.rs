@@ -65,7 +65,8 @@ fn duration(text: &str) -> Option<Duration> {
     })
 }
 
-/// Formats the time since the last use. The cache records a use once an hour, so nothing finer is known.
+/// Formats the time since the last use. The cache records a use once an hour, so nothing finer is
+/// known.
 fn ago(age: Duration) -> String {
     match age.as_secs() {
         0..3600 => "within the hour".to_owned(),

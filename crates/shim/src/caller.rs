@@ -1,7 +1,8 @@
 //! Which version of the Task API the calling containerd speaks.
 //!
-//! containerd 2 speaks version 3; older ones do not. 1.7 and 2.0 to 2.2 call a shim with the same flags and environment,
-//! and both name version 2 as the highest. Only their executables differ: Go embeds in each the list of its modules.
+//! containerd 2 speaks version 3; older ones do not. 1.7 and 2.0 to 2.2 call a shim with the same
+//! flags and environment, and both name version 2 as the highest. Only their executables differ: Go
+//! embeds in each the list of its modules.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,8 +15,8 @@ const VERSION_2: &[u8] = b"github.com/containerd/containerd/v2";
 /// The section with the list of modules: see Go's `debug/buildinfo`.
 const MODULES: &str = ".go.buildinfo";
 
-/// Whether the parent process speaks version 3 of the Task API. False if that is unknown: every containerd speaks
-/// version 2.
+/// Whether the parent process speaks version 3 of the Task API. False if that is unknown: every
+/// containerd speaks version 2.
 pub(crate) fn speaks_version_3() -> bool {
     let parent = std::os::unix::process::parent_id();
     is_version_2(Path::new(&format!("/proc/{parent}/exe"))).unwrap_or(false)

@@ -113,7 +113,8 @@ fn compile(engine: &dyn Engine, config: &Config, modules: &[(PathBuf, String)]) 
             }
             compiled |= matches!(note, CacheEvent::Compiled { .. });
         };
-        // The cache must not remember this file's identity: a container gets the same module as another file.
+        // The cache must not remember this file's identity: a container gets the same module as
+        // another file.
         let wanted = Module { file: &file, name: module, of_image: false };
         cache.get(wanted, &key.0, &compiler, &mut note).map_err(failed(module))?;
         match trouble {
@@ -128,8 +129,8 @@ fn compile(engine: &dyn Engine, config: &Config, modules: &[(PathBuf, String)]) 
     Ok(())
 }
 
-/// Compiles the module on standard input for later starts. A shim starts this and reads neither output nor error: a
-/// later start reports a fault of the module.
+/// Compiles the module on standard input for later starts. A shim starts this and reads neither
+/// output nor error: a later start reports a fault of the module.
 pub(crate) fn in_background(engine: &dyn Engine, config: &Config) -> Result<String> {
     wherry_compiler::yield_to_all();
     let key = engine.compile_key().ok_or(Error::NoCompiler(engine.name()))?;

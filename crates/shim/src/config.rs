@@ -1,5 +1,5 @@
-//! The settings of an administrator: variables in containerd's environment, which shims inherit, or in that of
-//! `wherry-E`.
+//! The settings of an administrator: variables in containerd's environment, which shims inherit, or
+//! in that of `wherry-E`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,8 @@ const CACHE_DIR: (&str, &str) = ("WHERRY_CACHE_DIR", "/var/lib/wherry/cache");
 const CACHE_SIZE: (&str, u64) = ("WHERRY_CACHE_SIZE", 2 << 30);
 /// The size of a module, bytes.
 const MODULE_SIZE: (&str, u64) = ("WHERRY_MODULE_SIZE", MODULE_MAX);
-/// A module's code may have the size of the cache, within these bounds, bytes. A small cache slows starts down, but does
-/// not refuse modules.
+/// A module's code may have the size of the cache, within these bounds, bytes. A small cache slows
+/// starts down, but does not refuse modules.
 const CODE: (u64, u64) = (256 << 20, 4 << 30);
 /// The memory of one compilation, bytes.
 const COMPILE_MEMORY: (&str, u64) = ("WHERRY_COMPILE_MEMORY", 4 << 30);

@@ -1,4 +1,5 @@
-//! `delete`: removes the remains of a container whose daemon is dead, from the files in the bundle alone, and prints the exit status.
+//! `delete`: removes the remains of a container whose daemon is dead, from the files in the bundle
+//! alone, and prints the exit status.
 
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,7 +15,8 @@ use crate::args::Args;
 use crate::error::{Error, Result};
 use crate::{Shim, group, start};
 
-/// The exit status of a process that SIGKILL ended, which this command sends to all processes that are left.
+/// The exit status of a process that SIGKILL ended, which this command sends to all processes that
+/// are left.
 const KILLED: u32 = 137;
 
 pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {

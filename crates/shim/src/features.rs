@@ -1,8 +1,8 @@
 //! The features of this runtime, as `runc features` prints them.
 //!
-//! Each entry has an effect here: it is implemented by libcontainer as this project calls it, or by this project.
-//! A field that is missing means "unknown" to a reader. Kubernetes offers `hostUsers: false` and recursive read-only
-//! mounts only on a runtime that lists `user`, `idmap` and `rro`.
+//! Each entry has an effect here: it is implemented by libcontainer as this project calls it, or by
+//! this project. A field that is missing means "unknown" to a reader. Kubernetes offers `hostUsers:
+//! false` and recursive read-only mounts only on a runtime that lists `user`, `idmap` and `rro`.
 //!
 //! Specification: `features.md` and `features-linux.md` of the OCI runtime specification.
 
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::group;
 
-/// Mount options. Left out are the propagation types, `remount`, `sync`, `dirsync` and `mand`, which libcontainer 0.7
-/// parses without an effect.
+/// Mount options. Left out are the propagation types, `remount`, `sync`, `dirsync` and `mand`,
+/// which libcontainer 0.7 parses without an effect.
 const MOUNT_OPTIONS: &[&str] = &[
     "async",
     "atime",

@@ -1,7 +1,8 @@
 //! Which daemon serves a container, and on which socket.
 //!
-//! All containers of a pod share a daemon; every other container has its own. The socket's name is a digest of all that
-//! distinguishes two daemons, because the path of a socket has at most 107 bytes.
+//! All containers of a pod share a daemon; every other container has its own. The socket's name is
+//! a digest of all that distinguishes two daemons, because the path of a socket has at most 107
+//! bytes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,10 +18,12 @@ use crate::error::{Error, Result};
 pub(crate) const ANNOTATIONS: [&str; 2] =
     ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
-/// The directory of sockets, if containerd names no other. The paths of containerd's own shims are there too.
+/// The directory of sockets, if containerd names no other. The paths of containerd's own shims are
+/// there too.
 const SOCKETS: &str = "/run/containerd/s";
 
-/// The only part of a configuration that `start` parses: parsing all of it would take longer than the rest of `start`.
+/// The only part of a configuration that `start` parses: parsing all of it would take longer than
+/// the rest of `start`.
 #[derive(Deserialize)]
 struct Annotated {
     #[serde(default)]

@@ -58,8 +58,8 @@ fn engine_version<E: Engine>(engine: &Result<E, LoadError>) -> String {
     }
 }
 
-/// The versions of an executable and its engine, and where to look for advisories. `role` follows the engine in the
-/// executable's name.
+/// The versions of an executable and its engine, and where to look for advisories. `role` follows
+/// the engine in the executable's name.
 pub(crate) fn version<E: Engine>(role: &str, engine: &Result<E, LoadError>) -> String {
     let name = engine.as_ref().map_or("ENGINE", Engine::name);
     let dash = if role.is_empty() { "" } else { "-" };

@@ -1,7 +1,8 @@
 //! Finds the files of an image in containerd or Docker.
 //!
-//! The image is requested with `ctr` or `docker`, which a machine that runs containers has. A client of containerd's
-//! gRPC API would be larger than the rest of this crate, for a command that is rarely called.
+//! The image is requested with `ctr` or `docker`, which a machine that runs containers has. A
+//! client of containerd's gRPC API would be larger than the rest of this crate, for a command that
+//! is rarely called.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

@@ -16,8 +16,8 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// containerd's type URL of a runtime's features, which are JSON.
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
-/// Prints a `RuntimeInfo`. containerd 2 writes the runtime options to standard input; the answer does not depend on
-/// them.
+/// Prints a `RuntimeInfo`. containerd 2 writes the runtime options to standard input; the answer
+/// does not depend on them.
 pub(crate) fn info(shim: Shim) -> Result<()> {
     let mut version = RuntimeVersion::new();
     version.version = VERSION.to_owned();
@@ -48,7 +48,8 @@ pub(crate) fn help(shim: Shim) -> Result<()> {
     print(format!("usage: containerd-shim-{}-v1{usage}", shim.engine).as_bytes())
 }
 
-/// Asks the engine host, because no engine is linked into the shim. The reason if it does not answer.
+/// Asks the engine host, because no engine is linked into the shim. The reason if it does not
+/// answer.
 fn engine_version(engine: &str) -> String {
     let program = match HostProgram::find(engine) {
         Ok(program) => program,

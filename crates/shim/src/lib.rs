@@ -6,8 +6,9 @@
 //! fn main() -> ExitCode { wherry_shim::tool(Wasmtime::new()) }    // wherry-wasmtime
 //! ```
 //!
-//! containerd runs the first as [`start`], which prints the address of the container's daemon and forks it if needed, as
-//! `delete`, which cleans up after a dead daemon, and with `-info`. [`serve`] is the daemon that `start` forks.
+//! containerd runs the first as [`start`], which prints the address of the container's daemon and
+//! forks it if needed, as `delete`, which cleans up after a dead daemon, and with `-info`.
+//! [`serve`] is the daemon that `start` forks.
 
 mod args;
 mod bootstrap;
@@ -67,7 +68,8 @@ pub fn shim(engine: &'static str) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // containerd returns this text as the cause of the failure. There is nowhere else to report it.
+            // containerd returns this text as the cause of the failure. There is nowhere else to
+            // report it.
             let _ =
                 std::io::stderr().write_all(format!("{}: {error}\n", shim.runtime()).as_bytes());
             ExitCode::FAILURE

@@ -1,7 +1,7 @@
 //! Accepts connections to the daemon from root and from the daemon's own user.
 //!
-//! The mode of the socket admits the same users. The uid is checked too, because an inherited descriptor or a changed
-//! mode must not suffice to run containers.
+//! The mode of the socket admits the same users. The uid is checked too, because an inherited
+//! descriptor or a changed mode must not suffice to run containers.
 
 use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;
@@ -14,7 +14,8 @@ use tokio::net::{UnixListener, UnixStream};
 use wherry_sys::daemon::effective_uid;
 use wherry_task::{Connected, Connections};
 
-/// The connections of a listener from root or this process's user. Connections of other users are closed.
+/// The connections of a listener from root or this process's user. Connections of other users are
+/// closed.
 pub(crate) struct Trusted {
     listener: UnixListener,
     own_uid: u32,
@@ -28,7 +29,8 @@ pub(crate) struct Connection {
 }
 
 impl Trusted {
-    /// Accepts connections from `listener` and counts them in `connections`. Must be called within the runtime.
+    /// Accepts connections from `listener` and counts them in `connections`. Must be called within
+    /// the runtime.
     ///
     /// # Errors
     /// When the descriptor cannot be registered.

@@ -37,10 +37,12 @@ pub(crate) struct Daemon {
 
 /// How long the daemon waits at its end for containerd to acknowledge the last events.
 const EVENT_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the daemon waits at its end for its clients to disconnect. containerd does so after the answer to Shutdown.
+/// How long the daemon waits at its end for its clients to disconnect. containerd does so after the
+/// answer to Shutdown.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long no request may be in progress before the daemon ends although a client is connected. A request takes less
-/// than a millisecond from the client's write to the daemon's read on an idle machine.
+/// How long no request may be in progress before the daemon ends although a client is connected. A
+/// request takes less than a millisecond from the client's write to the daemon's read on an idle
+/// machine.
 const QUIET_PERIOD: Duration = Duration::from_millis(500);
 
 /// Serves until the service ends, then exits.
@@ -122,7 +124,8 @@ async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
     // The server closes its connections when it is dropped.
     let _server = start_server(daemon.listener, &service, &connections).await?;
     service.ended().await;
-    // A `start` from here on forks a new daemon. The connections to this one are served until they are closed.
+    // A `start` from here on forks a new daemon. The connections to this one are served until they
+    // are closed.
     drop(name);
     tokio::join!(publisher.flush(EVENT_FLUSH_TIMEOUT), drain(&service, &connections));
     Ok(())
@@ -141,8 +144,8 @@ async fn start_server(
     Ok(server)
 }
 
-/// Waits until every request that was sent has been answered: until all clients have disconnected, or no request has
-/// been in progress for a while.
+/// Waits until every request that was sent has been answered: until all clients have disconnected,
+/// or no request has been in progress for a while.
 async fn drain(service: &Service, connections: &Connections) {
     let quiet = async {
         loop {

@@ -1,7 +1,8 @@
-//! `start`: prints the address of the daemon that serves a container, and forks that daemon if it does not run yet.
+//! `start`: prints the address of the daemon that serves a container, and forks that daemon if it
+//! does not run yet.
 //!
-//! containerd waits for this program, so it only binds the socket, forks and prints the address. containerd's connection
-//! waits in the socket's backlog until the daemon accepts it.
+//! containerd waits for this program, so it only binds the socket, forks and prints the address.
+//! containerd's connection waits in the socket's backlog until the daemon accepts it.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -76,8 +77,8 @@ pub(crate) fn announced(bundle: &Path) -> Option<PathBuf> {
     address.strip_prefix("unix://").map(PathBuf::from)
 }
 
-/// Writes the address to the bundle, and the answer to standard output. containerd 1.6 reads that file after its
-/// restart, and `delete` finds the socket by it.
+/// Writes the address to the bundle, and the answer to standard output. containerd 1.6 reads that
+/// file after its restart, and `delete` finds the socket by it.
 fn announce(bundle: &Path, address: &str, format: Format) -> Result<()> {
     let path = bundle.join(ADDRESS_FILE);
     daemon::write_atomically(&path, address).map_err(|source| Error::Write { path, source })?;

@@ -64,8 +64,9 @@ pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// Sets this process's `oom_score_adj` to containerd's, which it inherited, plus one, as runc's shim does:
-/// when memory is short, the kernel kills a shim before containerd. To raise it takes no capability.
+/// Sets this process's `oom_score_adj` to containerd's, which it inherited, plus one, as runc's
+/// shim does: when memory is short, the kernel kills a shim before containerd. To raise it takes no
+/// capability.
 ///
 /// # Errors
 /// If the value cannot be written; it is then containerd's.

@@ -25,10 +25,11 @@ pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
     timestamp
 }
 
-/// Encodes a message as an `Any`. containerd's type URLs are the bare names of messages, without a host.
+/// Encodes a message as an `Any`. containerd's type URLs are the bare names of messages, without a
+/// host.
 ///
-/// `name` is a parameter because reading it from the message would link protobuf's descriptors of all messages into
-/// the executable.
+/// `name` is a parameter because reading it from the message would link protobuf's descriptors of
+/// all messages into the executable.
 pub(crate) fn any(name: &str, message: &impl Message) -> Result<Any> {
     let mut any = Any::new();
     any.type_url = name.to_owned();
@@ -38,8 +39,8 @@ pub(crate) fn any(name: &str, message: &impl Message) -> Result<Any> {
     Ok(any)
 }
 
-/// Parses the JSON in an `Any`: a part of an OCI configuration whose type has the name `expected`. containerd's type
-/// URLs end in that name.
+/// Parses the JSON in an `Any`: a part of an OCI configuration whose type has the name `expected`.
+/// containerd's type URLs end in that name.
 pub(crate) fn json<T: DeserializeOwned>(
     expected: &'static str,
     field: &'static str,

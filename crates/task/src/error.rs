@@ -1,7 +1,8 @@
 //! Why a request failed, and the RPC code of each cause. No other file chooses a code.
 //!
-//! containerd's clients print the text and act on the code. NOT_FOUND means that the task or process does not exist
-//! (any more); no other failure may use it, because clients then discard the task.
+//! containerd's clients print the text and act on the code. NOT_FOUND means that the task or
+//! process does not exist (any more); no other failure may use it, because clients then discard the
+//! task.
 
 use containerd_shim_protos::protobuf;
 use ttrpc::Code;
@@ -102,8 +103,8 @@ fn container_code(error: &ContainerError) -> Code {
     match error {
         ContainerError::Failure(failure) => match failure.kind {
             FailureKind::Invalid => Code::INVALID_ARGUMENT,
-            // A missing program is not NOT_FOUND: a client would take the task itself for missing. runc's shim
-            // answers UNKNOWN too, and clients read the text.
+            // A missing program is not NOT_FOUND: a client would take the task itself for missing.
+            // runc's shim answers UNKNOWN too, and clients read the text.
             FailureKind::NotFound | FailureKind::NotExecutable | FailureKind::System => {
                 Code::UNKNOWN
             }

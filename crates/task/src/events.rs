@@ -1,7 +1,7 @@
 //! Publishes events to containerd, in order, and repeats each until containerd acknowledges it.
 //!
-//! While containerd is down, events are queued. An event that containerd rejects several times is dropped, because the
-//! events after it wait for it.
+//! While containerd is down, events are queued. An event that containerd rejects several times is
+//! dropped, because the events after it wait for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -42,8 +42,8 @@ struct Shared {
 }
 
 impl Publisher {
-    /// Publishes events of `namespace` to the ttrpc socket at `address`, a path or a `unix://` URL. Must be called within
-    /// the runtime.
+    /// Publishes events of `namespace` to the ttrpc socket at `address`, a path or a `unix://` URL.
+    /// Must be called within the runtime.
     #[must_use]
     pub fn start(address: &str, namespace: &str) -> Publisher {
         let publisher = Publisher(Arc::new(Shared {
@@ -121,7 +121,8 @@ impl Publisher {
     }
 }
 
-/// Whether containerd answered with an error that the same event will meet again: not that it is overloaded.
+/// Whether containerd answered with an error that the same event will meet again: not that it is
+/// overloaded.
 fn is_rejection(error: &ttrpc::Error) -> bool {
     let ttrpc::Error::RpcStatus(status) = error else { return false };
     !matches!(
@@ -278,7 +279,8 @@ mod tests {
     use containerd_shim_protos::shim_async::{Events, create_events};
     use ttrpc::asynchronous::{Server, TtrpcContext};
 
-    /// A containerd that rejects the events of one topic with a code, and records all that it receives.
+    /// A containerd that rejects the events of one topic with a code, and records all that it
+    /// receives.
     struct Containerd {
         rejected: (&'static str, Code),
         sent: Arc<Mutex<Vec<String>>>,
@@ -297,8 +299,8 @@ mod tests {
         }
     }
 
-    /// Publishes an OOM and a pause to a containerd that rejects the first with `code`. Returns the topics that it
-    /// received until it had the second event, or `enough` in all.
+    /// Publishes an OOM and a pause to a containerd that rejects the first with `code`. Returns the
+    /// topics that it received until it had the second event, or `enough` in all.
     async fn sent(code: Code, enough: usize) -> Vec<String> {
         let directory = tempfile::tempdir().unwrap();
         let address = format!("unix://{}", directory.path().join("s").display());

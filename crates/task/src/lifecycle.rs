@@ -1,9 +1,10 @@
-//! When the daemon ends without a Shutdown: containerd sends one after each Delete and each failed Create, but not when
-//! it was killed in between, or when it cleaned up with the `delete` command.
+//! When the daemon ends without a Shutdown: containerd sends one after each Delete and each failed
+//! Create, but not when it was killed in between, or when it cleaned up with the `delete` command.
 //!
-//! The daemon ends when it has had no container and no Create for [`IDLE_TIMEOUT`]. A client that is still connected
-//! does not keep it: containerd 2.1 leaks its connection when it gives up a shim after a restart. Before the first
-//! client and the first Create, the daemon waits longer, for a machine that is slow to start containerd's requests.
+//! The daemon ends when it has had no container and no Create for [`IDLE_TIMEOUT`]. A client that
+//! is still connected does not keep it: containerd 2.1 leaks its connection when it gives up a shim
+//! after a restart. Before the first client and the first Create, the daemon waits longer, for a
+//! machine that is slow to start containerd's requests.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use crate::registry::Registry;
 
 /// The idle timeout before the first Create, unless the first client has disconnected without one.
 const FIRST_CREATE_TIMEOUT: Duration = Duration::from_secs(120);
-/// The idle timeout after that. Shutdown follows Delete within milliseconds, so it has been lost by then.
+/// The idle timeout after that. Shutdown follows Delete within milliseconds, so it has been lost by
+/// then.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a daemon without a client checks whether `delete` has removed its ended containers.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -126,8 +128,9 @@ mod tests {
         assert_eq!(ends_after(&registry, &connections, FIRST_CREATE_TIMEOUT).await, Some(10));
     }
 
-    /// Every order of Create, its failure or cancellation, Shutdown, connections and disconnections, with pauses: the
-    /// daemon never closes while a Create is in progress, and always ends when none is.
+    /// Every order of Create, its failure or cancellation, Shutdown, connections and
+    /// disconnections, with pauses: the daemon never closes while a Create is in progress, and
+    /// always ends when none is.
     #[tokio::test(start_paused = true)]
     async fn in_any_order_the_daemon_ends_when_it_is_idle_and_not_before() {
         for seed in 0..500 {

@@ -1,7 +1,9 @@
-//! What all methods have in common: none is cancelled half-way, and the requests in flight are counted.
+//! What all methods have in common: none is cancelled half-way, and the requests in flight are
+//! counted.
 //!
-//! ttrpc drops a handler when its client disconnects or its deadline passes. A half-created container would then have
-//! no owner, so every method but Wait runs as a separate task, to its end. Wait changes nothing and may be dropped.
+//! ttrpc drops a handler when its client disconnects or its deadline passes. A half-created
+//! container would then have no owner, so every method but Wait runs as a separate task, to its
+//! end. Wait changes nothing and may be dropped.
 
 use std::sync::Arc;
 
@@ -58,8 +60,8 @@ impl Drop for Counted {
     }
 }
 
-/// Wraps each method of `service`: a client that disconnects does not cancel it, and a request that cannot be decoded
-/// is answered INVALID_ARGUMENT.
+/// Wraps each method of `service`: a client that disconnects does not cancel it, and a request that
+/// cannot be decoded is answered INVALID_ARGUMENT.
 pub(crate) fn uncancellable(service: Service, in_flight: &InFlight) -> Service {
     let methods = service.methods.into_iter().map(|(name, handler)| {
         let handler = Uncancellable { handler: handler.into(), in_flight: in_flight.clone() };

@@ -1,8 +1,9 @@
 //! The runtime options that clients send with Create, `start` and `-info`.
 //!
-//! They arrive as `containerd.runc.v1.Options` (Go clients, `ctr`, containerd's CRI for runtimes that it knows), as
-//! `runtimeoptions.v1.Options` with TOML (CRI and Docker for all other runtimes), or not at all. runc's options without
-//! a meaning here are accepted; unknown options are logged and ignored.
+//! They arrive as `containerd.runc.v1.Options` (Go clients, `ctr`, containerd's CRI for runtimes
+//! that it knows), as `runtimeoptions.v1.Options` with TOML (CRI and Docker for all other
+//! runtimes), or not at all. runc's options without a meaning here are accepted; unknown options
+//! are logged and ignored.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,8 +1,9 @@
 //! The events that containerd has not acknowledged, in order.
 //!
-//! containerd may be down for hours, so the queue is bounded. When it is full, it drops the oldest event of the least
-//! priority, from the container with the most events of that priority: a guest that produces many events cannot push
-//! out those of another container. An event that is being sent is not dropped.
+//! containerd may be down for hours, so the queue is bounded. When it is full, it drops the oldest
+//! event of the least priority, from the container with the most events of that priority: a guest
+//! that produces many events cannot push out those of another container. An event that is being
+//! sent is not dropped.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,8 +14,8 @@ pub(crate) enum Priority {
     Detail,
     /// The exit of an exec.
     ExecExit,
-    /// Create, Start, Exit and Delete of a container. Never dropped: a container has four of them, and without them
-    /// containerd keeps a wrong state.
+    /// Create, Start, Exit and Delete of a container. Never dropped: a container has four of them,
+    /// and without them containerd keeps a wrong state.
     Life,
 }
 
@@ -72,8 +73,8 @@ impl<T> Queue<T> {
         oldest.find(|(_, entry)| counts.get(&*entry.container) == Some(most)).map(|(at, _)| at)
     }
 
-    /// Returns the first event and marks it as being sent, until [`Queue::sent`], [`Queue::failed`] or
-    /// [`Queue::rejected`].
+    /// Returns the first event and marks it as being sent, until [`Queue::sent`], [`Queue::failed`]
+    /// or [`Queue::rejected`].
     pub(crate) fn begin(&mut self) -> Option<&T> {
         let first = self.waiting.front()?;
         self.sending = true;

@@ -1,4 +1,5 @@
-//! Seeded random numbers for tests: xorshift64*, so that a failing order can be repeated by its seed.
+//! Seeded random numbers for tests: xorshift64*, so that a failing order can be repeated by its
+//! seed.
 
 pub(crate) struct Random(u64);
 

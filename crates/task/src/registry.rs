@@ -1,9 +1,11 @@
 //! The containers of this daemon, by id, and whether the daemon still accepts more.
 //!
-//! An id is reserved from the start of its Create. The lock is held for a look-up and never across an await.
+//! An id is reserved from the start of its Create. The lock is held for a look-up and never across
+//! an await.
 //!
-//! The registry closes when it is empty and either Shutdown was requested or the idle timeout ([`crate::lifecycle`])
-//! has passed. Both are decided under the lock of the ids, so that no Create can start in between.
+//! The registry closes when it is empty and either Shutdown was requested or the idle timeout
+//! ([`crate::lifecycle`]) has passed. Both are decided under the lock of the ids, so that no Create
+//! can start in between.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,8 +27,8 @@ pub(crate) struct Registry {
 
 struct Slots {
     by_id: HashMap<String, Slot>,
-    /// Shutdown was requested while an id was taken. A Create that succeeds withdraws it: Shutdown follows the Delete
-    /// of that container too.
+    /// Shutdown was requested while an id was taken. A Create that succeeds withdraws it: Shutdown
+    /// follows the Delete of that container too.
     shutdown_requested: bool,
     /// No id can be reserved any more.
     closed: bool,
@@ -105,7 +107,8 @@ impl Registry {
         }
     }
 
-    /// Cancels the Create of this id. Returns false if no Create is in progress, or if it has settled already.
+    /// Cancels the Create of this id. Returns false if no Create is in progress, or if it has
+    /// settled already.
     pub(crate) fn cancel(&self, id: &str) -> bool {
         match self.lock().by_id.get(id) {
             Some(Slot::Creating(cancel)) => cancel.cancel(),
@@ -123,8 +126,8 @@ impl Registry {
         self.release(|slots| drop(slots.by_id.remove(id)));
     }
 
-    /// Removes the containers that ended and whose bundles are deleted: containerd has cleaned up after them with the
-    /// `delete` command, and sends no Delete.
+    /// Removes the containers that ended and whose bundles are deleted: containerd has cleaned up
+    /// after them with the `delete` command, and sends no Delete.
     pub(crate) fn forget_removed(&self) {
         self.release(|slots| slots.by_id.retain(|_, slot| !is_removed(slot)));
     }
@@ -194,7 +197,8 @@ impl Registry {
     }
 }
 
-/// Whether this container has ended and its bundle has been deleted, or replaced by one that is not in use yet.
+/// Whether this container has ended and its bundle has been deleted, or replaced by one that is not
+/// in use yet.
 fn is_removed(slot: &Slot) -> bool {
     let Slot::Created(container) = slot else { return false };
     let config = container.config();

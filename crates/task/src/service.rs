@@ -1,5 +1,5 @@
-//! The Task service: dispatches all 17 methods, each explicitly. The generated default answers NOT_FOUND, which would
-//! make a client discard the task.
+//! The Task service: dispatches all 17 methods, each explicitly. The generated default answers
+//! NOT_FOUND, which would make a client discard the task.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,7 +36,8 @@ impl Service {
         Service(Arc::new(Inner { runtime, registry, connections, in_flight }))
     }
 
-    /// Waits until the service accepts no more containers and has none: after Shutdown, or after an idle timeout.
+    /// Waits until the service accepts no more containers and has none: after Shutdown, or after an
+    /// idle timeout.
     pub async fn ended(&self) {
         tokio::select! {
             () = self.0.registry.closed() => {}

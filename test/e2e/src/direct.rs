@@ -36,7 +36,8 @@ pub struct Direct {
 }
 
 impl Direct {
-    /// Makes a bundle whose program is this module, and calls `start`. The containerd only prints a configuration.
+    /// Makes a bundle whose program is this module, and calls `start`. The containerd only prints a
+    /// configuration.
     pub fn start(containerd: &Containerd, id: &str, module: &[u8]) -> Direct {
         Direct::start_with(containerd, id, module, b"")
     }

@@ -306,14 +306,14 @@ fn close(fd: i32) {
 
 /// Makes a system call that the filter lets pass.
 ///
-/// The cookie is loaded from memory into the register of the sixth argument, and that register is cleared
-/// afterwards. The C library's `syscall` would leave it on the stack and in the register, from where an
-/// engine's next call of open(2), which sets neither, would carry it past the filter.
+/// The cookie is loaded from memory into the register of the sixth argument, and that register is
+/// cleared afterwards. The C library's `syscall` would leave it on the stack and in the register,
+/// from where an engine's next call of open(2), which sets neither, would carry it past the filter.
 #[cfg(target_arch = "x86_64")]
 fn call(number: i64, [a, b, c, d]: [u64; 4]) -> Answer {
     let result;
-    // SAFETY: the arguments are those of the engine's own call, or point to this module's own buffers;
-    // the named registers are those that a system call uses and changes.
+    // SAFETY: the arguments are those of the engine's own call, or point to this module's own
+    // buffers; the named registers are those that a system call uses and changes.
     unsafe {
         std::arch::asm!(
             "mov r9, qword ptr [{cookie}]",
@@ -358,8 +358,8 @@ fn call(number: i64, [a, b, c, d]: [u64; 4]) -> Answer {
     result.cast_signed()
 }
 
-/// Overwrites what the installation has left of the cookie on the stack and in the register of the sixth
-/// argument.
+/// Overwrites what the installation has left of the cookie on the stack and in the register of the
+/// sixth argument.
 #[inline(never)]
 pub(super) fn forget_cookie() {
     let mut area = [0_u8; 16 * 1024];

@@ -1,4 +1,5 @@
-//! `check-pods`: the last step of `helm test`, which reads the logs of the pods of the steps before.
+//! `check-pods`: the last step of `helm test`, which reads the logs of the pods of the steps
+//! before.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! Kill: sends a signal to a process. While the container is being created, an ending signal cancels its Create.
+//! Kill: sends a signal to a process. While the container is being created, an ending signal
+//! cancels its Create.
 
 use containerd_shim_protos::api::{Empty, KillRequest};
 

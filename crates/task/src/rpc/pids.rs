@@ -1,7 +1,7 @@
 //! Pids: the processes of a container, by their pids on the host.
 //!
-//! After a restart containerd takes an error or an empty list for a leaked shim and kills the container, so the list is
-//! never empty.
+//! After a restart containerd takes an error or an empty list for a leaked shim and kills the
+//! container, so the list is never empty.
 
 use containerd_shim_protos::api::{PidsRequest, PidsResponse, ProcessInfo};
 use containerd_shim_protos::shim::oci::ProcessDetails;

@@ -1,7 +1,7 @@
 //! Shutdown: ends the daemon when it has no container left.
 //!
-//! containerd sends this after each Delete, and a pod has several containers. It may also arrive while a Create is in
-//! progress and is not sent again, so the registry remembers it.
+//! containerd sends this after each Delete, and a pod has several containers. It may also arrive
+//! while a Create is in progress and is not sent again, so the registry remembers it.
 
 use containerd_shim_protos::api::{Empty, ShutdownRequest};
 

@@ -1,5 +1,5 @@
-//! Stats: the resource usage of a container. Answered until Delete, because containerd reads the count of
-//! out-of-memory kills after the exit.
+//! Stats: the resource usage of a container. Answered until Delete, because containerd reads the
+//! count of out-of-memory kills after the exit.
 
 use containerd_shim_protos::api::{StatsRequest, StatsResponse};
 

@@ -1,4 +1,5 @@
-//! Writes a bill of materials: `cargo metadata … | sbom PACKAGE…`, CycloneDX 1.5 on standard output.
+//! Writes a bill of materials: `cargo metadata … | sbom PACKAGE…`, CycloneDX 1.5 on standard
+//! output.
 //!
 //! It lists the packages that are linked into the executables of these packages of the workspace,
 //! build scripts and their needs included: they run on the machine that builds.

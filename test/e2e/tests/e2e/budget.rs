@@ -20,8 +20,8 @@ const PROCESSES: usize = 2;
 const THREADS: usize = 2;
 /// The programs of a life: the shim's `start`, the engine host, the shim's `delete`.
 const PROGRAMS: usize = 3;
-/// The processes of a life: those three, the daemon, the guest, and libcontainer's between host and guest, which continues as
-/// another one in a cgroup of version 2.
+/// The processes of a life: those three, the daemon, the guest, and libcontainer's between host and
+/// guest, which continues as another one in a cgroup of version 2.
 const FORKED: usize = 7;
 /// The shim without symbols, in bytes; no engine is in it.
 const SHIM: u64 = 4_000_000;

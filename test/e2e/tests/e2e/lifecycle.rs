@@ -1,4 +1,5 @@
-//! When a shim ends: with its last container, whatever became of containerd and in whatever order it asked.
+//! When a shim ends: with its last container, whatever became of containerd and in whatever order
+//! it asked.
 
 use containerd_shim_protos::api::{
     CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, KillRequest, ShutdownRequest,
@@ -123,7 +124,8 @@ fn an_id_can_be_used_again_after_the_delete_command() {
     direct.wait_gone(DEADLINE);
 }
 
-/// Requests that arrive while the shim ends are answered, and their connections are not closed under them.
+/// Requests that arrive while the shim ends are answered, and their connections are not closed
+/// under them.
 #[test]
 fn a_kill_that_meets_the_end_of_the_shim_is_answered() {
     for round in 0..10 {
@@ -150,8 +152,8 @@ fn a_kill_that_meets_the_end_of_the_shim_is_answered() {
     }
 }
 
-/// One shim that gets requests in a random order from clients that come and go, until containerd is lost. `seed`
-/// repeats an order.
+/// One shim that gets requests in a random order from clients that come and go, until containerd is
+/// lost. `seed` repeats an order.
 fn in_one_order(seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let direct = Direct::start(shared(), &format!("order-{seed}"), &hello_wasm());
@@ -257,7 +259,8 @@ fn a_containerd_killed_during_a_create_leaves_no_shim(containerd: &Containerd) {
 
 on_own_containerds!(a_containerd_killed_during_a_create_leaves_no_shim);
 
-/// State and Wait tell of an exit when its output has been read, or after a short time without a reader.
+/// State and Wait tell of an exit when its output has been read, or after a short time without a
+/// reader.
 #[test]
 fn an_exit_is_told_when_the_output_has_been_read() {
     let direct = Direct::start(shared(), "output-read", &hello_wasm());
