@@ -14,6 +14,7 @@
 pub mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod about;
 mod error;
 mod preopens;
 mod start;
