@@ -1,8 +1,6 @@
 //! The differences between a process of ours and one of runc's of the same options: those that are meant, with the
 //! reason, and those that are faults.
 
-use std::path::Path;
-
 /// The words of a program that sleeps, and the name that the kernel shows of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Program {
@@ -49,11 +47,6 @@ impl Subject {
             self.has("--seccomp")
         }
     }
-}
-
-/// Whether this machine has cgroups of version 1.
-fn version_1() -> bool {
-    Path::new("/sys/fs/cgroup/memory").exists()
 }
 
 /// A difference between runc's process and ours.
@@ -190,19 +183,4 @@ pub(super) const MEANT: &[Difference] = &[
 ];
 
 /// Differences that are faults. A row goes with its repair.
-pub(super) const KNOWN: &[Difference] = &[
-    Difference {
-        fact: "cgroup \"systemd\"",
-        runc: "/SCOPE/ID",
-        ours: &["/"],
-        when: |_| version_1(),
-        reason: "a hierarchy of version 1 without a controller is not entered",
-    },
-    Difference {
-        fact: "cgroup \"\"",
-        runc: "/SCOPE/ID",
-        ours: &["/"],
-        when: |_| version_1(),
-        reason: "the hierarchy of version 2 beside those of version 1 is not entered",
-    },
-];
+pub(super) const KNOWN: &[Difference] = &[];
