@@ -18,7 +18,7 @@ declare -A MAY=(
     [supervisor]="engine protocol bundle cgroup image sys"
     [container]="supervisor protocol bundle cgroup sys"
     [task]="container supervisor protocol bundle cgroup sys"
-    [shim]="task container supervisor protocol bundle cgroup image sys"
+    [shim]="task container supervisor protocol bundle cgroup image sys engine host compiler cli"
     [cli]="engine host compiler supervisor image protocol sys"
 )
 for manifest in crates/*/Cargo.toml; do
@@ -53,7 +53,7 @@ for manifest in crates/*/Cargo.toml; do
         *) ! uses "$manifest" 'libcontainer|libcgroups' || complain "crates/$crate uses libcontainer" ;;
     esac
     case $crate in
-        container | task | shim) ;;
+        container | task | shim | node) ;;
         *) ! uses "$manifest" tokio || complain "crates/$crate uses a runtime" ;;
     esac
 done
