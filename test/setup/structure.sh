@@ -69,7 +69,8 @@ for crate in supervisor container task; do
         || complain "crates/$crate depends on libcontainer through another crate"
 done
 
-# `unsafe` is in these crates and, where an engine's interface demands it, in shims/: elsewhere the lint forbids it.
+# `unsafe` is in these crates and, where an engine's interface demands it, in shims/: elsewhere the
+# lint forbids it.
 for manifest in crates/*/Cargo.toml test/{bench,e2e}/Cargo.toml; do
     folder=$(dirname "$manifest")
     case $folder in crates/sys | crates/protocol | crates/host | crates/compiler | crates/container) continue ;; esac

@@ -1,4 +1,4 @@
-//! When a shim ends: with its last container, whatever became of containerd and in whatever order
+//! When a shim ends: with its last container, in any state of containerd and in any order
 //! it asked.
 
 use containerd_shim_protos::api::{
@@ -92,7 +92,7 @@ fn a_shutdown_during_a_create_ends_the_shim_when_that_fails() {
 fn a_shim_whose_containerd_was_lost_during_a_failing_create_ends() {
     let direct = Direct::start(shared(), "lost-in-create", b"not a program");
     let shim = direct.connect();
-    create(&direct, &shim).expect_err("it is no program");
+    create(&direct, &shim).expect_err("the file is not a program");
     drop(shim);
     direct.wait_gone(DEADLINE);
 }
@@ -186,7 +186,7 @@ fn in_one_order(seed: u64) {
             thread::sleep(Duration::from_millis(random.u64(0..40)));
         }
     });
-    // containerd is lost. After its return it runs `delete` for what it finds.
+    // containerd is lost. After its return it runs `delete` for each bundle.
     direct.command("delete", b"");
     let lost = Instant::now();
     wait_until(&format!("the end of the shim, seed {seed}: {log:?}"), DEADLINE, || {
@@ -259,7 +259,7 @@ fn a_containerd_killed_during_a_create_leaves_no_shim(containerd: &Containerd) {
 
 on_own_containerds!(a_containerd_killed_during_a_create_leaves_no_shim);
 
-/// State and Wait tell of an exit when its output has been read, or after a short time without a
+/// State and Wait report an exit when its output has been read, or after a short time without a
 /// reader.
 #[test]
 fn an_exit_is_told_when_the_output_has_been_read() {
@@ -274,7 +274,7 @@ fn an_exit_is_told_when_the_output_has_been_read() {
     let begin = Instant::now();
     start(&direct, &shim).expect("Start answers");
     assert_eq!(wait(&direct, &shim).expect("Wait answers").exit_status, 0);
-    assert!(begin.elapsed() >= Duration::from_millis(80), "nobody has read: {:?}", begin.elapsed());
+    assert!(begin.elapsed() >= Duration::from_millis(80), "the output was not read: {:?}", begin.elapsed());
     let id = direct.id().to_owned();
     let state: StateResponse =
         shim.call("State", &StateRequest { id, ..StateRequest::new() }).expect("State answers");
