@@ -13,10 +13,10 @@ use libcontainer::validator::Validator;
 use libfuzzer_sys::fuzz_target;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use tempfile::TempDir;
-use wherry_image::{Entrypoint, Kind};
 use wherry_bundle::{Bundle, Config, parse};
 use wherry_cgroup::CgroupName;
 use wherry_host::validate;
+use wherry_image::{Entrypoint, Kind};
 use wherry_task::options;
 
 fuzz_target!(|bytes: &[u8]| {

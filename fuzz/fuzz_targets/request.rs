@@ -88,11 +88,10 @@ impl World {
             reaper: Reaper::default(),
             spare: SpareHost::default(),
         });
-        let runtime = Arc::new(Runtime {
-            supervisor: Arc::clone(&supervisor),
-            events: Arc::new(Silence),
-        });
-        let mut services: HashMap<String, Methods> = services(&Service::new(runtime, Connections::default()));
+        let runtime =
+            Arc::new(Runtime { supervisor: Arc::clone(&supervisor), events: Arc::new(Silence) });
+        let mut services: HashMap<String, Methods> =
+            services(&Service::new(runtime, Connections::default()));
         let methods = services.remove("containerd.task.v2.Task").expect("it is served");
         World { supervisor, methods }
     }

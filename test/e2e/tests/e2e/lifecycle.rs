@@ -274,7 +274,11 @@ fn an_exit_is_told_when_the_output_has_been_read() {
     let begin = Instant::now();
     start(&direct, &shim).expect("Start answers");
     assert_eq!(wait(&direct, &shim).expect("Wait answers").exit_status, 0);
-    assert!(begin.elapsed() >= Duration::from_millis(80), "the output was not read: {:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() >= Duration::from_millis(80),
+        "the output was not read: {:?}",
+        begin.elapsed()
+    );
     let id = direct.id().to_owned();
     let state: StateResponse =
         shim.call("State", &StateRequest { id, ..StateRequest::new() }).expect("State answers");
