@@ -67,8 +67,8 @@ fn named_cgroup(bundle: &Bundle, config: &Config) {
 }
 
 fn configuration(bundle: &Bundle, spec: &Spec) {
-    if let Err(text) = validate::spec(spec) {
-        sentence(&text);
+    if let Err(error) = validate::spec(spec) {
+        sentence(&error.to_string());
         return;
     }
     let process = spec.process().as_ref().expect("it was checked");
