@@ -15,7 +15,7 @@ const END: Duration = Duration::from_secs(10);
 /// How long systemd may take to learn from the kernel that a scope is empty, and to collect it.
 const NOTIFICATION: Duration = Duration::from_millis(200);
 
-/// How long systemd may take to do what it was asked. containerd kills `delete` after five seconds.
+/// How long systemd may take to execute a command. containerd kills `delete` after five seconds.
 const COLLECTION: Duration = Duration::from_millis(1500);
 
 /// Kills every process in the cgroup `path` of a configuration and removes it, also as a systemd
@@ -84,7 +84,7 @@ fn collect_scope(scope: &Scope) {
         retry(COLLECTION, collected)
     };
     let result = retry(NOTIFICATION, collected)
-        // The kernel notifies systemd of an empty cgroup from a work queue. If the cgroup is removed
+        // The kernel notifies systemd of an empty cgroup from a work queue. If the cgroup goes
         // before that, the notification is lost, and systemd keeps the scope as active.
         .or_else(|_| systemctl("stop"))
         // A failed unit stays until it is reset, as one does that systemd itself has killed.
