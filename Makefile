@@ -100,8 +100,9 @@ test-e2e: setup executables
 	    $(BIN)/compatibility $$engine < $$log || failed=1; \
 	done; [ -z "$$failed" ]
 
-# What others get must run on any host of a kernel ≥ 5.10: all executables of an engine that needs no shared library, linked
-# statically. Only the last step differs from `executables`, whose files this replaces.
+# What others get must run on any host of a kernel ≥ 5.10: all executables of an engine that needs
+# no shared library, linked statically. Only the last step differs from `executables`, whose files
+# this replaces.
 PORTABLE = $(filter-out $(WITH_LIBRARY),$(ENGINES))
 PORTABLE_EXECUTABLES = wherry-node \
     $(foreach engine,$(PORTABLE),containerd-shim-$(engine)-v1 wherry-$(engine)-host wherry-$(engine))
@@ -110,8 +111,8 @@ portable: executables
 	    $(call program,$(engine),containerd-shim-$(engine)-v1,$(LINK_STATICALLY)) \
 	    $(CARGO) rustc --release --locked --package wherry-$(engine) --bin wherry-$(engine) -- $(LINK_STATICALLY) &&) true
 
-# The image of the chart's installer: an OCI layout as a folder and as an archive. Any tool for registries pushes it, see
-# docs/kubernetes.md. IMAGE is its name.
+# The image of the chart's installer: an OCI layout as a folder and as an archive. Any tool for
+# registries pushes it, see docs/kubernetes.md. IMAGE is its name.
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 IMAGE = localhost/wherry-node:$(VERSION)
 IMAGE_DIR = $(CARGO_TARGET_DIR)/image
@@ -122,7 +123,8 @@ image: portable
 	tar -C $(IMAGE_DIR)/wherry-node -xf $(IMAGE_DIR)/wherry-node-$(VERSION).tar
 	ls -l $(IMAGE_DIR)
 
-# One archive with all of it, a bill of materials (CycloneDX) and checksums. The same sources make the same archive.
+# One archive with all of it, a bill of materials (CycloneDX) and checksums. The same sources make
+# the same archive.
 DIST = wherry-$(VERSION)-linux-amd64
 DIST_DIR = $(CARGO_TARGET_DIR)/dist
 dist: portable
@@ -137,8 +139,8 @@ dist: portable
 	    | zstd -q -19 -o $(DIST).tar.zst
 	cd $(DIST_DIR) && sha256sum $(DIST).tar.zst | tee $(DIST).tar.zst.sha256
 
-# The chart with Helm 3 and 4: lint, what it renders against test/chart/golden, and that against the API's types.
-# `test/chart/run.sh update` writes the golden files.
+# The chart with Helm 3 and 4: lint, its output against test/chart/golden, and that against the
+# API's types. `test/chart/run.sh update` writes the golden files.
 test-chart:
 	test/chart/run.sh
 

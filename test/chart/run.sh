@@ -5,7 +5,7 @@
 #   test/chart/run.sh update    writes the golden files of what the chart renders now
 #
 # Each file in cases/ is a set of values; its first line may have options of `helm template`, after
-# `# options:`. What is rendered must be golden/CASE.yaml, the same with both Helms, and must decode
+# `# options:`. The output must be golden/CASE.yaml, the same with both Helms, and must decode
 # strictly as the API's own types (validate/, which evaluates the admission policy too). Values that
 # the schema must refuse are in `refused` below.
 set -euo pipefail

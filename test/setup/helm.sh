@@ -3,7 +3,7 @@
 #
 #   test/setup/helm.sh
 #
-# Each is kept in $WHERRY_CACHE/tools under its version. What is there costs no network.
+# Each is kept in $WHERRY_CACHE/tools under its version. A kept one costs no network.
 set -euo pipefail
 
 CACHE=${WHERRY_CACHE:-/var/cache/wherry}/tools

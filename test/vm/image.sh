@@ -36,7 +36,7 @@ build() {
     mv "$new"/root/boot/vmlinuz-* "$new/image/vmlinuz"
     mv "$new"/root/boot/initrd.img-* "$new/image/initrd.img"
     rm -rf "$new"/root/var/cache/apt/* "$new"/root/var/lib/apt/lists/*
-    mke2fs -q -t ext4 -O ^has_journal -d "$new/root" "$new/image/disk.img" 3G || fail "no image can be built from $new/root"
+    mke2fs -q -t ext4 -O ^has_journal -d "$new/root" "$new/image/disk.img" 3G >&2 || fail "no image can be built from $new/root"
     mv "$new/image" "$folder"
 }
 

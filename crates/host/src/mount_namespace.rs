@@ -228,7 +228,8 @@ mod tests {
             let pid = i32::try_from(self.child.id()).unwrap();
             thread::scope(|scope| {
                 let thread = scope.spawn(|| {
-                    // setns to a mount namespace takes a root and a working directory of its own.
+                    // setns to a mount namespace requires a root and a working directory that no
+                    // other thread shares.
                     unshare(CloneFlags::CLONE_FS).unwrap();
                     let result = complete(pid, &spec);
                     assert!(self.source.path().exists(), "not back in the namespace of the host");
@@ -241,8 +242,8 @@ mod tests {
         /// The kernel's tags of the propagation of a mount, as `shared master`.
         fn propagation(&self, place: &str) -> String {
             let text = fs::read_to_string(format!("/proc/{}/mountinfo", self.child.id())).unwrap();
-            let line = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-            let line = line.filter(|line| line[4] == place).next_back().unwrap();
+            let mut line = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+            let line = line.rfind(|line| line[4] == place).unwrap();
             let tags = line[6..].iter().take_while(|tag| **tag != "-");
             let tags: Vec<&str> = tags.filter_map(|tag| tag.split(':').next()).collect();
             tags.join(" ")

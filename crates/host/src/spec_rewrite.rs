@@ -41,8 +41,8 @@ const CGROUP_OPTIONS: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
 pub(crate) enum RewriteError {
     #[error("cannot rewrite config.json: {0}")]
     Build(#[from] OciSpecError),
-    #[error("cannot pass the hooks to the hook proxy: {0}")]
-    Hooks(#[from] serde_json::Error),
+    #[error("cannot encode the configuration for libcontainer: {0}")]
+    Encode(#[from] serde_json::Error),
     #[error("cannot pass the setup channel to the hook proxy: {0}")]
     Channel(io::Error),
     #[error("cannot open the namespace {}: {source}", .path.display())]
@@ -54,7 +54,7 @@ pub(crate) enum RewriteError {
     #[error("cannot create {}: {source}", .path.display())]
     Create { path: PathBuf, source: io::Error },
     #[error("cannot write {}: {source}", .path.display())]
-    Write { path: PathBuf, source: OciSpecError },
+    Write { path: PathBuf, source: io::Error },
 }
 
 /// A configuration that libcontainer can use.
@@ -97,7 +97,9 @@ pub(crate) fn rewrite(
     fs::create_dir_all(&path)
         .map_err(|source| RewriteError::Create { path: path.clone(), source })?;
     let file = path.join("config.json");
-    rewritten.save(&file).map_err(|source| RewriteError::Write { path: file, source })?;
+    // Not `Spec::save`: its error has no cause.
+    fs::write(&file, serde_json::to_vec(&rewritten)?)
+        .map_err(|source| RewriteError::Write { path: file, source })?;
     Ok(Rewritten { path, _open: open })
 }
 
@@ -207,8 +209,8 @@ fn rewrite_propagation(rewritten: &mut Spec) {
 }
 
 /// Makes a read-only sysfs read-only as a filesystem, too. The kernel reads `ro=…` as `ro`, and
-/// libcontainer passes what it does not know to the filesystem. A sysfs of a network namespace that
-/// has one already keeps its own mode.
+/// libcontainer passes options that it does not know to the filesystem. A sysfs of a network
+/// namespace that has one already keeps its own mode.
 fn rewrite_sysfs(rewritten: &mut Spec) {
     let mounts = rewritten.mounts_mut().iter_mut().flatten();
     let is_read_only = |mount: &&mut Mount| {

@@ -126,8 +126,8 @@ mod tests {
     /// The propagation tags of the mount at `place`, in the mount namespace of this thread.
     fn tags(place: &Path) -> Vec<String> {
         let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-        let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let line = lines.filter(|line| Path::new(line[4]) == place).next_back().unwrap();
+        let mut lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let line = lines.rfind(|line| Path::new(line[4]) == place).unwrap();
         line[6..].iter().take_while(|tag| **tag != "-").map(|tag| (*tag).to_owned()).collect()
     }
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::thread;
 
 use wasmedge_sdk::wasi::WasiModule;
 use wherry_engine::{Guest, LoadError};
@@ -20,12 +21,22 @@ pub(crate) fn build(guest: &Guest) -> Result<WasiModule, LoadError> {
     let directories = directories.iter().map(|preopen| directory(&preopen.host, &preopen.guest));
     let directories = directories.collect::<Result<Vec<_>, _>>()?;
     let env: Vec<String> = guest.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    WasiModule::create(
-        Some(guest.args.iter().map(String::as_str).collect()),
-        Some(env.iter().map(String::as_str).collect()),
-        Some(directories.iter().map(String::as_str).collect()),
-    )
-    .map_err(|error| LoadError::Engine(error.to_string()))
+    let create = || {
+        WasiModule::create(
+            Some(guest.args.iter().map(String::as_str).collect()),
+            Some(env.iter().map(String::as_str).collect()),
+            Some(directories.iter().map(String::as_str).collect()),
+        )
+    };
+    // WasmEdge sorts the directories by the addresses of their objects. A new thread has an empty
+    // heap, in which addresses ascend, so that the directories keep their order.
+    let created = thread::scope(|scope| {
+        thread::Builder::new().spawn_scoped(scope, create).map(thread::ScopedJoinHandle::join)
+    });
+    created
+        .map_err(|source| LoadError::Context { what: "the thread for WASI".to_owned(), source })?
+        .map_err(|_| LoadError::Engine("the thread for WASI panicked".to_owned()))?
+        .map_err(|error| LoadError::Engine(error.to_string()))
 }
 
 /// Replaces a `/dev/null` input by a closed pipe. WasmEdge reports every character device as a

@@ -26,6 +26,8 @@ const NEEDS: &[(&str, Capability)] = &[
     ("examples::a_tcp_server_answers_on_its_published_port", Components),
     ("examples::a_guest_counts_in_a_native_database", Components),
     ("exec::a_component_runs_too", Components),
+    ("lifecycle::a_shutdown_during_a_create_ends_the_shim_when_that_fails", Compiler),
+    ("lifecycle::a_containerd_killed_during_a_create_leaves_no_shim", Compiler),
     ("network::guests_talk_in_a_shared_namespace", Components),
     ("network::guests_meet_by_name_in_a_network", Components),
     ("network::a_guests_published_port_is_reached", Components),

@@ -27,7 +27,7 @@ fn files(folder: &Path) -> Vec<String> {
 
 /// The variables of this project in a text, without those that unit tests pass to themselves.
 fn variables(text: &str) -> Vec<String> {
-    text.split(|c: char| !c.is_ascii_uppercase() && c != '_')
+    text.split(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_')
         .filter(|word| word.strip_prefix("WHERRY_").is_some_and(|name| !name.is_empty()))
         .filter(|word| !word.starts_with("WHERRY_TEST_"))
         .map(str::to_owned)
@@ -61,8 +61,8 @@ fn every_variable_is_documented() {
 
 #[test]
 fn every_runtime_option_is_documented() {
-    let source = read("crates/task/src/options.rs");
-    let fields = source.split("pub struct Options {").nth(1).expect("the struct of options");
+    let source = read("crates/protocol/src/options.rs");
+    let fields = source.split("pub struct RuntimeOptions {").nth(1).expect("the struct of options");
     let fields = fields.split("\n}").next().unwrap_or_default();
     let names = fields.lines().filter_map(|line| line.trim().strip_prefix("pub "));
     let names = names.filter_map(|line| line.split(':').next()).collect::<Vec<_>>();

@@ -34,7 +34,7 @@ fn the_version_is_told() {
     assert_eq!(text(&output.stderr), "");
 }
 
-/// Nobody who asks gets a usage error.
+/// A question gets no usage error.
 #[test]
 fn every_executable_answers_for_help_and_its_version() {
     let names = [

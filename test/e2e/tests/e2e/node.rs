@@ -173,7 +173,7 @@ fn installing_makes_pods_run_and_uninstalling_leaves_what_was_there(node: &Node)
     assert!(out.contains(&format!("the runtimes {} are ready", engine())), "{out}");
     assert_eq!(node.restarts(), 1);
     says_hello(node, "guest");
-    // The default runtime is what it was.
+    // The default runtime is unchanged.
     let native = busybox();
     let mut pod = node.cri.pod_under("native", "");
     let id = pod.run(&Member::new("native", &native).args(&["true"]));
@@ -340,7 +340,7 @@ on_nodes!(
     the_doctor_names_what_is_missing,
 );
 
-/// containerd 2 merges what it imports.
+/// containerd 2 merges imported files.
 #[test]
 fn an_imported_folder_gets_a_file_and_the_main_file_stays() {
     let node = Node::with(ContainerdVersion::V2, |text, root| {

@@ -1,8 +1,6 @@
 //! The differences between a process of ours and one of runc's with the same options: intended
 //! ones, with the reason, and faults.
 
-use std::path::Path;
-
 /// The arguments of a program that sleeps, and its name in the kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Program {
@@ -49,11 +47,6 @@ impl Subject {
             self.has("--seccomp")
         }
     }
-}
-
-/// Whether this machine has cgroups of version 1.
-fn version_1() -> bool {
-    Path::new("/sys/fs/cgroup/memory").exists()
 }
 
 /// A difference between runc's process and ours.
