@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use wherry_host::filter::FilterError;
+use wherry_host::plugins::PluginError;
 use wherry_image::{CacheError, SizeError};
 
 /// The result of a command.
@@ -43,6 +45,36 @@ pub(crate) enum Error {
     /// The module cannot be copied to a temporary file.
     #[error("cannot copy the module: {0}")]
     Copy(#[source] io::Error),
+    /// The file to run cannot be opened.
+    #[error("cannot open {}: {source}", .path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file to run is invalid, or cannot be compiled or loaded.
+    #[error("{}: {cause}", .path.display())]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        cause: LoadCause,
+    },
+    /// An engine's plug-in cannot be loaded.
+    #[error(transparent)]
+    Plugins(#[from] PluginError),
+    /// A path cannot be made absolute.
+    #[error("cannot resolve {}: {source}", .path.display())]
+    Resolve {
+        /// The path.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The guest cannot be confined.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// The path of this executable is unknown.
     #[error("cannot find this executable: {0}")]
     OwnExecutable(#[source] io::Error),
@@ -98,6 +130,17 @@ pub(crate) enum Error {
         /// The last line of its standard error.
         message: String,
     },
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Print(#[source] io::Error),
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", .path.display())]
+    Write {
+        /// The file, or its directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// A file or directory cannot be read.
     #[error("cannot read {}: {source}", .path.display())]
     Read {
@@ -106,4 +149,39 @@ pub(crate) enum Error {
         /// The cause.
         source: io::Error,
     },
+}
+
+/// Why a file cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadCause {
+    /// It is too large, or its size is unknown.
+    #[error(transparent)]
+    Size(#[from] SizeError),
+    /// It cannot be read, or memory for its code is missing.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It has another format.
+    #[error("not WebAssembly: expected a module, a component or text")]
+    NotWasm,
+    /// The compiler refuses it.
+    #[error(transparent)]
+    Compile(#[from] wherry_engine::CompileError),
+    /// The engine refuses it.
+    #[error(transparent)]
+    Engine(#[from] wherry_engine::LoadError),
+}
+
+impl Error {
+    /// Returns the exit status: that of a shell for a program that cannot be run, else 1.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Error::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            Error::Open { .. } => 126,
+            _ => 1,
+        }
+    }
+}
+
+fn sentences(errors: &[Error]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

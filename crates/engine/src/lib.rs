@@ -10,11 +10,11 @@
 //! container's Create returns, so that the client prints them. [`Program::run`] reports only faults
 //! of the running guest.
 
+pub mod about;
 #[cfg(feature = "check")]
 pub mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-pub mod about;
 mod error;
 mod preopens;
 mod start;

@@ -1,10 +1,10 @@
-//! The main function of `wherry-<engine>-host`.
+//! The main function of `wherry-E-host`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use wherry_engine::about::{engine_version, is_help, is_version, version};
+use wherry_engine::about::{VERSION, engine_version};
 use wherry_engine::{Engine, LoadError};
 use wherry_protocol::message::ENGINE_VERSION;
 
@@ -17,7 +17,7 @@ A shim starts this program, which runs guests. The commands for people are those
   -h   print this help
 ";
 
-/// The main function of `wherry-<engine>-host`, with its engine or why that cannot be loaded.
+/// The main function of `wherry-E-host`, with its engine or the reason why that cannot be loaded.
 #[must_use]
 pub fn main<E: Engine + 'static>(engine: Result<E, LoadError>) -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -29,16 +29,19 @@ pub fn main<E: Engine + 'static>(engine: Result<E, LoadError>) -> ExitCode {
         }
         Some(HOOKS) => hooks(args),
         Some(ENGINE_VERSION) => print(&format!("{}\n", engine_version(engine.as_ref()))),
-        Some(word) if is_version(word) => print(&version("host", engine.as_ref())),
-        Some(word) if is_help(word) => {
-            print(&format!("{}\n{HELP}", version("host", engine.as_ref())))
-        }
+        Some("-v" | "--version") => print(&version(engine.as_ref())),
+        Some("-h" | "--help") => print(&format!("{}\n{HELP}", version(engine.as_ref()))),
         _ => {
             // There is nowhere else to report that standard error is closed.
             let _ = io::stderr().write_all(HELP.as_bytes());
             ExitCode::from(2)
         }
     }
+}
+
+fn version<E: Engine>(engine: Result<&E, &LoadError>) -> String {
+    let name = engine.map_or("ENGINE", |engine| engine.name());
+    format!("wherry-{name}-host {VERSION}, engine {}\n", engine_version(engine))
 }
 
 /// Prints an answer. It failed if standard output is closed.

@@ -1,10 +1,9 @@
-//! Why a command of a shim, or of `wherry-E`, failed.
+//! Why a command of a shim failed.
 
 use std::io;
 use std::path::PathBuf;
 
 use containerd_shim_protos::protobuf;
-use wherry_image::{CacheError, SizeError};
 use wherry_protocol::Failure;
 use wherry_supervisor::cleanup::CleanupError;
 
@@ -31,9 +30,6 @@ pub enum Error {
     /// A flag is missing that the action needs.
     #[error("flag -{0} is missing")]
     MissingFlag(&'static str),
-    /// The command line of `wherry-E` is wrong.
-    #[error("usage: {0}")]
-    Usage(&'static str),
 
     /// The bundle's path cannot be resolved.
     #[error("cannot resolve the bundle path {}: {source}", .path.display())]
@@ -110,10 +106,6 @@ pub enum Error {
     /// A part of a dead container could not be removed.
     #[error("{}", join(.0))]
     Cleanup(Vec<CleanupError>),
-}
-
-fn sentences(errors: &[Error]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn join(errors: &[CleanupError]) -> String {
