@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A helper process waits for this value's end, which comes with [`Drop`] or with the death of the test
 /// process: statics are not dropped, and a test run may be interrupted. It then kills what belongs to the
 /// folder, unmounts, and removes network namespace, cgroups and folder.
-pub(crate) struct Scope {
+pub struct Scope {
     root: PathBuf,
     name: String,
     log: PathBuf,
@@ -23,7 +23,7 @@ pub(crate) struct Scope {
 
 impl Scope {
     /// Makes the folder and starts the helper. `what` becomes part of the log's name.
-    pub(crate) fn new(what: &str) -> Scope {
+    pub fn new(what: &str) -> Scope {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         // Short: socket paths below it must fit into 108 bytes. The last letter keeps one scope's name from
         // being the beginning of another's.
@@ -46,22 +46,22 @@ impl Scope {
     }
 
     /// The folder.
-    pub(crate) fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// The folder of what need not outlive the machine.
-    pub(crate) fn state(&self) -> PathBuf {
+    pub fn state(&self) -> PathBuf {
         self.root.join(STATE)
     }
 
     /// A name for whatever needs one outside of the folder: cgroup, network namespace, containerd namespace.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Opens the log for another daemon process to write to. It outlives the folder.
-    pub(crate) fn log(&self) -> File {
+    pub fn log(&self) -> File {
         File::options()
             .create(true)
             .append(true)
@@ -70,12 +70,12 @@ impl Scope {
     }
 
     /// Where the log is.
-    pub(crate) fn log_path(&self) -> &Path {
+    pub fn log_path(&self) -> &Path {
         &self.log
     }
 
     /// Makes a failing test on this thread show this scope's log.
-    pub(crate) fn mark_used(&self) {
+    pub fn mark_used(&self) {
         USED.with_borrow_mut(|used| {
             if !used.contains(&self.log) {
                 used.push(self.log.clone());
