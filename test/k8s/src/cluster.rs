@@ -24,6 +24,8 @@ pub struct Cluster {
     nodes: Vec<Node>,
     spare: OnceLock<Node>,
     bare: OnceLock<Vec<Node>>,
+    lone: OnceLock<Vec<Node>>,
+    registry: Registry,
     lent: Mutex<()>,
     programs: PathBuf,
     /// Puts the kernel's settings back.
@@ -51,9 +53,19 @@ impl Cluster {
         let start =
             |number| Node::start(&hub, &root, number, scope.name(), &programs, Preparation::ByHand);
         let nodes: Vec<Node> = (1..=NODES).map(start).collect();
-        let (spare, bare, lent) = (OnceLock::new(), OnceLock::new(), Mutex::default());
-        let cluster =
-            Cluster { scope, hub, api, nodes, spare, bare, lent, programs, _keeper: keeper };
+        let cluster = Cluster {
+            scope,
+            hub,
+            api,
+            nodes,
+            spare: OnceLock::new(),
+            bare: OnceLock::new(),
+            lone: OnceLock::new(),
+            registry,
+            lent: Mutex::default(),
+            programs,
+            _keeper: keeper,
+        };
         cluster.make_classes();
         cluster.wait_ready(&cluster.nodes);
         cluster
@@ -83,6 +95,7 @@ impl Cluster {
         let guard = self.lent.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let node = self.spare.get_or_init(|| {
             let node = self.start_node(NODES + 1, Preparation::ByHand);
+            node.start_kubelet();
             self.wait_ready(std::slice::from_ref(&node));
             self.taint(&node, "spare");
             node
@@ -95,9 +108,20 @@ impl Cluster {
         self.bare.get_or_init(|| {
             let start = |number| self.start_node(number, Preparation::Bare);
             let nodes: Vec<Node> = (NODES + 2..=MOST).map(start).collect();
+            nodes.iter().for_each(Node::start_kubelet);
             self.wait_ready(&nodes);
             nodes.iter().for_each(|node| self.taint(node, "bare"));
             nodes
+        })
+    }
+
+    /// Two machines with a containerd and the images of critest, and without a kubelet: that would collect critest's
+    /// containers.
+    pub fn lone_nodes(&self) -> &[Node] {
+        self.lone.get_or_init(|| {
+            crate::critest::add_images(&self.registry);
+            let start = |number| self.start_node(number, Preparation::ByHand);
+            (MOST + 1..=MOST + 2).map(start).collect()
         })
     }
 
@@ -110,6 +134,12 @@ impl Cluster {
         let taint = json!({"key": name, "effect": "NoSchedule"});
         let fields = json!({"metadata": {"labels": {name: "true"}}, "spec": {"taints": [taint]}});
         self.api.patch(&format!("/api/v1/nodes/{}", node.name()), &fields);
+    }
+
+    /// Starts the API that HorizontalPodAutoscalers ask, once, and waits until it is there.
+    pub fn serve_metrics(&self) {
+        static STARTED: std::sync::Once = std::sync::Once::new();
+        STARTED.call_once(|| control::serve_metrics(&self.hub, &self.api));
     }
 
     /// What an HTTP server answers at an address like `10.81.0.5:80`, as seen from the control plane's machine; nothing if

@@ -3,6 +3,7 @@
 use crate::machine::Machine;
 use crate::network::HUB;
 use crate::{Api, PATIENCE};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use wherry_testing::{cache_dir, daemon_bin, repository, wait_until};
 
@@ -105,4 +106,36 @@ pub(crate) fn start(hub: &Machine, programs: &Path, pki: &Path) -> Api {
     run("controllers", &[&controllers[..], &common].concat());
     run("scheduler", &[&["kube-scheduler"][..], &common].concat());
     api
+}
+
+/// Starts a server of resource metrics, and makes it known to the API server.
+pub(crate) fn serve_metrics(hub: &Machine, api: &Api) {
+    const PORT: u16 = 4443;
+    let root = hub.root().parent().expect("the machine is in the cluster's folder");
+    let pki = root.join("pki").display().to_string();
+    let (server, port) = (format!("https://{HUB}:443"), PORT.to_string());
+    let words = ["python3", "-c", include_str!("metrics.py"), &pki, &server, &port];
+    hub.spawn("metrics", "/usr/local/bin:/usr/bin:/bin", &words);
+    let name = json!({"name": "metrics", "namespace": "kube-system"});
+    // A service without a selector: its endpoint is written by hand.
+    let services = "/api/v1/namespaces/kube-system/services";
+    api.create(services, &json!({"metadata": name, "spec": {"ports": [{"port": PORT}]}}));
+    let slice = json!({
+        "metadata": {"name": "metrics", "labels": {"kubernetes.io/service-name": "metrics"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": [HUB]}], "ports": [{"port": PORT}],
+    });
+    api.create("/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", &slice);
+    let service = json!({"name": "metrics", "namespace": "kube-system", "port": PORT});
+    let group = json!({
+        "metadata": {"name": "v1beta1.metrics.k8s.io"},
+        "spec": {
+            "group": "metrics.k8s.io", "version": "v1beta1", "service": service,
+            "insecureSkipTLSVerify": true, "groupPriorityMinimum": 100, "versionPriority": 100,
+        },
+    });
+    api.create("/apis/apiregistration.k8s.io/v1/apiservices", &group);
+    wait_until("the API of metrics is there", PATIENCE, || {
+        hub.assert_runs("metrics");
+        api.find("/apis/metrics.k8s.io/v1beta1").is_some()
+    });
 }

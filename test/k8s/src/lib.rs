@@ -11,6 +11,7 @@
 mod api;
 mod cluster;
 mod control;
+pub mod critest;
 mod images;
 mod machine;
 mod network;

@@ -31,7 +31,7 @@ pub struct Node {
 const SOCKET: &str = "/run/containerd/containerd.sock";
 
 impl Node {
-    /// Starts the machine with both daemons. `scope` names its cgroup.
+    /// Starts the machine with containerd. `scope` names its cgroup.
     pub(crate) fn start(
         hub: &Machine,
         root: &Path,
@@ -68,8 +68,13 @@ impl Node {
         node.write("/etc/kubernetes/kubelet.yaml", &node.kubelet_config(&pki, &address));
         node.make_cgroup();
         node.start_containerd();
-        node.machine.spawn("kubelet", &node.path, &node.kubelet_words(&pki, &address));
         node
+    }
+
+    /// Starts the kubelet, which makes the machine a node of the cluster.
+    pub(crate) fn start_kubelet(&self) {
+        let pki = self.machine.root().parent().expect("a node is in the cluster").join("pki");
+        self.machine.spawn("kubelet", &self.path, &self.kubelet_words(&pki, &self.address()));
     }
 
     /// Its name in the API.
@@ -138,9 +143,7 @@ impl Node {
     /// Ends the kubelet, politely or not, and starts it again.
     pub fn restart_kubelet(&self, signal: Signal) {
         self.machine.end("kubelet", signal);
-        let pki = self.machine.root().parent().expect("a node is in the cluster").join("pki");
-        let address = network::address(number(&self.name));
-        self.machine.spawn("kubelet", &self.path, &self.kubelet_words(&pki, &address));
+        self.start_kubelet();
     }
 
     fn kubelet_words(&self, pki: &Path, address: &str) -> Vec<&'static str> {

@@ -165,7 +165,42 @@ fn a_pod_that_writes_too_much_is_evicted(kind: Kind) {
     assert_eq!(ended["status"]["reason"], "Evicted", "{:#}", ended["status"]);
 }
 
+fn an_autoscaler_sees_the_processor_time(kind: Kind) {
+    let space = Space::new(kind);
+    wherry_k8s::Cluster::shared().serve_metrics();
+    // Each pod uses all of its request, and an autoscaler that wants half of it makes as many as it may.
+    let cpu = json!({"cpu": "100m"});
+    let container = json!({"args": ["spin"], "resources": {"requests": cpu, "limits": cpu}});
+    let template = space.template(json!({
+        "metadata": {"labels": {"app": "busy"}}, "restartPolicy": "Always",
+        "containers": [container],
+    }));
+    space.create(
+        "deployments",
+        &json!({"metadata": {"name": "busy"}, "spec": {
+            "replicas": 1, "selector": {"matchLabels": {"app": "busy"}}, "template": template,
+        }}),
+    );
+    let target = json!({"type": "Utilization", "averageUtilization": 50});
+    let reference = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "busy"});
+    space.create(
+        "horizontalpodautoscalers",
+        &json!({"metadata": {"name": "busy"}, "spec": {
+            "minReplicas": 1, "maxReplicas": 3, "scaleTargetRef": reference,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+        }}),
+    );
+    space.wait("three are available", "deployments/busy", |found| {
+        found["status"]["availableReplicas"] == 3
+    });
+    space.wait("its figure is within 10 %", "horizontalpodautoscalers/busy", |found| {
+        let current = &found["status"]["currentMetrics"][0]["resource"]["current"];
+        current["averageUtilization"].as_u64().is_some_and(|said| close(said, 100))
+    });
+}
+
 wherry_k8s::on_both!(
+    an_autoscaler_sees_the_processor_time,
     too_much_memory_kills_one_container_of_two,
     limits_change_in_place_up_and_down,
     a_limit_of_the_pod_holds_for_all_its_containers,
