@@ -92,7 +92,7 @@ test-k8s: setup executables
 	test/setup/packages.sh k8s
 	test/k8s/build.sh
 	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) \
-	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast
+	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast -- $(if $(wildcard charts),,--skip chart::)
 
 # Thousands of containers come and go, with kills, and nothing stays. SOAK_CYCLES of them (2000), in an order that
 # SOAK_SEED decides, on the containerd of SOAK_CONTAINERD (2; or 1.6, 1.7).

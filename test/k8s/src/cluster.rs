@@ -6,7 +6,7 @@ use crate::registry::Registry;
 use crate::{Api, PATIENCE, control, images, network, pki};
 use serde_json::json;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use wherry_testing::{Outcome, Scope, call, wait_until};
@@ -158,14 +158,19 @@ impl Cluster {
         })
     }
 
-    /// The command of a `kubectl` call.
-    pub fn kubectl_command(&self, words: &[&str]) -> Command {
+    /// The command of a client of the cluster, which reads KUBECONFIG, in the control plane's network.
+    pub fn client_command(&self, program: &Path) -> Command {
         let root = self.scope.root();
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", self.hub.init()));
-        command.arg(self.programs.join("kubectl"));
-        command.arg(format!("--kubeconfig={}", root.join("pki/admin.conf").display()));
-        command.arg(format!("--cache-dir={}", root.join("kubectl").display()));
+        command.arg(format!("--net=/proc/{}/ns/net", self.hub.init())).arg(program);
+        // With its caches: a run must not depend on an earlier one.
+        command.env("KUBECONFIG", root.join("pki/admin.conf")).env("HOME", root);
+        command
+    }
+
+    /// The command of a `kubectl` call.
+    pub fn kubectl_command(&self, words: &[&str]) -> Command {
+        let mut command = self.client_command(&self.programs.join("kubectl"));
         command.args(words);
         command
     }
@@ -180,13 +185,13 @@ impl Cluster {
         call(self.kubectl_command(words), Some(stdin.as_bytes()))
     }
 
-    /// The folder of the cluster, for what a test leaves until the end of the run.
-    pub fn root(&self) -> &std::path::Path {
-        self.scope.root()
+    /// Makes an image known to the registry: an OCI layout as an archive.
+    pub fn add_archive(&self, name: &str, archive: &Path) {
+        self.registry.add_archive(name, archive);
     }
 
     /// The folder of Kubernetes' programs.
-    pub fn programs(&self) -> &std::path::Path {
+    pub fn programs(&self) -> &Path {
         &self.programs
     }
 

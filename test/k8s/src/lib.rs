@@ -35,15 +35,18 @@ use std::time::Duration;
 /// make pods at the same time.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Makes two tests of each function that takes a [`Kind`]: `wasm::NAME` and `runc::NAME`.
+/// Makes two tests of each function that takes a [`Kind`]: `wasm::NAME` and `runc::NAME`. Those after a semicolon and a reason
+/// are ignored with wasm, because of a fault in Wherry.
 #[macro_export]
 macro_rules! on_both {
-    ($($test:ident),+ $(,)?) => {
+    ($($test:ident),* $(,)? $(; $reason:literal: $($faulty:ident),+ $(,)?)*) => {
         mod wasm {
-            $(#[test] fn $test() { super::$test($crate::Kind::Wasm); })+
+            $(#[test] fn $test() { super::$test($crate::Kind::Wasm); })*
+            $($(#[test] #[ignore = $reason] fn $faulty() { super::$faulty($crate::Kind::Wasm); })+)*
         }
         mod runc {
-            $(#[test] fn $test() { super::$test($crate::Kind::Runc); })+
+            $(#[test] fn $test() { super::$test($crate::Kind::Runc); })*
+            $($(#[test] fn $faulty() { super::$faulty($crate::Kind::Runc); })+)*
         }
     };
 }

@@ -25,6 +25,7 @@ pub struct Node {
     machine: Machine,
     path: String,
     cgroup: String,
+    preparation: Preparation,
 }
 
 /// The address of containerd on each node.
@@ -56,7 +57,7 @@ impl Node {
             Preparation::ByHand => format!("{}:{tools}:{system}", bin_dir().display()),
             Preparation::Bare => format!("{tools}:{system}"),
         };
-        let node = Node { name, machine, path, cgroup: cgroup_parent(scope) };
+        let node = Node { name, machine, path, cgroup: cgroup_parent(scope), preparation };
         node.write("/etc/cni/net.d/10-pods.conflist", &network::cni(number));
         let hosts =
             format!("[host.\"http://{HUB}:{PORT}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
@@ -121,9 +122,16 @@ impl Node {
         self.machine.shell(&crictl).success()
     }
 
-    /// Starts containerd, and waits until it serves.
+    /// Starts containerd, and waits until it serves. On a bare node it starts again whenever it ends, as systemd has it, and
+    /// /run/containerd.pid has its number.
     pub fn start_containerd(&self) {
-        self.machine.spawn("containerd", &self.path, &["containerd"]);
+        let containerd = daemon_bin("containerd-2").join("containerd").display().to_string();
+        let again = "while :; do \"$0\" & echo $! > /run/containerd.pid; wait; done";
+        let words = match self.preparation {
+            Preparation::ByHand => vec![containerd.as_str()],
+            Preparation::Bare => vec!["bash", "-c", again, containerd.as_str()],
+        };
+        self.machine.spawn("containerd", &self.path, &words);
         self.wait_for_containerd();
     }
 

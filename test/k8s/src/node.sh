@@ -18,7 +18,8 @@ for folder in /var/lib/containerd /var/lib/kubelet /var/log/pods; do
     mount --bind "$root/own-$(basename "$folder")" "$folder"
 done
 mkdir -p /opt/cni/bin /etc/cni/net.d
-mount --bind "$1" /opt/cni/bin
+# The folder has links to the real ones, which would lead nowhere from there.
+mount --bind "$(dirname "$(realpath "$1/bridge")")" /opt/cni/bin
 # As systemd leaves it: a kubelet needs that for mounts that go both ways.
 mount --make-rshared /
 echo 1 > /proc/sys/net/ipv4/ip_forward

@@ -42,12 +42,18 @@ impl Registry {
 
     /// Adds an image under a full name, like `docker.io/wherry/kit:wasm`.
     pub(crate) fn add(&self, name: &str, image: &Image) {
-        let file = fs::File::open(image.pack().path).expect("it was packed");
+        self.add_archive(name, &image.pack().path);
+    }
+
+    /// Like [`Registry::add`], of an archive.
+    pub(crate) fn add_archive(&self, name: &str, archive: &Path) {
+        let file = fs::File::open(archive);
+        let file = file.unwrap_or_else(|e| panic!("{}: {e}", archive.display()));
         let mut archive = tar::Archive::new(file);
         let mut manifest = None;
-        for entry in archive.entries().expect("an archive of our own") {
-            let mut entry = entry.expect("an archive of our own");
-            let path = entry.path().expect("a path of our own").into_owned();
+        for entry in archive.entries().expect("an archive") {
+            let mut entry = entry.expect("an archive");
+            let path = entry.path().expect("a path").into_owned();
             if path.starts_with("blobs") {
                 let digest = path.file_name().expect("a digest").to_owned();
                 entry.unpack(self.blobs.join(digest)).expect("the folder is writable");

@@ -9,6 +9,8 @@ use wherry_testing::{wait_for, wait_until};
 pub struct Space {
     name: String,
     kind: Kind,
+    /// Whether its end is ours to bring about.
+    ours: bool,
 }
 
 impl Space {
@@ -22,7 +24,12 @@ impl Space {
         wait_until("the namespace has its service account", PATIENCE, || {
             api.find(&account).is_some()
         });
-        Space { name, kind }
+        Space { name, kind, ours: true }
+    }
+
+    /// A namespace that is there, and stays.
+    pub fn existing(name: &str, kind: Kind) -> Space {
+        Space { name: name.to_owned(), kind, ours: false }
     }
 
     /// Its name.
@@ -134,6 +141,9 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
+        if !self.ours {
+            return;
+        }
         // Its end takes seconds and is left to the controllers. A failing test must not fail again here.
         let _ =
             self.api().try_request("DELETE", &format!("/api/v1/namespaces/{}", self.name), None);
