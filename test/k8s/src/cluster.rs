@@ -8,6 +8,7 @@ use serde_json::json;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use wherry_testing::{Outcome, Scope, call, wait_until};
 
@@ -36,7 +37,13 @@ impl Cluster {
     /// The one of this test run, started by the first test that asks.
     pub fn shared() -> &'static Cluster {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
-        SHARED.get_or_init(Cluster::start)
+        static TRIED: AtomicBool = AtomicBool::new(false);
+        SHARED.get_or_init(|| {
+            // Each test would wait in vain again.
+            let before = TRIED.swap(true, Ordering::Relaxed);
+            assert!(!before, "the cluster did not start: see the first test that failed");
+            Cluster::start()
+        })
     }
 
     fn start() -> Cluster {
