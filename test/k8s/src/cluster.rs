@@ -96,8 +96,8 @@ impl Cluster {
         found.next().unwrap_or_else(|| panic!("there is no node {name}"))
     }
 
-    /// One more node for a test that kills its daemons or counts what is on it. No other test has it meanwhile, and nothing
-    /// is scheduled there: the test's pods name the node.
+    /// One more node for a test that kills its daemons or counts what is on it. No other test has
+    /// it meanwhile, and nothing is scheduled there: the test's pods name the node.
     pub fn spare(&self) -> (MutexGuard<'_, ()>, &Node) {
         let guard = self.lent.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let node = self.spare.get_or_init(|| {
@@ -110,7 +110,8 @@ impl Cluster {
         (guard, node)
     }
 
-    /// Two more nodes without Wherry, with the label `bare`, tainted so that only what tolerates that runs there.
+    /// Two more nodes without Wherry, with the label `bare`, tainted so that only what tolerates
+    /// that runs there.
     pub fn bare_nodes(&self) -> &[Node] {
         self.bare.get_or_init(|| {
             let start = |number| self.start_node(number, Preparation::Bare);
@@ -122,8 +123,8 @@ impl Cluster {
         })
     }
 
-    /// Two machines with a containerd and the images of critest, and without a kubelet: that would collect critest's
-    /// containers.
+    /// Two machines with a containerd and the images of critest, and without a kubelet: that would
+    /// collect critest's containers.
     pub fn lone_nodes(&self) -> &[Node] {
         self.lone.get_or_init(|| {
             crate::critest::add_images(&self.registry);
@@ -149,8 +150,8 @@ impl Cluster {
         STARTED.call_once(|| control::serve_metrics(&self.hub, &self.api));
     }
 
-    /// What an HTTP server answers at an address like `10.81.0.5:80`, as seen from the control plane's machine; nothing if
-    /// there is no answer.
+    /// What an HTTP server answers at an address like `10.81.0.5:80`, as seen from the control
+    /// plane's machine; nothing if there is no answer.
     pub fn http_get(&self, address: &str, path: &str) -> Option<String> {
         let (address, path) = (address.to_owned(), path.to_owned());
         self.hub.in_network(move || {
@@ -165,7 +166,8 @@ impl Cluster {
         })
     }
 
-    /// The command of a client of the cluster, which reads KUBECONFIG, in the control plane's network.
+    /// The command of a client of the cluster, which reads KUBECONFIG, in the control plane's
+    /// network.
     pub fn client_command(&self, program: &Path) -> Command {
         let root = self.scope.root();
         let mut command = Command::new("nsenter");
@@ -235,8 +237,8 @@ impl Cluster {
     }
 }
 
-/// Starts a process that notes the kernel's settings which a kubelet changes, and puts them back when the test process has
-/// ended.
+/// Starts a process that notes the kernel's settings which a kubelet changes, and puts them back
+/// when the test process has ended.
 fn keep_settings() -> Child {
     let script = "cd /proc/sys && exec 2> /dev/null
         for file in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops \\

@@ -1,4 +1,5 @@
-//! The control plane: etcd, the API server, the controllers, the scheduler, and a proxy for the tests' own requests.
+//! The control plane: etcd, the API server, the controllers, the scheduler, and a proxy for the
+//! tests' own requests.
 
 use crate::machine::Machine;
 use crate::network::HUB;

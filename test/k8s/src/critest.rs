@@ -8,8 +8,8 @@ use std::fs;
 use std::process::Command;
 use wherry_testing::{Image, call, daemon_bin, guests};
 
-/// Runs critest's specifications with a runtime handler on a node without a kubelet, and returns how each ended that was not
-/// skipped: its name, and whether it passed.
+/// Runs critest's specifications with a runtime handler on a node without a kubelet, and returns
+/// how each ended that was not skipped: its name, and whether it passed.
 pub fn run(cluster: &Cluster, node: &Node, handler: &str) -> BTreeMap<String, bool> {
     let root = node.machine().root();
     let images = root.join("critest.yaml");

@@ -1,9 +1,11 @@
 //! A Kubernetes cluster of two nodes on this machine, and what its tests share.
 //!
-//! - [`Cluster`] is etcd, a control plane and nodes of the real programs, which `test/k8s/build.sh` builds. Each node has
-//!   network, mount and pid namespaces of its own, so that two kubelets and two containerds find the folders, sockets and
-//!   ports that they expect, and all of it ends with one process.
-//! - [`Space`] is a namespace of the API for one test, [`Pod`] a pod in it, [`Kind`] says what runs it: Wherry or runc.
+//! - [`Cluster`] is etcd, a control plane and nodes of the real programs, which `test/k8s/build.sh`
+//!   builds. Each node has network, mount and pid namespaces of its own, so that two kubelets and
+//!   two containerds find the folders, sockets and ports that they expect, and all of it ends with
+//!   one process.
+//! - [`Space`] is a namespace of the API for one test, [`Pod`] a pod in it, [`Kind`] says what runs
+//!   it: Wherry or runc.
 //! - [`Api`] is a client of the API server, [`Cluster::kubectl`] the command that people use.
 //!
 //! Everything here panics with a sentence when the ground under a test is not as it must be.
@@ -31,12 +33,12 @@ pub use space::Space;
 
 use std::time::Duration;
 
-/// How long the control plane and the kubelets may take for something. The machine has two processors, and other tests
-/// make pods at the same time.
+/// How long the control plane and the kubelets may take for something. The machine has two
+/// processors, and other tests make pods at the same time.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Makes two tests of each function that takes a [`Kind`]: `wasm::NAME` and `runc::NAME`. Those after a semicolon and a reason
-/// are ignored with wasm, because of a fault in Wherry.
+/// Makes two tests of each function that takes a [`Kind`]: `wasm::NAME` and `runc::NAME`. Those
+/// after a semicolon and a reason are ignored with wasm, because of a fault in Wherry.
 #[macro_export]
 macro_rules! on_both {
     ($($test:ident),* $(,)? $(; $reason:literal: $($faulty:ident),+ $(,)?)*) => {

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use wherry_testing::{DEADLINE, Outcome, call, wait_for};
 
-/// Namespaces of their own, held by their first process. When that process ends, the kernel kills all others in the pid
-/// namespace, and mounts and network interfaces go with the last of them.
+/// Namespaces of their own, held by their first process. When that process ends, the kernel kills
+/// all others in the pid namespace, and mounts and network interfaces go with the last of them.
 pub struct Machine {
     root: PathBuf,
     /// `unshare`, and the number of its child, the first process.
@@ -24,8 +24,9 @@ struct Daemon {
 }
 
 impl Machine {
-    /// Starts the first process: `script` with the folder as its argument, which must print one line when it is ready. The
-    /// folder's path is on the command line, by which a killed test run's helper finds the process.
+    /// Starts the first process: `script` with the folder as its argument, which must print one
+    /// line when it is ready. The folder's path is on the command line, by which a killed test
+    /// run's helper finds the process.
     pub(crate) fn start(root: &Path, script: &str, arguments: &[&str]) -> Machine {
         fs::create_dir_all(root).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
         let log = fs::File::create(root.join("init.log")).expect("the folder is writable");
@@ -66,8 +67,9 @@ impl Machine {
         call(self.command(&["bash", "-c", script]), None)
     }
 
-    /// Starts a daemon under a name, in an empty folder of its own: the kubelet's garbage collection of logs removes what a
-    /// pattern matches in its working directory. Its log is NAME.log in the machine's folder.
+    /// Starts a daemon under a name, in an empty folder of its own: the kubelet's garbage
+    /// collection of logs removes what a pattern matches in its working directory. Its log is
+    /// NAME.log in the machine's folder.
     pub(crate) fn spawn(&self, name: &str, path: &str, words: &[&str]) {
         let folder = self.root.join("cwd").join(name);
         fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));

@@ -1,4 +1,5 @@
-//! The wire between the nodes: a bridge in the control plane's namespace, and a pair of interfaces for each node.
+//! The wire between the nodes: a bridge in the control plane's namespace, and a pair of interfaces
+//! for each node.
 
 use crate::machine::Machine;
 use wherry_testing::call;
@@ -16,7 +17,8 @@ pub(crate) fn pods(number: usize) -> String {
     format!("10.{}.0.0/22", 80 + number)
 }
 
-/// Connects a node to the bridge, with routes to the pods of the others by way of the control plane's machine.
+/// Connects a node to the bridge, with routes to the pods of the others by way of the control
+/// plane's machine.
 pub(crate) fn connect(hub: &Machine, node: &Machine, number: usize) {
     let (init, address, pods) = (node.init(), address(number), pods(number));
     let script = format!(
@@ -26,7 +28,8 @@ pub(crate) fn connect(hub: &Machine, node: &Machine, number: usize) {
     // With the host's pids: `netns` takes one of them.
     let mut command = std::process::Command::new("nsenter");
     command.arg(format!("--net=/proc/{}/ns/net", hub.init()));
-    // A route needs the neighbour's network, which is there from the start; the interface comes up on both sides.
+    // A route needs the neighbour's network, which is there from the start; the interface comes up
+    // on both sides.
     command.args(["sh", "-c", &script]);
     call(command, None).success();
     let script = format!(

@@ -122,8 +122,8 @@ impl Node {
         self.machine.shell(&crictl).success()
     }
 
-    /// Starts containerd, and waits until it serves. On a bare node it starts again whenever it ends, as systemd has it, and
-    /// /run/containerd.pid has its number.
+    /// Starts containerd, and waits until it serves. On a bare node it starts again whenever it
+    /// ends, as systemd has it, and /run/containerd.pid has its number.
     pub fn start_containerd(&self) {
         let containerd = daemon_bin("containerd-2").join("containerd").display().to_string();
         let again = "while :; do \"$0\" & echo $! > /run/containerd.pid; wait; done";

@@ -13,7 +13,8 @@ struct Leaf<'a> {
     names: String,
 }
 
-/// Makes all files in `dir`, and `admin.conf`, the configuration of a client that may do everything.
+/// Makes all files in `dir`, and `admin.conf`, the configuration of a client that may do
+/// everything.
 pub(crate) fn make(dir: &Path, nodes: &[(String, String)]) {
     fs::create_dir_all(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];

@@ -38,8 +38,8 @@ impl<'s> Pod<'s> {
         Cluster::shared().node(self.get()["spec"]["nodeName"].as_str().unwrap_or_default())
     }
 
-    /// Waits until the pod is as it should be, and returns it. Panics with its state and its events when that does not come
-    /// about.
+    /// Waits until the pod is as it should be, and returns it. Panics with its state and its events
+    /// when that does not come about.
     #[track_caller]
     pub fn wait(&self, what: &str, mut good: impl FnMut(&Value) -> bool) -> Value {
         let start = Instant::now();

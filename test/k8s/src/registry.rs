@@ -1,4 +1,5 @@
-//! A registry of the tests' images: the part of the distribution specification that a pull needs, over HTTP.
+//! A registry of the tests' images: the part of the distribution specification that a pull needs,
+//! over HTTP.
 
 use crate::machine::Machine;
 use sha2::{Digest, Sha256};
@@ -109,7 +110,8 @@ impl Registry {
         if method == "HEAD" { Ok(()) } else { stream.write_all(&body) }
     }
 
-    /// The media type and the bytes of a manifest or a blob: `/v2/NAME/manifests/REFERENCE?ns=REGISTRY`.
+    /// The media type and the bytes of a manifest or a blob:
+    /// `/v2/NAME/manifests/REFERENCE?ns=REGISTRY`.
     fn find(&self, target: &str) -> Option<(&'static str, Vec<u8>)> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let path = path.strip_prefix("/v2/")?;

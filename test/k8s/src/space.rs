@@ -88,8 +88,8 @@ impl Space {
         })
     }
 
-    /// A pod template: its specification's fields, with what most pods of the tests have in common in place of what is
-    /// missing. `metadata` among the fields is the template's.
+    /// A pod template: its specification's fields, with what most pods of the tests have in common
+    /// in place of what is missing. `metadata` among the fields is the template's.
     pub fn template(&self, fields: Value) -> Value {
         let mut spec = json!({
             "runtimeClassName": self.kind.class(),
@@ -144,7 +144,8 @@ impl Drop for Space {
         if !self.ours {
             return;
         }
-        // Its end takes seconds and is left to the controllers. A failing test must not fail again here.
+        // Its end takes seconds and is left to the controllers. A failing test must not fail again
+        // here.
         let _ =
             self.api().try_request("DELETE", &format!("/api/v1/namespaces/{}", self.name), None);
     }

@@ -8,7 +8,8 @@ use wherry_k8s::{Cluster, Kind, Node, PATIENCE, Pod, Space};
 use wherry_testing::{Outcome, call, repository, wait_until};
 
 const NAMESPACE: &str = "wherry-system";
-/// How the installer restarts containerd on a machine without systemd: see `Node::start_containerd`.
+/// How the installer restarts containerd on a machine without systemd: see
+/// `Node::start_containerd`.
 const RESTART: &str = "old=$(cat /run/containerd.pid); kill $old; \
     while [ \"$(cat /run/containerd.pid)\" = $old ]; do sleep 0.1; done";
 

@@ -1,5 +1,5 @@
-//! What a user of Kubernetes is promised, tried on a real cluster. One file per subject; most tests run twice, with a wasm
-//! guest under Wherry and with a native program under runc.
+//! What a user of Kubernetes is promised, tried on a real cluster. One file per subject; most tests
+//! run twice, with a wasm guest under Wherry and with a native program under runc.
 
 mod chart;
 mod conformance;

@@ -36,7 +36,8 @@ fn a_failing_liveness_probe_by_exec_restarts_the_container(kind: Kind) {
     let pod = space.pod("alive", fields);
     let status = pod.wait_restarts("main", 1);
     let last = &status["lastState"]["terminated"];
-    // SIGTERM ends a wasm guest. A native first process ignores it, and is killed after the grace period.
+    // SIGTERM ends a wasm guest. A native first process ignores it, and is killed after the grace
+    // period.
     let expected = if kind == Kind::Wasm { 143 } else { 137 };
     assert_eq!(last["exitCode"], expected, "{status:#}");
 }

@@ -6,7 +6,8 @@ use wherry_k8s::pod::{state, status};
 use wherry_k8s::{Kind, PATIENCE, Pod, Space};
 use wherry_testing::wait_until;
 
-/// What a file of a container's cgroup says, by its names in version 1 and in version 2; `up` levels above it.
+/// What a file of a container's cgroup says, by its names in version 1 and in version 2; `up`
+/// levels above it.
 fn cgroup_file(pod: &Pod<'_>, up: usize, v1: &str, v2: &str) -> String {
     let id = status(&pod.get(), "main")["containerID"].clone();
     let node = pod.node();
@@ -168,7 +169,8 @@ fn a_pod_that_writes_too_much_is_evicted(kind: Kind) {
 fn an_autoscaler_sees_the_processor_time(kind: Kind) {
     let space = Space::new(kind);
     wherry_k8s::Cluster::shared().serve_metrics();
-    // Each pod uses all of its request, and an autoscaler that wants half of it makes as many as it may.
+    // Each pod uses all of its request, and an autoscaler that wants half of it makes as many as it
+    // may.
     let cpu = json!({"cpu": "100m"});
     let container = json!({"args": ["spin"], "resources": {"requests": cpu, "limits": cpu}});
     let template = space.template(json!({
