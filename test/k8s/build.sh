@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the programs of a Kubernetes cluster from their Go modules: a control plane and a kubelet, crictl and critest.
+# Builds the programs of a Kubernetes cluster from their Go modules: a control plane and a kubelet,
+# crictl and critest.
 #
 #   test/k8s/build.sh        builds what is missing below $WHERRY_K8S (/var/cache/wherry/kubernetes)
 #

@@ -239,7 +239,8 @@ fn containerd_config(preparation: Preparation) -> String {
 runtime_type = "io.containerd.{engine}.v1"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.wasm.options]
 SystemdCgroup = false
-# containerd before 2.4 asks runtimes of this type alone for their features, which user namespaces need.
+# containerd before 2.4 asks runtimes of this type alone for their features, which user namespaces
+# need.
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.wasm-features]
 runtime_type = "io.containerd.runc.v2"
 runtime_path = "{}/containerd-shim-{engine}-v1"
