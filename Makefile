@@ -1,53 +1,64 @@
-# Wherry's commands. `make demo` shows it at work, `make test` tries everything.
+# Wherry's commands. `make demo` runs a wasm image, `make test` runs all tests.
 #
-# What an engine adds is found by listing shims/: nothing here names one.
+# Engines are found by listing shims/: none is named here.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
-# The engines to build, test and install. By default those whose needs this machine has; asked once, when first needed.
+# The engines to build, test and install. By default those whose libraries this machine has;
+# evaluated once, on first use.
 ENGINES = $(eval ENGINES := $(shell test/setup/engines.sh))$(ENGINES)
-# Features of their crates besides: `FEATURES=wherry-wasmedge/bundled` puts WasmEdge into the executable.
+# Additional features of their crates: `FEATURES=wherry-wasmedge/bundled` links WasmEdge into the
+# executable.
 FEATURES =
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 BIN := $(CARGO_TARGET_DIR)/release
-# The engine of those tests that are long and not about engines, and the one that is tried on all daemons. The others are
-# tried on the newest, as what differs between daemons is no engine's business.
+# The engine of the long tests that are not about engines, and of the tests on all daemons. The
+# other engines are tested on the newest daemons: differences between daemons do not depend on the
+# engine.
 ENGINE = $(lastword $(ENGINES))
 OLDER_DAEMONS = containerd_1_6 containerd_1_7 docker_26
-# For each engine the shim; the engine host, which it looks for beside itself; the compiler and the commands for people.
+# For each engine: the shim; the engine host, which the shim finds beside itself; the compiler and
+# the commands for people.
 EXECUTABLES = $(foreach engine,$(ENGINES),containerd-shim-$(engine)-v1 wherry-$(engine)-host wherry-$(engine))
 
-# An engine whose library a machine may lack has it behind the feature `library`, and its setup.sh says where it is.
+# An engine whose library a machine may lack has it behind the feature `library`; its setup.sh finds
+# it.
 WITH_LIBRARY = $(filter $(ENGINES),$(patsubst shims/%/setup.sh,%,$(wildcard shims/*/setup.sh)))
 LEFT_OUT = $(filter-out $(ENGINES),$(notdir $(wildcard shims/*)))
 WORKSPACE = --workspace $(LEFT_OUT:%=--exclude wherry-%) $(WITH_LIBRARY:%=--features wherry-%/library) \
     $(FEATURES:%=--features %)
-# Those that come with their library need none.
+# Bundled engines need no library of the machine.
 FOUND = $(filter-out $(patsubst wherry-%/bundled,%,$(FEATURES)),$(WITH_LIBRARY))
 ENVIRONMENT = $(foreach engine,$(FOUND),$(shell shims/$(engine)/setup.sh env))
 CARGO_IN = test/setup/engines.sh check $(FOUND) && env $(ENVIRONMENT) $(CARGO)
 
-.PHONY: build executables demo bench test test-unit test-e2e test-k8s test-vm soak fuzz setup install check fmt clean
+.PHONY: build executables demo bench test test-unit test-e2e test-k8s test-vm test-chart portable image dist soak fuzz setup install check fmt clean
 .NOTPARALLEL:
 
 build: executables
 
-# A program that is linked statically: `cargo rustc` alone can say so of one program. The linker must not find libseccomp's
-# shared library before the archive. A weak symbol that no library has is to be 0: where a package asks for shared libraries
-# (WAMR's for libm), GNU ld leaves it to a dynamic loader, and the program jumps to its own start before main.
+# Flags of a statically linked program: only `cargo rustc` can set them for one program. The linker
+# must not find libseccomp's shared library before the archive. An undefined weak symbol must be 0:
+# if a package requests shared libraries (WAMR's requests libm), GNU ld leaves the symbol to a
+# dynamic loader, and the program jumps to its first byte before main.
 STATIC = $(CARGO_TARGET_DIR)/static
 LINK_STATICALLY = -C target-feature=+crt-static -L native=$(STATIC) -C link-arg=-Wl,-z,nodynamic-undefined-weak
-# $(call program,ENGINE,BIN,FLAGS OF RUSTC). Without the engine's default features: a host has no compiler.
+# $(call program,ENGINE,BIN,FLAGS OF RUSTC). Without the engine's default features: a host has no
+# compiler.
 program = $(CARGO_IN) rustc --release --locked --no-default-features --package wherry-$1 --bin $2 \
     $(if $(filter $1,$(WITH_LIBRARY)),--features library) $(patsubst wherry-$1/%,--features %,$(filter wherry-$1/%,$(FEATURES))) \
     -- $3 &&
-TOOLS = $(ENGINES:%=wherry-%) wherry-bench containerd-shim-nothing-v1 pack-image guests compatibility
+TOOLS = $(ENGINES:%=wherry-%) wherry-bench containerd-shim-nothing-v1 pack-image pack-files sbom guests compatibility
 
-# The tools; then each engine's shim and host. The host is linked statically, so that a guest's process maps one file of the
-# machine alone, which it has through a read-only mount (see SECURITY.md); one whose engine is a shared library cannot be.
+# wherry-node runs from an image that has nothing else, and on any host.
+NODE = $(CARGO) rustc --release --locked --package wherry-node --bin wherry-node -- -C target-feature=+crt-static
+
+# The tools; then each engine's shim and host. The host is linked statically, so that a guest's
+# process maps one file of the host only, through a read-only mount (see SECURITY.md); a host whose
+# engine is a shared library cannot be.
 executables:
 	test/setup/packages.sh build
 	mkdir -p $(STATIC) && ln -sf "$$(gcc -print-file-name=libseccomp.a)" $(STATIC)/libseccomp.a
@@ -55,23 +66,25 @@ executables:
 	$(foreach engine,$(ENGINES),\
 	    $(call program,$(engine),containerd-shim-$(engine)-v1,) \
 	    $(call program,$(engine),wherry-$(engine)-host,$(if $(filter $(engine),$(WITH_LIBRARY)),,$(LINK_STATICALLY)))) true
+	$(NODE)
 
 demo: executables
 	test/setup/packages.sh demo
 	test/setup/demo.sh $(BIN)
 
-# What a container costs, beside runc and a shim that does nothing. BENCH_ROUNDS=3 is a first look, BENCH_PARTS=ctr,direct
-# a part of it, BENCH_OUT=docs writes what docs/performance.md shows; there it says how to read it.
+# The cost of a container, beside runc and a shim that does nothing. BENCH_ROUNDS=3 is a short run,
+# BENCH_PARTS=ctr,direct runs some parts, BENCH_OUT=docs updates docs/performance.md, which
+# describes the method.
 bench: setup executables
 	WHERRY_BIN_DIR=$(BIN) $(BIN)/wherry-bench
 
-# Everything that the tests need and the repository does not hold.
+# Everything that the tests need and the repository does not contain.
 setup:
 	test/setup/packages.sh build demo test
 	test/setup/daemons.sh
 	test/setup/engines.sh fetch
 
-test: test-unit test-e2e
+test: test-unit test-e2e test-chart
 
 # Unit tests and the engines' conformance suite.
 test-unit: setup
@@ -87,20 +100,65 @@ test-e2e: setup executables
 	    $(BIN)/compatibility $$engine < $$log || failed=1; \
 	done; [ -z "$$failed" ]
 
-# The tests on a Kubernetes cluster of two nodes. The first run builds Kubernetes, which takes some ten minutes.
+# The tests on a Kubernetes cluster of two nodes. The first run builds Kubernetes, which takes some
+# ten minutes.
 test-k8s: setup executables
 	test/setup/packages.sh k8s
 	test/k8s/build.sh
 	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) \
-	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast -- $(if $(wildcard charts),,--skip chart::)
+	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast
 
-# Thousands of containers come and go, with kills, and nothing stays. SOAK_CYCLES of them (2000), in an order that
-# SOAK_SEED decides, on the containerd of SOAK_CONTAINERD (2; or 1.6, 1.7).
+# What others get must run on any host of a kernel ≥ 5.10: all executables of an engine that needs
+# no shared library, linked statically. Only the last step differs from `executables`, whose files
+# this replaces.
+PORTABLE = $(filter-out $(WITH_LIBRARY),$(ENGINES))
+PORTABLE_EXECUTABLES = wherry-node \
+    $(foreach engine,$(PORTABLE),containerd-shim-$(engine)-v1 wherry-$(engine)-host wherry-$(engine))
+portable: executables
+	$(foreach engine,$(PORTABLE),\
+	    $(call program,$(engine),containerd-shim-$(engine)-v1,$(LINK_STATICALLY)) \
+	    $(CARGO) rustc --release --locked --package wherry-$(engine) --bin wherry-$(engine) -- $(LINK_STATICALLY) &&) true
+
+# The image of the chart's installer: an OCI layout as a folder and as an archive. Any tool for
+# registries pushes it, see docs/kubernetes.md. IMAGE is its name.
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+IMAGE = localhost/wherry-node:$(VERSION)
+IMAGE_DIR = $(CARGO_TARGET_DIR)/image
+image: portable
+	rm -rf $(IMAGE_DIR) && mkdir -p $(IMAGE_DIR)/wherry-node
+	$(BIN)/pack-files $(IMAGE) $(IMAGE_DIR)/wherry-node-$(VERSION).tar /opt/wherry/bin/wherry-node \
+	    examples/hello.wat=/hello.wat $(foreach file,$(PORTABLE_EXECUTABLES),$(BIN)/$(file)=/opt/wherry/bin/$(file))
+	tar -C $(IMAGE_DIR)/wherry-node -xf $(IMAGE_DIR)/wherry-node-$(VERSION).tar
+	ls -l $(IMAGE_DIR)
+
+# One archive with all of it, a bill of materials (CycloneDX) and checksums. The same sources make
+# the same archive.
+DIST = wherry-$(VERSION)-linux-amd64
+DIST_DIR = $(CARGO_TARGET_DIR)/dist
+dist: portable
+	test/setup/packages.sh dist
+	rm -rf $(DIST_DIR) && mkdir -p $(DIST_DIR)/$(DIST)/bin
+	install -m 755 $(addprefix $(BIN)/,$(PORTABLE_EXECUTABLES)) $(DIST_DIR)/$(DIST)/bin
+	cp -R --parents LICENSE README.md SECURITY.md CHANGELOG.md docs/kubernetes.md charts/wherry $(DIST_DIR)/$(DIST)
+	$(CARGO) metadata --format-version 1 --locked --filter-platform x86_64-unknown-linux-gnu \
+	    | $(BIN)/sbom wherry-node $(PORTABLE:%=wherry-%) > $(DIST_DIR)/$(DIST)/sbom.cdx.json
+	cd $(DIST_DIR)/$(DIST) && find . -type f ! -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
+	cd $(DIST_DIR) && tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - $(DIST) \
+	    | zstd -q -19 -o $(DIST).tar.zst
+	cd $(DIST_DIR) && sha256sum $(DIST).tar.zst | tee $(DIST).tar.zst.sha256
+
+# The chart with Helm 3 and 4: lint, its output against test/chart/golden, and that against the
+# API's types. `test/chart/run.sh update` writes the golden files.
+test-chart:
+	test/chart/run.sh
+
+# Thousands of containers start and end, with kills of shims, and nothing stays behind. SOAK_CYCLES
+# of them (2000), in the order of SOAK_SEED, on the containerd SOAK_CONTAINERD (2; or 1.6, 1.7).
 soak: setup executables
 	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) timeout 600 \
 	    $(CARGO) test --release --locked -p wherry-e2e --test e2e -- --exact --ignored --nocapture soak::the_whole_soak
 
-# Hostile bytes for what is read before anything is forked, FUZZ_SECONDS for each target.
+# Hostile bytes for the parsers that run before the first fork, FUZZ_SECONDS for each target.
 fuzz:
 	test/setup/packages.sh build fuzz
 	test/setup/fuzz.sh
@@ -112,7 +170,7 @@ test-vm: setup executables
 
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES)) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES) wherry-node) $(DESTDIR)$(PREFIX)/bin
 
 check:
 	test/setup/packages.sh build
@@ -120,6 +178,7 @@ check:
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO_IN) clippy --release --locked $(WORKSPACE) --all-targets -- -D warnings
 	test/setup/structure.sh
+	test/setup/language.sh
 	test/setup/advisories.sh
 
 fmt:

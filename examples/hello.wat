@@ -1,4 +1,4 @@
-;; The smallest guest that says something: a WASI preview 1 module in the text format.
+;; The smallest guest that prints a line: a WASI preview 1 module in the text format.
 (module
   (import "wasi_snapshot_preview1" "fd_write"
     (func $fd_write (param i32 i32 i32 i32) (result i32)))

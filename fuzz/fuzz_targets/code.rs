@@ -1,8 +1,8 @@
-//! A cache whose files have any bytes, and any names beside them: whatever is in it, the code that a module gets is
-//! what the compiler makes of this very module.
+//! A cache whose files have any bytes, and any names beside them: whatever is in it, the code that
+//! a module gets is what the compiler makes of this very module.
 //!
-//! Input: a byte that says which file is changed, one that says how, a byte for the length of a name, the name, and the
-//! bytes.
+//! Input: a byte that says which file is changed, one that says how, a byte for the length of a
+//! name, the name, and the bytes.
 #![no_main]
 
 use std::fs::{self, File, OpenOptions};

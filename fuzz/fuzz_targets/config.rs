@@ -1,6 +1,6 @@
-//! A `config.json` of any bytes, through all that is read of it before anything is made: the group, the
-//! configuration itself, what is checked of it, the cgroup's name, the entrypoint, and libcontainer's own reading.
-//! The same bytes are runtime options, and a program's first bytes.
+//! A `config.json` of any bytes, through all that is read of it before anything is made: the group,
+//! the configuration itself, what is checked of it, the cgroup's name, the entrypoint, and
+//! libcontainer's own reading. The same bytes are runtime options, and a program's first bytes.
 #![no_main]
 
 use std::path::Path;
@@ -13,11 +13,11 @@ use libcontainer::validator::Validator;
 use libfuzzer_sys::fuzz_target;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use tempfile::TempDir;
-use wherry_image::{Entrypoint, Kind};
 use wherry_bundle::{Bundle, Config, parse};
 use wherry_cgroup::CgroupName;
 use wherry_host::validate;
-use wherry_task::parse_options;
+use wherry_image::{Entrypoint, Kind};
+use wherry_task::options;
 
 fuzz_target!(|bytes: &[u8]| {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
@@ -25,8 +25,8 @@ fuzz_target!(|bytes: &[u8]| {
     std::fs::write(folder.path().join("config.json"), bytes).expect("there is room");
 
     let bundle = Bundle::new(folder.path(), "fuzz");
-    if let Err(text) = wherry_shim::group::of(folder.path(), "fuzz") {
-        sentence(&text);
+    if let Err(error) = wherry_shim::group::of(folder.path(), "fuzz") {
+        sentence(&error.to_string());
     }
     match bundle.config() {
         Ok(config) => named_cgroup(&bundle, &config),
@@ -41,8 +41,8 @@ fuzz_target!(|bytes: &[u8]| {
     for type_url in ["containerd.runc.v1.Options", "runtimeoptions.v1.Options", "x"] {
         let any =
             Any { type_url: type_url.to_owned(), value: bytes.to_vec(), ..Default::default() };
-        if let Err(text) = parse_options(Some(&any)) {
-            sentence(&text);
+        if let Err(error) = options::parse(Some(&any)) {
+            sentence(&error.to_string());
         }
     }
     let _ = Kind::of(bytes);
@@ -67,8 +67,8 @@ fn named_cgroup(bundle: &Bundle, config: &Config) {
 }
 
 fn configuration(bundle: &Bundle, spec: &Spec) {
-    if let Err(text) = validate::spec(spec) {
-        sentence(&text);
+    if let Err(error) = validate::spec(spec) {
+        sentence(&error.to_string());
         return;
     }
     let process = spec.process().as_ref().expect("it was checked");

@@ -1,5 +1,5 @@
-//! The messages of a guest and of an engine host: any bytes, with any number of descriptors beside them.
-//! No descriptor may stay open, and a user is shown one short sentence.
+//! The messages of a guest and of an engine host: any bytes, with any number of descriptors beside
+//! them. No descriptor may stay open, and a user is shown one short sentence.
 //!
 //! Input: a byte for the number of descriptors, and the packet. The same packet, line by line, also
 //! serves as libcontainer's errors.

@@ -1,8 +1,8 @@
-//! Mount options of any text; and directories that are made in a root filesystem of any symbolic links: whatever the
-//! links, nothing outside of it is made or changed.
+//! Mount options of any text; and directories that are made in a root filesystem of any symbolic
+//! links: whatever the links, nothing outside of it is made or changed.
 //!
-//! Input: lines. `link NAME TARGET` and `folder NAME` and `file NAME` make up the root filesystem, `make PATH` makes a
-//! directory in it, and any other line is a mount option.
+//! Input: lines. `link NAME TARGET` and `folder NAME` and `file NAME` make up the root filesystem,
+//! `make PATH` makes a directory in it, and any other line is a mount option.
 #![no_main]
 
 use std::ffi::OsStr;

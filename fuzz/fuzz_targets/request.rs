@@ -1,6 +1,6 @@
-//! A client that sends any bytes to the Task API: a sequence of methods with their payloads, against the service
-//! itself. In place of an engine host a thread answers that says that there is a process: none is forked, nothing
-//! is mounted.
+//! A client that sends any bytes to the Task API: a sequence of methods with their payloads,
+//! against the service itself. In place of an engine host a thread answers that says that there is
+//! a process: none is forked, nothing is mounted.
 //!
 //! Input: for each request a byte for the method, two for the payload's length, and the payload.
 #![no_main]
@@ -24,7 +24,7 @@ use wherry_supervisor::compiler::CompilerProgram;
 use wherry_supervisor::launch::{Host, HostProgram};
 use wherry_supervisor::{SpareHost, Supervisor};
 use wherry_sys::reaper::Reaper;
-use wherry_task::{Service, services};
+use wherry_task::{Connections, Service, services};
 
 const METHODS: [&str; 17] = [
     "Create",
@@ -88,11 +88,10 @@ impl World {
             reaper: Reaper::default(),
             spare: SpareHost::default(),
         });
-        let runtime = Arc::new(Runtime {
-            supervisor: Arc::clone(&supervisor),
-            events: Arc::new(Silence),
-        });
-        let mut services: HashMap<String, Methods> = services(&Service::new(runtime));
+        let runtime =
+            Arc::new(Runtime { supervisor: Arc::clone(&supervisor), events: Arc::new(Silence) });
+        let mut services: HashMap<String, Methods> =
+            services(&Service::new(runtime, Connections::default()));
         let methods = services.remove("containerd.task.v2.Task").expect("it is served");
         World { supervisor, methods }
     }

@@ -1,4 +1,4 @@
-/* The smallest guest that says something. */
+/* The smallest guest that prints a line. */
 #include <stdio.h>
 
 int main(void) {

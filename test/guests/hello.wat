@@ -1,4 +1,4 @@
-;; The smallest guest there is, as text.
+;; The smallest guest, in the text format.
 (module
   (import "wasi_snapshot_preview1" "fd_write"
     (func $fd_write (param i32 i32 i32 i32) (result i32)))

@@ -1,5 +1,5 @@
-/* Says when it began, in nanoseconds since 1970: what lies between asking for a container and its program.
- * The monotonic clock would do better, but some engines start it at 0 for each guest. */
+/* Prints the time of its start, in nanoseconds since 1970, to measure the time from a request to the program.
+ * The monotonic clock would be better, but some engines start it at 0 for each guest. */
 #include <stdint.h>
 #include <stdio.h>
 #include <time.h>

@@ -1,11 +1,11 @@
-/* A native program that an image names as its dynamic loader, so that the kernel runs it whenever the image's container executes a
- * dynamic executable of the host: through `/proc/self/exe`, that is the engine host.
+/* A native program that an image names as its dynamic loader, so that the kernel runs it when the container
+ * executes a dynamic executable of the host: through `/proc/self/exe`, that is the engine host.
  *
- * It tries to open the executable that it loads for writing; then it executes itself (`/intruder`) with a descriptor of that
- * executable, which nothing runs any more by then, and tries again through the descriptor. It prints one line for each try,
- * "NAME errno N", or "NAME opened", and writes nothing.
+ * It tries to open the executable that it loads for writing. Then it executes itself (`/intruder`) with a
+ * descriptor of that executable, which no process runs by then, and tries again through the descriptor. It
+ * prints one line for each attempt, "NAME errno N" or "NAME opened", and writes nothing.
  *
- * Freestanding: a loader is started before there is a C library. x86-64 only.
+ * Freestanding: a loader starts before the C library is loaded. x86-64 only.
  */
 #include <fcntl.h>
 #include <sys/syscall.h>
@@ -49,7 +49,7 @@ void start(long *stack) {
   long count = stack[0];
   char **arguments = (char **)(stack + 1);
   if (count == 2 && arguments[1][1] == 0) {
-    /* Until the engine host, which has forked us, is gone, the file is busy on a mount that can be written. */
+    /* The file is busy on a writable mount until the engine host, our parent, is gone. */
     char path[] = "/proc/self/fd/X";
     path[14] = arguments[1][0];
     for (int i = 0; i < 100; i++) {

@@ -1,23 +1,23 @@
 /* One guest for most tests: `kit COMMAND ARGS...`.
  *
- *   show                     its arguments, environment and working directory, one to a line
- *   exit CODE                ends with this code
+ *   show                     prints its arguments, environment and working directory, one per line
+ *   exit CODE                exits with this code
  *   cat                      copies standard input to standard output
  *   echo WORDS...            prints its arguments
- *   spew OUT [ERR]           writes so many bytes of a known pattern to stdout (and to stderr)
- *   spin                     prints "ready", then computes for ever
+ *   spew OUT [ERR]           writes that many bytes of a known pattern to stdout (and to stderr)
+ *   spin                     prints "ready", then computes forever
  *   sleep SECONDS            prints "ready", sleeps, prints "done"
  *   trap [unreachable|bounds|divide|stack|abort]
- *   alloc MIB                takes and touches so many MiB, one by one, saying how far it got,
- *                            then waits for the end of its input; ends with 3 if there is no more
+ *   alloc MIB                allocates and touches that many MiB, one by one, printing its progress,
+ *                            then waits for the end of its input; exits with 3 if an allocation fails
  *   read PATH                copies a file to standard output
- *   write PATH TEXT          makes a file of this text
- *   list PATH                the names in a directory, sorted
- *   mkdir PATH               makes a directory
- *   tty                      for each of the three streams whether it is a terminal
+ *   write PATH TEXT          creates a file with this text
+ *   list PATH                prints the names in a directory, sorted
+ *   mkdir PATH               creates a directory
+ *   tty                      prints for each of the three streams whether it is a terminal
  *   tick MILLISECONDS        prints a number again and again
- *   do LINES...              runs each line, "COMMAND ARGS...", after printing it with a "$ "; ends with the
- *                            number of those that failed
+ *   do LINES...              runs each line, "COMMAND ARGS...", after printing it with a "$ "; exits with the
+ *                            number of failed lines
  *
  * It is built for the host as well, so that tests can compare.
  */
@@ -108,7 +108,7 @@ static int trap(const char *kind) {
 }
 
 static int alloc(int mebibytes) {
-  // Seen by nobody, but the compiler must not know.
+  // Never read, but the compiler must not see that.
   static char *volatile taken;
   for (int i = 1; i <= mebibytes; i++) {
     char *block = malloc(1 << 20);

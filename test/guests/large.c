@@ -1,9 +1,9 @@
 /* A module of more than 5 MB for the benchmark's first run: 1700 distinct copies of ordinary code.
  *
- * What a compiler has to do depends on how many functions there are, how long they are, and what is in
- * them. So this is not padding: each copy is a small program of loops, tables, byte handling, 64-bit and
- * floating point arithmetic, with constants of its own, which clang optimises as it does any program.
- * The copies cannot be told to be the same, and all can be reached: `large [NUMBER]` runs one.
+ * The work of a compiler depends on the number, the length and the content of functions. So this is not
+ * padding: each copy is a small program of loops, tables, byte handling, 64-bit and floating point
+ * arithmetic, with different constants, which clang optimises like any program. The compiler cannot
+ * merge the copies, and all are reachable: `large [NUMBER]` runs one.
  */
 #include <stdint.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* A command that asks for a function which no WASI runtime has: env::missing. */
+/* A command that imports a function which no WASI runtime has: env::missing. */
 __attribute__((import_module("env"), import_name("missing"))) void missing(void);
 
 int main(void) {

@@ -1,12 +1,12 @@
 /* A guest that uses the network, through the sockets of WASI preview 2: `net COMMAND ARGS...`.
  *
- *   tcp-serve PORT           prints "ready", then answers each connection with what it sends
- *   http-serve PORT          prints "ready", then answers each HTTP request with 200 and "ok", or with 500 if
- *                            there is "fail" in it
- *   tcp-get HOST PORT        sends a line, prints what comes back
- *   udp-serve PORT           prints "ready", then sends each datagram back to where it came from
- *   udp-send HOST PORT TEXT  sends a datagram, prints the one that comes back
- *   lookup NAME              prints the addresses of a name, one to a line
+ *   tcp-serve PORT           prints "ready", then echoes the bytes of each connection
+ *   http-serve PORT          prints "ready", then answers each HTTP request with 200 and "ok", or with
+ *                            500 if it contains "fail"
+ *   tcp-get HOST PORT        sends a line, prints the answer
+ *   udp-serve PORT           prints "ready", then sends each datagram back to its sender
+ *   udp-send HOST PORT TEXT  sends a datagram, prints the answer
+ *   lookup NAME              prints the addresses of a name, one per line
  *
  * HOST is a name or an address. IPv4 only. Its bindings (net.h) are made by `componentize`.
  */
@@ -122,7 +122,7 @@ static tcp_socket tcp(void) {
   return socket;
 }
 
-/* Reads what there is; false at the end. */
+/* Reads the available bytes; false at the end. */
 static bool receive(input from, net_list_u8_t *bytes) {
   wasi_io_streams_stream_error_t error;
   return wasi_io_streams_method_input_stream_blocking_read(
@@ -211,7 +211,7 @@ static int tcp_get(const char *host, const char *port) {
   return 0;
 }
 
-/* A socket on this port, and its datagrams: from and to anybody, or one address only. */
+/* A socket on this port, and its datagrams: from and to every address, or one only. */
 static udp_socket udp(const char *port, address *only, datagrams *streams) {
   udp_socket socket;
   error_code error = 0;

@@ -2,7 +2,8 @@
 # Builds the programs of a Kubernetes cluster from their Go modules: a control plane and a kubelet,
 # crictl and critest.
 #
-#   test/k8s/build.sh        builds what is missing below $WHERRY_K8S (/var/cache/wherry/kubernetes)
+#   test/k8s/build.sh        builds the missing programs below $WHERRY_K8S
+#                            (/var/cache/wherry/kubernetes)
 #
 # It takes some ten minutes, once for each version.
 set -euo pipefail

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Checks what the project depends on: who may depend on whom, licences, sources, and known advisories. `make check` calls this.
+# Checks the dependencies of the project: allowed dependencies, licences, sources, and known
+# advisories. `make check` calls this.
 #
-#   test/setup/advisories.sh          advisories only where there is a database; otherwise says how to get one
-#   test/setup/advisories.sh fetch    gets the database of advisories, or what is new in it
+#   test/setup/advisories.sh          checks; advisories only if the database was fetched
+#   test/setup/advisories.sh fetch    fetches or updates the database of advisories
 #
-# The database is RustSec's, a git repository: $WHERRY_CACHE/advisory-db. cargo-deny is installed in $WHERRY_CACHE/tools when it
-# is missing, which takes some minutes once.
+# The database is RustSec's git repository, in $WHERRY_CACHE/advisory-db. If cargo-deny is missing,
+# it is installed in $WHERRY_CACHE/tools, which takes some minutes once.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -22,7 +23,7 @@ fetch() {
     fi
 }
 
-# deny MANIFEST CONFIGURATION CHECK…: without the network where all packages are there already.
+# deny MANIFEST CONFIGURATION CHECK…: offline if all packages have been downloaded.
 deny() {
     local manifest=$1 configuration=$2 offline=--offline
     shift 2
@@ -32,7 +33,8 @@ deny() {
         --config "$configuration" check --hide-inclusion-graph "$@"
 }
 
-# Where cargo-deny looks for the database of the default address, below a folder of its own.
+# A configuration whose folder of databases contains ours under the name that cargo-deny derives
+# from the default address.
 configuration() {
     local folder=$1
     mkdir "$folder/databases"
@@ -47,7 +49,7 @@ fi
 if ! "$TOOLS/bin/cargo-deny" --version 2> /dev/null | grep -qF "$VERSION"; then
     cargo install cargo-deny --locked --version "$VERSION" --root "$TOOLS"
 fi
-# The fuzz targets reach into everything on purpose.
+# The fuzz targets may depend on every crate.
 deny Cargo.toml "$PWD/deny.toml" bans licenses sources
 deny fuzz/Cargo.toml "$PWD/deny.toml" licenses sources
 if [ -d "$DATABASE" ]; then
@@ -58,5 +60,5 @@ if [ -d "$DATABASE" ]; then
         deny "$manifest" "$work/deny.toml" advisories
     done
 else
-    echo "advisories.sh: advisories were not checked, as there is no $DATABASE: '$0 fetch' gets it from $SOURCE"
+    echo "advisories.sh: advisories were not checked: $DATABASE is missing; '$0 fetch' downloads it from $SOURCE"
 fi

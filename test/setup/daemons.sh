@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Fetches the daemons the tests run against, from Debian's packages, into a cache folder.
+# Fetches the daemons of the tests from Debian's packages into a cache folder.
 #
 #   test/setup/daemons.sh [NAME…]     without a name: all of them
 #
-# Each ends up as $WHERRY_CACHE/daemons/NAME, the unpacked packages, with one folder `bin` that holds a
-# link to each executable. The system's own packages are neither used nor changed. What is there already
-# costs no network; a fetch that was interrupted leaves nothing behind and is done again.
+# Each is $WHERRY_CACHE/daemons/NAME: the unpacked packages, with a folder `bin` that contains a
+# link to each executable. The system's packages are neither used nor changed. Daemons that were
+# fetched before need no network; an interrupted fetch leaves nothing behind and is repeated.
 set -euo pipefail
 
 CACHE=${WHERRY_CACHE:-/var/cache/wherry}
@@ -29,7 +29,7 @@ recipe() {
     esac
 }
 
-# The executable that shows that a daemon runs on this host, and how its version must begin.
+# The executable that proves that a daemon runs on this host, and the beginning of its version.
 proof() {
     case $1 in
         runc) echo "runc 1." ;;
@@ -46,7 +46,7 @@ fail() {
     exit 1
 }
 
-# Whether the daemon in folder $2 is the one named $1, and runs here.
+# Whether the folder $2 contains the daemon $1, and it runs here.
 works() {
     local name=$1 folder=$2 exe want said
     read -r exe want <<< "$(proof "$name")"
@@ -70,20 +70,20 @@ fetch() {
     mkdir "$new/debs" "$new/root"
     # shellcheck disable=SC2086
     (cd "$new/debs" && suite_apt "$suite" download $packages) \
-        || fail "$name: not all of '$packages' can be had from Debian's suite '$suite'"
+        || fail "$name: not all of '$packages' can be downloaded from Debian's suite '$suite'"
     for deb in "$new"/debs/*.deb; do
         dpkg -x "$deb" "$new/root" || fail "$name: $(basename "$deb") cannot be unpacked"
     done
-    # busybox-static keeps its executable in /bin, where our own folder of links goes.
+    # busybox-static has its executable in /bin, the place of our folder of links.
     [ ! -d "$new/root/bin" ] || mv "$new/root/bin" "$new/root/slash-bin"
     mkdir "$new/root/bin"
     (cd "$new/root" && find usr/bin usr/sbin usr/libexec usr/lib/cni slash-bin -type f -perm /111 2> /dev/null || true) \
         | while read -r file; do ln -sf "../$file" "$new/root/bin/$(basename "$file")"; done
-    # dockerd looks for `docker run --init`'s helper under this name.
+    # The name under which dockerd finds the helper of `docker run --init`.
     [ ! -e "$new/root/bin/tini-static" ] || ln -s tini-static "$new/root/bin/docker-init"
     rm -rf "$new/root/usr/share"
     works "$name" "$new/root" \
-        || fail "$name: what was fetched does not run on this host, or is another version:" \
+        || fail "$name: the fetched daemon does not run on this host, or has another version:" \
             "$("$new/root/bin/$(proof "$name" | cut -d' ' -f1)" --version 2>&1 | head -n 3 || true)"
     rm -rf "${DAEMONS:?}/$name"
     mv "$new/root" "$DAEMONS/$name"
@@ -99,7 +99,7 @@ main() {
         recipe "$name" > /dev/null || fail "'$name' is none of: ${ALL[*]}"
     done
     mkdir -p "$DAEMONS"
-    # Two runs at once would fetch everything twice.
+    # Two concurrent runs would fetch everything twice.
     exec 9> "$DAEMONS/.lock"
     flock 9
     rm -rf "$DAEMONS"/.new.*

@@ -3,7 +3,8 @@
 #
 #   test/setup/demo.sh BIN-DIR     the folder of the built executables
 #
-# The containerd has a root, state and socket of its own, in a temporary folder, and is gone at the end.
+# The containerd has its root, state and socket in a temporary folder, and is ended and removed at
+# the end.
 set -euo pipefail
 
 BIN=${1:?usage: demo.sh BIN-DIR}
@@ -24,10 +25,10 @@ work=$(mktemp -d /tmp/wherry-demo.XXXXXX)
 daemon=
 finish() {
     if [ -n "$daemon" ]; then
-        # Of a container that failed something may be left.
+        # A failed container may have left something.
         ctr tasks rm --force demo > /dev/null 2>&1 || true
         ctr containers rm demo > /dev/null 2>&1 || true
-        # The one we started, by its number.
+        # Only the process that this script started.
         kill "$daemon" 2> /dev/null || true
         wait "$daemon" 2> /dev/null || true
     fi

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Engines: those whose needs this machine has, and getting what the others need.
+# Lists the engines that this machine can build, and fetches the libraries of the others.
 #
-#   test/setup/engines.sh            prints the engines that can be built; the others on standard error, with the reason
-#   test/setup/engines.sh fetch      gets what they need where a machine lacks it, as far as the repository knows how
+#   test/setup/engines.sh            prints the engines that can be built, and why others cannot
+#   test/setup/engines.sh fetch      fetches missing libraries, as far as a setup.sh can
 #   test/setup/engines.sh check E…   fails with the reason unless all of these can be built
 #
-# An engine is a folder under shims/. One whose library a machine may lack has a setup.sh there: see
+# An engine is a folder under shims/. It has a setup.sh if a machine may lack its library: see
 # docs/adding-an-engine.md.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Builds the daemons that are newer than Debian's packages, from their Go modules, into the cache folder of daemons.sh.
+# Builds the daemons that are newer than Debian's packages, from their Go modules, into the cache
+# folder of daemons.sh.
 #
 #   test/setup/go-daemons.sh [NAME…]     without a name: all of them
 #
-# Each ends up as $WHERRY_CACHE/daemons/NAME/bin. A build takes a few minutes, once for each version. Needs Go.
+# Each ends up as $WHERRY_CACHE/daemons/NAME/bin. A build takes a few minutes, once for each
+# version. Needs Go.
 set -euo pipefail
 
 CACHE=${WHERRY_CACHE:-/var/cache/wherry}
@@ -46,7 +48,8 @@ build() {
             for program in dockerd docker-proxy; do
                 (cd "$source" && go build -tags "exclude_graphdriver_btrfs" -ldflags "$flags" -o "$new/bin/$program" "./cmd/$program")
             done
-            # The engine's module has no client: Debian's is used, which speaks an older version of the API.
+            # The engine's module has no client: Debian's is used, which speaks an older version of
+            # the API.
             for program in docker docker-buildx docker-compose docker-init tini-static; do
                 ln -s "../../docker-28/bin/$program" "$new/bin/$program"
             done

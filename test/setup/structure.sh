@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks what the compiler does not: which crate may depend on which, and where `unsafe` may be.
-# ARCHITECTURE.md says why.
+# Checks the rules that the compiler does not: the direction of dependencies, and the places of
+# `unsafe`. ARCHITECTURE.md has the reasons.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bad=0
@@ -11,20 +11,20 @@ complain() {
 
 # The crates that each crate may use. ARCHITECTURE.md has the same as a drawing.
 declare -A MAY=(
-    [engine]="" [sys]="" [protocol]="" [testing]="" [libcgroups]=""
+    [engine]="" [sys]="" [protocol]="" [testing]="" [libcgroups]="" [node]=""
     [bundle]="sys" [cgroup]="sys" [image]="engine sys"
     [host]="engine protocol bundle cgroup image sys"
     [compiler]="engine protocol image sys"
-    [supervisor]="protocol bundle cgroup image sys"
+    [supervisor]="engine protocol bundle cgroup image sys"
     [container]="supervisor protocol bundle cgroup sys"
     [task]="container supervisor protocol bundle cgroup sys"
-    [shim]="task container supervisor protocol bundle cgroup image sys"
+    [shim]="task container supervisor protocol bundle cgroup image sys engine host compiler cli"
     [cli]="engine host compiler supervisor image protocol sys"
 )
 for manifest in crates/*/Cargo.toml; do
     crate=$(basename "$(dirname "$manifest")")
     [ -n "${MAY[$crate]+known}" ] || { complain "crates/$crate is not in the list of who may use whom"; continue; }
-    # Tests may use what they like: only [dependencies] and [build-dependencies] count.
+    # Only [dependencies] and [build-dependencies] count: tests may use every crate.
     used=$(awk '/^\[/ { section = $0 } section ~ /^\[(build-)?dependencies/ && match($0, /wherry-[a-z]+/) {
         print substr($0, RSTART + 7, RLENGTH - 7) }' "$manifest" | sort -u)
     for other in $used; do
@@ -53,7 +53,7 @@ for manifest in crates/*/Cargo.toml; do
         *) ! uses "$manifest" 'libcontainer|libcgroups' || complain "crates/$crate uses libcontainer" ;;
     esac
     case $crate in
-        container | task | shim) ;;
+        container | task | shim | node) ;;
         *) ! uses "$manifest" tokio || complain "crates/$crate uses a runtime" ;;
     esac
 done
@@ -69,7 +69,8 @@ for crate in supervisor container task; do
         || complain "crates/$crate depends on libcontainer through another crate"
 done
 
-# `unsafe` is in these crates and, where an engine's interface demands it, in shims/: elsewhere the lint forbids it.
+# `unsafe` is in these crates and, where an engine's interface demands it, in shims/: elsewhere the
+# lint forbids it.
 for manifest in crates/*/Cargo.toml test/{bench,e2e,k8s}/Cargo.toml; do
     folder=$(dirname "$manifest")
     case $folder in crates/sys | crates/protocol | crates/host | crates/compiler | crates/container) continue ;; esac

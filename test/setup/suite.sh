@@ -1,8 +1,8 @@
-# Debian packages of another suite than the machine's own, without touching the system's. To be sourced by a script
-# that has a function `fail` and says in APT_HOME where apt's lists are kept.
+# Functions for Debian packages of another suite than the machine's, without changing the system.
+# The script that sources this has a function `fail` and sets APT_HOME, the folder of apt's lists.
 # shellcheck shell=bash
 
-# apt with lists, cache and sources of its own, for one suite; its state is kept between calls.
+# apt with private lists, cache and sources for one suite; its state is kept between calls.
 suite_apt() {
     local suite=$1
     shift

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Runs the tests inside of the virtual machine, once for each cgroup driver, and says how it went in the last
-# line: `wherry-vm: exit CODE`.
+# Runs the tests inside the virtual machine, once for each cgroup driver. The last line is the
+# result: `wherry-vm: exit CODE`.
 #
-#   /payload/inside.sh [DRIVER [FILTER…]]     by hand: with one driver, with the arguments of a test program
+#   /payload/inside.sh [DRIVER [FILTER…]]     by hand: one driver, arguments of the test program
 set -uo pipefail
 # shellcheck disable=SC1091
 . /payload/settings
 
-# Where the tests find what they need, and where they write.
+# Sets the paths of the tests' inputs and outputs.
 prepare() {
     export WHERRY_CACHE=/tmp/cache WHERRY_BIN_DIR=/payload/bin WHERRY_ENGINE=$ENGINE
-    # Everything takes this many times as long as on a real processor.
+    # Emulation is slower than a real processor by up to this factor.
     export WHERRY_PATIENCE=10 RUST_BACKTRACE=0
     [ ! -e "$WHERRY_CACHE" ] || return 0
     mkdir -p "$WHERRY_CACHE/images" "$WHERRY_CACHE/daemons"
@@ -32,9 +32,10 @@ if [ $# -gt 0 ]; then
     tests "$@"
     exit
 fi
-# What depends on the kernel's and systemd's doing, with both drivers; what only on the life of processes, or on AppArmor, with one.
+# Tests that depend on the kernel and systemd run with both drivers; tests of the lives of
+# processes, and of AppArmor, with one.
 GROUPS_AND_LIVES=(limits:: pause:: update:: crash::containerd namespaces_and_cgroup ::stats_tell restart_runs_a_running
-    in_the_hosts_namespaces cri::start:: oom_killed)
+    in_the_hosts_namespaces cri::start:: oom_killed node::systemd)
 LIVES=(apparmor:: api:: restart:: signals::containerd crash::docker)
 mapfile -t filters < <(grep . /payload/filters)
 code=0

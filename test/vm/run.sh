@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Boots the virtual machine and runs the tests of cgroups and of containers' lives in it: `make test-vm` calls
-# this after the build.
+# Boots the virtual machine and runs the tests of cgroups and of containers' lives in it: `make
+# test-vm` calls this after the build.
 #
-#   test/vm/run.sh BIN-DIR [FILTER…]               the folder of all built executables; libtest's filters
-#   WHERRY_VM_SHELL=1 test/vm/run.sh BIN-DIR       a shell in it, with /payload/inside.sh at hand; poweroff ends it
+#   test/vm/run.sh BIN-DIR [FILTER…]           the folder of the executables; libtest's filters
+#   WHERRY_VM_SHELL=1 test/vm/run.sh BIN-DIR   a shell, for /payload/inside.sh; poweroff ends it
 #
-# Its processors are emulated, so that it runs everywhere, if slowly. It has no network. What is under test
-# goes into it on a second disk, and the tests' output comes out of its second serial port.
+# Its processors are emulated, so that it runs on every machine, but slowly. It has no network. The
+# files under test are on its second disk, and the output of the tests is on its second serial port.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 REPOSITORY=$(cd "$HERE/../.." && pwd)
 CACHE=${WHERRY_CACHE:-/var/cache/wherry}
 ENGINE=${WHERRY_ENGINE:-wasmtime}
-# Seconds after which it hangs. Far above what it takes, also where others use the processors.
+# Seconds after which it is considered hung. Far above the time that it takes on a loaded machine.
 PATIENCE=${WHERRY_VM_DEADLINE:-2400}
 # Debian 12's own containerd, which is this system's, and the newest Docker with its containerd.
 DAEMONS=(containerd-1.6 runc busybox docker-28 containerd-2)
@@ -33,13 +33,13 @@ tests() {
         | sed -n 's/.*"name":"e2e".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
 }
 
-# The disk with what is under test, and with what of the repository the tests look at.
+# Builds the disk with the files under test, and the files of the repository that the tests read.
 payload() {
     local root=$work/payload daemon
-    # Not copied where that can be helped.
+    # Hard links if possible, else copies.
     take() { cp -al "$@" 2> /dev/null || cp -a "$@"; }
     mkdir -p "$root/bin" "$root/cache/daemons" "$root/cache/guests" "$root/repository"
-    cp "$bin/containerd-shim-$ENGINE-v1" "$bin/wherry-$ENGINE" "$bin/wherry-$ENGINE-host" "$root/bin"
+    cp "$bin/containerd-shim-$ENGINE-v1" "$bin/wherry-$ENGINE" "$bin/wherry-$ENGINE-host" "$bin/wherry-node" "$root/bin"
     cp "$tests" "$root/tests"
     cp "$HERE/inside.sh" "$root"
     echo "ENGINE=$ENGINE" > "$root/settings"
@@ -53,9 +53,9 @@ payload() {
     mke2fs -q -t ext4 -O ^has_journal -d "$root" "$work/payload.img" 2G
 }
 
-# Becomes the machine.
+# Replaces this process by the machine.
 boot() {
-    # The disks stay as they are: what is written goes into a temporary file.
+    # The disks are not changed: writes go to a temporary file.
     exec qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${WHERRY_VM_MEMORY:-3072}" \
         -nodefaults -display none -no-reboot -monitor none "$@" \
         -drive "file=$image/disk.img,format=raw,if=virtio,snapshot=on" \
@@ -71,7 +71,7 @@ mkdir -p "$CACHE/vm"
 work=$(mktemp -d "$CACHE/vm/.run.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
 payload "$@"
-# Debian's qemu keeps what snapshots write there.
+# The folder in which Debian's qemu keeps the writes to snapshots.
 export TMPDIR=$work
 
 if [ -n "${WHERRY_VM_SHELL:-}" ]; then
@@ -80,7 +80,7 @@ if [ -n "${WHERRY_VM_SHELL:-}" ]; then
 fi
 
 status=0
-# The exit code of qemu says nothing of the tests.
+# The exit code of qemu does not depend on the tests.
 boot -serial "file:$work/console" -serial stdio < /dev/null > >(tee "$work/output") &
 machine=$!
 (

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Sets up the system of the image: image.sh calls this as a hook of mmdebstrap.
+# Configures the system of the image: image.sh calls this as a hook of mmdebstrap.
 #
-#   test/vm/system.sh before|after ROOT     before its packages are unpacked, and after they are configured
+#   test/vm/system.sh before|after ROOT     before packages are unpacked, after configuration
 set -euo pipefail
 
-# What the system is told before its packages are unpacked: no documentation, and only the modules that the
-# disk needs in the first file system.
+# Configuration before the packages are unpacked: no documentation, and only the modules of the disk
+# in the initial ramdisk.
 before() {
     mkdir -p "$1/etc/dpkg/dpkg.cfg.d" "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d"
     printf 'path-exclude=/usr/share/%s/*\n' doc man locale info lintian > "$1/etc/dpkg/dpkg.cfg.d/small"
@@ -13,7 +13,7 @@ before() {
     printf '%s\n' virtio_pci virtio_blk > "$1/usr/share/initramfs-tools/modules.d/disk"
 }
 
-# What it is told in the end: to be root's without a password on the console, and to run the tests.
+# Configuration after that: root without a password on the console, and a unit that runs the tests.
 after() {
     local unit=$1/etc/systemd/system
     echo wherry-vm > "$1/etc/hostname"
@@ -45,7 +45,7 @@ UNIT
     mkdir "$unit/serial-getty@ttyS0.service.d"
     printf '[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear %%I 115200 vt220\n' \
         > "$unit/serial-getty@ttyS0.service.d/autologin.conf"
-    # Timers and checks that a machine needs which lives longer than some minutes.
+    # Timers and checks that a machine of a few minutes does not need.
     local unwanted
     for unwanted in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
         fstrim.timer systemd-tmpfiles-clean.timer systemd-udev-settle.service getty@tty1.service; do

@@ -195,4 +195,50 @@ mod tests {
         assert!(error("{").contains("line 1"));
         assert!(error("{} x").contains("trailing"));
     }
+
+    #[test]
+    fn a_bundle_without_a_configuration_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let bundle = Bundle::new(directory.path(), "x");
+        let path = directory.path().join("config.json");
+        let text = bundle.config().unwrap_err().to_string();
+        assert!(text.starts_with(&format!("cannot read {}: No such file", path.display())));
+        fs::write(&path, r#"{"process": {"cwd": 3}}"#).unwrap();
+        let text = bundle.config().unwrap_err().to_string();
+        let expected = format!("cannot read {}: process.cwd: ", path.display());
+        assert!(text.starts_with(&expected), "{text}");
+        assert!(bundle.spec().is_err());
+    }
+
+    #[test]
+    fn the_root_is_relative_to_the_bundle_unless_it_is_absolute() {
+        let bundle = Bundle::new(Path::new("/b"), "x");
+        let root = |json: &str| bundle.root(&parse(json.as_bytes()).unwrap());
+        assert_eq!(root("{}"), Path::new("/b/rootfs"));
+        assert_eq!(root(r#"{"root": {"path": "fs"}}"#), Path::new("/b/fs"));
+        assert_eq!(root(r#"{"root": {"path": "/other"}}"#), Path::new("/other"));
+        assert_eq!(bundle.rootfs(), Path::new("/b/rootfs"));
+    }
+
+    #[test]
+    fn state_is_removed_once_and_its_absence_is_no_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let bundle = Bundle::new(directory.path(), "x");
+        assert!(!bundle.is_used());
+        fs::create_dir_all(bundle.state()).unwrap();
+        fs::write(bundle.start_socket(), "").unwrap();
+        assert!(bundle.is_used());
+        bundle.remove_state();
+        assert!(!bundle.is_used());
+        bundle.remove_state();
+    }
+
+    #[test]
+    fn no_container_id_names_a_directory_of_ours() {
+        // Ids have letters, digits, '-', '_' and '.'.
+        let bundle = Bundle::new(Path::new("/b"), "x");
+        for ours in [bundle.layers(), bundle.rewritten()] {
+            assert!(ours.file_name().unwrap().to_str().unwrap().starts_with('@'));
+        }
+    }
 }

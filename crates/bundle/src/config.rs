@@ -118,4 +118,29 @@ mod tests {
         assert_eq!(limit(r#"{"memory": {"limit": -1}}"#), None);
         assert_eq!(limit("{}"), None);
     }
+
+    #[test]
+    fn the_daemon_and_the_host_see_the_same_configuration() {
+        let text = r#"{
+            "ociVersion": "1.2.1", "annotations": {"a": "b"},
+            "process": {"cwd": "/work", "env": ["A=1"], "user": {"uid": 0, "gid": 0}},
+            "root": {"path": "fs"},
+            "hooks": {"poststop": [{"path": "/bin/true"}]},
+            "linux": {"cgroupsPath": "/a/b", "resources": {"memory": {"limit": 4096}}}
+        }"#;
+        let config: Config = crate::parse(text.as_bytes()).unwrap();
+        let spec: Spec = crate::parse(text.as_bytes()).unwrap();
+        let from_spec = Config::from(&spec);
+        assert_eq!(format!("{config:?}"), format!("{from_spec:?}"));
+        assert_eq!(config.cwd(), PathBuf::from("/work"));
+        assert_eq!(config.cgroups_path(), Some(PathBuf::from("/a/b")));
+        assert_eq!(config.memory_limit(), Some(4096));
+    }
+
+    #[test]
+    fn an_empty_configuration_has_no_values() {
+        let config: Config = crate::parse(b"{}").unwrap();
+        assert_eq!(config.cwd(), PathBuf::new());
+        assert!(config.resources().is_none() && config.cgroups_path().is_none());
+    }
 }

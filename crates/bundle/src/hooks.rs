@@ -151,8 +151,8 @@ impl Batch {
     /// does so.
     ///
     /// # Errors
-    /// If a hook fails; the remaining hooks do not run. After the guest has started a failure has no
-    /// effect: it is logged, and the remaining hooks run.
+    /// If a hook fails; the remaining hooks do not run. After the guest has started a failure has
+    /// no effect: it is logged, and the remaining hooks run.
     pub fn run(&self, pid: Option<i32>, reaper: Option<&Reaper>) -> Result<(), HookError> {
         let mut state = self.state.clone();
         state.set_pid(pid);
@@ -267,5 +267,193 @@ fn quote(mut output: File) -> String {
     match text.trim() {
         "" => String::new(),
         text => format!(": {}", text.replace('\n', " ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// A bundle whose hooks are shell scripts.
+    struct Scripts(tempfile::TempDir);
+
+    impl Scripts {
+        fn new() -> Scripts {
+            Scripts(tempfile::tempdir().unwrap())
+        }
+
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            self.0.path().join(name)
+        }
+
+        /// A hook of this name that runs `script`, with more fields of a hook.
+        fn hook(&self, name: &str, script: &str, more: &str) -> String {
+            let path = self.path(name);
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            format!(r#"{{"path": {path:?}{more}}}"#)
+        }
+
+        fn batch(&self, moment: Moment, hooks: &[String]) -> Batch {
+            let json = format!(
+                r#"{{"ociVersion": "1.2.1", "annotations": {{"k": "v"}},
+                    "process": {{"env": ["WHO=guest"], "cwd": "/"}}, "root": {{"path": "root"}},
+                    "hooks": {{"{}": [{}]}}}}"#,
+                moment.name(),
+                hooks.join(",")
+            );
+            let config: Config = crate::parse(json.as_bytes()).unwrap();
+            Batch::new(moment, &Bundle::new(self.0.path(), "c1"), &config)
+        }
+
+        fn run(&self, moment: Moment, hooks: &[String]) -> Result<(), String> {
+            self.batch(moment, hooks).run(Some(7), None).map_err(|error| error.to_string())
+        }
+
+        fn read(&self, name: &str) -> String {
+            fs::read_to_string(self.path(name)).unwrap()
+        }
+    }
+
+    #[test]
+    fn hooks_run_in_their_order_in_the_bundle() {
+        let scripts = Scripts::new();
+        let hooks = [
+            scripts.hook("a", "echo a >> log; pwd >> log", ""),
+            scripts.hook("b", "echo b >> log", ""),
+        ];
+        scripts.run(Moment::Prestart, &hooks).unwrap();
+        let here = scripts.0.path().canonicalize().unwrap();
+        assert_eq!(scripts.read("log"), format!("a\n{}\nb\n", here.display()));
+    }
+
+    #[test]
+    fn a_hook_gets_the_state_on_its_input() {
+        let scripts = Scripts::new();
+        scripts.run(Moment::CreateRuntime, &[scripts.hook("h", "cat > state", "")]).unwrap();
+        let state: State = serde_json::from_str(&scripts.read("state")).unwrap();
+        assert_eq!((state.id().as_str(), state.pid()), ("c1", &Some(7)));
+        assert_eq!(state.status(), &ContainerState::Creating);
+        assert_eq!(state.bundle(), scripts.0.path());
+        assert_eq!(state.annotations().as_ref().unwrap()["k"], "v");
+    }
+
+    #[test]
+    fn a_hook_has_its_own_arguments_and_environment() {
+        let scripts = Scripts::new();
+        let more = r#", "args": ["name", "one", "two"], "env": ["X=1"]"#;
+        let hook = scripts.hook("h", r#"echo "$X $1 $2" > out"#, more);
+        scripts.run(Moment::Poststart, &[hook]).unwrap();
+        assert_eq!(scripts.read("out"), "1 one two\n");
+    }
+
+    #[test]
+    fn a_hook_of_the_containers_namespaces_has_the_environment_of_its_process() {
+        let scripts = Scripts::new();
+        fs::create_dir(scripts.path("root")).unwrap();
+        let hook = scripts.hook("h", r#"echo "$WHO" > out"#, "");
+        scripts.run(Moment::CreateContainer, std::slice::from_ref(&hook)).unwrap();
+        assert_eq!(scripts.read("root/out"), "guest\n");
+    }
+
+    #[test]
+    fn a_failing_hook_is_named_with_its_output_and_the_next_does_not_run() {
+        let scripts = Scripts::new();
+        let hooks = [scripts.hook("a", "echo why; exit 3", ""), scripts.hook("b", "touch ran", "")];
+        let text = scripts.run(Moment::Prestart, &hooks).unwrap_err();
+        let path = scripts.path("a");
+        let expected = format!("the prestart hook {} ended with status 3: why", path.display());
+        assert_eq!(text, expected);
+        assert!(!scripts.path("ran").exists());
+    }
+
+    #[test]
+    fn a_failing_hook_after_the_start_stops_nothing() {
+        for moment in [Moment::Poststart, Moment::Poststop] {
+            let scripts = Scripts::new();
+            let hooks = [scripts.hook("a", "exit 3", ""), scripts.hook("b", "touch ran", "")];
+            scripts.run(moment, &hooks).unwrap();
+            assert!(scripts.path("ran").exists());
+        }
+    }
+
+    #[test]
+    fn of_much_output_the_end_is_quoted() {
+        let scripts = Scripts::new();
+        let script = "head -c 100000 /dev/zero | tr '\\0' x; echo; echo the end; exit 1";
+        let text = scripts.run(Moment::Prestart, &[scripts.hook("h", script, "")]).unwrap_err();
+        assert!(text.ends_with("x the end") && text.len() < 2300, "{}", text.len());
+    }
+
+    #[test]
+    fn a_hook_is_killed_after_its_timeout() {
+        let scripts = Scripts::new();
+        let hook = scripts.hook("h", "echo still; exec sleep 1000", r#", "timeout": 1"#);
+        let text = scripts.run(Moment::Prestart, &[hook]).unwrap_err();
+        assert!(text.ends_with("ran longer than its timeout of 1 s: still"), "{text}");
+    }
+
+    #[test]
+    fn an_invalid_hook_is_named() {
+        let scripts = Scripts::new();
+        let run = |hook: &str| scripts.run(Moment::Prestart, &[hook.to_owned()]).unwrap_err();
+        let text = run(r#"{"path": "relative"}"#);
+        assert_eq!(text, "the prestart hook relative is not an absolute path");
+        let text = run(r#"{"path": "/no/such/hook"}"#);
+        assert!(text.starts_with("the prestart hook /no/such/hook cannot be run: No such file"));
+        let text = run(r#"{"path": "/bin/true", "timeout": 0}"#);
+        assert!(text.ends_with("has a timeout of 0: it must be greater than 0"), "{text}");
+    }
+
+    #[test]
+    fn a_hook_that_leaves_a_process_behind_is_not_waited_for() {
+        let scripts = Scripts::new();
+        let hook = scripts.hook("h", "sleep 1000 & echo $! > pid", "");
+        scripts.run(Moment::Prestart, &[hook]).unwrap();
+        let pid: i32 = scripts.read("pid").trim().parse().unwrap();
+        Process::new(pid).signal(9).unwrap();
+    }
+
+    /// In a process of its own: the reaper would reap the children of other tests.
+    #[test]
+    fn with_a_reaper_the_exit_comes_from_there() {
+        if !wherry_sys::alone("hooks::tests::with_a_reaper_the_exit_comes_from_there") {
+            return;
+        }
+        let scripts = Scripts::new();
+        let reaper = Reaper::default();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    reaper.reap();
+                    std::thread::yield_now();
+                }
+            });
+            let run = |hook: String| {
+                let batch = scripts.batch(Moment::Prestart, &[hook]);
+                batch.run(None, Some(&reaper)).map_err(|error| error.to_string())
+            };
+            run(scripts.hook("a", "exit 0", "")).unwrap();
+            let text = run(scripts.hook("b", "exit 9", "")).unwrap_err();
+            assert!(text.ends_with("ended with status 9"), "{text}");
+            let hook = scripts.hook("c", "exec sleep 1000", r#", "timeout": 1"#);
+            let text = run(hook).unwrap_err();
+            assert!(text.ends_with("ran longer than its timeout of 1 s"), "{text}");
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn without_hooks_a_batch_is_empty() {
+        let scripts = Scripts::new();
+        assert!(scripts.batch(Moment::Prestart, &[]).is_empty());
+        let other = Bundle::new(Path::new("/b"), "x");
+        assert!(Batch::new(Moment::Poststop, &other, &Config::default()).is_empty());
     }
 }

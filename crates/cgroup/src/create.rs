@@ -1,8 +1,8 @@
 //! Creating a container's cgroup.
 //!
-//! libcgroups could do this, but it parses all mounts for each controller of version 1; on version 2
-//! it fails when two containers that start at the same time need the same parent, and a process can
-//! only be cloned into a cgroup that exists.
+//! libcgroups could do this, but it parses all mounts for each controller of version 1; on version
+//! 2 it fails when two containers that start at the same time need the same parent, and a process
+//! can only be cloned into a cgroup that exists.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

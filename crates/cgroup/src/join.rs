@@ -8,8 +8,8 @@ use crate::{CgroupError, is_unified};
 
 /// Moves this process, which has a single thread, into a cgroup that exists.
 ///
-/// On version 1 a thread that moves itself through `tasks` does not wait for an RCU grace period, as
-/// a write to `cgroup.procs` does: see [`crate::start_grace_period`].
+/// On version 1 a thread that moves itself through `tasks` does not wait for an RCU grace period,
+/// as a write to `cgroup.procs` does: see [`crate::start_grace_period`].
 ///
 /// # Errors
 /// If the kernel refuses; the text names the file.

@@ -4,8 +4,8 @@
 //! - [`Cgroup`]: the directories of a cgroup that exists: members, signals, freezer, limits
 //!   ([`Cgroup::update`]), statistics ([`usage`]), out-of-memory kills ([`oom`]).
 //!
-//! The daemon finds the cgroup by what the kernel reports of the container's first process, which is
-//! right for every version and driver, and after its own death by what the configuration says.
+//! The daemon finds the cgroup by what the kernel reports of the container's first process, which
+//! is right for every version and driver, and after its own death by what the configuration says.
 
 mod create;
 mod error;
@@ -124,8 +124,8 @@ impl Cgroup {
         ["devices", "memory", "pids"].iter().find_map(|name| self.directory(name))
     }
 
-    /// Freezes or thaws all processes in it. Blocks until the kernel has done so, at most one second.
-    /// To thaw a cgroup that is gone succeeds.
+    /// Freezes or thaws all processes in it. Blocks until the kernel has done so, at most one
+    /// second. To thaw a cgroup that is gone succeeds.
     ///
     /// # Errors
     /// If the kernel refuses, or takes longer.
@@ -273,7 +273,8 @@ mod tests {
             let lines: Vec<String> = pids.iter().map(i32::to_string).collect();
             fs::write(directory.join("cgroup.procs"), lines.join("\n")).unwrap();
         };
-        // The numbers of groups of processes, and of the init process, are in no list of the kernel's.
+        // The numbers of groups of processes, and of the init process, are in no list of the
+        // kernel's.
         list(directory.path(), &[one.pid(), spared.pid(), 0, -1, 1]);
         fs::create_dir(directory.path().join("below")).unwrap();
         list(&directory.path().join("below"), &[below.pid()]);

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::Cgroup;
 use crate::usage::Usage;
 
-/// Reads the statistics of a container and keeps the last ones: systemd removes a cgroup as soon as it
-/// is empty, and clients ask for statistics after the exit.
+/// Reads the statistics of a container and keeps the last ones: systemd removes a cgroup as soon as
+/// it is empty, and clients ask for statistics after the exit.
 #[derive(Debug, Clone)]
 pub struct Meter {
     cgroup: Cgroup,
@@ -15,9 +15,9 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// The meter of a cgroup. Clones share the last statistics. `stays`: the cgroup exists until it is
-    /// removed with the container; otherwise systemd removes it with its last process, and the meter
-    /// must be read once before that.
+    /// The meter of a cgroup. Clones share the last statistics. `stays`: the cgroup exists until it
+    /// is removed with the container; otherwise systemd removes it with its last process, and the
+    /// meter must be read once before that.
     #[must_use]
     pub fn new(cgroup: Cgroup, stays: bool) -> Meter {
         let zero = match cgroup {

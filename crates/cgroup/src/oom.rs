@@ -1,5 +1,6 @@
-//! Out-of-memory kills in a cgroup, as they happen: notifications of `memory.oom_control` on version
-//! 1, and changes of `memory.events` on version 2. See the kernel's cgroup-v1/memory and cgroup-v2.
+//! Out-of-memory kills in a cgroup, as they happen: notifications of `memory.oom_control` on
+//! version 1, and changes of `memory.events` on version 2. See the kernel's cgroup-v1/memory and
+//! cgroup-v2.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,7 +1,7 @@
 //! The path of a container's cgroup: the meaning of `cgroupsPath` in a configuration.
 //!
-//! It is a path below the root of each hierarchy; or, for systemd's driver, `slice:prefix:name`: the
-//! scope `prefix-name.scope` in that slice.
+//! It is a path below the root of each hierarchy; or, for systemd's driver, `slice:prefix:name`:
+//! the scope `prefix-name.scope` in that slice.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -110,8 +110,8 @@ impl Hierarchy {
         self.mount.join(below_root(path))
     }
 
-    /// The mount point of version 2 beside version 1 (systemd's hybrid mode), if there is one. It has
-    /// no controllers.
+    /// The mount point of version 2 beside version 1 (systemd's hybrid mode), if there is one. It
+    /// has no controllers.
     #[must_use]
     pub fn hybrid() -> Option<PathBuf> {
         let mount = Path::new(ROOT).join("unified");
@@ -198,8 +198,8 @@ fn expand(slice: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// The cgroup below which systemd keeps its units: the root, unless systemd runs in a container. Its
-/// own process is in `init.scope` there.
+/// The cgroup below which systemd keeps its units: the root, unless systemd runs in a container.
+/// Its own process is in `init.scope` there.
 fn systemd_root() -> PathBuf {
     let groups = fs::read_to_string("/proc/1/cgroup").unwrap_or_default();
     let own = groups.lines().find_map(|line| line.strip_prefix("0::"));

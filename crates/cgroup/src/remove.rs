@@ -36,7 +36,8 @@ pub fn remove(path: &Path) -> Result<(), CgroupError> {
 /// Removes the directories of one cgroup. A process is in all of them, as a rule.
 fn remove_all(directories: &[PathBuf]) -> Result<(), CgroupError> {
     for directory in directories {
-        // On version 1 a frozen process does not die of a signal. Other hierarchies have no freezer.
+        // On version 1 a frozen process does not die of a signal. Other hierarchies have no
+        // freezer.
         let _ = fs::write(directory.join("freezer.state"), "THAWED");
     }
     for directory in directories {

@@ -9,8 +9,8 @@ use oci_spec::runtime::LinuxResources;
 use crate::path::Scope;
 use crate::update::{swap_v2, weight};
 
-/// Sets the limits in `resources` as properties of the scope with the cgroup at `directory`, if it is
-/// one. Does not wait for systemd: the limits are in effect already.
+/// Sets the limits in `resources` as properties of the scope with the cgroup at `directory`, if it
+/// is one. Does not wait for systemd: the limits are in effect already.
 pub fn set_properties(directory: &Path, resources: &LinuxResources) {
     let Some(unit) = directory.file_name().and_then(|name| name.to_str()) else { return };
     let properties = properties(resources);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use wherry_engine::{Code, Engine, Guest, Network, Preopen};
+use wherry_engine::{Code, CompileError, Engine, Guest, Network, Preopen, Start};
 use wherry_image::Kind;
 
 use wherry_host::filter::{self, Allow};
@@ -20,16 +20,20 @@ const USAGE: &str = "usage: run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd D
 /// Runs the guest that `args` describe; they are those behind the word `run`.
 #[must_use]
 pub fn run(engine: &dyn Engine, args: Vec<String>) -> ExitCode {
-    signals::end_on_request();
+    signals::handle_termination();
     nss::use_files_and_dns();
     match parse(args).and_then(|Wanted { file, guest, plugins }| {
         let failed = |text: String| (1, text);
-        host_plugins::load(engine, &plugins).map_err(|failure| failed(failure.message))?;
+        host_plugins::load(engine, &plugins).map_err(|error| failed(error.to_string()))?;
         let shown = file.display().to_string();
+        let root = Path::new("/");
+        let rooted =
+            guest.preopens.iter().any(|preopen| preopen.host == root && preopen.guest == "/");
         let program = load(engine, &file, guest)
             .map_err(|(code, text)| (code, format!("{shown}: {text}")))?;
         let allow = Allow::for_guests_of(engine, &plugins, false);
-        filter::install(allow).map_err(|error| failed(error.to_string()))?;
+        filter::install(allow, rooted, engine.link_buffer())
+            .map_err(|error| failed(error.to_string()))?;
         Ok(program)
     }) {
         Ok((program, name)) => run_to_end(program, &name),
@@ -108,7 +112,9 @@ fn load(
     }
     let wasm = wherry_compiler::binary(&bytes).map_err(|error| failed(error.to_string()))?;
     let code = if engine.compile_key().is_some() {
-        Code::Compiled(compiled(engine, &wasm).map_err(failed)?)
+        let start =
+            Start { function: guest.function.clone(), plugin_modules: engine.plugin_modules() };
+        Code::Compiled(compiled(engine, &wasm, &start).map_err(|error| failed(error.to_string()))?)
     } else {
         Code::Wasm(wasm.into_owned())
     };
@@ -120,11 +126,11 @@ fn load(
 }
 
 /// Compiles into memory: a developer changes the module between one run and the next.
-fn compiled(engine: &dyn Engine, wasm: &[u8]) -> Result<File, String> {
-    let fd =
-        memfd_create(c"wherry-code", MFdFlags::MFD_CLOEXEC).map_err(|errno| errno.to_string())?;
+fn compiled(engine: &dyn Engine, wasm: &[u8], start: &Start) -> Result<File, CompileError> {
+    engine.check(wasm, Some(start))?;
+    let fd = memfd_create(c"wherry-code", MFdFlags::MFD_CLOEXEC).map_err(io::Error::from)?;
     let mut code = File::from(fd);
-    engine.compile(wasm, &mut code).map_err(|error| error.to_string())?;
-    code.rewind().map_err(|error| error.to_string())?;
+    engine.compile(wasm, &mut code)?;
+    code.rewind()?;
     Ok(code)
 }

@@ -1,10 +1,9 @@
 //! The system calls that a compiler may make.
 //!
-//! It computes: it allocates memory, starts threads, and reads and writes its descriptors and files
-//! below its own empty root. All other calls fail with EPERM: no sockets, no programs, no mounts, no
-//! namespaces, no tracing, no signals except to itself, no keys, no BPF, no io_uring. A call that a
-//! library makes only to learn whether the kernel has it (`clone3`) fails with ENOSYS, so that the
-//! library uses the call that it replaces.
+//! A compiler allocates memory, starts threads, and reads and writes its descriptors and files
+//! below its own empty root. All other calls fail with EPERM: no sockets, no exec, no mounts, no
+//! namespaces, no tracing, no signals except to itself, no keys, no BPF, no io_uring. `clone3`
+//! fails with ENOSYS, so that the C library uses `clone`, whose arguments a filter can check.
 
 use std::io;
 
@@ -21,7 +20,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_mprotect,
     libc::SYS_mremap,
     libc::SYS_munmap,
-    // Threads; a process can only signal itself, as it is alone in its pid namespace.
+    // Threads. `tgkill` reaches no other process: a compiler is alone in its pid namespace.
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_futex,
@@ -44,7 +43,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_rt_sigreturn,
     libc::SYS_rt_sigtimedwait,
     libc::SYS_sigaltstack,
-    // Time and chance.
+    // Clocks and random numbers.
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
@@ -52,7 +51,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_gettimeofday,
     libc::SYS_nanosleep,
     libc::SYS_times,
-    // The process and the machine, as far as they are asked for.
+    // Queries of the process and the machine.
     libc::SYS_getegid,
     libc::SYS_geteuid,
     libc::SYS_getgid,
@@ -93,7 +92,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_sendfile,
     libc::SYS_write,
     libc::SYS_writev,
-    // Files, of which there are only its own.
+    // Files, all below its own root.
     libc::SYS_chdir,
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
@@ -116,7 +115,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_utimensat,
 ];
 
-/// As [`ALLOWED`]: the older forms of some calls.
+/// As [`ALLOWED`]: older forms of some calls.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED_OLD: &[i64] = &[
     libc::SYS_time,
@@ -145,12 +144,9 @@ const ALLOWED_OLD: &[i64] = &[];
 /// Options of prctl(2): the names of threads and of their memory.
 const PRCTLS: [u32; 2] = [libc::PR_SET_NAME as u32, libc::PR_SET_VMA as u32];
 
-/// Installs the filter in this process and all that it starts. Needs no_new_privs.
+/// Installs the filter in this process and all that it starts. Requires no_new_privs.
 pub(super) fn install() -> io::Result<()> {
-    filter().install().map_err(|error| {
-        let text = format!("cannot install the compiler's seccomp filter: {error}");
-        io::Error::new(error.kind(), text)
-    })
+    filter().install()
 }
 
 fn filter() -> Filter {
@@ -158,12 +154,12 @@ fn filter() -> Filter {
     for number in ALLOWED.iter().chain(ALLOWED_OLD) {
         filter.call(*number, ALLOW);
     }
-    // A thread, not a process.
+    // Threads, not processes.
     filter.any_bit(libc::SYS_clone, 0, libc::CLONE_THREAD.unsigned_abs(), (ALLOW, EPERM));
-    // Its flags are in memory, where no filter can look.
+    // Its flags are in memory, which no filter can read.
     filter.call(libc::SYS_clone3, ENOSYS);
     filter.one_of(libc::SYS_prctl, 0, &PRCTLS);
-    // Its own limits, to be read: the C library finds the end of its stack by them.
+    // Only to read its own limits, by which the C library finds the end of its stack.
     filter.all_zero(libc::SYS_prlimit64, &[0, 2]);
     filter.otherwise(EPERM);
     filter

@@ -31,6 +31,7 @@ use crate::operations::{NewProcess, Operations};
 use crate::state::{State, Transition};
 use crate::stdio::{CLIENT_OPENS, Streams};
 use crate::thread::{self, Thread};
+use crate::unread::Unpublished;
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 type StartResult = Result<Option<NewProcess>, Failure>;
@@ -147,8 +148,16 @@ enum Phase {
 /// A process that has not been reaped.
 struct Live {
     process: Arc<Process>,
-    exit: oneshot::Receiver<Exit>,
+    exit: LiveExit,
     streams: Streams,
+}
+
+/// Where the exit of a process is.
+enum LiveExit {
+    /// It has not been reaped.
+    Pending(oneshot::Receiver<Exit>),
+    /// It was reaped, and the client has not read all output yet.
+    Unread(Unpublished),
 }
 
 /// What happens without a request.
@@ -228,7 +237,7 @@ impl Actor {
             let _ = sender.send(exit);
         });
         self.snapshot.send_modify(|now| now.pid = process.pid());
-        Live { process, exit, streams }
+        Live { process, exit: LiveExit::Pending(exit), streams }
     }
 
     /// Handles a request. Returns true after the last one.
@@ -489,12 +498,18 @@ impl Phase {
                 Err(Failure::new(FailureKind::System, "the start was aborted: the shim panicked"))
             }));
         }
-        if let Some(live) = self.live_mut()
-            && let Ok(exit) = (&mut live.exit).await
-        {
-            return Progress::Exited(exit);
+        while let Some(live) = self.live_mut() {
+            match &mut live.exit {
+                LiveExit::Pending(exit) => {
+                    // An error: the reaper is gone, and with it the daemon.
+                    let Ok(exit) = exit.await else { break };
+                    live.exit = LiveExit::Unread(Unpublished::new(exit));
+                }
+                LiveExit::Unread(unpublished) => {
+                    return Progress::Exited(unpublished.read(&live.streams).await);
+                }
+            }
         }
-        // There is no process; or the reaper is gone, and with it the daemon.
         std::future::pending().await
     }
 }

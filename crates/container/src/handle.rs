@@ -159,7 +159,8 @@ impl Container {
     /// Starts the guest.
     ///
     /// # Errors
-    /// [`Error::Refused`] unless it is created; [`Error::Failure`] if its program cannot be executed.
+    /// [`Error::Refused`] unless it is created; [`Error::Failure`] if its program cannot be
+    /// executed.
     pub async fn start(&self) -> Result<(), Error> {
         ask(&self.requests, Request::Start).await
     }

@@ -1,9 +1,9 @@
 //! The life of a container, and of each process that is added to it.
 //!
-//! [`state`] has the states and the valid transitions; it is pure. [`Container`] and [`Exec`] are the
-//! handles of the Task API: queries read a snapshot, requests go to the actor, the one task that
-//! changes the state. Every change is published as an [`Event`], in order. The work itself is done
-//! by the supervisor, on threads.
+//! [`state`] has the states and the valid transitions; it is pure. [`Container`] and [`Exec`] are
+//! the handles of the Task API: queries read a snapshot, requests go to the actor, the one task
+//! that changes the state. Every change is published as an [`Event`], in order. The work itself is
+//! done by the supervisor, on threads.
 
 mod actor;
 mod create;
@@ -18,6 +18,7 @@ pub mod state;
 mod stdio;
 mod terminal;
 pub mod thread;
+mod unread;
 
 pub use create::{Config, Runtime};
 pub use event::{Event, EventKind, EventSink};

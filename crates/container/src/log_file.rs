@@ -32,9 +32,10 @@ pub(crate) enum LogFileError {
     Thread(#[from] NoThread),
 }
 
-/// Starts to append to the file at `path`, and returns the pipe to write to. `create`: a missing file is
-/// created with mode 0644 less the umask, as by containerd's shim for runc. The receiver resolves when
-/// everything is copied, after the last descriptor of the pipe's writing end was closed.
+/// Starts to append to the file at `path`, and returns the pipe to write to. `create`: a missing
+/// file is created with mode 0644 less the umask, as by containerd's shim for runc. The receiver
+/// resolves when everything is copied, after the last descriptor of the pipe's writing end was
+/// closed.
 ///
 /// # Errors
 /// If the file cannot be opened, or is not a regular one.
@@ -64,8 +65,8 @@ pub(crate) fn append(
     Ok((writer, copied))
 }
 
-/// Copies to the end. Output that cannot be written, as on a full disk, is lost: a guest that waits for
-/// room in the pipe would wait for ever.
+/// Copies to the end. Output that cannot be written, as on a full disk, is lost: a guest that waits
+/// for room in the pipe would wait for ever.
 fn copy(mut pipe: PipeReader, mut file: File, path: PathBuf) {
     let mut buffer = vec![0; CHUNK];
     let mut whole = true;

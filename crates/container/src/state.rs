@@ -12,8 +12,9 @@
 //!  Deleted
 //! ```
 //!
-//! A container exists from Created on. One that was never started may exit, and be deleted. An added
-//! process has the same states except Paused; in Created it is registered and does not exist yet.
+//! A container exists from Created on. One that was never started may exit, and be deleted. An
+//! added process has the same states except Paused; in Created it is registered and does not exist
+//! yet.
 
 use wherry_sys::process::Exit;
 
@@ -56,8 +57,8 @@ pub struct Refused {
 }
 
 impl State {
-    /// The state after a transition. Every pair is written out, so that a new state or transition does
-    /// not compile before all of its pairs are decided.
+    /// The state after a transition. Every pair is written out, so that a new state or transition
+    /// does not compile before all of its pairs are decided.
     ///
     /// # Errors
     /// If the transition is not valid in this state.

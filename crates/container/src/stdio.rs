@@ -1,10 +1,10 @@
 //! Standard streams without a terminal.
 //!
-//! A client creates a named pipe for each stream and opens the other end. The guest gets these pipes
-//! themselves: no byte is copied, and the daemon does not wake. The daemon retains a descriptor of
-//! each output, so that a guest can continue to write while the client is away, as containerd is
-//! when it restarts. Input ends when the client closes its end, because not every client sends
-//! CloseIO. Output to a file is copied: see [`crate::log_file`].
+//! A client creates a named pipe for each stream and opens the other end. The guest gets these
+//! pipes themselves: no byte is copied, and the daemon does not wake. The daemon retains a
+//! descriptor of each output, so that a guest can continue to write while the client is away, as
+//! containerd is when it restarts. Input ends when the client closes its end, because not every
+//! client sends CloseIO. Output to a file is copied: see [`crate::log_file`].
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -30,8 +30,8 @@ pub(crate) enum Streams {
 }
 
 impl Streams {
-    /// Starts to copy between the client and a process: its terminal, if it has one, or its retained
-    /// pipes. Must be called within the runtime.
+    /// Starts to copy between the client and a process: its terminal, if it has one, or its
+    /// retained pipes. Must be called within the runtime.
     ///
     /// # Errors
     /// If a pipe cannot be opened, or the engine host sent no terminal.
@@ -68,12 +68,22 @@ impl Streams {
         }
     }
 
-    /// One receiver per copied output: it resolves when the client can read everything. A pipe that the
-    /// guest writes itself has none.
+    /// One receiver per copied output: it resolves when the client can read everything. A pipe that
+    /// the guest writes itself has none.
     pub(crate) fn copied(&mut self) -> Vec<oneshot::Receiver<()>> {
         match self {
             Streams::Pipes(retained) => std::mem::take(&mut retained.copied),
             Streams::Terminal(terminal) => terminal.copied().into_iter().collect(),
+        }
+    }
+
+    /// Whether a client has not read all output that the guest has written to it.
+    pub(crate) fn has_unread(&self) -> bool {
+        match self {
+            Streams::Pipes(retained) => {
+                retained.outputs.iter().any(|(_, pipe)| unread(pipe).is_ok_and(|count| count > 0))
+            }
+            Streams::Terminal(terminal) => terminal.has_unread(),
         }
     }
 
@@ -86,8 +96,8 @@ impl Streams {
     }
 }
 
-/// The client's streams: the path of a named pipe, `file://` and the path of a file to append to, or
-/// empty for none.
+/// The client's streams: the path of a named pipe, `file://` and the path of a file to append to,
+/// or empty for none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StdioPaths {
     /// Standard input.
@@ -147,9 +157,9 @@ pub(crate) enum StdioError {
     },
 }
 
-/// How long input is held open for a client that is slow to open its end. Clients open it before they
-/// create a container, and one without input may have closed it again by then: the kernel does not
-/// distinguish the two.
+/// How long input is held open for a client that is slow to open its end. Clients open it before
+/// they create a container, and one without input may have closed it again by then: the kernel does
+/// not distinguish the two.
 pub(crate) const CLIENT_OPENS: Duration = Duration::from_secs(1);
 
 /// The file of a stream that the client does not want.
@@ -199,8 +209,8 @@ fn input(path: &str, retained: &mut Retained) -> Result<OwnedFd, StdioError> {
     if !is_fifo(path).map_err(|source| failed(path, source))? {
         return Err(StdioError::NotFifo { stream: STREAM, path: path.into() });
     }
-    // Held open for a moment: a guest that reads before the client has opened its end would read the
-    // end of the file. Without a writer the next open would block, too.
+    // Held open for a moment: a guest that reads before the client has opened its end would read
+    // the end of the file. Without a writer the next open would block, too.
     retained.stdin = Some(open_rdwr(path).map_err(|source| failed(path, source))?);
     Ok(File::open(path).map_err(|source| failed(path, source))?.into())
 }
@@ -251,8 +261,8 @@ impl Retained {
         self.stdin = None;
     }
 
-    /// Closes the outputs after the exit, without losing unread output: a pipe's contents are lost with
-    /// its last descriptor.
+    /// Closes the outputs after the exit, without losing unread output: a pipe's contents are lost
+    /// with its last descriptor.
     pub(crate) async fn finish(self) {
         for (path, keeper) in self.outputs {
             if let Err(error) = drain(&path, keeper).await {
@@ -283,8 +293,8 @@ pub(crate) fn open_for_terminal(paths: &StdioPaths) -> Result<TerminalPipes, Std
     Ok(TerminalPipes { input, output: output.map(|file| ((&paths.stdout).into(), file)) })
 }
 
-/// Waits until a pipe is empty or a reader has it open: a reader gets everything in the pipe, and then
-/// the end of the file, also after the writer has closed.
+/// Waits until a pipe is empty or a reader has it open: a reader gets everything in the pipe, and
+/// then the end of the file, also after the writer has closed.
 pub(crate) async fn drain(path: &Path, keeper: File) -> io::Result<()> {
     if unread(&keeper)? == 0 {
         return Ok(());

@@ -1,7 +1,7 @@
 //! A guest's terminal: the daemon copies between it and the client's pipes.
 //!
-//! Clients detach and attach: the daemon has the pipes open for reading and writing, so that a detach
-//! does not end the input, and output waits for the next reader.
+//! Clients detach and attach: the daemon has the pipes open for reading and writing, so that a
+//! detach does not end the input, and output waits for the next reader.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -73,10 +73,17 @@ impl Terminal {
         tty::resize(self.master.get_ref(), columns.into(), rows.into())
     }
 
-    /// Resolves when all output is in the client's pipe: after the last process has closed the terminal.
-    /// Returns None the second time.
+    /// Resolves when all output is in the client's pipe: after the last process has closed the
+    /// terminal. Returns None the second time.
     pub(crate) fn copied(&mut self) -> Option<oneshot::Receiver<()>> {
         self.copied.take()
+    }
+
+    /// Whether output is still to be copied from the terminal, or to be read by the client.
+    pub(crate) fn has_unread(&self) -> bool {
+        let holds = |file: &File| tty::unread(file).is_ok_and(|count| count > 0);
+        let pipe = self.pipe.as_ref().is_some_and(|(_, pipe)| holds(pipe.get_ref()));
+        pipe || holds(self.master.get_ref())
     }
 
     /// Stops copying input.
@@ -91,7 +98,8 @@ impl Terminal {
     pub(crate) async fn finish(mut self) {
         self.close_stdin();
         if let Some(output) = &mut self.output {
-            // The copy ends when the last process has closed the terminal. It fails only if aborted.
+            // The copy ends when the last process has closed the terminal. It fails only if
+            // aborted.
             let _ = output.await;
         }
         if let Some((path, pipe)) = self.pipe.take()

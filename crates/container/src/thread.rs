@@ -59,8 +59,8 @@ impl Thread {
         }
     }
 
-    /// Runs `work` on this thread, within the caller's tokio runtime, if it has one. The receiver fails if
-    /// `work` panics.
+    /// Runs `work` on this thread, within the caller's tokio runtime, if it has one. The receiver
+    /// fails if `work` panics.
     pub(crate) fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -79,8 +79,8 @@ impl Thread {
     }
 }
 
-/// Runs `work` on a thread, or on the caller's if the kernel refuses one: for work that must be done and
-/// blocks for a few milliseconds at most.
+/// Runs `work` on a thread, or on the caller's if the kernel refuses one: for work that must be
+/// done and blocks for a few milliseconds at most.
 pub(crate) fn run_or_block(work: impl FnOnce() + Send + 'static) -> oneshot::Receiver<()> {
     match Thread::take() {
         Ok(thread) => thread.run(work),

@@ -10,12 +10,20 @@
 //! container's Create returns, so that the client prints them. [`Program::run`] reports only faults
 //! of the running guest.
 
+#[cfg(feature = "check")]
+pub mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod error;
+mod preopens;
+mod start;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+
+pub use error::{CompileError, Export, LoadError, RUN, Trap, find_entry, is_run, signature};
+pub use start::Start;
 
 /// A WebAssembly engine.
 ///
@@ -32,6 +40,23 @@ pub trait Engine {
     /// engine does not compile ahead of time; `compile` is never called and `load` gets
     /// [`Code::Wasm`].
     fn compile_key(&self) -> Option<CompileKey>;
+
+    /// Checks a module or component in the binary format before it is compiled: its validity, the
+    /// features that it uses, and for a start its imports and entry function. Only `wherry-<name>`
+    /// calls it, and only for an engine with a compile key: `load` checks the rest.
+    ///
+    /// # Errors
+    /// A [`LoadError`], after milliseconds where a compilation would take long.
+    fn check(&self, wasm: &[u8], start: Option<&Start>) -> Result<(), LoadError> {
+        // An engine without a validator reports faults when it compiles and loads.
+        let _ = (wasm, start);
+        Ok(())
+    }
+
+    /// The names of the import modules that loaded plug-ins provide.
+    fn plugin_modules(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Compiles a module or component in the binary format to native code. Only `wherry-<name>`
     /// calls it: an engine host needs no compiler.
@@ -81,12 +106,28 @@ pub trait Engine {
         &[]
     }
 
+    /// The buffer in which the engine reads a symbolic link while it resolves a guest's path.
+    /// `None`: the kernel resolves paths for this engine.
+    fn link_buffer(&self) -> Option<LinkBuffer> {
+        None
+    }
+
     /// Prepares the guest: maps its code, resolves its imports and its entry function. Runs no code
     /// of the guest.
     ///
     /// # Errors
     /// A [`LoadError`] that names the missing import, function or directory.
     fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError>;
+}
+
+/// The size of an engine's buffer for the target of a symbolic link. It distinguishes the engine's
+/// calls of readlink from its guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkBuffer {
+    /// The link's size and one byte, or 32 bytes without a size; doubled while the target fills it.
+    Exact,
+    /// This number of bytes.
+    Fixed(u64),
 }
 
 /// A version of an engine.
@@ -183,68 +224,6 @@ pub enum Network {
 /// The exit status of the guest's process: the low eight bits of the guest's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExitCode(pub u8);
-
-/// An error of [`Engine::compile`].
-#[derive(Debug, thiserror::Error)]
-pub enum CompileError {
-    /// The module or component is not valid; the text ends with the offset.
-    #[error("invalid WebAssembly: {0}")]
-    Invalid(String),
-    /// The module or component is valid, and this engine cannot run it; the text says why.
-    #[error("{0}")]
-    Unsupported(String),
-    /// Writing the output failed.
-    #[error("cannot write compiled code: {0}")]
-    Io(#[from] io::Error),
-}
-
-/// An error of [`Engine::load`].
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The module is not valid (an engine without `compile`).
-    #[error("invalid WebAssembly: {0}")]
-    Invalid(String),
-    /// The module or component imports what neither WASI nor a plug-in provides.
-    #[error("missing import {0}: this runtime provides WASI only")]
-    MissingImport(String),
-    /// The module or component does not export the requested function.
-    #[error("no function {function:?} to call; it exports {}", list(.exports))]
-    MissingFunction {
-        /// The requested function.
-        function: String,
-        /// The exported functions.
-        exports: Vec<String>,
-    },
-    /// The module has no `_start` or the component no `wasi:cli/run`, and no function was
-    /// requested.
-    #[error("nothing to run: it does not export {entry}; it exports {}", list(.exports))]
-    NoEntry {
-        /// The default entry.
-        entry: String,
-        /// The exported functions.
-        exports: Vec<String>,
-    },
-    /// A part of the guest's WASI context, such as a preopened directory, could not be set up.
-    #[error("{what}: {source}")]
-    Context {
-        /// The failed step, with its path.
-        what: String,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The engine failed.
-    #[error("{0}")]
-    Engine(String),
-}
-
-/// A trap of the guest: the message and, below it, the wasm backtrace.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Trap(pub String);
-
-fn list(names: &[String]) -> String {
-    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
-}
 
 #[cfg(test)]
 mod tests {

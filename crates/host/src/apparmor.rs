@@ -1,34 +1,41 @@
 //! The AppArmor profile of a wasm guest.
 //!
-//! libcontainer asks the kernel for the profile with the next exec. A native program gets it there; the process of a wasm guest
-//! never executes anything, and changes its profile itself.
+//! libcontainer asks the kernel to apply the profile at the next exec, which is right for a native
+//! program. The process of a wasm guest never calls exec, so it changes its profile itself.
 
+use std::error::Error;
 use std::io::Write;
 use std::path::Path;
 
 use pathrs::flags::OpenFlags;
 use pathrs::procfs::{ProcfsBase, ProcfsHandle};
 
-/// Where the kernel takes the name: since Linux 5.8, and before.
-const PLACES: [&str; 2] = ["attr/apparmor/current", "attr/current"];
+/// The file that takes the name of a profile: since Linux 5.8, and before.
+const ATTRIBUTES: [&str; 2] = ["attr/apparmor/current", "attr/current"];
 
-/// Changes this process's profile to `profile`, if that is not empty. The change is for good.
-///
-/// # Errors
-/// When there is no such profile, or this process may not change to it.
-pub(crate) fn change_profile(profile: &str) -> Result<(), String> {
+/// The profile does not exist, or this process may not change to it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot apply the AppArmor profile {profile:?}: {source}")]
+pub(crate) struct ApparmorError {
+    profile: String,
+    source: Box<dyn Error>,
+}
+
+/// Changes the profile of this process to `profile`, for good. An empty name changes nothing.
+pub(crate) fn change_profile(profile: &str) -> Result<(), ApparmorError> {
     if profile.is_empty() {
         return Ok(());
     }
-    let failed = |cause: String| format!("cannot apply the AppArmor profile {profile:?}: {cause}");
-    let procfs = ProcfsHandle::new().map_err(|error| failed(error.to_string()))?;
-    let open = |place: &str| {
+    write(profile).map_err(|source| ApparmorError { profile: profile.to_owned(), source })
+}
+
+fn write(profile: &str) -> Result<(), Box<dyn Error>> {
+    let procfs = ProcfsHandle::new()?;
+    let open = |file: &str| {
         let flags = OpenFlags::O_WRONLY | OpenFlags::O_CLOEXEC;
-        procfs.open(ProcfsBase::ProcSelf, Path::new(place), flags)
+        procfs.open(ProcfsBase::ProcSelf, Path::new(file), flags)
     };
-    let [place, older] = PLACES;
-    let mut file =
-        open(place).or_else(|_| open(older)).map_err(|error| failed(error.to_string()))?;
-    file.write_all(format!("changeprofile {profile}").as_bytes())
-        .map_err(|error| failed(error.to_string()))
+    let [current, older] = ATTRIBUTES;
+    let mut file = open(current).or_else(|_| open(older))?;
+    Ok(file.write_all(format!("changeprofile {profile}").as_bytes())?)
 }

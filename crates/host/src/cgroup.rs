@@ -1,5 +1,5 @@
-//! How a process that is being set up joins the container's cgroup, and the limits that systemd does
-//! not set.
+//! How a process that is being set up joins the container's cgroup, and the limits that systemd
+//! does not set.
 //!
 //! A pid that is written to `cgroup.procs` takes some ten milliseconds, several times the rest of a
 //! container's setup: the kernel moves a process with all its threads when no processor can be in
@@ -11,16 +11,26 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libcgroups::common::{CgroupManager, ControllerOpt, Entry, WrappedIoError};
 use libcgroups::v2::manager::Manager;
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
 use wherry_cgroup::{Cgroup, Hierarchy, ROOT, below_root, is_unified};
 
+use crate::error::LibraryError;
+
+/// The limits of a systemd scope could not be set.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set the limits of cgroup {}: {source}", .cgroup.display())]
+pub(crate) struct LimitsError {
+    cgroup: PathBuf,
+    source: LibraryError,
+}
+
 /// Makes the processes that libcontainer forks from now on join cgroups without waiting. systemd
-/// moves those of its own driver. `may_be_replaced`: no one needs the pid of such a process
-/// afterwards.
+/// moves those of its own driver. `may_be_replaced`: libcontainer does not use the pid of such a
+/// process afterwards.
 pub(crate) fn join_without_waiting(may_be_replaced: bool) {
     libcgroups::common::enter_by(move |path| {
         if is_unified() {
@@ -68,7 +78,8 @@ fn clone_into(directory: &Path) -> io::Result<()> {
         cgroup: directory.as_raw_fd() as u64,
         ..CloneArgs::default()
     };
-    // SAFETY: the arguments have the given size and ask for a fork. This process has a single thread.
+    // SAFETY: the arguments have the given size and ask for a fork. This process has a single
+    // thread.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) } {
         0 => Ok(()),
         // SAFETY: ends this process; its descriptors and buffers are the other one's now.
@@ -97,25 +108,13 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// Sets in the cgroup of process `pid`, a systemd scope, what systemd has not set: the devices, which
-/// were not passed to it, and sets of processors and huge pages, which it does not know. Setting the
-/// others again changes nothing.
-pub(crate) fn complete(pid: i32, resources: &LinuxResources) -> Result<(), String> {
+/// Sets the values that systemd has not set in the cgroup of process `pid`, a systemd scope: the
+/// devices, which were not passed to it, and sets of processors and huge pages, which it does not
+/// know. To set the others once more changes nothing.
+pub(crate) fn complete(pid: i32, resources: &LinuxResources) -> Result<(), LimitsError> {
     let Some(Cgroup::V2(directory)) = Cgroup::of(pid) else { return Ok(()) };
-    let failed = |error: &dyn std::error::Error| {
-        format!("cannot set the limits of cgroup {}: {error}", directory.display())
-    };
-    let root = Path::new(ROOT);
-    let below = directory.strip_prefix(root).map_err(|error| failed(&error))?;
-    let manager =
-        Manager::new(root.to_owned(), below.to_owned()).map_err(|error| failed(&error))?;
-    let options = ControllerOpt {
-        resources,
-        disable_oom_killer: false,
-        oom_score_adj: None,
-        freezer_state: None,
-    };
-    manager.apply(&options).map_err(|error| failed(&error))?;
+    apply(&directory, resources)
+        .map_err(|source| LimitsError { cgroup: directory.clone(), source })?;
     // systemd resets what it does not know whenever it reloads its configuration.
     if let Some(cpu) =
         resources.cpu().as_ref().filter(|cpu| cpu.cpus().is_some() || cpu.mems().is_some())
@@ -127,6 +126,19 @@ pub(crate) fn complete(pid: i32, resources: &LinuxResources) -> Result<(), Strin
         wherry_cgroup::set_properties(&directory, &resources);
     }
     Ok(())
+}
+
+fn apply(directory: &Path, resources: &LinuxResources) -> Result<(), LibraryError> {
+    let root = Path::new(ROOT);
+    let below = directory.strip_prefix(root).map_err(LibraryError::new)?;
+    let manager = Manager::new(root.to_owned(), below.to_owned()).map_err(LibraryError::new)?;
+    let options = ControllerOpt {
+        resources,
+        disable_oom_killer: false,
+        oom_score_adj: None,
+        freezer_state: None,
+    };
+    manager.apply(&options).map_err(LibraryError::new)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Setting a container up and forking its first process.
+//! Setting up a container and forking its first process.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,40 +11,38 @@ use nix::unistd::{Gid, Uid, fchown};
 use oci_spec::runtime::{LinuxMemory, Process, Spec, User};
 use wherry_bundle::hooks::{Batch, Moment};
 use wherry_bundle::{Bundle, Config};
-use wherry_cgroup::Cgroup;
+use wherry_cgroup::{Cgroup, CgroupName};
 use wherry_engine::Engine;
 use wherry_protocol::message::Descriptors;
-use wherry_protocol::{Channel, CreateRequest, Failure, Packet, SetupMessage, SetupReply, Stdio};
+use wherry_protocol::{Channel, CreateRequest, SetupMessage, SetupReply, Stdio};
 
 use crate::console::{self, Console};
+use crate::error::HostError;
 use crate::filter::Allow;
 use crate::guest::Executor;
 use crate::serve::Forked;
-use crate::{
-    cgroup, invalid, keyring, mount, plugins, sentence, spec_rewrite, system, userns, validate,
-};
+use crate::{cgroup, keyring, mount, mount_namespace, plugins, spec_rewrite, userns, validate};
 
 pub(crate) fn create(
     engine: &Rc<dyn Engine>,
     request: &CreateRequest,
     descriptors: Descriptors,
-) -> Result<Forked, Failure> {
+) -> Result<Forked, HostError> {
     let Descriptors { setup, setup_lock: _setup_lock, stdio } = descriptors;
     let bundle = Bundle::new(&request.bundle, &request.id);
-    let spec = bundle.spec().map_err(|error| invalid(error.to_string()))?;
-    validate::spec(&spec).map_err(|text| invalid(format!("config.json: {text}")))?;
+    let spec = bundle.spec()?;
+    validate::spec(&spec).map_err(HostError::Config)?;
     plugins::load(&**engine, &request.options.plugins)?;
     let state = bundle.state_root();
-    fs::create_dir_all(&state)
-        .map_err(|error| system(format!("cannot create {}: {error}", state.display())))?;
+    fs::create_dir_all(&state).map_err(|error| HostError::path("create", &state, error))?;
     // The daemon creates the cgroup while this process mounts.
-    setup.send(&SetupMessage::Cgroup, &[]).map_err(|error| system(error.to_string()))?;
+    setup.send(&SetupMessage::Cgroup, &[]).map_err(HostError::Channel)?;
     cgroup::join_without_waiting(may_be_replaced(&spec, spec.process().as_ref()));
-    mount::rootfs(&bundle.rootfs(), &request.rootfs, &bundle.layers()).map_err(system)?;
+    mount::rootfs(&bundle.rootfs(), &request.rootfs, &bundle.layers())?;
     create_directories(&bundle, &spec, &request.cwd)?;
     let config = Config::from(&spec);
-    let rewritten = spec_rewrite::rewrite(&bundle, &spec, &config, request.systemd_cgroup, &setup)
-        .map_err(system)?;
+    let name = CgroupName::parse(config.cgroups_path(), &request.id, request.systemd_cgroup)?;
+    let rewritten = spec_rewrite::rewrite(&bundle, &spec, &config, &name, &setup)?;
     let hooks = Batch::new(Moment::StartContainer, &bundle, &config);
     wait_for_cgroup(&setup)?;
     let allow = Allow::for_guests_of(
@@ -57,7 +55,7 @@ pub(crate) fn create(
     keyring::join(&request.id);
     let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_root_path(bundle.state_root())
-        .map_err(|error| system(sentence(&error)))?
+        .map_err(HostError::libcontainer)?
         .with_executor(executor);
     let user = spec.process().as_ref().map(Process::user);
     let outside = userns::outside(&spec, user);
@@ -70,55 +68,53 @@ pub(crate) fn create(
         .with_detach(true)
         .as_sibling(true)
         .build()
-        .map_err(|error| system(sentence(&error)))?;
-    let pid = container.pid().ok_or_else(|| system("the container has no first process".into()))?;
+        .map_err(HostError::libcontainer)?;
+    let pid = container.pid().ok_or_else(|| HostError::NoFirstProcess(request.id.clone()))?;
     complete_cgroup(&spec, pid.as_raw(), request.systemd_cgroup)?;
     let console = console.map(Console::receive).transpose()?;
     if let Some(console) = &console {
-        console::give(console, outside.0);
+        console::change_owner(console, outside.0);
     }
-    mount::restrict_cgroups(pid.as_raw(), spec.mounts().as_deref().unwrap_or_default())
-        .map_err(system)?;
+    mount_namespace::complete(pid.as_raw(), &spec)?;
     Ok(Forked { pid: pid.as_raw(), console })
 }
 
-/// Creates `/dev` and the working directory in the root filesystem, as runc does: libcontainer needs
-/// both. If that fails, libcontainer reports why.
-fn create_directories(bundle: &Bundle, spec: &Spec, cwd: &Path) -> Result<(), Failure> {
+/// Creates `/dev` and the working directory in the root filesystem, as runc does: libcontainer
+/// needs both. If that fails, libcontainer reports why.
+fn create_directories(bundle: &Bundle, spec: &Spec, cwd: &Path) -> Result<(), HostError> {
     let Some(root) = spec.root() else { return Ok(()) };
-    let root = bundle.path().join(root.path());
-    if let Err(error) = fs::read_dir(&root) {
-        let text = format!("cannot use the root filesystem {}: {error}", root.display());
-        return Err(invalid(text));
+    let path = bundle.path().join(root.path());
+    if let Err(source) = fs::read_dir(&path) {
+        return Err(HostError::RootFilesystem { path, source });
     }
     let owner = userns::outside(spec, None);
     for directory in [Path::new("/dev"), cwd] {
-        if let Err(error) = mount::directory(&root, directory, owner) {
+        if let Err(error) = mount::create_directory(&path, directory, owner) {
             log::warn!("cannot create {} in the container: {error}", directory.display());
         }
     }
     Ok(())
 }
 
-fn wait_for_cgroup(setup: &Channel) -> Result<(), Failure> {
-    match setup.receive::<SetupReply>() {
-        Ok(Some(Packet { message: SetupReply::Proceed, .. })) => Ok(()),
-        Ok(Some(Packet { message: SetupReply::Refused(text), .. })) => Err(system(text)),
-        _ => Err(system("the daemon did not create the cgroup".to_owned())),
+fn wait_for_cgroup(setup: &Channel) -> Result<(), HostError> {
+    match setup.receive::<SetupReply>().map_err(HostError::Channel)?.map(|packet| packet.message) {
+        Some(SetupReply::Proceed) => Ok(()),
+        Some(SetupReply::Refused(text)) => Err(HostError::CgroupRefused(text)),
+        Some(SetupReply::Compiled) | None => Err(HostError::NoCgroup),
     }
 }
 
-/// Sets what neither systemd nor libcontainer has set in the cgroup of process `pid`.
-fn complete_cgroup(spec: &Spec, pid: i32, systemd: bool) -> Result<(), Failure> {
+/// Sets the values in the cgroup of process `pid` that neither systemd nor libcontainer has set.
+fn complete_cgroup(spec: &Spec, pid: i32, systemd: bool) -> Result<(), HostError> {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     if let Some(resources) = resources.filter(|_| systemd) {
-        cgroup::complete(pid, resources).map_err(system)?;
+        cgroup::complete(pid, resources)?;
     }
     let memory = resources.and_then(|resources| resources.memory().as_ref());
     if memory.and_then(LinuxMemory::disable_oom_killer).unwrap_or(false)
         && let Some(cgroup) = Cgroup::of(pid)
     {
-        cgroup.disable_oom_killer().map_err(|error| system(error.to_string()))?;
+        cgroup.disable_oom_killer()?;
     }
     Ok(())
 }
@@ -129,7 +125,7 @@ pub(crate) fn may_be_replaced(spec: &Spec, process: Option<&Process>) -> bool {
     let linux = spec.linux().as_ref();
     let offsets = linux.and_then(|linux| linux.time_offsets().as_ref());
     let affinity = process.and_then(|process| process.exec_cpu_affinity().as_ref());
-    linux.and_then(userns::wanted).is_none() && offsets.is_none() && affinity.is_none()
+    linux.and_then(userns::configured).is_none() && offsets.is_none() && affinity.is_none()
 }
 
 /// Sets a process's streams: those of the request, or a terminal.
@@ -138,7 +134,7 @@ pub(crate) fn with_streams(
     stdio: Option<Stdio>,
     owner: (u32, u32),
     bundle: &Bundle,
-) -> Result<(ContainerBuilder, Option<Console>), Failure> {
+) -> Result<(ContainerBuilder, Option<Console>), HostError> {
     let Some(Stdio { stdin, stdout, stderr }) = stdio else {
         let console = Console::new(bundle.path())?;
         return Ok((builder.with_console_socket(Some(console.path())), Some(console)));
@@ -149,8 +145,8 @@ pub(crate) fn with_streams(
     Ok((builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr), None))
 }
 
-/// The owner of a process's streams: its user, so that the guest can open `/dev/stdout` again; or, if
-/// that is root, the user that the client names.
+/// The owner of a process's streams: its user, so that the guest can open `/dev/stdout`; or, if
+/// that is root, the user of the runtime's options.
 pub(crate) fn stream_owner(user: Option<&User>, outside: (u32, u32), io: (u32, u32)) -> (u32, u32) {
     let pick = |inside, outside, io| if inside == 0 && io != 0 { io } else { outside };
     let (uid, gid) = user.map_or((0, 0), |user| (user.uid(), user.gid()));
@@ -161,7 +157,8 @@ fn own_stream(stream: &OwnedFd, (uid, gid): (u32, u32)) {
     let fifo = nix::sys::stat::fstat(stream)
         .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO);
     if fifo && (uid, gid) != (0, 0) {
-        // A filesystem without owners refuses; the stream itself works all the same.
+        // A filesystem without owners refuses. The stream works, and only /dev/stdout cannot be
+        // opened.
         if let Err(errno) = fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
             log::warn!(
                 "cannot change the owner of descriptor {} to {uid}: {errno}",

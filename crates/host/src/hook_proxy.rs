@@ -9,26 +9,24 @@ use std::os::unix::process::parent_id;
 use std::process::ExitCode;
 
 use oci_spec::runtime::{Hook, HookBuilder, State};
-
 use wherry_bundle::hooks::Batch;
 use wherry_protocol::{Channel, Failure, FailureKind, SetupMessage, SetupReply};
+
+use crate::spec_rewrite::RewriteError;
 
 /// The argument of this executable that runs the hook proxy.
 pub const HOOKS: &str = "hooks";
 
-/// The hook that libcontainer runs. `channel` is the setup channel, without close-on-exec. The proxy
-/// runs the hooks of `batch` itself; without one it asks the daemon to run those that are due.
-pub(super) fn hook(channel: &OwnedFd, batch: Option<&Batch>) -> Result<Hook, String> {
+/// The hook that libcontainer runs. `channel` is the setup channel, without close-on-exec. The
+/// proxy runs the hooks of `batch` itself; without one it asks the daemon to run those that are
+/// due.
+pub(crate) fn hook(channel: &OwnedFd, batch: Option<&Batch>) -> Result<Hook, RewriteError> {
     let mut args = vec!["wherry".to_owned(), HOOKS.to_owned(), channel.as_raw_fd().to_string()];
     if let Some(batch) = batch {
-        args.push(serde_json::to_string(batch).map_err(|error| error.to_string())?);
+        args.push(serde_json::to_string(batch)?);
     }
-    HookBuilder::default()
-        .path("/proc/self/exe")
-        .args(args)
-        .env(Vec::<String>::new())
-        .build()
-        .map_err(|error| error.to_string())
+    let hook = HookBuilder::default().path("/proc/self/exe").args(args);
+    Ok(hook.env(Vec::<String>::new()).build()?)
 }
 
 /// Runs the hook proxy. `args` are those that [`hook`] has set after [`HOOKS`].

@@ -4,34 +4,40 @@
 //! a single thread, because it forks. A guest is forked as the *daemon's* child: the host may end,
 //! the guest stays.
 //!
-//! A request flows through [`serve`] to [`create`] or [`exec`], from there through libcontainer into
-//! the container's namespaces, where [`guest`] finds and loads the program, and runs it. This is the
-//! only crate that uses libcontainer.
+//! A request flows through [`serve`] to [`create`] or [`exec`], from there through libcontainer
+//! into the container's namespaces, where [`guest`] loads the program and runs it. This is the only
+//! crate that uses libcontainer.
 
 mod apparmor;
 mod cgroup;
+mod confinement;
 mod console;
 mod create;
+mod error;
 mod exec;
 pub mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod guest;
 mod hook_proxy;
-mod idmap;
-mod idmapped_binds;
 mod keyring;
 mod libcontainer_state;
 mod mount;
+mod mount_namespace;
+mod mount_options;
+mod mount_tree;
 pub mod nss;
 mod own_executable;
 pub mod plugins;
 mod privileges;
 mod process_title;
+mod program;
+mod propagation;
 mod seccomp_listener;
 mod serve;
 pub mod signals;
 mod spec_rewrite;
+mod staged_binds;
 mod tracing_bridge;
 mod userns;
 pub mod validate;
@@ -40,13 +46,10 @@ use std::fs;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-use wherry_protocol::error_text;
-use wherry_protocol::{Failure, FailureKind};
-
 pub use hook_proxy::{HOOKS, hooks};
 pub use serve::serve;
 
-/// Takes the ownership of a descriptor that the kernel has just opened for this process.
+/// Takes ownership of a descriptor that the kernel has just opened for this process.
 #[allow(unsafe_code)]
 fn adopt(number: i32) -> OwnedFd {
     // SAFETY: no one else has its number.
@@ -60,34 +63,7 @@ fn borrow(fd: i32) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
-fn system(text: String) -> Failure {
-    Failure::new(FailureKind::System, text)
-}
-
-fn invalid(text: String) -> Failure {
-    Failure::new(FailureKind::Invalid, text)
-}
-
-/// An error with its causes as one sentence. Some errors of libcontainer do not return their cause
-/// as their source, and contain it only in their `Debug` form.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = inner.source();
-    }
-    match error_text::cause(&format!("{error:?}")) {
-        Some(cause) if !text.contains(&cause) => text = format!("{text}: {cause}"),
-        _ => {}
-    }
-    text.replace('\n', " ")
-}
-
-/// Whether `path` is a file, also through symbolic links.
+/// Whether `path` is a file and no directory. Follows symbolic links.
 #[must_use]
 pub fn is_file(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| !meta.is_dir())

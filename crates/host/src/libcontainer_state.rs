@@ -1,12 +1,13 @@
 //! libcontainer's state of a container, `state.json`, which libcontainer writes in the engine host.
 
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 
 use serde_json::Value;
 
 use wherry_bundle::Bundle;
+
+use crate::error::HostError;
 
 /// The state of a container.
 #[derive(Debug)]
@@ -17,17 +18,17 @@ pub(crate) struct ContainerState {
 
 impl ContainerState {
     /// Reads the state of the container in a bundle.
-    pub(crate) fn of(bundle: &Bundle) -> io::Result<ContainerState> {
+    pub(crate) fn of(bundle: &Bundle) -> Result<ContainerState, HostError> {
         let path = bundle.state().join("state.json");
         let value = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
         match value {
             Ok(value) => Ok(ContainerState { path, value }),
-            Err(error) => Err(failed(&path, "read", &error)),
+            Err(error) => Err(HostError::path("read", &path, error)),
         }
     }
 
     /// Sets the status to running: libcontainer adds a process only to a running container.
-    pub(crate) fn mark_running(mut self) -> io::Result<()> {
+    pub(crate) fn mark_running(mut self) -> Result<(), HostError> {
         match self.value.get_mut("status") {
             Some(status) if status != "running" => *status = "running".into(),
             _ => return Ok(()),
@@ -36,12 +37,8 @@ impl ContainerState {
         let temporary = self.path.with_extension(std::process::id().to_string());
         fs::write(&temporary, self.value.to_string())
             .and_then(|()| fs::rename(&temporary, &self.path))
-            .map_err(|error| failed(&self.path, "write", &error))
+            .map_err(|error| HostError::path("write", &self.path, error))
     }
-}
-
-fn failed(path: &std::path::Path, what: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot {what} {}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! The engine host's own executable, which no container is to execute.
+//! The engine host's own executable, which no container may execute.
 //!
-//! Inside a container `/proc/self/exe` names it, and a script's `#!/proc/self/exe` does. The kernel would execute it with the
-//! image's own `/lib64/ld-linux-x86-64.so.2`. The read-only mount that it runs from keeps it from being written
-//! ([`wherry_sys::readonly`]); refusing it gives the user a sentence.
+//! Inside a container `/proc/self/exe` names it, and so does a script with `#!/proc/self/exe`: the
+//! kernel would execute it with the image's own `/lib64/ld-linux-x86-64.so.2`. It runs from a
+//! read-only mount, so that no container can write to it ([`wherry_sys::readonly`]); the check here
+//! gives the user an error that names the cause.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -13,18 +14,20 @@ use std::sync::OnceLock;
 
 static IDENTITY: OnceLock<(u64, u64)> = OnceLock::new();
 
-/// The kernel reads this much of a script's first line.
+/// The kernel reads at most this much of a script's first line, bytes.
 const LINE_MAX: u64 = 256;
 
-/// Notes which file it is. To be called while the host's procfs is mounted.
-pub(crate) fn remember() {
+/// Records the device and inode of the executable. To be called while the host's procfs is mounted.
+pub(crate) fn record() {
     if let Ok(about) = fs::metadata("/proc/self/exe") {
+        // The first call counts.
         let _ = IDENTITY.set((about.dev(), about.ino()));
     }
 }
 
-/// Whether `path` is the executable, or a script that it is to interpret.
-pub(crate) fn is_named_by(path: &Path) -> bool {
+/// Whether to execute `path` is to execute this executable: as a program, or as a script's
+/// interpreter.
+pub(crate) fn is_executed_by(path: &Path) -> bool {
     let Some(own) = IDENTITY.get() else { return false };
     let is_own =
         |path: &Path| fs::metadata(path).is_ok_and(|about| (about.dev(), about.ino()) == *own);
@@ -33,10 +36,10 @@ pub(crate) fn is_named_by(path: &Path) -> bool {
             .is_some_and(|line| is_own(Path::new(std::ffi::OsStr::from_bytes(&line))))
 }
 
-/// The interpreter that a script names.
+/// The interpreter of a script. None if the file is no script.
 fn interpreter(path: &Path) -> Option<Vec<u8>> {
     let mut line = Vec::new();
-    // Without blocking on a named pipe.
+    // O_NONBLOCK: without it the open of a named pipe waits for a writer.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
     if !file.metadata().ok()?.is_file() {
         return None;
@@ -45,7 +48,7 @@ fn interpreter(path: &Path) -> Option<Vec<u8>> {
     parse(&line).map(<[u8]>::to_vec)
 }
 
-/// The word behind `#!`: see execve(2).
+/// Parses the first word after `#!`: see execve(2).
 fn parse(text: &[u8]) -> Option<&[u8]> {
     let line = text.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     line.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty())
@@ -65,7 +68,7 @@ mod tests {
 
     #[test]
     fn every_name_of_the_executable_is_seen() {
-        remember();
+        record();
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = directory.path().join(name);
@@ -74,10 +77,10 @@ mod tests {
         };
         let link = directory.path().join("link");
         std::os::unix::fs::symlink("/proc/self/exe", &link).unwrap();
-        assert!(is_named_by(Path::new("/proc/self/exe")) && is_named_by(&link));
-        assert!(is_named_by(&std::env::current_exe().unwrap()));
-        assert!(is_named_by(&write("script", "#!/proc/self/exe\n")));
-        assert!(!is_named_by(&write("other", "#!/bin/sh\n")));
-        assert!(!is_named_by(Path::new("/bin/sh")) && !is_named_by(Path::new("/missing")));
+        assert!(is_executed_by(Path::new("/proc/self/exe")) && is_executed_by(&link));
+        assert!(is_executed_by(&std::env::current_exe().unwrap()));
+        assert!(is_executed_by(&write("script", "#!/proc/self/exe\n")));
+        assert!(!is_executed_by(&write("other", "#!/bin/sh\n")));
+        assert!(!is_executed_by(Path::new("/bin/sh")) && !is_executed_by(Path::new("/missing")));
     }
 }

@@ -1,33 +1,55 @@
 //! Plug-ins of an engine.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use wherry_engine::Engine;
-use wherry_protocol::{Failure, FailureKind};
+use wherry_engine::{Engine, LoadError};
 
-/// Loads an engine's plug-ins, which lie outside of the container, into this process, which forks one
-/// guest. An empty path: none.
+/// Why the plug-ins of an engine could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot load plug-ins from {:?}: {cause}", .path.display().to_string())]
+pub struct PluginError {
+    path: PathBuf,
+    #[source]
+    cause: PluginCause,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PluginCause {
+    #[error("the path is not absolute")]
+    Relative,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Engine(#[from] LoadError),
+    #[error(
+        "a plug-in started a thread, and a guest is a fork of this process, without its threads"
+    )]
+    Thread,
+}
+
+/// Loads an engine's plug-ins, which lie outside of the container, into this process, which forks
+/// one guest. An empty path means no plug-ins.
 ///
 /// # Errors
 /// If they cannot be loaded, or start a thread.
-pub fn load(engine: &dyn Engine, path: &Path) -> Result<(), Failure> {
+pub fn load(engine: &dyn Engine, path: &Path) -> Result<(), PluginError> {
     if path.as_os_str().is_empty() {
         return Ok(());
     }
-    let failed = |text: String| {
-        let text = format!("cannot load plug-ins from {:?}: {text}", path.display().to_string());
-        Failure::new(FailureKind::Invalid, text)
-    };
+    try_load(engine, path).map_err(|cause| PluginError { path: path.to_owned(), cause })
+}
+
+fn try_load(engine: &dyn Engine, path: &Path) -> Result<(), PluginCause> {
     if !path.is_absolute() {
-        return Err(failed("the path is not absolute".to_owned()));
+        return Err(PluginCause::Relative);
     }
-    path.metadata().map_err(|error| failed(error.to_string()))?;
-    engine.load_plugins(path).map_err(|error| failed(error.to_string()))?;
+    path.metadata()?;
+    engine.load_plugins(path)?;
     // fork(2) copies only the calling thread, and the locks that others hold stay locked.
-    let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    if threads > 1 {
-        return Err(failed("a plug-in started a thread when it was loaded".to_owned()));
+    if fs::read_dir("/proc/self/task")?.count() > 1 {
+        return Err(PluginCause::Thread);
     }
     Ok(())
 }

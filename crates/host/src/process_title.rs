@@ -1,9 +1,9 @@
 //! The process title: `ps` and `docker top` show a guest's arguments, not the host's.
 //!
 //! The kernel shows the memory in which it put a process's arguments. A guest's process never calls
-//! exec, so the title is written there, and on into the environment after it, which is empty by then
-//! (see setproctitle(3), whose convention the kernel follows). The daemon starts the host with an
-//! environment variable that makes room.
+//! exec, so the title is written there, and on into the environment after it, which is empty by
+//! then (see setproctitle(3), whose convention the kernel follows). The daemon starts the host with
+//! an environment variable that makes room.
 
 use std::fs;
 use std::ops::Range;
@@ -39,8 +39,8 @@ pub(crate) fn set(args: &[String]) {
     let shown = text.as_bytes();
     let shown = shown.get(..area.len() - 1).unwrap_or(shown);
     // SAFETY: the kernel mapped this range, writable, for the arguments and the environment of this
-    // process, and fork keeps it at the same place. The environment is cleared and the arguments are
-    // read; this process has a single thread.
+    // process, and fork keeps it at the same place. The environment is cleared and the arguments
+    // are read; this process has a single thread.
     unsafe {
         let memory = std::slice::from_raw_parts_mut(area.start as *mut u8, area.len());
         memory.fill(0);

@@ -1,77 +1,88 @@
-//! The listener of a seccomp profile that asks another process (`SCMP_ACT_NOTIFY`), for a process that joins a container.
+//! The listener of a seccomp profile that asks another process (`SCMP_ACT_NOTIFY`), for a process
+//! that joins a container.
 //!
-//! libcontainer hands the profile's descriptor to the listener for a container's first process only. In exec the profile is loaded
-//! by the new process itself ([`super::exec::Confinement`]), from where the listener's socket cannot be found: so the engine host
-//! connects before it forks, and the new process sends the descriptor over the connection, at once: a call that is notified waits
-//! until somebody at the other end answers.
+//! libcontainer sends the profile's descriptor to the listener for a container's first process
+//! only. In exec the new process loads the profile itself ([`crate::confinement`]), where the path
+//! of the listener's socket does not exist. So the engine host connects before it forks, and the
+//! new process sends the descriptor over that connection, at once: a system call that the profile
+//! reports waits until the listener answers.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use libcontainer::container::Container;
 use libcontainer::seccomp;
 use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::sys::stat::Mode;
+use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     ContainerProcessState, ContainerProcessStateBuilder, ContainerState, LinuxSeccomp,
     SECCOMP_FD_NAME, StateBuilder,
 };
-
 use wherry_bundle::Bundle;
 
-/// A connection to the listener, and what goes over it.
+use crate::adopt;
+use crate::error::LibraryError;
+
+/// Why a listener does not have the descriptor of a profile.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListenerError {
+    #[error("linux.seccomp.listenerPath is missing: the profile has the action SCMP_ACT_NOTIFY")]
+    NoPath,
+    #[error("cannot connect to the seccomp listener {}: {source}", .path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("cannot read the container's state for the seccomp listener: {0}")]
+    State(LibraryError),
+    #[error("cannot describe the container's state to the seccomp listener: {0}")]
+    Build(#[from] OciSpecError),
+    #[error("cannot open /proc: {0}")]
+    Procfs(io::Error),
+    #[error("cannot send to the seccomp listener: {0}")]
+    Send(io::Error),
+}
+
+/// A connection to a listener, and the message for it.
 pub(crate) struct Listener {
     socket: UnixStream,
     state: ContainerProcessState,
-    /// The host's procfs, in which a process finds its pid outside of the container.
+    /// The host's procfs, where a process finds its pid in the host's pid namespace.
     procfs: OwnedFd,
 }
 
 impl Listener {
-    /// Connects to the listener that a profile names. None: the profile asks no other process.
-    ///
-    /// # Errors
-    /// When there is none at the profile's path, or the profile has no path.
+    /// Connects to the listener of a profile. Returns None if the profile needs no listener.
     pub(crate) fn connect(
         profile: &LinuxSeccomp,
         bundle: &Bundle,
-    ) -> Result<Option<Listener>, String> {
+    ) -> Result<Option<Listener>, ListenerError> {
         if !seccomp::is_notify(profile) {
             return Ok(None);
         }
-        let path =
-            profile.listener_path().as_ref().ok_or("linux.seccomp.listenerPath is missing")?;
-        let failed = |cause: String| {
-            format!("cannot reach the seccomp listener {}: {cause}", path.display())
-        };
-        let socket = UnixStream::connect(path).map_err(|error| failed(error.to_string()))?;
-        let state = state(profile, bundle).map_err(failed)?;
+        let path = profile.listener_path().as_ref().ok_or(ListenerError::NoPath)?;
+        let socket = UnixStream::connect(path)
+            .map_err(|source| ListenerError::Connect { path: path.clone(), source })?;
+        let state = state(profile, bundle)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let procfs = nix::fcntl::open("/proc", flags, Mode::empty())
-            .map_err(|errno| failed(errno.to_string()))?;
+            .map_err(|errno| ListenerError::Procfs(errno.into()))?;
         Ok(Some(Listener { socket, state, procfs }))
     }
 
-    /// Sends a profile's descriptor, in the process that has just loaded the profile.
-    pub(crate) fn send(&self, descriptor: RawFd) -> Result<(), String> {
-        // SAFETY: libseccomp has made it for this process.
-        #[allow(unsafe_code)]
-        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        self.try_send(&descriptor)
-            .map_err(|error| format!("cannot send to the seccomp listener: {error}"))
+    /// Sends a profile's descriptor, from the process that has just loaded the profile.
+    pub(crate) fn send(&self, descriptor: RawFd) -> Result<(), ListenerError> {
+        // libseccomp has opened it for this process.
+        self.try_send(&adopt(descriptor)).map_err(ListenerError::Send)
     }
 
     fn try_send(&self, descriptor: &OwnedFd) -> io::Result<()> {
         let mut state = self.state.clone();
         let pid = readlinkat(&self.procfs, "self")?;
         let pid = pid.to_str().and_then(|pid| pid.parse().ok());
-        state.set_pid(
-            pid.ok_or_else(|| {
-                io::Error::other("this process has no pid outside of the container")
-            })?,
-        );
+        let missing = || io::Error::other("this process has no pid in the host's pid namespace");
+        state.set_pid(pid.ok_or_else(missing)?);
         let message = serde_json::to_vec(&state)?;
         let descriptors = [descriptor.as_raw_fd()];
         sendmsg::<()>(
@@ -85,9 +96,10 @@ impl Listener {
     }
 }
 
-/// What the specification has a listener be sent, but for the pid of the process.
-fn state(profile: &LinuxSeccomp, bundle: &Bundle) -> Result<ContainerProcessState, String> {
-    let container = Container::load(bundle.state()).map_err(|error| super::sentence(&error))?;
+/// The state that the specification sends to a listener, without the pid of the process.
+fn state(profile: &LinuxSeccomp, bundle: &Bundle) -> Result<ContainerProcessState, ListenerError> {
+    let container = Container::load(bundle.state())
+        .map_err(|error| ListenerError::State(LibraryError::new(error)))?;
     let version = oci_spec::runtime::VERSION;
     let mut state = StateBuilder::default()
         .version(version)
@@ -101,9 +113,9 @@ fn state(profile: &LinuxSeccomp, bundle: &Bundle) -> Result<ContainerProcessStat
     let mut process = ContainerProcessStateBuilder::default()
         .version(version)
         .fds(vec![SECCOMP_FD_NAME.to_owned()])
-        .state(state.build().map_err(|error| error.to_string())?);
+        .state(state.build()?);
     if let Some(metadata) = profile.listener_metadata() {
         process = process.metadata(metadata.clone());
     }
-    process.build().map_err(|error| error.to_string())
+    Ok(process.build()?)
 }

@@ -15,9 +15,8 @@ use wherry_protocol::{Channel, HostReply, HostRequest, SetupMessage};
 use wherry_sys::daemon::OOM_SCORE_ADJ;
 use wherry_sys::logger;
 
-use crate::{
-    adopt, create, exec, nss, own_executable, privileges, process_title, system, tracing_bridge,
-};
+use crate::error::HostError;
+use crate::{adopt, create, exec, nss, own_executable, privileges, process_title, tracing_bridge};
 
 /// The descriptors that a daemon passes to its host instead of standard streams.
 struct Inherited {
@@ -60,7 +59,7 @@ pub fn serve(engine: Result<Rc<dyn Engine>, LoadError>, oom_score_adj: Option<&s
     logger::set_error_sink(send_detail);
     tracing_bridge::install();
     process_title::find();
-    own_executable::remember();
+    own_executable::record();
     nss::use_files_and_dns();
     privileges::leave_groups();
     loop {
@@ -75,14 +74,14 @@ pub fn serve(engine: Result<Rc<dyn Engine>, LoadError>, oom_score_adj: Option<&s
                 return ExitCode::FAILURE;
             }
         };
-        // For each request: libcontainer sets it to the container's value.
+        // Before each request: libcontainer has set it to the last container's value.
         if let Some(score) = oom_score_adj {
             // Lowering it again needs CAP_SYS_RESOURCE; then the guest keeps the higher score.
             let _ = fs::write(OOM_SCORE_ADJ, score);
         }
         let (reply, console) = match handle(&engine, &packet.message, packet.fds) {
             Ok(Forked { pid, console }) => (HostReply::Forked { pid }, console),
-            Err(failure) => (HostReply::Failed(failure), None),
+            Err(error) => (HostReply::Failed(error.into()), None),
         };
         let fds: Vec<i32> = console.iter().map(AsRawFd::as_raw_fd).collect();
         if channel.send(&reply, &fds).is_err() {
@@ -95,11 +94,10 @@ fn handle(
     engine: &Result<Rc<dyn Engine>, LoadError>,
     request: &HostRequest,
     fds: Vec<OwnedFd>,
-) -> Result<Forked, wherry_protocol::Failure> {
-    let engine = engine.as_ref().map_err(|error| system(error.to_string()))?;
-    let descriptors =
-        Descriptors::receive(fds, request.terminal()).map_err(|error| system(error.to_string()))?;
-    let details = descriptors.setup.try_clone().map_err(|error| system(error.to_string()))?;
+) -> Result<Forked, HostError> {
+    let engine = engine.as_ref().map_err(|error| HostError::Engine(error.to_string()))?;
+    let descriptors = Descriptors::receive(fds, request.terminal())?;
+    let details = descriptors.setup.try_clone().map_err(HostError::Channel)?;
     report_details_to(Some(details));
     let result = match request {
         HostRequest::Create(request) => create::create(engine, request, descriptors),

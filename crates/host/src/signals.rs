@@ -1,14 +1,15 @@
-//! What signals do to a guest.
+//! Signals of a guest's process.
 //!
-//! The first process of a pid namespace ignores every signal for which it has no handler, and a
-//! wasm guest cannot have one. So the guest's process handles, from before the engine is loaded,
-//! each signal whose default is to end a process, and ends with 128+n as a shell reports it.
+//! The kernel drops every signal to the first process of a pid namespace that has no handler for
+//! it, and a wasm guest cannot install one. So the guest's process handles each signal whose
+//! default action ends a process, before its program is loaded, and exits with 128+n, as a shell
+//! reports it.
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// Signals that keep their default: those that do not end a process, those that report a fault
-/// (an engine handles them itself), and those that cannot be handled.
-const LEFT_ALONE: &[i32] = &[
+/// Signals that keep their default action: those that do not end a process, those that report a
+/// fault (an engine handles them itself), and those that cannot be handled.
+const NOT_HANDLED: &[i32] = &[
     libc::SIGKILL,
     libc::SIGSTOP,
     libc::SIGCHLD,
@@ -28,28 +29,28 @@ const LEFT_ALONE: &[i32] = &[
     libc::SIGSYS,
 ];
 
-extern "C" fn end(signal: libc::c_int) {
+extern "C" fn exit(signal: libc::c_int) {
     exit_now(128 + signal);
 }
 
-/// Ends the process at once: no destructors, no buffers. Safe in a signal handler.
+/// Exits at once, without running destructors or flushing buffers. Async-signal-safe.
 #[allow(unsafe_code)]
 pub fn exit_now(status: i32) -> ! {
-    // SAFETY: `_exit` takes any value and may be called anywhere, signal handlers included.
+    // SAFETY: `_exit` takes any value, and is async-signal-safe.
     unsafe { libc::_exit(status) }
 }
 
-/// Makes every signal that asks a process to end do so, with 128+n.
+/// Makes every signal whose default action ends a process end this one, with exit status 128+n.
 #[allow(unsafe_code)]
-pub fn end_on_request() {
+pub fn handle_termination() {
     for signal in 1..=libc::SIGRTMAX() {
-        // glibc keeps 32 and 33 for itself.
-        if LEFT_ALONE.contains(&signal) || (32..libc::SIGRTMIN()).contains(&signal) {
+        // glibc uses 32 and 33 itself.
+        if NOT_HANDLED.contains(&signal) || (32..libc::SIGRTMIN()).contains(&signal) {
             continue;
         }
         let mut action: libc::sigaction = zeroed();
-        action.sa_sigaction = end as *const () as libc::sighandler_t;
-        // SA_ONSTACK: the guest's own stack may be full, and engines run on stacks of their own.
+        action.sa_sigaction = exit as *const () as libc::sighandler_t;
+        // SA_ONSTACK: the guest's stack may be full.
         action.sa_flags = libc::SA_ONSTACK;
         // SAFETY: the handler calls `_exit` alone, which is async-signal-safe.
         unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
@@ -57,26 +58,28 @@ pub fn end_on_request() {
     unblock();
 }
 
-/// Has the kernel collect every child that ends: those of others become the first process's, and a guest cannot
-/// wait for them.
+/// Makes the kernel reap the children of this process: orphans of the container become children of
+/// its first process, and a guest cannot wait for them.
 #[allow(unsafe_code)]
-pub fn leave_no_zombies() {
+pub fn reap_automatically() {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    // SAFETY: ignoring needs no handler.
+    // SAFETY: SIG_IGN installs no handler. It cannot fail for SIGCHLD.
     let _ = unsafe { sigaction(Signal::SIGCHLD, &ignore) };
 }
 
-/// Brings back what a native program expects to find: every signal at its default, none blocked.
+/// Restores the signal state that a native program expects: all default actions, none blocked.
 #[allow(unsafe_code)]
 pub fn restore_defaults() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // exec resets handled signals; SIGPIPE was ignored by Rust's start-up code, which it keeps.
-    // SAFETY: the default action needs no handler.
+    // exec resets handled signals and keeps ignored ones: SIGPIPE, which Rust's start-up code
+    // ignores.
+    // SAFETY: SIG_DFL installs no handler. It cannot fail for SIGPIPE.
     let _ = unsafe { sigaction(Signal::SIGPIPE, &default) };
     unblock();
 }
 
 fn unblock() {
+    // It cannot fail with a valid mask.
     let _ = SigSet::empty().thread_set_mask();
 }
 

@@ -1,51 +1,92 @@
-//! The configuration that libcontainer reads instead of the bundle's, if libcontainer cannot use the
-//! bundle's as it is.
+//! The configuration that libcontainer reads instead of the bundle's, where libcontainer cannot use
+//! the bundle's as it is.
 //!
 //! - Hooks: replaced by the hook proxy, see [`crate::hook_proxy`].
-//! - A user namespace: libcontainer would run another program to write its mappings, and let systemd
-//!   manage its cgroup. It is created here, and libcontainer joins it: see [`crate::userns`] and
-//!   [`crate::idmapped_binds`].
+//! - A user namespace: libcontainer would run another program to write its mappings, and let
+//!   systemd manage its cgroup. It is created here, and libcontainer joins it: see
+//!   [`crate::userns`] and [`crate::staged_binds`].
 //! - Sets of processors and memory nodes in a systemd scope: libcgroups passes them to systemd in a
 //!   form that systemd refuses. See [`crate::cgroup::complete`].
+//! - The propagation of the root filesystem: see [`crate::propagation`].
+//! - Cgroups of version 1: libcontainer finds them through the pid of its parent in the container's
+//!   pid namespace, which in a shared pid namespace is another process in the host's procfs, or
+//!   none; and it binds them without options, so that a container's root could raise its own
+//!   limits.
+//! - A read-only sysfs: libcontainer makes the mount read-only, not the filesystem.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, fcntl};
-use oci_spec::runtime::{Hooks, HooksBuilder, LinuxNamespaceType, Spec};
-
-use crate::{adopt, hook_proxy, idmapped_binds, userns};
-use wherry_bundle::Bundle;
-use wherry_bundle::Config;
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{Hooks, HooksBuilder, LinuxNamespaceType, Mount, MountBuilder, Spec};
 use wherry_bundle::hooks::{Batch, Moment};
+use wherry_bundle::{Bundle, Config};
+use wherry_cgroup::{CgroupName, Hierarchy, is_unified};
 use wherry_protocol::Channel;
 
+use crate::mount::MountError;
+use crate::mount_namespace::is_cgroup;
+use crate::propagation::Propagation;
+use crate::userns::UserNamespaceError;
+use crate::{adopt, hook_proxy, staged_binds, userns};
+
+/// Options of a cgroup mount that apply to each hierarchy.
+const CGROUP_OPTIONS: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
+
+/// Why a configuration could not be rewritten.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RewriteError {
+    #[error("cannot rewrite config.json: {0}")]
+    Build(#[from] OciSpecError),
+    #[error("cannot encode the configuration for libcontainer: {0}")]
+    Encode(#[from] serde_json::Error),
+    #[error("cannot pass the setup channel to the hook proxy: {0}")]
+    Channel(io::Error),
+    #[error("cannot open the namespace {}: {source}", .path.display())]
+    Namespace { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    UserNamespace(#[from] UserNamespaceError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error("cannot create {}: {source}", .path.display())]
+    Create { path: PathBuf, source: io::Error },
+    #[error("cannot write {}: {source}", .path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
 /// A configuration that libcontainer can use.
-pub(super) struct Rewritten {
+pub(crate) struct Rewritten {
     /// Its directory.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Descriptors that must stay open until the container's first process exists.
     _open: Vec<OwnedFd>,
 }
 
-/// Rewrites the configuration of a bundle. `systemd` manages the cgroup. `channel` is the setup
-/// channel.
-pub(super) fn rewrite(
+/// Rewrites the configuration of a bundle. `channel` is the setup channel.
+pub(crate) fn rewrite(
     bundle: &Bundle,
     spec: &Spec,
     config: &Config,
-    systemd: bool,
+    cgroup: &CgroupName,
     channel: &Channel,
-) -> Result<Rewritten, String> {
+) -> Result<Rewritten, RewriteError> {
     let mut open = Vec::new();
     let mut rewritten = spec.clone();
     rewrite_hooks(bundle, config, channel, &mut rewritten, &mut open)?;
     rewrite_user_namespace(&mut rewritten, &mut open)?;
-    if systemd && wherry_cgroup::is_unified() {
+    if cgroup.systemd && is_unified() {
         rewrite_sets(&mut rewritten);
     }
-    idmapped_binds::stage(bundle, &mut rewritten)?;
+    staged_binds::stage(bundle, &mut rewritten)?;
+    // After the staging, for which the cgroup would have to exist, and which reads the propagation.
+    if !is_unified() {
+        rewrite_cgroup_mount(&mut rewritten, &cgroup.path, &Hierarchy::all())?;
+    }
+    rewrite_propagation(&mut rewritten);
+    rewrite_sysfs(&mut rewritten);
     if rewritten == *spec {
         return Ok(Rewritten { path: bundle.path().to_owned(), _open: open });
     }
@@ -53,28 +94,29 @@ pub(super) fn rewrite(
         root.set_path(bundle.root(config));
     }
     let path = bundle.rewritten();
-    let file = path.join("config.json");
     fs::create_dir_all(&path)
-        .map_err(|error| error.to_string())
-        .and_then(|()| rewritten.save(&file).map_err(|error| error.to_string()))
-        .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+        .map_err(|source| RewriteError::Create { path: path.clone(), source })?;
+    let file = path.join("config.json");
+    // Not `Spec::save`: its error has no cause.
+    fs::write(&file, serde_json::to_vec(&rewritten)?)
+        .map_err(|source| RewriteError::Write { path: file, source })?;
     Ok(Rewritten { path, _open: open })
 }
 
-/// Replaces each moment's hooks with the hook proxy. The executor runs those at Start.
+/// Replaces each moment's hooks with the hook proxy. The executor runs those of Start.
 fn rewrite_hooks(
     bundle: &Bundle,
     config: &Config,
     channel: &Channel,
     rewritten: &mut Spec,
     open: &mut Vec<OwnedFd>,
-) -> Result<(), String> {
+) -> Result<(), RewriteError> {
     if config.hooks.is_none() {
         return Ok(());
     }
     let batch = |moment| Batch::new(moment, bundle, config);
     let inside = batch(Moment::CreateContainer);
-    let channel = inheritable(channel).map_err(|error| error.to_string())?;
+    let channel = inheritable(channel).map_err(|errno| RewriteError::Channel(errno.into()))?;
     let mut hooks = HooksBuilder::default();
     let due = [Moment::Prestart, Moment::CreateRuntime];
     if !due.iter().all(|moment| batch(*moment).is_empty()) {
@@ -83,7 +125,7 @@ fn rewrite_hooks(
     if !inside.is_empty() {
         hooks = hooks.create_container(vec![hook_proxy::hook(&channel, Some(&inside))?]);
     }
-    let hooks: Hooks = hooks.build().map_err(|error| error.to_string())?;
+    let hooks: Hooks = hooks.build()?;
     rewritten.set_hooks((hooks != Hooks::default()).then_some(hooks));
     open.push(channel);
     Ok(())
@@ -91,19 +133,22 @@ fn rewrite_hooks(
 
 /// Creates the user namespace if the configuration asks for a new one, and opens the namespaces to
 /// join: inside a user namespace a process may not open them.
-fn rewrite_user_namespace(rewritten: &mut Spec, open: &mut Vec<OwnedFd>) -> Result<(), String> {
+fn rewrite_user_namespace(
+    rewritten: &mut Spec,
+    open: &mut Vec<OwnedFd>,
+) -> Result<(), RewriteError> {
     let Some(linux) = rewritten.linux_mut() else { return Ok(()) };
-    if userns::wanted(linux).is_none() {
+    if userns::configured(linux).is_none() {
         return Ok(());
     }
     let (uids, gids) = (linux.uid_mappings().clone(), linux.gid_mappings().clone());
     for namespace in linux.namespaces_mut().iter_mut().flatten() {
         let fd = match namespace.path() {
             Some(path) => File::open(path)
-                .map_err(|error| format!("cannot open {}: {error}", path.display()))?
+                .map_err(|source| RewriteError::Namespace { path: path.clone(), source })?
                 .into(),
             None if namespace.typ() == LinuxNamespaceType::User => {
-                userns::make(uids.as_deref(), gids.as_deref())?
+                userns::create(uids.as_deref(), gids.as_deref())?
             }
             None => continue,
         };
@@ -121,7 +166,149 @@ fn rewrite_sets(rewritten: &mut Spec) {
     }
 }
 
+/// Replaces a mount of cgroups by a tmpfs and a bind mount of the container's cgroup `path` in each
+/// hierarchy, with the options of the mount. [`crate::mount_namespace`] adds the symbolic links.
+fn rewrite_cgroup_mount(
+    rewritten: &mut Spec,
+    path: &Path,
+    hierarchies: &[Hierarchy],
+) -> Result<(), RewriteError> {
+    let Some(mounts) = rewritten.mounts_mut() else { return Ok(()) };
+    let Some(at) = mounts.iter().position(is_cgroup) else { return Ok(()) };
+    let cgroups = mounts.remove(at);
+    let mut replacements = vec![
+        mount("tmpfs", Path::new("tmpfs"), cgroups.destination())
+            .options(["noexec", "nosuid", "nodev", "mode=755"].map(str::to_owned))
+            .build()?,
+    ];
+    let configured = cgroups.options().iter().flatten();
+    let mut options: Vec<String> =
+        configured.filter(|option| CGROUP_OPTIONS.contains(&option.as_str())).cloned().collect();
+    options.push("bind".to_owned());
+    for hierarchy in hierarchies {
+        let Some(name) = hierarchy.mount.file_name() else { continue };
+        let destination = cgroups.destination().join(name);
+        let bind = mount("bind", &hierarchy.directory(path), &destination);
+        replacements.push(bind.options(options.clone()).build()?);
+    }
+    mounts.splice(at..at, replacements);
+    Ok(())
+}
+
+fn mount(kind: &str, source: &Path, destination: &Path) -> MountBuilder {
+    MountBuilder::default().typ(kind).source(source).destination(destination)
+}
+
+/// Replaces the propagation of the root filesystem by the value that libcontainer knows.
+fn rewrite_propagation(rewritten: &mut Spec) {
+    if let Some(linux) = rewritten.linux_mut()
+        && let Some(propagation) = Propagation::of_root(linux)
+    {
+        linux.set_rootfs_propagation(Some(propagation.for_libcontainer().to_owned()));
+    }
+}
+
+/// Makes a read-only sysfs read-only as a filesystem, too. The kernel reads `ro=…` as `ro`, and
+/// libcontainer passes what it does not know to the filesystem. A sysfs of a network namespace that
+/// has one already keeps its own mode.
+fn rewrite_sysfs(rewritten: &mut Spec) {
+    let mounts = rewritten.mounts_mut().iter_mut().flatten();
+    let is_read_only = |mount: &&mut Mount| {
+        mount.typ().as_deref() == Some("sysfs")
+            && mount.options().iter().flatten().any(|option| option == "ro")
+    };
+    for mount in mounts.filter(is_read_only) {
+        if let Some(options) = mount.options_mut() {
+            options.push("ro=1".to_owned());
+        }
+    }
+}
+
 /// Duplicates a descriptor without close-on-exec.
 fn inheritable(fd: &Channel) -> nix::Result<OwnedFd> {
     Ok(adopt(fcntl(fd, FcntlArg::F_DUPFD(10))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn rewritten(pointer: &str, value: Value, rewrite: impl Fn(&mut Spec)) -> Spec {
+        let mut config = serde_json::to_value(Spec::default()).unwrap();
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        config.pointer_mut(parent).unwrap()[field] = value;
+        let mut spec = serde_json::from_value(config).unwrap();
+        rewrite(&mut spec);
+        spec
+    }
+
+    #[test]
+    fn cgroups_of_version_1_are_the_containers_own_with_the_options_of_the_mount() {
+        let mounts = json!([
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+             "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]},
+            {"destination": "/last", "type": "tmpfs", "source": "tmpfs"},
+        ]);
+        let hierarchy = |name: &str| Hierarchy {
+            mount: Path::new("/sys/fs/cgroup").join(name),
+            controllers: name.split(',').map(str::to_owned).collect(),
+        };
+        let all = [hierarchy("cpu,cpuacct"), hierarchy("memory")];
+        let spec = rewritten("/mounts", mounts, |spec| {
+            rewrite_cgroup_mount(spec, Path::new("/docker/x"), &all).unwrap();
+        });
+        let mounts = spec.mounts().as_ref().unwrap();
+        let shown: Vec<_> = mounts
+            .iter()
+            .map(|mount| (mount.destination().to_str().unwrap(), mount.source().clone().unwrap()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("/proc", "proc".into()),
+                ("/sys/fs/cgroup", "tmpfs".into()),
+                (
+                    "/sys/fs/cgroup/cpu,cpuacct",
+                    PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/docker/x")
+                ),
+                ("/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/docker/x".into()),
+                ("/last", "tmpfs".into()),
+            ]
+        );
+        let options = mounts[3].options().clone().unwrap();
+        assert_eq!(options, ["nosuid", "noexec", "nodev", "ro", "bind"]);
+    }
+
+    #[test]
+    fn the_root_has_a_propagation_that_libcontainer_knows() {
+        for (configured, expected) in [
+            ("private", "slave"),
+            ("rprivate", "private"),
+            ("slave", "slave"),
+            ("rslave", "slave"),
+            ("shared", "shared"),
+            ("rshared", "shared"),
+            ("unbindable", "unbindable"),
+            ("runbindable", "unbindable"),
+        ] {
+            let spec =
+                rewritten("/linux/rootfsPropagation", json!(configured), rewrite_propagation);
+            let linux = spec.linux().as_ref().unwrap();
+            assert_eq!(linux.rootfs_propagation().as_deref(), Some(expected), "{configured}");
+        }
+    }
+
+    #[test]
+    fn a_sysfs_is_read_only_as_a_filesystem_where_its_mount_is() {
+        let options = |options: &[&str]| {
+            let mounts = json!([{"destination": "/sys", "type": "sysfs", "source": "sysfs",
+                "options": options}]);
+            let spec = rewritten("/mounts", mounts, rewrite_sysfs);
+            spec.mounts().as_ref().unwrap()[0].options().clone().unwrap()
+        };
+        assert_eq!(options(&["nosuid", "ro"]), ["nosuid", "ro", "ro=1"]);
+        assert_eq!(options(&["nosuid", "rw"]), ["nosuid", "rw"]);
+    }
 }

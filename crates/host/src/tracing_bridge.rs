@@ -1,6 +1,6 @@
-//! The bridge from `tracing`, which libcontainer uses, to the log: errors only, because no other level
-//! is compiled in. The bridge of `tracing` itself would keep a description of every call site in the
-//! memory of each guest.
+//! The bridge from `tracing`, which libcontainer uses, to the log: errors only, because no other
+//! level is compiled in. The bridge of `tracing` itself would keep a description of every call site
+//! in the memory of each guest.
 
 use std::fmt::{self, Debug, Write};
 

@@ -1,26 +1,43 @@
-//! User namespaces: making one with its mappings, and who an id inside is outside.
+//! User namespaces: creating one with its mappings, and the ids outside of ids inside.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec, User};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Spec, User};
 
-use super::signals::exit_now;
+use crate::signals::exit_now;
 
-/// The namespace that a configuration has for its container's users, if it has one.
-pub(crate) fn wanted(linux: &Linux) -> Option<&oci_spec::runtime::LinuxNamespace> {
+/// Why a user namespace could not be created.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UserNamespaceError {
+    #[error("cannot create a user namespace: uidMappings and gidMappings must not be empty")]
+    NoMappings,
+    #[error("cannot create a user namespace: {0}")]
+    Create(io::Error),
+    #[error("cannot create a user namespace: its process has ended: {0:?}")]
+    Ended(WaitStatus),
+    #[error("cannot map the user namespace's ids ({mappings}): {source}")]
+    Map { mappings: String, source: io::Error },
+    #[error("cannot open {}: {source}", .path.display())]
+    Open { path: PathBuf, source: io::Error },
+}
+
+/// The user namespace of a configuration, if it has one.
+pub(crate) fn configured(linux: &Linux) -> Option<&LinuxNamespace> {
     let mut namespaces = linux.namespaces().iter().flatten();
     namespaces.find(|namespace| namespace.typ() == LinuxNamespaceType::User)
 }
 
-/// The user and group, outside of the container, of a user inside.
+/// The user and group ids, outside of the container, of a user inside.
 pub(crate) fn outside(spec: &Spec, user: Option<&User>) -> (u32, u32) {
-    let linux = spec.linux().as_ref().filter(|linux| wanted(linux).is_some());
+    let linux = spec.linux().as_ref().filter(|linux| configured(linux).is_some());
     let (uid, gid) = user.map_or((0, 0), |user| (user.uid(), user.gid()));
     let Some(linux) = linux else { return (uid, gid) };
     (map(uid, linux.uid_mappings().as_deref()), map(gid, linux.gid_mappings().as_deref()))
@@ -34,51 +51,57 @@ fn map(id: u32, mappings: Option<&[LinuxIdMapping]>) -> u32 {
     mappings.into_iter().flatten().find_map(outside).unwrap_or(id)
 }
 
-/// Makes a user namespace. It lives for as long as its descriptor is open or a process is in it.
+/// Creates a user namespace. It exists as long as its descriptor is open or a process is in it.
 #[allow(unsafe_code)]
-pub(crate) fn make(
+pub(crate) fn create(
     uids: Option<&[LinuxIdMapping]>,
     gids: Option<&[LinuxIdMapping]>,
-) -> Result<OwnedFd, String> {
+) -> Result<OwnedFd, UserNamespaceError> {
     let (Some(uids @ [_, ..]), Some(gids @ [_, ..])) = (uids, gids) else {
-        return Err("a user namespace takes both uidMappings and gidMappings".to_owned());
+        return Err(UserNamespaceError::NoMappings);
     };
-    let failed = |errno: Errno| format!("cannot make a user namespace: {}", errno.desc());
-    // A namespace is only found through a process that is in it.
-    // SAFETY: the host has a single thread.
+    let failed = |errno: Errno| UserNamespaceError::Create(errno.into());
+    // The kernel opens a namespace only through a process that is in it.
+    // SAFETY: this process has a single thread.
     let child = match unsafe { fork() }.map_err(failed)? {
         ForkResult::Child => {
-            let made = unshare(CloneFlags::CLONE_NEWUSER).and_then(|()| raise(Signal::SIGSTOP));
-            exit_now(made.map_or_else(|errno| errno as i32, |()| 0));
+            let entered = unshare(CloneFlags::CLONE_NEWUSER).and_then(|()| raise(Signal::SIGSTOP));
+            exit_now(entered.map_or_else(|errno| errno as i32, |()| 0));
         }
         ForkResult::Parent { child } => child,
     };
-    match waitpid(child, Some(WaitPidFlag::WUNTRACED)) {
-        Ok(WaitStatus::Stopped(..)) => {
-            let made = settle(child, uids, gids);
+    match waitpid(child, Some(WaitPidFlag::WUNTRACED)).map_err(failed)? {
+        WaitStatus::Stopped(..) => {
+            let created = open_mapped(child, uids, gids);
+            // Cannot fail: the child is not reaped before the wait.
             let _ = kill(child, Signal::SIGKILL);
             let _ = waitpid(child, None);
-            made
+            created
         }
-        Ok(WaitStatus::Exited(_, errno)) => Err(failed(Errno::from_raw(errno))),
-        Ok(other) => Err(format!("cannot make a user namespace: {other:?}")),
-        Err(errno) => Err(failed(errno)),
+        WaitStatus::Exited(_, errno) => Err(failed(Errno::from_raw(errno))),
+        other => Err(UserNamespaceError::Ended(other)),
     }
 }
 
-/// Writes the mappings of the namespace in which `child` is.
-fn settle(child: Pid, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd, String> {
+/// Writes the mappings of the namespace that `child` is in, and opens it.
+fn open_mapped(
+    child: Pid,
+    uids: &[LinuxIdMapping],
+    gids: &[LinuxIdMapping],
+) -> Result<OwnedFd, UserNamespaceError> {
     for (name, mappings) in [("uid_map", uids), ("gid_map", gids)] {
         let lines: Vec<String> = mappings
             .iter()
             .map(|map| format!("{} {} {}", map.container_id(), map.host_id(), map.size()))
             .collect();
-        fs::write(format!("/proc/{child}/{name}"), lines.join("\n")).map_err(|error| {
-            format!("cannot map the user namespace's ids ({}): {error}", lines.join(", "))
-        })?;
+        fs::write(format!("/proc/{child}/{name}"), lines.join("\n"))
+            .map_err(|source| UserNamespaceError::Map { mappings: lines.join(", "), source })?;
     }
-    let path = format!("/proc/{child}/ns/user");
-    File::open(&path).map(OwnedFd::from).map_err(|error| format!("cannot open {path}: {error}"))
+    let path = PathBuf::from(format!("/proc/{child}/ns/user"));
+    match File::open(&path) {
+        Ok(file) => Ok(file.into()),
+        Err(source) => Err(UserNamespaceError::Open { path, source }),
+    }
 }
 
 #[cfg(test)]

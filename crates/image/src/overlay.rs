@@ -13,8 +13,8 @@
 //! A layer may be a filesystem of its own: an image of erofs or ext4, or FUSE. There the image's
 //! author chooses inode, size and times, and the device number is reused for the next image. So a
 //! file counts only if the kernel wrote its metadata: if it lies on the device of the overlay's
-//! upper directory, where containerd unpacks images, and on a local filesystem whose ctime cannot be
-//! set.
+//! upper directory, where containerd unpacks images, and on a local filesystem whose ctime cannot
+//! be set.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -63,9 +63,9 @@ pub fn validate(module: &File) -> Result<(), InvalidDescriptor> {
     if module.metadata()?.is_file() { Ok(()) } else { Err(InvalidDescriptor::NotRegular) }
 }
 
-/// Opens the layer's file that `file` is, where no container can write to it. `options` are those of
-/// the overlay's mount, empty if unknown. None if the file is not of a layer, not on an overlay, or
-/// on a filesystem whose metadata proves nothing.
+/// Opens the layer's file that `file` is, where no container can write to it. `options` are those
+/// of the overlay's mount, empty if unknown. None if the file is not of a layer, not on an overlay,
+/// or on a filesystem whose metadata proves nothing.
 #[must_use]
 pub fn image_file(file: &File, options: &[&str]) -> Option<File> {
     if fstatfs(file).ok()?.filesystem_type() != OVERLAYFS_SUPER_MAGIC {
@@ -327,7 +327,8 @@ mod tests {
         }
     }
 
-    /// An ext4 image whose `app.wasm` has these contents, and inode and times that are the same in each.
+    /// An ext4 image whose `app.wasm` has these contents, and inode and times that are the same in
+    /// each.
     fn ext4(directory: &Path, contents: &str) -> PathBuf {
         let tree = directory.join(format!("tree-{contents}"));
         let image = directory.join(format!("{contents}.img"));

@@ -1,4 +1,4 @@
-//! What is common to all versions of cgroups and all who manage them.
+//! The types that both versions of cgroups share, and the manager of a cgroup.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -9,45 +9,46 @@ pub use theirs::common::*;
 use theirs::stats::Stats;
 use theirs::v1::manager::{Manager as V1Manager, V1ManagerError};
 
-/// How far a process is that was to enter a cgroup.
+/// How far a process has joined its cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
-    /// Not in it: it is for libcgroups to move it.
+    /// Not at all: libcgroups moves it, and sets the limits.
     Outside,
-    /// In it; the limits are for libcgroups to set.
+    /// It is a member: libcgroups sets the limits.
     Inside,
-    /// In it, and the limits are set.
+    /// It is a member, and the limits are set.
     Complete,
 }
 
-/// Moves this process, which has one thread, into the cgroup that a configuration calls by this path.
+/// Moves this process, which has one thread, into the cgroup of this `cgroupsPath`.
 pub type Enter = dyn Fn(&Path) -> Result<Entry, WrappedIoError>;
 
 thread_local! {
     static ENTER: RefCell<Option<Box<Enter>>> = const { RefCell::new(None) };
 }
 
-/// Says how processes that this thread forks enter cgroups which systemd does not manage.
+/// Sets the function by which processes that this thread forks join cgroups. systemd's driver does
+/// not call it.
 ///
-/// libcgroups writes the pid to `cgroup.procs`. The kernel lets that wait until no processor can be in the middle of a
-/// fork, which it learns from an RCU grace period: some ten milliseconds. And on version 1 libcgroups reads all mounts
-/// once for each controller, which takes two.
+/// libcgroups writes the pid to `cgroup.procs`, and the kernel blocks the writer for an RCU grace
+/// period, some 10 ms, until no processor can be in the middle of a fork. On version 1 libcgroups
+/// also parses all mounts once for each controller, which takes 2 ms.
 pub fn enter_by(enter: impl Fn(&Path) -> Result<Entry, WrappedIoError> + 'static) {
     ENTER.with_borrow_mut(|place| *place = Some(Box::new(enter)));
 }
 
-/// Who manages a cgroup.
+/// The manager of a cgroup.
 pub struct AnyCgroupManager {
     path: PathBuf,
-    /// None on version 1, where it takes long to make: for each use.
+    /// None on version 1, where its construction takes 2 ms: constructed for each use.
     theirs: Option<Theirs>,
     entry: Cell<Entry>,
 }
 
-/// Who manages the cgroup that is described.
+/// Creates the manager of a cgroup.
 ///
 /// # Errors
-/// See [`CreateCgroupSetupError`].
+/// [`CreateCgroupSetupError`] if the machine has no cgroups that libcgroups knows.
 pub fn create_cgroup_manager(
     config: CgroupConfig,
 ) -> Result<AnyCgroupManager, CreateCgroupSetupError> {
@@ -60,7 +61,7 @@ pub fn create_cgroup_manager(
 }
 
 impl AnyCgroupManager {
-    /// Whether to go on where the hierarchy cannot be written to.
+    /// Sets whether a hierarchy that cannot be written to is an error.
     #[must_use]
     pub fn with_rootless(mut self, rootless: bool) -> AnyCgroupManager {
         self.theirs = self.theirs.map(|theirs| theirs.with_rootless(rootless));

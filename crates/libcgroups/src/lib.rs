@@ -1,7 +1,8 @@
-//! libcgroups, with a say in how a process enters its cgroup.
+//! libcgroups, with a hook for the way in which a process joins its cgroup.
 //!
-//! libcontainer calls libcgroups by name, and the way in which that moves a process is the slowest part of a
-//! container's start: see [`common::enter_by`]. All else is libcgroups' own, handed on.
+//! libcontainer calls libcgroups by name, and the way in which libcgroups moves a process is the
+//! slowest step of a container's start: see [`common::enter_by`]. This crate takes the place of
+//! libcgroups (`[patch.crates-io]`) and re-exports the rest of it.
 
 pub mod common;
 

@@ -20,8 +20,9 @@ use serde::de::DeserializeOwned;
 const MESSAGE_MAX: usize = 256 * 1024;
 /// The most descriptors beside one message.
 const FDS_MAX: usize = 5;
-/// The most descriptors that the kernel sends beside a message (SCM_MAX_FD). The buffer has room for
-/// all: of more than fit the kernel opens as many as fit, and nix returns an error instead of them.
+/// The most descriptors that the kernel sends beside a message (SCM_MAX_FD). The buffer has room
+/// for all: of more than fit the kernel opens as many as fit, and nix returns an error instead of
+/// them.
 const FDS_SENT_MAX: usize = 253;
 
 /// One end of a channel. Blocking.
@@ -208,8 +209,8 @@ mod tests {
     fn a_message_arrives_with_its_descriptors() {
         let (one, other) = Channel::pair().unwrap();
         let (mut reader, mut writer) = io::pipe().unwrap();
-        one.send(&SetupMessage::Compile { key: "k".into(), baseline: None }, &[writer.as_raw_fd()])
-            .unwrap();
+        let message = SetupMessage::Compile { key: "k".into(), baseline: None, start: Vec::new() };
+        one.send(&message, &[writer.as_raw_fd()]).unwrap();
         let packet = other.receive::<SetupMessage>().unwrap().unwrap();
         assert!(matches!(packet.message, SetupMessage::Compile { key, .. } if key == "k"));
         writer.write_all(b"x").unwrap();

@@ -178,6 +178,8 @@ pub enum SetupMessage {
         key: String,
         /// The key of baseline code, if the engine has a baseline compiler.
         baseline: Option<String>,
+        /// The conditions of the start, as `wherry_engine::Start::to_args` writes them.
+        start: Vec<String>,
     },
     /// The configuration is valid: the daemon creates the cgroup while the host mounts the root
     /// filesystem. Answered with [`SetupReply::Proceed`] or [`SetupReply::Refused`].

@@ -23,7 +23,8 @@ pub struct RuntimeOptions {
     pub io_uid: u32,
     /// As `io_uid`, the group.
     pub io_gid: u32,
-    /// A file or directory with plug-ins of the engine, loaded outside of the container; empty: none.
+    /// A file or directory with plug-ins of the engine, loaded outside of the container; empty:
+    /// none.
     pub plugins: PathBuf,
     /// Leave out the allow-list of the engine's own seccomp filter. The procfs guard stays.
     pub no_engine_seccomp: bool,

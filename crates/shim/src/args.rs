@@ -1,12 +1,15 @@
-//! The command line with which containerd calls a shim: flags in Go's manner, then an action.
+//! The command line that containerd calls a shim with: flags in Go's syntax, then an action.
 
-/// What was asked for.
+use crate::error::{Error, Result};
+
+/// What the command line asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Start,
     Delete,
     Info,
     Version,
+    Help,
 }
 
 /// The command line.
@@ -24,9 +27,22 @@ pub(crate) struct Args {
     pub(crate) debug: bool,
 }
 
+/// The text for `-help`, after the executable's name.
+pub(crate) const USAGE: &str = "\
+ -namespace NAME -id ID [-address SOCKET] [-bundle DIR] [-debug] start|delete
+       containerd calls this: start prints the address of the daemon that serves a container,
+       delete removes what a dead daemon left
+  -info     print the runtime's features, as a protobuf RuntimeInfo
+  -v        print the version
+  -h        print this help
+";
+
 impl Args {
-    /// Takes the arguments behind the program's name.
-    pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Args, String> {
+    /// Parses the arguments after the program's name.
+    ///
+    /// # Errors
+    /// When an action or flag is unknown or missing.
+    pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Args> {
         let mut parsed = Args {
             action: Action::Version,
             namespace: String::new(),
@@ -36,13 +52,12 @@ impl Args {
             debug: false,
         };
         let mut action = None;
-        let mut args = args;
         while let Some(arg) = args.next() {
             let Some(flag) = arg.strip_prefix('-') else {
                 action = Some(match arg.as_str() {
                     "start" => Action::Start,
                     "delete" => Action::Delete,
-                    _ => return Err(format!("unknown action {arg:?}: it is start or delete")),
+                    _ => return Err(Error::UnknownAction(arg)),
                 });
                 continue;
             };
@@ -54,29 +69,32 @@ impl Args {
             match name {
                 "debug" => parsed.debug = inline.is_none_or(|value| value != "false"),
                 "v" | "version" => return Ok(Args { action: Action::Version, ..parsed }),
+                "h" | "help" => return Ok(Args { action: Action::Help, ..parsed }),
                 "info" => return Ok(Args { action: Action::Info, ..parsed }),
                 _ => {
+                    let place = match name {
+                        "namespace" => Some(&mut parsed.namespace),
+                        "address" => Some(&mut parsed.address),
+                        "id" => Some(&mut parsed.id),
+                        "bundle" => Some(&mut parsed.bundle),
+                        // Every version of containerd passes the first; the shim publishes over
+                        // ttrpc itself.
+                        "publish-binary" | "socket" => None,
+                        _ => return Err(Error::UnknownFlag(name.to_owned())),
+                    };
                     let value = inline
                         .or_else(|| args.next())
-                        .ok_or_else(|| format!("flag -{name} needs a value"))?;
-                    match name {
-                        "namespace" => parsed.namespace = value,
-                        "address" => parsed.address = value,
-                        "id" => parsed.id = value,
-                        "bundle" => parsed.bundle = value,
-                        // Given by all versions of containerd, and of no use here.
-                        "publish-binary" | "socket" => {}
-                        _ => return Err(format!("unknown flag -{name}")),
+                        .ok_or_else(|| Error::MissingValue(name.to_owned()))?;
+                    if let Some(place) = place {
+                        *place = value;
                     }
                 }
             }
         }
-        parsed.action = action.ok_or(
-            "containerd runs this program: it needs the action start or delete, or -info or -v",
-        )?;
+        parsed.action = action.ok_or(Error::MissingAction)?;
         for (flag, value) in [("namespace", &parsed.namespace), ("id", &parsed.id)] {
             if value.is_empty() {
-                return Err(format!("flag -{flag} is missing"));
+                return Err(Error::MissingFlag(flag));
             }
         }
         Ok(parsed)
@@ -87,7 +105,7 @@ impl Args {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Args, String> {
+    fn parse(line: &str) -> Result<Args> {
         Args::parse(line.split_whitespace().map(str::to_owned))
     }
 
@@ -107,16 +125,25 @@ mod tests {
 
     #[test]
     fn questions_need_nothing_else() {
-        assert_eq!(parse("-v").unwrap().action, Action::Version);
-        assert_eq!(parse("-info").unwrap().action, Action::Info);
+        for (line, action) in [
+            ("-v", Action::Version),
+            ("--version", Action::Version),
+            ("-h", Action::Help),
+            ("--help", Action::Help),
+            ("-info", Action::Info),
+        ] {
+            assert_eq!(parse(line).unwrap().action, action, "{line}");
+        }
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        assert!(parse("").unwrap_err().contains("start or delete"));
-        assert_eq!(parse("-id x start").unwrap_err(), "flag -namespace is missing");
-        assert_eq!(parse("-namespace x -id").unwrap_err(), "flag -id needs a value");
-        assert_eq!(parse("-nonsense 1 start").unwrap_err(), "unknown flag -nonsense");
-        assert!(parse("-namespace a -id b stop").unwrap_err().contains("\"stop\""));
+        let error = |line: &str| parse(line).unwrap_err().to_string();
+        assert!(error("").contains("start or delete"));
+        assert_eq!(error("-id x start"), "flag -namespace is missing");
+        assert_eq!(error("-namespace x -id"), "flag -id needs a value");
+        assert_eq!(error("-nonsense 1 start"), "unknown flag -nonsense");
+        let unknown = error("-namespace a -id b stop");
+        assert_eq!(unknown, "unknown action \"stop\": expected start or delete");
     }
 }

@@ -1,20 +1,23 @@
-//! `wherry-E cache`: what compiled code there is, and away with it.
+//! `wherry-E cache`: lists and removes compiled code.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use wherry_image::{Cache, Size};
 
-pub(crate) const USAGE: &str = "cache ls | prune [--older-than NUMBER(s|m|h|d)]";
+use crate::error::{Error, Result};
 
-/// Does what `args` say; they are those behind the word `cache`. Returns what is to be printed.
-pub(crate) fn run(cache: &Cache, args: &[&str]) -> Result<String, String> {
-    let directory = cache.directory().display();
+const USAGE: &str = "cache ls | prune [--older-than NUMBER(s|m|h|d)]";
+
+/// Runs the command that the arguments after `cache` name. Returns the text to print.
+pub(crate) fn run(cache: &Cache, args: &[&str]) -> Result<String> {
     match args {
-        ["ls"] => list(cache).map_err(|error| format!("cannot read {directory}: {error}")),
+        ["ls"] => {
+            list(cache).map_err(|source| Error::Read { path: cache.directory().to_owned(), source })
+        }
         ["prune"] => prune(cache, Duration::ZERO),
-        ["prune", "--older-than", age] => prune(cache, duration(age).ok_or(USAGE)?),
-        _ => Err(format!("usage: {USAGE}")),
+        ["prune", "--older-than", age] => prune(cache, duration(age).ok_or(Error::Usage(USAGE))?),
+        _ => Err(Error::Usage(USAGE)),
     }
 }
 
@@ -23,6 +26,7 @@ fn list(cache: &Cache) -> std::io::Result<String> {
     let mut text = String::new();
     let mut line = |columns: [&str; 4]| {
         let [digest, engine, size, used] = columns;
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "{digest:<16}{engine:<44}{size:<12}{used}");
     };
     line(["MODULE SHA256", "ENGINE AND KEY", "SIZE", "LAST USED"]);
@@ -35,15 +39,16 @@ fn list(cache: &Cache) -> std::io::Result<String> {
         ]);
     }
     let total = Size(entries.iter().map(|entry| entry.bytes).sum());
+    // Writing to a String cannot fail.
     let _ = writeln!(text, "{}, {total}, in {}", count(entries.len()), cache.directory().display());
     Ok(text)
 }
 
-fn prune(cache: &Cache, unused_for: Duration) -> Result<String, String> {
-    let directory = cache.directory().display();
+fn prune(cache: &Cache, unused_for: Duration) -> Result<String> {
     let pruned = cache
         .prune(unused_for)
-        .map_err(|error| format!("cannot remove all from {directory}: {error}"))?;
+        .map_err(|source| Error::Prune { path: cache.directory().to_owned(), source })?;
+    let directory = cache.directory().display();
     Ok(format!("removed {}, {}, from {directory}\n", count(pruned.entries), Size(pruned.bytes)))
 }
 
@@ -60,7 +65,8 @@ fn duration(text: &str) -> Option<Duration> {
     })
 }
 
-/// A use is noted once an hour: what is finer is not known.
+/// Formats the time since the last use. The cache records a use once an hour, so nothing finer is
+/// known.
 fn ago(age: Duration) -> String {
     match age.as_secs() {
         0..3600 => "within the hour".to_owned(),

@@ -1,8 +1,8 @@
-//! Which containerd has called: the versions of the Task API that it speaks.
+//! Which version of the Task API the calling containerd speaks.
 //!
-//! containerd 2 speaks version 3 and the ones before it do not, but 1.7 and 2 call a shim in the same words and
-//! with the same environment; 2 even says that it takes version 2 at most. What they differ in is
-//! the program itself: Go writes into each the modules that it was built from.
+//! containerd 2 speaks version 3; older ones do not. 1.7 and 2.0 to 2.2 call a shim with the same
+//! flags and environment, and both name version 2 as the highest. Only their executables differ: Go
+//! embeds in each the list of its modules.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,13 +10,13 @@ use std::path::Path;
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ReadCache};
 
-/// The module of containerd 2, which is either the program itself or part of it.
+/// The module of containerd 2: that of the executable, or one that it was built from.
 const VERSION_2: &[u8] = b"github.com/containerd/containerd/v2";
-/// Where Go writes the modules: see `debug/buildinfo` in its library.
+/// The section with the list of modules: see Go's `debug/buildinfo`.
 const MODULES: &str = ".go.buildinfo";
 
-/// Whether the process that has called us speaks version 3 of the Task API. Version 2 is what everybody
-/// speaks, so whoever cannot be made out does not.
+/// Whether the parent process speaks version 3 of the Task API. False if that is unknown: every
+/// containerd speaks version 2.
 pub(crate) fn speaks_version_3() -> bool {
     let parent = std::os::unix::process::parent_id();
     is_version_2(Path::new(&format!("/proc/{parent}/exe"))).unwrap_or(false)

@@ -1,5 +1,5 @@
-//! What an administrator can set: variables in containerd's environment, which the shims inherit.
-//! The engine host's own commands read them from theirs.
+//! The settings of an administrator: variables in containerd's environment, which shims inherit, or
+//! in that of `wherry-E`.
 
 use std::path::{Path, PathBuf};
 
@@ -8,25 +8,26 @@ use wherry_protocol::compile::Bounds;
 
 /// The directory of compiled code.
 const CACHE_DIR: (&str, &str) = ("WHERRY_CACHE_DIR", "/var/lib/wherry/cache");
-/// How much compiled code is kept.
+/// The size of the cache, bytes.
 const CACHE_SIZE: (&str, u64) = ("WHERRY_CACHE_SIZE", 2 << 30);
-/// How large a module may be.
+/// The size of a module, bytes.
 const MODULE_SIZE: (&str, u64) = ("WHERRY_MODULE_SIZE", MODULE_MAX);
-/// The bounds of a module's code, bytes: the cache's size within these. A small cache makes starts slower and refuses none.
+/// A module's code may have the size of the cache, within these bounds, bytes. A small cache slows
+/// starts down, but does not refuse modules.
 const CODE: (u64, u64) = (256 << 20, 4 << 30);
-/// How much memory one compilation may take.
+/// The memory of one compilation, bytes.
 const COMPILE_MEMORY: (&str, u64) = ("WHERRY_COMPILE_MEMORY", 4 << 30);
-/// How many seconds.
+/// The time of one compilation, seconds.
 const COMPILE_SECONDS: (&str, u64) = ("WHERRY_COMPILE_SECONDS", 600);
 
-/// All of it.
+/// The settings.
 #[derive(Debug)]
 pub(crate) struct Config {
     cache_dir: PathBuf,
     cache_size: u64,
     pub(crate) bounds: Bounds,
-    /// What could not be read, a sentence each. The usual value holds then.
-    pub(crate) complaints: Vec<String>,
+    /// One sentence for each variable that is invalid and ignored.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Config {
@@ -36,12 +37,14 @@ impl Config {
     }
 
     fn from(variable: impl Fn(&str) -> Option<String>) -> Config {
-        let mut complaints = Vec::new();
-        let mut size = |(name, usual): (&str, u64)| {
-            let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return usual };
+        let mut warnings = Vec::new();
+        let mut size = |(name, default): (&str, u64)| {
+            let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return default };
             size(&text).unwrap_or_else(|| {
-                complaints.push(format!("{name}={text} is no number like 512MiB: it is {usual}"));
-                usual
+                warnings.push(format!(
+                    "ignored {name}={text}: expected a number such as 512MiB; using {default}"
+                ));
+                default
             })
         };
         let cache_size = size(CACHE_SIZE);
@@ -51,23 +54,24 @@ impl Config {
             module: size(MODULE_SIZE),
             code: cache_size.clamp(CODE.0, CODE.1),
         };
-        let (name, usual) = CACHE_DIR;
+        let (name, default) = CACHE_DIR;
         let cache_dir = variable(name).filter(|text| Path::new(text).is_absolute());
         if let (None, Some(text)) = (&cache_dir, variable(name)) {
-            complaints.push(format!("{name}={text} is no absolute path: it is {usual}"));
+            warnings
+                .push(format!("ignored {name}={text}: expected an absolute path; using {default}"));
         }
-        let cache_dir = cache_dir.unwrap_or_else(|| usual.to_owned()).into();
-        Config { cache_dir, cache_size, bounds, complaints }
+        let cache_dir = cache_dir.unwrap_or_else(|| default.to_owned()).into();
+        Config { cache_dir, cache_size, bounds, warnings }
     }
 
-    /// The cache of compiled code, as this engine uses it.
+    /// Returns the cache of compiled code of an engine.
     pub(crate) fn cache(&self, engine: &str) -> Cache {
         let cache = Cache::new(self.cache_dir.clone(), engine, self.cache_size);
         cache.with_modules_up_to(self.bounds.module)
     }
 }
 
-/// A number, and of what: `4096`, `512M`, `2GiB`.
+/// Parses a number with an optional unit: `4096`, `512M`, `2GiB`.
 fn size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
@@ -117,6 +121,6 @@ mod tests {
         assert_eq!((config.cache_size, config.bounds.seconds), (2 << 30, 7));
         assert_eq!(config.bounds.module, 1 << 30);
         assert_eq!(config.cache_dir, Path::new("/var/lib/wherry/cache"));
-        assert_eq!(config.complaints.len(), 2, "{:?}", config.complaints);
+        assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
     }
 }

@@ -1,4 +1,5 @@
-//! `delete`: cleans up what a dead daemon left, from the disk alone, and prints how it ended.
+//! `delete`: removes the remains of a container whose daemon is dead, from the files in the bundle
+//! alone, and prints the exit status.
 
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,23 +12,29 @@ use wherry_supervisor::cleanup;
 use wherry_sys::socket;
 
 use crate::args::Args;
+use crate::error::{Error, Result};
 use crate::{Shim, group, start};
 
-/// The status of a process that SIGKILL ended, as all that is left here is.
+/// The exit status of a process that SIGKILL ended, which this command sends to all processes that
+/// are left.
 const KILLED: u32 = 137;
 
-pub(crate) fn delete(shim: Shim, args: &Args) -> Result<(), String> {
+pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {
     let path = start::bundle(args)?;
     let bundle = Bundle::new(&path, &args.id);
-    // containerd takes what is said there into its log.
+    // containerd copies standard error to its log.
     wherry_sys::logger::log_to_stderr();
-    let left: Vec<String> =
-        cleanup::container(&bundle, None).iter().map(ToString::to_string).collect();
-    // Without a readable configuration the daemon was this container's own.
-    let group = group::of(&path, &args.id).unwrap_or_else(|_| args.id.clone());
-    socket::remove_dead_socket(&group::socket(shim, args, &group));
+    let left = cleanup::container(&bundle, None);
+    let socket = start::announced(&path).unwrap_or_else(|| {
+        // Without a readable configuration the container had its own daemon.
+        let group = group::of(&path, &args.id).unwrap_or_else(|_| args.id.clone());
+        let (address, namespace) = (args.address.as_str(), args.namespace.as_str());
+        let key = group::Key { engine: shim.engine, address, namespace, group: &group };
+        group::socket(None, key)
+    });
+    socket::remove_dead_socket(&socket);
     if !left.is_empty() {
-        return Err(left.join("; "));
+        return Err(Error::Cleanup(left));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut at = Timestamp::new();
@@ -36,6 +43,8 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<(), String> {
     let mut response = DeleteResponse::new();
     response.exit_status = KILLED;
     response.exited_at = Some(at).into();
-    let bytes = response.write_to_bytes().map_err(|error| error.to_string())?;
-    io::stdout().write_all(&bytes).map_err(|error| format!("cannot print the result: {error}"))
+    let bytes = response
+        .write_to_bytes()
+        .map_err(|source| Error::Encode { what: "answer to delete", source })?;
+    io::stdout().write_all(&bytes).map_err(Error::Print)
 }

@@ -1,7 +1,8 @@
 //! Which daemon serves a container, and on which socket.
 //!
-//! All containers of a pod have one daemon, every other container one of its own. The socket's
-//! name is a digest of everything that tells two daemons apart: a path of at most 107 bytes.
+//! All containers of a pod share a daemon; every other container has its own. The socket's name is
+//! a digest of all that distinguishes two daemons, because the path of a socket has at most 107
+//! bytes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,54 +12,69 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::Shim;
-use crate::args::Args;
+use crate::error::{Error, Result};
 
-/// The annotations that name a group, the first that is there counts.
-const ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+/// The annotations that name a group, in order of precedence.
+pub(crate) const ANNOTATIONS: [&str; 2] =
+    ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
-/// Where containerd's shims have their sockets.
+/// The directory of sockets, if containerd names no other. The paths of containerd's own shims are
+/// there too.
 const SOCKETS: &str = "/run/containerd/s";
 
-/// All that is read of a configuration here: the whole would take longer than the rest of start.
+/// The only part of a configuration that `start` parses: parsing all of it would take longer than
+/// the rest of `start`.
 #[derive(Deserialize)]
 struct Annotated {
     #[serde(default)]
     annotations: Option<HashMap<String, String>>,
 }
 
-/// The group of the container whose bundle this is: its own id when it says no other.
+/// Returns the group of the container in a bundle: its id, unless an annotation names another.
 ///
 /// # Errors
-/// A sentence, when the configuration cannot be read.
-pub fn of(bundle: &Path, id: &str) -> Result<String, String> {
+/// [`Error::Read`], [`Error::Parse`].
+pub fn of(bundle: &Path, id: &str) -> Result<String> {
     let path = bundle.join("config.json");
-    let failed = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
-    let file = File::open(&path).map_err(|error| failed(&error))?;
-    let spec: Annotated =
-        serde_json::from_reader(BufReader::new(file)).map_err(|error| failed(&error))?;
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(source) => return Err(Error::Read { path, source }),
+    };
+    let spec: Annotated = serde_json::from_reader(BufReader::new(file))
+        .map_err(|source| Error::Parse { path, source })?;
     let annotations = spec.annotations.unwrap_or_default();
     let group = ANNOTATIONS.iter().find_map(|name| annotations.get(*name));
     Ok(group.map_or(id, String::as_str).to_owned())
 }
 
-/// The socket of a group's daemon.
-pub(crate) fn socket(shim: Shim, args: &Args, group: &str) -> PathBuf {
+/// All that distinguishes two daemons.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Key<'a> {
+    pub(crate) engine: &'a str,
+    /// containerd's gRPC socket.
+    pub(crate) address: &'a str,
+    /// containerd's namespace.
+    pub(crate) namespace: &'a str,
+    pub(crate) group: &'a str,
+}
+
+/// Returns the path of a daemon's socket, in `directory` or the default directory.
+pub(crate) fn socket(directory: Option<&Path>, key: Key<'_>) -> PathBuf {
     let mut hasher = Sha256::new();
-    for part in [shim.engine, &args.address, &args.namespace, group] {
+    for part in [key.engine, key.address, key.namespace, key.group] {
         hasher.update(part);
-        // A byte that is in no part: `a` and `bc` are not `ab` and `c`.
+        // A separator that no part contains: `a` and `bc` differ from `ab` and `c`.
         hasher.update([0]);
     }
     let name: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Path::new(SOCKETS).join(name)
+    directory.unwrap_or(Path::new(SOCKETS)).join(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn group(config: &str) -> Result<String, String> {
+    fn group(config: &str) -> Result<String> {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("config.json"), config).unwrap();
         of(directory.path(), "own")
@@ -83,22 +99,23 @@ mod tests {
 
     #[test]
     fn a_configuration_that_cannot_be_read_is_named() {
-        assert!(group("{").unwrap_err().contains("config.json"));
-        let missing = of(Path::new("/nowhere"), "x").unwrap_err();
+        assert!(group("{").unwrap_err().to_string().contains("config.json"));
+        let missing = of(Path::new("/nowhere"), "x").unwrap_err().to_string();
         assert!(missing.starts_with("cannot read /nowhere/config.json: "), "{missing}");
     }
 
     #[test]
     fn sockets_differ_where_daemons_do() {
-        let shim = Shim { engine: "e" };
-        let line = |namespace: &str| {
-            let args = format!("-namespace {namespace} -id x -address /a start");
-            Args::parse(args.split_whitespace().map(str::to_owned)).unwrap()
-        };
-        let one = socket(shim, &line("a"), "g");
-        assert_ne!(one, socket(shim, &line("b"), "g"));
-        assert_ne!(one, socket(shim, &line("a"), "h"));
-        assert_eq!(one, socket(shim, &line("a"), "g"));
+        let key = Key { engine: "e", address: "/a", namespace: "n", group: "g" };
+        let one = socket(None, key);
+        assert_ne!(one, socket(None, Key { namespace: "m", ..key }));
+        assert_ne!(one, socket(None, Key { group: "h", ..key }));
+        assert_eq!(one, socket(None, key));
         assert!(one.as_os_str().len() < 107);
+        let other = socket(Some(Path::new("/run/x")), key);
+        assert_eq!(
+            (other.parent(), other.file_name()),
+            (Some(Path::new("/run/x")), one.file_name())
+        );
     }
 }

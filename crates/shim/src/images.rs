@@ -1,14 +1,16 @@
-//! The files of an image that a daemon of this machine has.
+//! Finds the files of an image in containerd or Docker.
 //!
-//! An image is asked for with the daemon's own client, `ctr` or `docker`, which whoever runs
-//! containers has: containerd's gRPC would be more code than all of this shim's, for a command
-//! that is seldom called.
+//! The image is requested with `ctr` or `docker`, which a machine that runs containers has. A
+//! client of containerd's gRPC API would be larger than the rest of this crate, for a command that
+//! is rarely called.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Which containerd, and where in it. What is not given is looked for in the usual places.
+use crate::error::{Error, Result};
+
+/// Where to search for an image: the default places, unless a field says otherwise.
 #[derive(Debug, Default)]
 pub(crate) struct Daemon {
     pub(crate) address: Option<String>,
@@ -16,17 +18,17 @@ pub(crate) struct Daemon {
     pub(crate) platform: Option<String>,
 }
 
-/// Where containerd listens.
+/// containerd's default socket.
 const ADDRESS: &str = "/run/containerd/containerd.sock";
-/// Where people's images are: `ctr`'s own, Kubernetes', Docker's.
+/// The namespaces of `ctr`, Kubernetes and Docker.
 const NAMESPACES: [&str; 3] = ["default", "k8s.io", "moby"];
 
-/// An image's files.
+/// The files of an image.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A mount of it, and the command that takes it away.
+    /// A mount of the image, and the arguments of `ctr` that unmount it.
     Mounted { directory: tempfile::TempDir, unmount: Vec<String> },
-    /// Its layers.
+    /// The directories of its layers.
     Layers(Vec<PathBuf>),
 }
 
@@ -42,42 +44,46 @@ impl Found {
 impl Drop for Found {
     fn drop(&mut self) {
         if let Found::Mounted { unmount, .. } = self {
+            // The directory stays mounted; a destructor has no caller to report to.
             let _ = ctr(unmount);
         }
     }
 }
 
 impl Daemon {
-    /// Finds an image. The text of an error says where it is not.
-    pub(crate) fn find(&self, reference: &str) -> Result<Found, String> {
+    /// Finds an image.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`], with the answer of each daemon.
+    pub(crate) fn find(&self, reference: &str) -> Result<Found> {
         let address = self.address.as_deref().unwrap_or(ADDRESS);
         let namespaces = match &self.namespace {
             Some(namespace) => vec![namespace.as_str()],
             None => NAMESPACES.to_vec(),
         };
-        let mut misses = Vec::new();
-        // Its client would wait ten seconds for it.
-        if let Err(error) = UnixStream::connect(address) {
-            misses.push(format!("no containerd answers at {address}: {error}"));
+        let mut attempts = Vec::new();
+        // `ctr` would wait ten seconds for a containerd that does not run.
+        if let Err(source) = UnixStream::connect(address) {
+            attempts.push(Error::Connect { address: address.to_owned(), source });
         } else {
             for namespace in namespaces {
                 match self.mount(address, namespace, &full(reference)) {
                     Ok(found) => return Ok(found),
-                    Err(miss) => misses.push(miss),
+                    Err(error) => attempts.push(error),
                 }
             }
         }
         if self.address.is_none() && self.namespace.is_none() {
             match docker(reference) {
                 Ok(found) => return Ok(found),
-                Err(miss) => misses.push(miss),
+                Err(error) => attempts.push(error),
             }
         }
-        Err(format!("there is no file {reference}, and no such image: {}", misses.join("; ")))
+        Err(Error::NoImage { reference: reference.to_owned(), attempts })
     }
 
-    fn mount(&self, address: &str, namespace: &str, reference: &str) -> Result<Found, String> {
-        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+    fn mount(&self, address: &str, namespace: &str, reference: &str) -> Result<Found> {
+        let directory = tempfile::tempdir().map_err(Error::Temporary)?;
         let target = directory.path().display().to_string();
         let words = ["--address", address, "--namespace", namespace, "images"];
         let mut words = words.map(str::to_owned).to_vec();
@@ -88,49 +94,50 @@ impl Daemon {
         }
         mount.extend([reference.to_owned(), target.clone()]);
         words.extend(["unmount".to_owned(), "--rm".to_owned(), target]);
-        ctr(&mount)
-            .map(|_| Found::Mounted { directory, unmount: words })
-            .map_err(|error| format!("containerd, namespace {namespace}: {error}"))
+        ctr(&mount).map(|_| Found::Mounted { directory, unmount: words }).map_err(|error| {
+            Error::Mount { namespace: namespace.to_owned(), source: Box::new(error) }
+        })
     }
 }
 
-/// The layers of an image in Docker's own store, if that is what Docker uses.
-fn docker(reference: &str) -> Result<Found, String> {
+/// Finds the layers of an image in Docker's own store.
+fn docker(reference: &str) -> Result<Found> {
     let layers = "{{.GraphDriver.Data.UpperDir}}:{{.GraphDriver.Data.LowerDir}}";
     let words = ["image", "inspect", "--format", layers, reference];
-    let output = run("docker", &words).map_err(|error| format!("docker: {error}"))?;
+    let output = run("docker", &words)?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let layers: Vec<PathBuf> = text
         .trim()
         .split(':')
         .map(PathBuf::from)
-        // An image of one layer has nothing below it, and then "<no value>" is what it says.
+        // An image of one layer has no LowerDir: Docker prints "<no value>".
         .filter(|layer| Path::new(layer).is_absolute())
         .collect();
     if layers.is_empty() {
-        return Err("docker: the image is in a store of another kind than overlay2".to_owned());
+        return Err(Error::DockerStore);
     }
     Ok(Found::Layers(layers))
 }
 
-fn ctr(words: &[String]) -> Result<Output, String> {
+fn ctr(words: &[String]) -> Result<Output> {
     run("ctr", &words.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn run(program: &str, words: &[&str]) -> Result<Output, String> {
+fn run(program: &str, words: &[&str]) -> Result<Output> {
     let output = Command::new(program)
         .args(words)
         .output()
-        .map_err(|error| format!("cannot run {program}: {error}"))?;
+        .map_err(|source| Error::Run { program: program.to_owned(), source })?;
     if output.status.success() {
         return Ok(output);
     }
     let text = String::from_utf8_lossy(&output.stderr);
     let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no reason given");
-    Err(last.trim_start_matches("ctr: ").to_owned())
+    let message = last.trim_start_matches("ctr: ").to_owned();
+    Err(Error::Program { program: program.to_owned(), message })
 }
 
-/// A reference in the form that containerd knows: Docker's short ones name less.
+/// Completes a short reference of Docker's to the form that containerd takes.
 fn full(reference: &str) -> String {
     let has_tag = reference.rsplit('/').next().is_some_and(|name| name.contains([':', '@']));
     let tagged = if has_tag { reference.to_owned() } else { format!("{reference}:latest") };

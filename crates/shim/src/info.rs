@@ -1,59 +1,71 @@
-//! `-info` and `-v`: what this runtime is, for containerd and for people.
+//! `-info`, `-v` and `-h`: name, version and features of this runtime.
 
 use std::io::{self, Write};
+use std::process::{Command, Stdio};
 
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
+use wherry_supervisor::launch::HostProgram;
 
-use serde_json::{Value, json};
-
-use crate::Shim;
+use crate::error::{Error, Result};
+use crate::{Shim, args, features, host};
 
 /// The version of this project.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The type under which containerd knows a runtime's features, which are JSON.
+/// containerd's type URL of a runtime's features, which are JSON.
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
-/// Prints a `RuntimeInfo`. containerd 2 asks with the runtime's options on our standard input;
-/// nothing of the answer depends on them.
-pub(crate) fn info(shim: Shim) -> Result<(), String> {
+/// Prints a `RuntimeInfo`. containerd 2 writes the runtime options to standard input; the answer
+/// does not depend on them.
+pub(crate) fn info(shim: Shim) -> Result<()> {
     let mut version = RuntimeVersion::new();
     version.version = VERSION.to_owned();
     let mut info = RuntimeInfo::new();
     info.name = shim.runtime();
     info.version = Some(version).into();
-    let mut features = Any::new();
-    features.type_url = FEATURES.to_owned();
-    features.value = serde_json::to_vec(&self::features()).map_err(|error| error.to_string())?;
-    info.features = Some(features).into();
-    let bytes = info.write_to_bytes().map_err(|error| error.to_string())?;
+    let mut any = Any::new();
+    any.type_url = FEATURES.to_owned();
+    any.value = serde_json::to_vec(&features::features())
+        .map_err(|source| Error::EncodeJson { what: "features", source })?;
+    info.features = Some(any).into();
+    let bytes = info
+        .write_to_bytes()
+        .map_err(|source| Error::Encode { what: "answer to -info", source })?;
     print(&bytes)
 }
 
-/// What a container may ask for, as the runtime specification has it (features.md). Kubernetes
-/// takes `hostUsers: false` for a runtime that maps ids, and containerd such a mount.
-fn features() -> Value {
-    json!({
-        "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.2.1",
-        "hooks": [
-            "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
-        ],
-        "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false},
-            "seccomp": {"enabled": true},
-            "mountExtensions": {"idmap": {"enabled": true}},
-        },
-    })
+/// Prints the version in the form of containerd's own shims, with the engine's version.
+pub(crate) fn version(shim: Shim) -> Result<()> {
+    let (runtime, engine) = (shim.runtime(), engine_version(shim.engine));
+    print(format!("{runtime}:\n  Version:  {VERSION}\n  Engine:   {engine}\n").as_bytes())
 }
 
-/// Prints the version in the form of containerd's own shims.
-pub(crate) fn version(shim: Shim) -> Result<(), String> {
-    print(format!("{}:\n  Version:  {VERSION}\n", shim.runtime()).as_bytes())
+/// Prints the usage.
+pub(crate) fn help(shim: Shim) -> Result<()> {
+    let usage = args::USAGE;
+    version(shim)?;
+    print(format!("usage: containerd-shim-{}-v1{usage}", shim.engine).as_bytes())
 }
 
-fn print(bytes: &[u8]) -> Result<(), String> {
-    io::stdout().write_all(bytes).map_err(|error| format!("cannot print: {error}"))
+/// Asks the engine host, because no engine is linked into the shim. The reason if it does not
+/// answer.
+fn engine_version(engine: &str) -> String {
+    let program = match HostProgram::find(engine) {
+        Ok(program) => program,
+        Err(failure) => return format!("unknown: {}", failure.message),
+    };
+    let path = program.path();
+    let output = Command::new(path).arg(host::ENGINE_VERSION).stdin(Stdio::null()).output();
+    match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        Ok(output) => format!("unknown: {} failed: {}", path.display(), output.status),
+        Err(error) => format!("unknown: cannot run {}: {error}", path.display()),
+    }
+}
+
+fn print(bytes: &[u8]) -> Result<()> {
+    io::stdout().write_all(bytes).map_err(Error::Print)
 }

@@ -1,4 +1,4 @@
-//! The front doors of a shim. An engine's executables are a call each:
+//! The executables of an engine. Each is one call:
 //!
 //! ```ignore
 //! fn main() -> ExitCode { wherry_shim::shim("wasmtime") }         // containerd-shim-wasmtime-v1
@@ -6,15 +6,19 @@
 //! fn main() -> ExitCode { wherry_shim::tool(Wasmtime::new()) }    // wherry-wasmtime
 //! ```
 //!
-//! containerd runs the first as [`start`] (make a daemon, or find the one of the pod, and print
-//! its address), `delete` (clean up after a dead daemon) and `-info`. The daemon, forked by
-//! `start`, is in [`serve`].
+//! containerd runs the first as [`start`], which prints the address of the container's daemon and
+//! forks it if needed, as `delete`, which cleans up after a dead daemon, and with `-info`.
+//! [`serve`] is the daemon that `start` forks.
 
 mod args;
+mod bootstrap;
 mod cache;
 mod caller;
+mod compile;
 mod config;
 mod delete;
+mod error;
+mod features;
 pub mod group;
 mod host;
 mod images;
@@ -23,18 +27,18 @@ mod peer;
 mod serve;
 mod start;
 mod tool;
-mod warm;
 
 use std::io::Write;
 use std::process::ExitCode;
 
+pub use error::Error;
 pub use host::host;
 pub use tool::tool;
 use wherry_supervisor::digest::{DIGEST, digest};
 
 use args::{Action, Args};
 
-/// What a shim needs to know of its engine: the name, as in `io.containerd.<name>.v1`.
+/// A runtime, by the name of its engine as in `io.containerd.<name>.v1`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shim {
     pub(crate) engine: &'static str,
@@ -46,7 +50,7 @@ impl Shim {
     }
 }
 
-/// The executable `containerd-shim-<engine>-v1`.
+/// The main function of `containerd-shim-<engine>-v1`.
 #[must_use]
 pub fn shim(engine: &'static str) -> ExitCode {
     let shim = Shim { engine };
@@ -59,12 +63,15 @@ pub fn shim(engine: &'static str) -> ExitCode {
         Action::Delete => delete::delete(shim, &args),
         Action::Info => info::info(shim),
         Action::Version => info::version(shim),
+        Action::Help => info::help(shim),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(text) => {
-            // containerd shows what it reads here as the cause of the failure.
-            let _ = std::io::stderr().write_all(format!("{}: {text}\n", shim.runtime()).as_bytes());
+        Err(error) => {
+            // containerd returns this text as the cause of the failure. There is nowhere else to
+            // report it.
+            let _ =
+                std::io::stderr().write_all(format!("{}: {error}\n", shim.runtime()).as_bytes());
             ExitCode::FAILURE
         }
     }

@@ -1,7 +1,7 @@
-//! Who may talk to the daemon: root, and the user that the daemon itself runs as.
+//! Accepts connections to the daemon from root and from the daemon's own user.
 //!
-//! The socket's mode keeps others out. Their uid is checked besides: a descriptor of a connection, or a mode that an
-//! administrator has changed, must not be enough to run containers.
+//! The mode of the socket admits the same users. The uid is checked too, because an inherited
+//! descriptor or a changed mode must not suffice to run containers.
 
 use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;
@@ -9,49 +9,106 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use wherry_sys::daemon::effective_uid;
+use wherry_task::{Connected, Connections};
 
-/// The connections of a listener whose other end is root or this process's own user. Others are closed.
+/// The connections of a listener from root or this process's user. Connections of other users are
+/// closed.
 pub(crate) struct Trusted {
     listener: UnixListener,
-    own: u32,
+    own_uid: u32,
+    connections: Connections,
+}
+
+/// A connection, which is counted while it is open.
+pub(crate) struct Connection {
+    stream: UnixStream,
+    _connected: Connected,
 }
 
 impl Trusted {
-    /// Takes connections from `listener`. Must be called within the runtime.
+    /// Accepts connections from `listener` and counts them in `connections`. Must be called within
+    /// the runtime.
     ///
     /// # Errors
     /// When the descriptor cannot be registered.
-    pub(crate) fn new(listener: StdUnixListener) -> io::Result<Trusted> {
+    pub(crate) fn new(listener: StdUnixListener, connections: Connections) -> io::Result<Trusted> {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        Ok(Trusted { listener, own: effective_uid() })
+        Ok(Trusted { listener, own_uid: effective_uid(), connections })
     }
 
     fn check(&self, stream: &UnixStream) -> io::Result<()> {
         let uid = stream.peer_cred()?.uid();
-        if uid == 0 || uid == self.own {
+        if uid == 0 || uid == self.own_uid {
             return Ok(());
         }
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it is user {uid}'s")))
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("user {uid} is neither root nor {}", self.own_uid),
+        ))
     }
 }
 
 impl Stream for Trusted {
-    type Item = io::Result<UnixStream>;
+    type Item = io::Result<Connection>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             match self.listener.poll_accept(context) {
                 Poll::Ready(Ok((stream, _))) => match self.check(&stream) {
-                    Ok(()) => return Poll::Ready(Some(Ok(stream))),
-                    Err(error) => log::warn!("a connection was closed: {error}"),
+                    Ok(()) => {
+                        let _connected = self.connections.open();
+                        return Poll::Ready(Some(Ok(Connection { stream, _connected })));
+                    }
+                    Err(error) => log::warn!("closed a connection: {error}"),
                 },
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -65,14 +122,14 @@ mod tests {
     const CONNECT_TO: &str = "WHERRY_TEST_CONNECT_TO";
     const NAME: &str = "peer::tests::another_user_is_refused_whatever_the_sockets_mode";
 
-    /// The client is this test in a process of its own, which another user runs.
+    /// The client is this test, in another process that runs as another user.
     #[tokio::test]
     async fn another_user_is_refused_whatever_the_sockets_mode() {
         if let Some(path) = std::env::var_os(CONNECT_TO) {
             let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
             let mut answer = String::new();
             std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
-            assert_eq!(answer, "", "the daemon talks");
+            assert_eq!(answer, "", "the daemon answers");
             return;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -82,8 +139,9 @@ mod tests {
         for path in [&path, &directory.path().to_owned()] {
             std::fs::set_permissions(path, std::fs::Permissions::clone(&open)).unwrap();
         }
-        let mut trusted = Trusted::new(listener).unwrap();
-        // The executable may lie where only root may go.
+        let connections = Connections::default();
+        let mut trusted = Trusted::new(listener, connections.clone()).unwrap();
+        // The executable may be in a directory that only root can search.
         let program = directory.path().join("test");
         std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
         let mut client = Command::new(program)
@@ -101,12 +159,15 @@ mod tests {
             }
         };
         tokio::select! {
-            _ = next() => panic!("another user's connection was taken"),
+            _ = next() => panic!("another user's connection was accepted"),
             () = ended => {}
         }
         assert!(client.wait().unwrap().success());
         let own = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        assert!(next().await.unwrap().is_ok());
+        let connection = next().await.unwrap().unwrap();
+        assert!(!connections.none());
+        drop(connection);
+        assert!(connections.none(), "a closed connection is not counted");
         drop(own);
     }
 }

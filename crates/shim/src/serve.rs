@@ -15,12 +15,13 @@ use wherry_supervisor::{SpareHost, Supervisor};
 use wherry_sys::reaper::Reaper;
 use wherry_sys::socket::SocketName;
 use wherry_sys::{daemon, memory, readonly};
-use wherry_task::{Publisher, Service, services};
+use wherry_task::{Connections, Publisher, Service, services};
 
 use crate::config::Config;
+use crate::error::{Error, Result};
 use crate::peer::Trusted;
 
-/// What the daemon begins with.
+/// The parameters that `start` passes to the daemon.
 pub(crate) struct Daemon {
     pub(crate) engine: &'static str,
     pub(crate) listener: UnixListener,
@@ -28,18 +29,23 @@ pub(crate) struct Daemon {
     pub(crate) program: HostProgram,
     pub(crate) namespace: String,
     pub(crate) bundle: PathBuf,
+    /// containerd's ttrpc socket, which takes events.
+    pub(crate) ttrpc_address: String,
     pub(crate) shim_cgroup: String,
     pub(crate) debug: bool,
 }
 
-/// The last events are told before the daemon ends, unless containerd takes longer than this.
-const LAST_WORDS: Duration = Duration::from_secs(3);
-/// The answer to Shutdown is sent before the daemon ends, unless that takes longer than this.
-const LAST_ANSWER: Duration = Duration::from_millis(200);
-/// A daemon that nobody gives a container to is one that containerd has lost.
-const ABANDONED: Duration = Duration::from_secs(120);
+/// How long the daemon waits at its end for containerd to acknowledge the last events.
+const EVENT_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the daemon waits at its end for its clients to disconnect. containerd does so after the
+/// answer to Shutdown.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long no request may be in progress before the daemon ends although a client is connected. A
+/// request takes less than a millisecond from the client's write to the daemon's read on an idle
+/// machine.
+const QUIET_PERIOD: Duration = Duration::from_millis(500);
 
-/// Serves until the last container is deleted and containerd says so, then ends the process.
+/// Serves until the service ends, then exits.
 pub(crate) fn serve(daemon: Daemon) -> ! {
     memory::share_one_heap();
     if daemon.shim_cgroup.is_empty() {
@@ -49,26 +55,21 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
             path.is_some_and(|path| wherry_cgroup::is_systemd_path(&path))
         });
     }
-    let logged = wherry_sys::logger::log_to_pipe(&daemon.bundle.join("log"), daemon.debug);
-    // A bundle without a log is no reason to refuse its container.
-    drop(logged);
-    // The host loads its engine while containerd connects.
-    let warm = Host::spawn(&daemon.program);
-    daemon::protect_from_oom();
+    // A bundle without a named pipe for the log is still served, without a log.
+    let _ = wherry_sys::logger::log_to_pipe(&daemon.bundle.join("log"), daemon.debug);
+    // Before the runtime: the host loads its engine while containerd connects.
+    let spare = Host::spawn(&daemon.program);
+    if let Err(error) = daemon::raise_oom_score_adj() {
+        log::warn!("cannot raise the shim's oom_score_adj: {error}");
+    }
     daemon::ignore_terminal_signals();
     if !daemon.shim_cgroup.is_empty() {
         daemon::join_cgroup(&daemon.shim_cgroup);
     }
-    if let Err(error) = &warm {
+    if let Err(error) = &spare {
         log::error!("cannot run {}: {error}", daemon.program.path().display());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let code = match runtime.map_err(|error| error.to_string()).and_then(|runtime| {
-        let result = runtime.block_on(run(daemon, warm.ok()));
-        // A compiler for a container that is gone is not waited for: it ends with this process.
-        runtime.shutdown_background();
-        result.map_err(|error| error.to_string())
-    }) {
+    let code = match run_on_this_thread(daemon, spare.ok()) {
         Ok(()) => 0,
         Err(error) => {
             log::error!("the shim ends: {error}");
@@ -78,7 +79,7 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     std::process::exit(code)
 }
 
-/// The name of the daemon's own socket, which goes with this.
+/// The socket's name in its directory, removed when this is dropped.
 pub(crate) struct OwnName(pub(crate) SocketName);
 
 impl Drop for OwnName {
@@ -87,48 +88,84 @@ impl Drop for OwnName {
     }
 }
 
-async fn run(daemon: Daemon, warm: Option<Host>) -> Result<(), ttrpc::Error> {
-    let others = |error: std::io::Error| ttrpc::Error::Others(error.to_string());
+fn run_on_this_thread(daemon: Daemon, spare: Option<Host>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Daemon)?;
+    let result = runtime.block_on(run(daemon, spare));
+    // Without waiting for a compiler whose container is gone: it ends with this process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
     let name = daemon.name;
     let reaper = Reaper::default();
-    wherry_container::reap_children(reaper.clone()).map_err(others)?;
-    let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
-    let publisher = Publisher::start(&address, &daemon.namespace);
+    wherry_container::reap_children(reaper.clone()).map_err(Error::Daemon)?;
+    let publisher = Publisher::start(&daemon.ttrpc_address, &daemon.namespace);
     let config = Config::read();
-    for complaint in &config.complaints {
-        log::warn!("{complaint}");
+    for warning in &config.warnings {
+        log::warn!("{warning}");
     }
+    let connections = Connections::default();
     let supervisor = Supervisor {
         compiler: CompilerProgram::beside(&daemon.program, daemon.engine),
         host: daemon.program,
-        // Guests get the files.
+        // Guests get descriptors of these files.
         cache: config.cache(daemon.engine).reading_through(readonly::view),
         bounds: config.bounds,
         reaper,
-        spare: SpareHost::new(warm),
+        spare: SpareHost::new(spare),
     };
-    let service = Service::new(Arc::new(Runtime {
-        supervisor: Arc::new(supervisor),
-        events: Arc::new(publisher.clone()),
-    }));
-    let listener = Listener::new(Trusted::new(daemon.listener).map_err(others)?);
-    let mut server = Server::new().add_listener(listener).register_service(services(&service));
-    server.start().await?;
-    tokio::select! {
-        () = service.ended() => {}
-        () = abandoned(&service) => log::warn!("no container came: the shim ends"),
-    }
-    // Before a client sees the end: the name may be another's as soon as our connections are closed.
+    let runtime =
+        Arc::new(Runtime { supervisor: Arc::new(supervisor), events: Arc::new(publisher.clone()) });
+    let service = Service::new(runtime, connections.clone());
+    // The server closes its connections when it is dropped.
+    let _server = start_server(daemon.listener, &service, &connections).await?;
+    service.ended().await;
+    // A `start` from here on forks a new daemon. The connections to this one are served until they
+    // are closed.
     drop(name);
-    publisher.flush(LAST_WORDS).await;
-    let _ = tokio::time::timeout(LAST_ANSWER, server.shutdown()).await;
+    tokio::join!(publisher.flush(EVENT_FLUSH_TIMEOUT), drain(&service, &connections));
     Ok(())
 }
 
-/// Waits until it is clear that no container will come; for ever, once one has.
-async fn abandoned(service: &Service) {
-    tokio::time::sleep(ABANDONED).await;
-    if service.was_used() {
-        std::future::pending::<()>().await;
+/// Starts to serve the Task API on a listener.
+async fn start_server(
+    listener: UnixListener,
+    service: &Service,
+    connections: &Connections,
+) -> Result<Server> {
+    let trusted = Trusted::new(listener, connections.clone()).map_err(Error::Daemon)?;
+    let mut server =
+        Server::new().add_listener(Listener::new(trusted)).register_service(services(service));
+    server.start().await?;
+    Ok(server)
+}
+
+/// Waits until every request that was sent has been answered: until all clients have disconnected,
+/// or no request has been in progress for a while.
+async fn drain(service: &Service, connections: &Connections) {
+    let quiet = async {
+        loop {
+            service.quiet().await;
+            if tokio::time::timeout(QUIET_PERIOD, service.busy()).await.is_err() {
+                return;
+            }
+        }
+    };
+    let disconnected = async {
+        connections.closed().await;
+        service.quiet().await;
+    };
+    let drained = async {
+        tokio::select! {
+            () = quiet => {}
+            () = disconnected => {}
+        }
+    };
+    if tokio::time::timeout(DISCONNECT_TIMEOUT, drained).await.is_err() {
+        log::warn!("the shim ends with requests in progress for {DISCONNECT_TIMEOUT:?}");
     }
 }

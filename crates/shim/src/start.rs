@@ -1,131 +1,96 @@
-//! `start`: prints the address of the daemon that serves a container, and makes that daemon when
-//! there is none.
+//! `start`: prints the address of the daemon that serves a container, and forks that daemon if it
+//! does not run yet.
 //!
-//! containerd waits for this program, so nothing slow is done here: the socket is bound, the
-//! daemon forked, the address printed. containerd's connection waits in the socket's backlog
-//! until the daemon takes it.
+//! containerd waits for this program, so it only binds the socket, forks and prints the address.
+//! containerd's connection waits in the socket's backlog until the daemon accepts it.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use containerd_shim_protos::protobuf::Message;
-use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use wherry_protocol::RuntimeOptions;
 use wherry_supervisor::launch::HostProgram;
 use wherry_sys::daemon;
 use wherry_sys::socket::{self, Listen};
 
 use crate::args::Args;
+use crate::bootstrap::{self, Bootstrap, Format};
+use crate::error::{Error, Result};
 use crate::serve::{self, Daemon, OwnName};
-use crate::{Shim, caller, group};
+use crate::{Shim, group};
 
-/// More than any options are.
-const OPTIONS_MAX: u64 = 1 << 20;
+/// The most that is read of standard input, bytes: more than options need.
+const STDIN_MAX: u64 = 1 << 20;
+/// The file in the bundle that holds the address of its daemon.
+const ADDRESS_FILE: &str = "address";
 
-pub(crate) fn start(shim: Shim, args: &Args) -> Result<(), String> {
+pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
     let bundle = bundle(args)?;
-    // Found before anything is made: afterwards there is something to undo, and after the fork
-    // nobody to tell.
-    let program = HostProgram::find(shim.engine).map_err(|failure| failure.message)?;
+    // Before the socket and the daemon exist: a missing host is an error of this program.
+    let program = HostProgram::find(shim.engine)?;
     let group = group::of(&bundle, &args.id)?;
-    let socket = group::socket(shim, args, &group);
-    let address = format!("unix://{}", socket.display());
-    let failed = |what: &str, error: io::Error| format!("cannot {what}: {error}");
-    let (listener, name) = match socket::serve_at(&socket)
-        .map_err(|error| failed(&format!("listen on {}", socket.display()), error))?
-    {
-        Listen::Bound(listener, name) => (listener, name),
-        Listen::Served => {
-            announce(&bundle, &address)?;
-            return Ok(());
-        }
+    let ttrpc_address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
+    let bootstrap = Bootstrap::new(args, &ttrpc_address, &read_stdin());
+    let key = group::Key {
+        engine: shim.engine,
+        address: &bootstrap.address,
+        namespace: &args.namespace,
+        group: &group,
     };
-    let options = options();
+    let socket = group::socket(bootstrap.socket_dir.as_deref(), key);
+    let address = format!("unix://{}", socket.display());
+    let bound = socket::serve_at(&socket)
+        .map_err(|source| Error::Listen { path: socket.clone(), source })?;
+    let (listener, name) = match bound {
+        Listen::Bound(listener, name) => (listener, name),
+        Listen::Served => return announce(&bundle, &address, bootstrap.format),
+    };
     match daemon::fork_off(&listener) {
-        Ok(true) => return announce(&bundle, &address),
+        Ok(true) => return announce(&bundle, &address, bootstrap.format),
         Ok(false) => {}
-        Err(error) => {
+        Err(source) => {
             name.remove();
-            return Err(failed("start the daemon", error));
+            return Err(Error::Fork(source));
         }
     }
-    let daemon = Daemon {
+    // Only the forked daemon comes here.
+    serve::serve(Daemon {
         engine: shim.engine,
         listener,
         name: OwnName(name),
         program,
         namespace: args.namespace.clone(),
         bundle,
-        shim_cgroup: options.shim_cgroup,
-        debug: args.debug,
-    };
-    // From here on this is the daemon, and does not return.
-    serve::serve(daemon)
+        ttrpc_address: bootstrap.ttrpc_address,
+        shim_cgroup: bootstrap.options.shim_cgroup,
+        debug: bootstrap.debug,
+    })
 }
 
-/// The bundle, absolute: the daemon leaves this directory.
-pub(crate) fn bundle(args: &Args) -> Result<PathBuf, String> {
-    let given = if args.bundle.is_empty() { "." } else { &args.bundle };
-    Path::new(given)
-        .canonicalize()
-        .map_err(|error| format!("cannot find the bundle {given}: {error}"))
+/// Returns the absolute path of the bundle: the daemon changes its working directory.
+pub(crate) fn bundle(args: &Args) -> Result<PathBuf> {
+    let given = Path::new(if args.bundle.is_empty() { "." } else { &args.bundle });
+    given.canonicalize().map_err(|source| Error::Bundle { path: given.to_owned(), source })
 }
 
-/// The answer to `start`: `BootstrapParams` of containerd's `pkg/shim`.
-#[derive(serde::Serialize)]
-struct Bootstrap<'a> {
-    /// Of the Task API.
-    version: u32,
-    address: &'a str,
-    protocol: &'static str,
+/// Returns the socket that `start` announced for the container of this bundle.
+pub(crate) fn announced(bundle: &Path) -> Option<PathBuf> {
+    let address = std::fs::read_to_string(bundle.join(ADDRESS_FILE)).ok()?;
+    address.strip_prefix("unix://").map(PathBuf::from)
 }
 
-/// Leaves the address where a restarted containerd 1.6 looks for it (later ones keep the answer
-/// themselves), and prints the answer.
-fn announce(bundle: &Path, address: &str) -> Result<(), String> {
-    let path = bundle.join("address");
-    daemon::write_atomically(&path, address)
-        .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    let answer = answer(address, caller::speaks_version_3())?;
+/// Writes the address to the bundle, and the answer to standard output. containerd 1.6 reads that
+/// file after its restart, and `delete` finds the socket by it.
+fn announce(bundle: &Path, address: &str, format: Format) -> Result<()> {
+    let path = bundle.join(ADDRESS_FILE);
+    daemon::write_atomically(&path, address).map_err(|source| Error::Write { path, source })?;
+    let answer = bootstrap::answer(format, address)?;
     let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(answer.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| format!("cannot print the address: {error}"))
+    stdout.write_all(&answer).and_then(|()| stdout.flush()).map_err(Error::Print)
 }
 
-/// The answer in the form that containerd takes. The daemon serves version 2 of the Task API beside version
-/// 3, for a containerd that finds a container which another version of it started.
-fn answer(address: &str, version_3: bool) -> Result<String, String> {
-    if !version_3 {
-        return Ok(address.to_owned());
-    }
-    serde_json::to_string(&Bootstrap { version: 3, address, protocol: "ttrpc" })
-        .map_err(|error| format!("cannot write the answer: {error}"))
-}
-
-/// The runtime's options, which containerd up to 2.2 writes to our standard input. Later ones
-/// write something else: then Create says all that matters.
-fn options() -> RuntimeOptions {
+/// Reads what containerd wrote to standard input.
+fn read_stdin() -> Vec<u8> {
     let mut bytes = Vec::new();
-    let _ = io::stdin().lock().take(OPTIONS_MAX).read_to_end(&mut bytes);
-    Any::parse_from_bytes(&bytes)
-        .ok()
-        .and_then(|any| wherry_task::parse_options(Some(&any)).ok())
-        .unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::answer;
-
-    #[test]
-    fn the_address_is_said_as_containerd_takes_it() {
-        let address = "unix:///run/containerd/s/0";
-        assert_eq!(answer(address, false).unwrap(), address);
-        assert_eq!(
-            answer(address, true).unwrap(),
-            r#"{"version":3,"address":"unix:///run/containerd/s/0","protocol":"ttrpc"}"#
-        );
-    }
+    // containerd may close it or leave it out; the flags suffice to serve the container.
+    let _ = io::stdin().lock().take(STDIN_MAX).read_to_end(&mut bytes);
+    bytes
 }

@@ -1,6 +1,6 @@
-//! The executable `wherry-<engine>`: the compiler, and what else a person asks for.
+//! The executable `wherry-<engine>`: the compiler, and the commands for people.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use wherry_engine::{Engine, LoadError};
@@ -8,7 +8,9 @@ use wherry_protocol::compile::BACKGROUND;
 use wherry_protocol::compile::DESCRIPTORS;
 
 use crate::config::Config;
-use crate::{cache, info, warm};
+use crate::error::{Error, Result};
+use crate::host::{is_help, is_version, print, version};
+use crate::{cache, compile};
 
 const USAGE: &str = "\
 usage: wherry-ENGINE run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--net] [--plugins PATH] FILE[#function] [ARG]...
@@ -17,69 +19,70 @@ usage: wherry-ENGINE run [--env K=V]... [--dir HOST[::GUEST]]... [--cwd DIR] [--
        wherry-ENGINE version
 ";
 
-/// The executable `wherry-<engine>`, given its engine or why there is none.
+/// The main function of `wherry-<engine>`, with its engine or why that cannot be loaded.
 #[must_use]
-pub fn tool<E: Engine>(engine: Result<E, LoadError>) -> ExitCode {
+pub fn tool<E: Engine>(engine: std::result::Result<E, LoadError>) -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    // Answered even if the engine cannot be loaded.
+    if is_help(&command)
+        || (words.first().is_some_and(|word| is_help(word)) && is_command(&command))
+    {
+        return print(&format!("{}\n{USAGE}", version("", &engine)));
+    }
+    if is_version(&command) && words.is_empty() {
+        return print(&version("", &engine));
+    }
     let engine = match engine {
         Ok(engine) => engine,
         Err(error) => {
-            let _ = std::io::stderr()
-                .write_all(format!("the engine does not work: {error}\n").as_bytes());
+            complain("wherry", &Error::Engine(error).to_string());
             return ExitCode::FAILURE;
         }
     };
-    let mut args = std::env::args().skip(1);
-    let command = args.next();
-    let args: Vec<String> = args.collect();
-    let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    match (command.as_deref(), args.split_first()) {
-        (Some("compile"), Some((first, rest))) if first == DESCRIPTORS => {
+    match (command.as_str(), args.split_first()) {
+        ("compile", Some((first, rest))) if first == DESCRIPTORS => {
             wherry_compiler::compile(&engine, rest)
         }
-        (Some("compile"), Some((first, _))) if first == BACKGROUND => {
-            told(engine.name(), |config| warm::behind(&engine, config))
+        ("compile", Some((first, _))) if first == BACKGROUND => {
+            run(engine.name(), |config| compile::in_background(&engine, config))
         }
-        (Some("compile"), _) => told(engine.name(), |config| warm::run(&engine, config, &words)),
-        (Some("cache"), _) => {
-            told(engine.name(), |config| cache::run(&config.cache(engine.name()), &words))
+        ("compile", _) => run(engine.name(), |config| compile::run(&engine, config, &words)),
+        ("cache", _) => {
+            run(engine.name(), |config| cache::run(&config.cache(engine.name()), &words))
         }
-        (Some("version"), None) => told(engine.name(), |_| Ok(version(&engine))),
-        (Some("run"), _) => wherry_cli::run(&engine, args),
+        ("run", _) => wherry_cli::run(&engine, args),
         _ => {
-            let _ = std::io::stderr().write_all(USAGE.as_bytes());
+            // There is nowhere else to report that standard error is closed.
+            let _ = io::stderr().write_all(USAGE.as_bytes());
             ExitCode::from(2)
         }
     }
 }
 
-/// What this program is, and where to look whether its engine has a known fault.
-fn version(engine: &impl Engine) -> String {
-    let (name, of) = (engine.name(), engine.version());
-    let advisories = of.advisories;
-    format!(
-        "wherry-{name} {}, engine {of}\n\
-         advisories: the security page of the project {advisories}\n",
-        info::VERSION
-    )
+fn is_command(word: &str) -> bool {
+    ["run", "compile", "cache"].contains(&word)
 }
 
-/// Runs a command for a person: prints what it returns, or what is wrong.
-fn told(engine: &str, command: impl FnOnce(&Config) -> Result<String, String>) -> ExitCode {
+/// Runs a command and prints its output, or its error.
+fn run(engine: &str, command: impl FnOnce(&Config) -> Result<String>) -> ExitCode {
     let config = Config::read();
-    let complain = |text: &str| {
-        let _ = std::io::stderr().write_all(format!("wherry-{engine}: {text}\n").as_bytes());
-    };
-    for text in &config.complaints {
-        complain(text);
+    let program = format!("wherry-{engine}");
+    for warning in &config.warnings {
+        complain(&program, warning);
     }
     match command(&config) {
-        Ok(text) => {
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(text) => {
-            complain(&text);
+        Ok(text) => print(&text),
+        Err(error) => {
+            complain(&program, &error.to_string());
             ExitCode::FAILURE
         }
     }
+}
+
+fn complain(program: &str, text: &str) {
+    // There is nowhere else to report that standard error is closed.
+    let _ = io::stderr().write_all(format!("{program}: {text}\n").as_bytes());
 }

@@ -38,8 +38,8 @@ pub enum CleanupError {
 }
 
 /// Opens the overlay that is a container's root filesystem, so that [`container`] is not its last
-/// user: with the last one the kernel writes back the whole filesystem of the layers, and the holder
-/// of this descriptor waits for that.
+/// user: with the last one the kernel writes back the whole filesystem of the layers, and the
+/// holder of this descriptor waits for that.
 ///
 /// None for any other root filesystem, as a block device, which its owner removes as soon as it is
 /// unmounted; and for an overlay whose upper layer the kernel refuses to mount again until then.

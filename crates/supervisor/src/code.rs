@@ -38,13 +38,14 @@ pub(crate) enum CodeError {
 }
 
 impl Order<'_> {
-    /// The code of a module under `key`, or under `baseline` if there is none. Everything that comes
-    /// from the guest's process is validated.
+    /// The code of a module under `key`, or under `baseline` if there is none. Everything that
+    /// comes from the guest's process is validated.
     pub(crate) fn code(
         &self,
         module: &File,
         key: &str,
         baseline: Option<&str>,
+        start: &[String],
     ) -> Result<File, CodeError> {
         overlay::validate(module)?;
         let Order { supervisor, id, .. } = self;
@@ -68,13 +69,15 @@ impl Order<'_> {
             module: &name,
             baseline: baseline.is_some(),
             background: false,
+            start,
             container: Some(Charged { cgroup: self.cgroup, cancel: self.cancel }),
         };
         let mut report = |event: CacheEvent| match event {
             CacheEvent::Warning(_) => log::warn!("{id}: {event}"),
             event => log::info!("{id}: {event}"),
         };
-        let code = supervisor.cache.get_or_baseline(module, key, baseline, &compiler, &mut report)?;
+        let code =
+            supervisor.cache.get_or_baseline(module, key, baseline, &compiler, &mut report)?;
         if code.baseline
             && let Some(lock) = supervisor.cache.background_lock()
             && let Err(error) = compile_in_background(&supervisor.compiler, module.file, lock)

@@ -61,6 +61,8 @@ pub struct ProcessCompiler<'a> {
     pub baseline: bool,
     /// Whether this process holds the cache's lock for background compilation.
     pub background: bool,
+    /// The conditions of the start, which the compiler checks first; empty: none.
+    pub start: &'a [String],
     /// The container whose module it is. None: a user compiles it ahead of time.
     pub container: Option<Charged<'a>>,
 }
@@ -108,6 +110,7 @@ impl Compiler for ProcessCompiler<'_> {
         command
             .args(["compile", DESCRIPTORS, digest, &self.bounds.to_string(), &slot.to_string()])
             .args(self.baseline.then_some(BASELINE))
+            .args(self.start)
             .current_dir("/")
             .env_clear()
             .stdin(wasm.try_clone().map_err(failed)?)
@@ -157,7 +160,8 @@ impl Compiler for ProcessCompiler<'_> {
     }
 
     fn bounds(&self) -> String {
-        self.bounds.to_string()
+        // One line: a failure under these conditions says nothing of a start under others.
+        format!("{} {:?}", self.bounds, self.start)
     }
 
     fn is_cancelled(&self) -> bool {

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use wherry_engine::Start;
 use wherry_protocol::error_text::sentence;
 use wherry_protocol::failure::shortened;
 use wherry_protocol::{
@@ -22,9 +23,15 @@ const MESSAGES_MAX: usize = 64;
 /// What the daemon does on request while a process is set up.
 pub(crate) trait SetupService {
     /// Answers [`SetupMessage::Compile`] with the compiled code of `module`, under the engine's
-    /// compile key or the key of baseline code. The error is a sentence for the user.
-    fn compile(&mut self, module: &File, key: &str, baseline: Option<&str>)
-    -> Result<File, String>;
+    /// compile key or the key of baseline code, if it can start under the conditions `start`. The
+    /// error is a sentence for the user.
+    fn compile(
+        &mut self,
+        module: &File,
+        key: &str,
+        baseline: Option<&str>,
+        start: &[String],
+    ) -> Result<File, String>;
 
     /// Answers [`SetupMessage::Hooks`]. `pid` is the container's first process.
     fn run_hooks(&mut self, pid: i32) -> Result<(), Failure>;
@@ -137,11 +144,14 @@ impl<'a> Conversation<'a> {
                 self.proceed_unless(result.err());
             }
             SetupMessage::Hooks { pid } => self.hooks(name, pid)?,
-            SetupMessage::Compile { key, baseline } => {
+            SetupMessage::Compile { key, baseline, start } => {
                 first(&mut self.received.compile, name, true)?;
                 let module = fds.into_iter().next().map(File::from);
                 let code = match &module {
-                    Some(module) => self.service.compile(module, &key, baseline.as_deref()),
+                    Some(_) if Start::from_args(&start).is_none() => {
+                        Err(format!("invalid conditions of a start: {start:?}"))
+                    }
+                    Some(module) => self.service.compile(module, &key, baseline.as_deref(), &start),
                     None => Err("the module is missing".to_owned()),
                 };
                 match code {
@@ -295,7 +305,13 @@ mod tests {
     }
 
     impl SetupService for Done {
-        fn compile(&mut self, _: &File, _: &str, _: Option<&str>) -> Result<File, String> {
+        fn compile(
+            &mut self,
+            _: &File,
+            _: &str,
+            _: Option<&str>,
+            _: &[String],
+        ) -> Result<File, String> {
             self.compiled += 1;
             Ok(File::open("/dev/null").unwrap())
         }
@@ -348,7 +364,7 @@ mod tests {
     }
 
     fn compile() -> SetupMessage {
-        SetupMessage::Compile { key: "k".into(), baseline: None }
+        SetupMessage::Compile { key: "k".into(), baseline: None, start: Start::default().to_args() }
     }
 
     /// A child of this process, which is the daemon here.

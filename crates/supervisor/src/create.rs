@@ -200,6 +200,7 @@ impl SetupService for CreateSetup<'_> {
         module: &File,
         key: &str,
         baseline: Option<&str>,
+        start: &[String],
     ) -> Result<File, String> {
         let order = Order {
             supervisor: self.supervisor,
@@ -209,7 +210,7 @@ impl SetupService for CreateSetup<'_> {
             memory: self.spec.memory_limit(),
             cancel: self.cancel,
         };
-        order.code(module, key, baseline).map_err(|error| error.to_string())
+        order.code(module, key, baseline, start).map_err(|error| error.to_string())
     }
 
     fn run_hooks(&mut self, pid: i32) -> Result<(), Failure> {

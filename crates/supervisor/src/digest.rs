@@ -111,8 +111,8 @@ fn join_and_digest(size: u64, cgroup: &CgroupName) -> Result<String, DigestError
     let _ = nix::unistd::setsid();
     // Ends with the daemon's thread that waits for it. The signal is valid, so it cannot fail.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-    // The daemon's low score is not for a process in a container's cgroup: out of memory there, this
-    // process is killed first. Raising the score needs no capability.
+    // The daemon's low score is not for a process in a container's cgroup: out of memory there,
+    // this process is killed first. Raising the score needs no capability.
     let _ = fs::write(OOM_SCORE_ADJ, "1000");
     wherry_cgroup::join(cgroup)?;
     let module = io::stdin().as_fd().try_clone_to_owned()?;

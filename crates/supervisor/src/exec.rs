@@ -86,7 +86,13 @@ struct ExecSetup<'a> {
 }
 
 impl ExecSetup<'_> {
-    fn code(&self, module: &File, key: &str, baseline: Option<&str>) -> Result<File, CodeError> {
+    fn code(
+        &self,
+        module: &File,
+        key: &str,
+        baseline: Option<&str>,
+        start: &[String],
+    ) -> Result<File, CodeError> {
         // Parsed here, because a native program needs no code.
         let spec = self.bundle.config()?;
         let systemd = self.container.options.systemd_cgroup;
@@ -99,7 +105,7 @@ impl ExecSetup<'_> {
             memory: spec.memory_limit(),
             cancel: self.cancel,
         };
-        order.code(module, key, baseline)
+        order.code(module, key, baseline, start)
     }
 }
 
@@ -109,8 +115,9 @@ impl SetupService for ExecSetup<'_> {
         module: &File,
         key: &str,
         baseline: Option<&str>,
+        start: &[String],
     ) -> Result<File, String> {
-        self.code(module, key, baseline).map_err(|error| error.to_string())
+        self.code(module, key, baseline, start).map_err(|error| error.to_string())
     }
 
     fn run_hooks(&mut self, _pid: i32) -> Result<(), Failure> {

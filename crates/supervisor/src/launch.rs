@@ -29,8 +29,8 @@ const TITLE_ROOM: usize = 1024;
 pub struct HostProgram(PathBuf);
 
 impl HostProgram {
-    /// Searches for `wherry-<engine>-host` beside this executable, in `../libexec/wherry` from there,
-    /// and in PATH.
+    /// Searches for `wherry-<engine>-host` beside this executable, in `../libexec/wherry` from
+    /// there, and in PATH.
     ///
     /// # Errors
     /// If it is in none of these; the text names them.

@@ -36,8 +36,8 @@ pub enum End {
 }
 
 /// Waits for `child`, which leads a process group of its own by then, and returns how it ended and
-/// what it wrote to `output`, as one line. With a `reaper`, the exit comes from there. Calls `check`
-/// every [`INTERVAL`] with the time since the start; an error kills the process.
+/// what it wrote to `output`, as one line. With a `reaper`, the exit comes from there. Calls
+/// `check` every [`INTERVAL`] with the time since the start; an error kills the process.
 ///
 /// # Errors
 /// If the pipe cannot be read, or the child has no valid pid.

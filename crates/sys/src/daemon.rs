@@ -1,4 +1,4 @@
-//! Running in the background: the fork of a daemon, its OOM score, its signals and cgroup.
+//! A daemon: its fork, OOM score, signals and cgroup.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -12,13 +12,13 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid
 
 /// The OOM score adjustment of this process: -1000 (never killed) to 1000 (killed first).
 pub const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
-/// The adjustment of a daemon: -1000 would exempt it from the OOM killer altogether.
-const PROTECTED: &str = "-999";
+/// The largest value: the kernel kills such a process first.
+const OOM_SCORE_ADJ_MAX: i32 = 1000;
 
 static INHERITED: OnceLock<String> = OnceLock::new();
 
-/// Forks. Returns true in the parent, and false in the child, which is detached from the caller's
-/// session, terminal and descriptors except `kept`.
+/// Forks. Returns true in the parent, and false in the child, which leads a new session and has no
+/// descriptor of the caller except `kept`.
 ///
 /// # Errors
 /// If the fork fails, or this process has more than one thread.
@@ -27,14 +27,15 @@ pub fn fork_off(kept: &UnixListener) -> io::Result<bool> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("cannot fork: the process has more than one thread"));
     }
-    // SAFETY: this process has a single thread, so the child's memory is whole.
+    // SAFETY: this process has a single thread.
     match unsafe { fork() }? {
         ForkResult::Parent { .. } => Ok(true),
         ForkResult::Child => {
             setsid()?;
             // The caller's directory may be removed or unmounted.
             nix::unistd::chdir("/")?;
-            // The caller reads both to their end: open here, they would block it.
+            // The caller reads standard output and error to their end: it would wait for this
+            // process.
             let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
             dup2_stdin(&null)?;
             dup2_stdout(&null)?;
@@ -63,19 +64,22 @@ pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// Lowers this process's OOM score, so that the kernel kills others first. Without CAP_SYS_RESOURCE
-/// the score stays as it is.
-pub fn protect_from_oom() {
-    // Recorded before it changes: guests get the inherited score.
-    inherited_oom_score_adj();
-    // Refused without CAP_SYS_RESOURCE.
-    let _ = fs::write(OOM_SCORE_ADJ, PROTECTED);
+/// Sets this process's `oom_score_adj` to containerd's, which it inherited, plus one, as runc's
+/// shim does: when memory is short, the kernel kills a shim before containerd. To raise it takes no
+/// capability.
+///
+/// # Errors
+/// If the value cannot be written; it is then containerd's.
+pub fn raise_oom_score_adj() -> io::Result<()> {
+    let inherited: i32 = inherited_oom_score_adj().parse().map_err(io::Error::other)?;
+    fs::write(OOM_SCORE_ADJ, inherited.saturating_add(1).min(OOM_SCORE_ADJ_MAX).to_string())
 }
 
-/// The OOM score adjustment of this process before [`protect_from_oom`].
+/// The OOM score adjustment of this process before [`raise_oom_score_adj`].
 pub fn inherited_oom_score_adj() -> &'static str {
     INHERITED.get_or_init(|| {
         let text = fs::read_to_string(OOM_SCORE_ADJ).unwrap_or_default();
+        // Without procfs: the kernel's initial value.
         if text.is_empty() { "0".to_owned() } else { text.trim().to_owned() }
     })
 }
@@ -94,14 +98,15 @@ pub fn ignore_terminal_signals() {
 /// Writes a small file atomically: to a temporary name, which is then renamed.
 ///
 /// # Errors
-/// If the directory is full or not writable.
+/// If the disk is full or the directory is not writable.
 pub fn write_atomically(path: &Path, contents: &str) -> io::Result<()> {
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
     File::create(&temporary)?.write_all(contents.as_bytes())?;
     fs::rename(&temporary, path)
 }
 
-/// Moves this process into the cgroup `path` of each hierarchy; creates it where it is missing.
+/// Moves this process into the cgroup `path` of each hierarchy, which is created if it does not
+/// exist. Logs a warning for each hierarchy that fails.
 pub fn join_cgroup(path: &str) {
     let pid = std::process::id().to_string();
     let relative = path.trim_start_matches('/');

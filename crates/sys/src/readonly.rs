@@ -1,17 +1,20 @@
-//! Read-only views of the host's files: bind mounts below `/run/wherry`, from which the executables of this project run and
-//! through which compiled code is opened.
+//! Read-only views of the host's files: bind mounts below `/run/wherry`, from which the executables
+//! of this project run and through which compiled code is opened.
 //!
-//! A process can name its own executable (`/proc/self/exe`), its descriptors (`/proc/self/fd/N`) and its mappings
-//! (`/proc/self/map_files/…`), and open each of them again for writing if its user may write to the file. A container's
-//! root is the host's root, unless it has a user namespace. The mount through which a file was opened stays with all of
-//! these names: on a read-only mount the kernel answers EROFS to each (CVE-2019-5736 is what happens without one).
+//! A process can open its own executable (`/proc/self/exe`), its descriptors (`/proc/self/fd/N`)
+//! and its mappings (`/proc/self/map_files/…`) once more, for writing if its user may write to the
+//! file; and a container's root is the host's root, unless it has a user namespace. All these names
+//! lead through the mount by which the file was opened: on a read-only mount the kernel returns
+//! EROFS for each. Without one, a container can overwrite the host's executable (CVE-2019-5736).
 //!
-//! The mount lies in the host's mount namespace, so that no capability in the container can make it writable again:
-//! mount(2) and mount_setattr(2) refuse a mount of another namespace. A detached mount could be changed back by a process
-//! with CAP_SYS_ADMIN. Pages stay shared with the file itself, unlike those of a copy in memory.
+//! The mounts are in the host's mount namespace, so that no capability inside a container can make
+//! them writable: mount(2) and mount_setattr(2) refuse a mount of another namespace. A process with
+//! CAP_SYS_ADMIN could change a detached mount. Pages are shared with the file, unlike those of a
+//! copy in memory.
 //!
-//! A view lies in a directory that is named after the device and inode of what it shows: an executable that is replaced by
-//! rename gets another view, and the view of the old one, which has no link any more, is unmounted when the next view is made.
+//! A view lies in a directory that is named after the device and inode of its original: an
+//! executable that is replaced by rename gets another view, and the view of the old one, whose link
+//! count is 0, is unmounted when the next view is mounted.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -21,59 +24,71 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-/// Where the views are mounted: a tmpfs of its own that only root can enter, and that no other mount namespace gets.
+/// The directory of the views: a tmpfs that only root can enter, and that no other mount namespace
+/// inherits.
 const VIEWS: &str = "/run/wherry";
 
 /// Flags of a view. An executable needs neither set-user-ID bits nor devices.
 const VIEW: MsFlags = MsFlags::MS_RDONLY.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV);
 
-/// Returns the path of a read-only view of the file or directory at `path`, which is mounted if it is not there yet.
-///
-/// Costs three system calls where the view is there.
-///
-/// # Errors
-/// When `path` does not exist, or the view cannot be mounted; the text names the path.
-pub fn view(path: &Path) -> io::Result<PathBuf> {
-    if path.starts_with(VIEWS) {
-        // An executable that runs from its view asks for itself.
-        return Ok(path.to_owned());
-    }
-    view_below(Path::new(VIEWS), path)
+/// A view could not be mounted.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot mount {} read-only below {}: {source}", .path.display(), .views.display())]
+pub struct ViewError {
+    path: PathBuf,
+    views: PathBuf,
+    source: io::Error,
 }
 
-fn view_below(views: &Path, path: &Path) -> io::Result<PathBuf> {
-    let failed = |error: io::Error| {
-        let text = format!("cannot mount {} read-only below {}", path.display(), views.display());
-        io::Error::new(error.kind(), format!("{text}: {error}"))
-    };
+impl From<ViewError> for io::Error {
+    fn from(error: ViewError) -> io::Error {
+        io::Error::new(error.source.kind(), error)
+    }
+}
+
+/// Returns the path of a read-only view of the file or directory at `path`. Mounts the view if it
+/// does not exist; otherwise it costs three system calls.
+///
+/// # Errors
+/// If `path` does not exist, or the view cannot be mounted: a [`ViewError`] with its kind.
+pub fn view(path: &Path) -> io::Result<PathBuf> {
+    if path.starts_with(VIEWS) {
+        // An executable that runs from its view passes the path of the view.
+        return Ok(path.to_owned());
+    }
+    Ok(view_below(Path::new(VIEWS), path)?)
+}
+
+fn view_below(views: &Path, path: &Path) -> Result<PathBuf, ViewError> {
+    let failed = |source| ViewError { path: path.to_owned(), views: views.to_owned(), source };
     let original = fs::metadata(path).map_err(failed)?;
     let view = views
         .join(format!("{:x}-{:x}", original.dev(), original.ino()))
         .join(path.file_name().unwrap_or("root".as_ref()));
-    if !shows(&view, &original) {
-        make(views, &view, path, &original).map_err(failed)?;
+    if !is_view_of(&view, &original) {
+        create(views, &view, path, &original).map_err(failed)?;
     }
     Ok(view)
 }
 
 /// Whether `view` is a read-only mount of `original`.
-fn shows(view: &Path, original: &fs::Metadata) -> bool {
+fn is_view_of(view: &Path, original: &fs::Metadata) -> bool {
     let same = |shown: fs::Metadata| (shown.dev(), shown.ino()) == (original.dev(), original.ino());
     fs::metadata(view).is_ok_and(same)
         && statvfs(view).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY))
 }
 
-fn make(views: &Path, view: &Path, path: &Path, original: &fs::Metadata) -> io::Result<()> {
+fn create(views: &Path, view: &Path, path: &Path, original: &fs::Metadata) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(views)?;
     make_private(views)?;
-    // One process at a time.
+    // Other processes create views at the same time.
     let lock = File::open(views)?;
     lock.lock()?;
-    if shows(view, original) {
+    if is_view_of(view, original) {
         return Ok(());
     }
     unmount_unlinked(views);
-    // One that does not show the original, or is not read-only any more.
+    // A view of another file, or one that is no longer read-only.
     remove(view);
     let directory = if original.is_dir() { view } else { view.parent().unwrap_or(views) };
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -88,16 +103,17 @@ fn make(views: &Path, view: &Path, path: &Path, original: &fs::Metadata) -> io::
         remove(view);
         return Err(errno.into());
     }
-    if shows(view, original) {
+    if is_view_of(view, original) {
         return Ok(());
     }
-    // The file was replaced between the look and the mount.
+    // The file was replaced between the stat and the mount.
     remove(view);
-    Err(io::Error::other("it was replaced meanwhile"))
+    Err(io::Error::other("the file was replaced meanwhile; try again"))
 }
 
-/// Mounts a tmpfs at `views` unless there is one, and keeps it out of all other mount namespaces: neither one that shares the
-/// host's mounts nor a container that is given the host's root gets the views.
+/// Mounts a tmpfs at `views` unless one is mounted, and makes it unbindable: neither a mount
+/// namespace that shares the host's mounts nor a container with a bind of the host's root gets the
+/// views.
 fn make_private(views: &Path) -> io::Result<()> {
     let lock = File::open(views)?;
     lock.lock()?;
@@ -109,7 +125,7 @@ fn make_private(views: &Path) -> io::Result<()> {
     Ok(mount(none, views, none, MsFlags::MS_UNBINDABLE, none)?)
 }
 
-/// Unmounts the views of what has been replaced or removed. Processes that run from one are not affected.
+/// Unmounts the views of files that were replaced or removed. Processes that run from one keep it.
 fn unmount_unlinked(views: &Path) {
     let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
     for view in entries(views).flat_map(|directory| entries(&directory.path())) {
@@ -120,8 +136,9 @@ fn unmount_unlinked(views: &Path) {
     }
 }
 
-/// Unmounts a view and removes its mount point. What fails is tried again with the next view.
+/// Unmounts a view and removes its mount point.
 fn remove(view: &Path) {
+    // Each may not exist; what stays is removed when the next view is mounted.
     let _ = umount2(view, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
     let _ = fs::remove_file(view).or_else(|_| fs::remove_dir(view));
     let _ = view.parent().map(fs::remove_dir);
@@ -132,10 +149,11 @@ mod tests {
     use super::*;
     use std::os::fd::AsRawFd;
 
-    /// A directory of views that is unmounted in the end. None: only root can mount.
+    /// A directory of views, unmounted when dropped.
     struct Views(tempfile::TempDir);
 
     impl Views {
+        /// None if this process is not root.
         fn new() -> Option<Views> {
             nix::unistd::geteuid().is_root().then(|| Views(tempfile::tempdir().unwrap()))
         }
@@ -152,6 +170,7 @@ mod tests {
                     remove(&view.path());
                 }
             }
+            // A failing test may have mounted nothing.
             let _ = umount2(&self.path(), MntFlags::MNT_DETACH);
         }
     }
@@ -168,7 +187,7 @@ mod tests {
             let error = OpenOptions::new().write(true).open(path).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem, "{}", path.display());
         }
-        // The file itself is as writable as before, and the view is made once.
+        // The file itself stays writable, and the view is mounted once.
         fs::write(&original, "NATIVE").unwrap();
         assert_eq!(fs::read_to_string(&view).unwrap(), "NATIVE");
         assert_eq!(view_below(&views.path(), &original).unwrap(), view);
@@ -187,7 +206,7 @@ mod tests {
         assert_ne!(old, new);
         assert_eq!(fs::read_to_string(new).unwrap(), "new");
         assert!(!old.exists());
-        // Who uses the old one goes on, and may not write either.
+        // A process that has the old one open keeps it, read-only.
         assert_eq!(io::read_to_string(&open).unwrap(), "old");
         let again = format!("/proc/self/fd/{}", open.as_raw_fd());
         let error = OpenOptions::new().write(true).open(again).unwrap_err();

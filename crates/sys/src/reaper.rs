@@ -93,8 +93,9 @@ impl Reaper {
     /// Validates the pid that was sent to this process as that of a new process of a container.
     ///
     /// Accepts a child of this process (waitid(2)) that has no waiter, is not `host`, and is not
-    /// older than `since`, by its start time in `/proc/PID/stat`. A child that was reaped before its
-    /// pid arrived is among the unclaimed ones. Nothing is reaped while the table is locked here.
+    /// older than `since`, by its start time in `/proc/PID/stat`. A child that was reaped before
+    /// its pid arrived is among the unclaimed ones. Nothing is reaped while the table is locked
+    /// here.
     ///
     /// # Errors
     /// [`NotNew`] with the reason.

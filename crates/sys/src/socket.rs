@@ -1,8 +1,8 @@
-//! The socket that a daemon serves on: its name in a directory, which starts and deletes of other containers look at
-//! and replace at the same time.
+//! The socket of a daemon: its path, which starts and deletes of other containers check and replace
+//! at the same time.
 //!
-//! A name is looked at, removed and bound under a lock on its directory. A name that has a dead socket is removed only if
-//! it still names that very socket, and a daemon removes its own alone.
+//! A path is checked, removed and bound under a lock on its directory. The path of a dead socket is
+//! removed only if it still names that socket, and a daemon removes its own path alone.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
@@ -18,30 +18,30 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, fchmod};
 
-/// How long a process takes at the most from its fork to its program.
-const LAST_HOLDER: Duration = Duration::from_millis(500);
+/// The maximum time between a fork and the exec of the child, which has the socket open until then.
+const EXEC_MAX: Duration = Duration::from_millis(500);
 
-/// What came of asking for a socket.
+/// The result of [`serve_at`].
 #[derive(Debug)]
 pub enum Listen {
-    /// It is ours: no daemon served there.
+    /// The socket is bound: no daemon serves there.
     Bound(UnixListener, SocketName),
     /// A daemon serves there already.
     Served,
 }
 
-/// The name of a socket, as long as it names this socket and no other.
+/// The path of a socket, and the identity of the socket.
 #[derive(Debug)]
 pub struct SocketName {
     path: PathBuf,
-    /// Device and inode. They are not another socket's for as long as this one is open.
+    /// Device and inode. No other socket has them while this one is open.
     file: (u64, u64),
 }
 
-/// Binds `path`, with mode 0600 whatever the umask. A socket that a dead daemon left there is replaced.
+/// Binds `path`, with mode 0600 whatever the umask. Replaces the socket of a dead daemon.
 ///
 /// # Errors
-/// When the directory or the socket cannot be made.
+/// If the directory or the socket cannot be created.
 pub fn serve_at(path: &Path) -> io::Result<Listen> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     DirBuilder::new().recursive(true).mode(0o711).create(directory)?;
@@ -51,7 +51,7 @@ pub fn serve_at(path: &Path) -> io::Result<Listen> {
             if is_served(path)? {
                 return Ok(Listen::Served);
             }
-            remove_if_there(path)?;
+            remove_if_exists(path)?;
             bind_at(path)
         }
         other => other,
@@ -62,15 +62,16 @@ pub fn serve_at(path: &Path) -> io::Result<Listen> {
 }
 
 impl SocketName {
-    /// Where it is.
+    /// The path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes it, unless the name is another socket's by now. The socket itself must still be open.
+    /// Removes the path, unless it names another socket by now. The socket must still be open. Logs
+    /// a warning if that fails.
     pub fn remove(&self) {
-        if let Err(error) = remove_only(&self.path, self.file) {
+        if let Err(error) = remove_if_same(&self.path, self.file) {
             log::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
@@ -78,38 +79,39 @@ impl SocketName {
 
 /// Removes the socket at `path` unless a daemon serves there.
 pub fn remove_dead_socket(path: &Path) {
-    // An inode that is open keeps its number.
+    // Open, so that no other file gets the inode.
     let flags = libc::O_PATH | libc::O_NOFOLLOW;
     let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(path) else { return };
     let Ok(meta) = file.metadata() else { return };
     let dead = match UnixStream::connect(path) {
         Err(_) => true,
-        // A child of a dead daemon has the socket open until it executes its program, and nothing
-        // accepts: the connection ends with it. A daemon that lives says nothing.
+        // A child of a dead daemon has the socket open until its exec, and accepts nothing: the
+        // connection ends with it. A daemon that lives sends nothing.
         Ok(mut stream) => {
-            let _ = stream.set_read_timeout(Some(LAST_HOLDER));
+            // Fails only for a duration of zero.
+            let _ = stream.set_read_timeout(Some(EXEC_MAX));
             match stream.read(&mut [0]) {
                 Ok(length) => length == 0,
                 Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
             }
         }
     };
-    if dead && let Err(error) = remove_only(path, (meta.dev(), meta.ino())) {
+    if dead && let Err(error) = remove_if_same(path, (meta.dev(), meta.ino())) {
         log::warn!("cannot remove {}: {error}", path.display());
     }
 }
 
-/// Removes the name if it is that of this file.
-fn remove_only(path: &Path, file: (u64, u64)) -> io::Result<()> {
+/// Removes the path if it names this file.
+fn remove_if_same(path: &Path, file: (u64, u64)) -> io::Result<()> {
     let _lock = lock(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
     match identity(path) {
-        Ok(found) if found == file => remove_if_there(path),
+        Ok(found) if found == file => remove_if_exists(path),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+fn remove_if_exists(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -121,7 +123,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((meta.dev(), meta.ino()))
 }
 
-/// Locks the directory until the result is dropped. It is held for a few system calls, none of which waits.
+/// Locks the directory until the result is dropped: for a few system calls, none of which blocks.
 fn lock(directory: &Path) -> io::Result<File> {
     let flags = libc::O_DIRECTORY;
     let directory = OpenOptions::new().read(true).custom_flags(flags).open(directory)?;
@@ -129,17 +131,18 @@ fn lock(directory: &Path) -> io::Result<File> {
     Ok(directory)
 }
 
-/// Binds and listens. In between, a connection is refused as by a dead socket: only the lock hides that.
+/// Binds and listens. Between the two a connection is refused as by a dead socket; the lock keeps
+/// other processes from checking then.
 fn bind_at(path: &Path) -> io::Result<UnixListener> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // The file that bind makes has the mode of the socket, less the umask.
+    // The file that bind creates has the mode of the socket, less the umask.
     fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
     bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     listen(&socket, Backlog::MAXALLOWABLE)?;
     Ok(socket.into())
 }
 
-/// Whether a daemon has the socket open. It does not wait for one that has its backlog full.
+/// Whether a daemon has the socket open. Does not wait for one with a full backlog.
 fn is_served(path: &Path) -> io::Result<bool> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -164,7 +167,7 @@ mod tests {
         }
     }
 
-    /// In a process of its own: a child that another test has forked holds the dead socket open.
+    /// In another process: a child that another test has forked would hold the dead socket open.
     #[test]
     fn one_of_many_takes_the_place_of_a_dead_socket_and_stays_reachable() {
         if !crate::alone(
@@ -182,7 +185,8 @@ mod tests {
                     let (path, barrier) = (&path, &barrier);
                     scope.spawn(move || {
                         barrier.wait();
-                        // Some clean up after the dead daemon meanwhile. They take their time where one lives.
+                        // Some threads clean up after the dead daemon meanwhile; for a live one
+                        // they wait half a second.
                         if number >= 6 && round % 40 == 0 {
                             remove_dead_socket(path);
                             return None;
@@ -203,7 +207,7 @@ mod tests {
     fn a_socket_is_the_owners_alone_whatever_the_umask() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        // This process's umask is that of other tests, too: a thread that unshares its own has none.
+        // The umask is shared with other tests, except in a thread that unshares it.
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
@@ -227,7 +231,7 @@ mod tests {
         drop(old);
         other.remove();
         assert!(!path.exists());
-        // There is no name any more.
+        // The path does not exist any more.
         other.remove();
     }
 

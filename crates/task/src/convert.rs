@@ -1,4 +1,4 @@
-//! Between plain types and protobuf.
+//! Conversions between plain types and protobuf.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,18 +6,17 @@ use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use serde::de::DeserializeOwned;
-use ttrpc::Code;
 use wherry_bundle::parse;
 use wherry_protocol::Mount;
 
-use crate::error::status;
+use crate::error::{Error, Result};
 
-/// A pid as the wire has it. Pids of processes are positive.
+/// A pid in the wire's type. Pids of processes are positive.
 pub(crate) fn pid(pid: i32) -> u32 {
     u32::try_from(pid).unwrap_or(0)
 }
 
-/// A moment, as seconds and nanoseconds since 1970.
+/// A time as seconds and nanoseconds since 1970.
 pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut timestamp = Timestamp::new();
@@ -26,35 +25,41 @@ pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
     timestamp
 }
 
-/// A message in an envelope. containerd's type URLs are the messages' bare names, without a host. The message
-/// itself is not asked: all that protobuf knows about all messages would be part of the executable.
-pub(crate) fn any(name: &str, message: &impl Message) -> ttrpc::Result<Any> {
+/// Encodes a message as an `Any`. containerd's type URLs are the bare names of messages, without a
+/// host.
+///
+/// `name` is a parameter because reading it from the message would link protobuf's descriptors of
+/// all messages into the executable.
+pub(crate) fn any(name: &str, message: &impl Message) -> Result<Any> {
     let mut any = Any::new();
     any.type_url = name.to_owned();
-    any.value = message.write_to_bytes().map_err(|error| {
-        status(Code::INTERNAL, format!("cannot encode {}: {error}", any.type_url))
-    })?;
+    any.value = message
+        .write_to_bytes()
+        .map_err(|source| Error::Encode { type_url: name.to_owned(), source })?;
     Ok(any)
 }
 
-/// What the JSON in an envelope says: a part of an OCI configuration, of the type that is called `name`.
+/// Parses the JSON in an `Any`: a part of an OCI configuration whose type has the name `expected`.
 /// containerd's type URLs end in that name.
-pub(crate) fn json<T: DeserializeOwned>(name: &str, what: &str, any: &Any) -> ttrpc::Result<T> {
-    let wrong = |text: String| status(Code::INVALID_ARGUMENT, format!("{what}: {text}"));
-    let kind = any.type_url.rsplit('/').next().unwrap_or_default();
-    if !kind.is_empty() && kind != name {
-        return Err(wrong(format!("{:?} came in place of {name}", any.type_url)));
+pub(crate) fn json<T: DeserializeOwned>(
+    expected: &'static str,
+    field: &'static str,
+    any: &Any,
+) -> Result<T> {
+    let found = any.type_url.rsplit('/').next().unwrap_or_default();
+    if !found.is_empty() && found != expected {
+        return Err(Error::PayloadType { field, expected, found: any.type_url.clone() });
     }
-    parse(&any.value).map_err(|error| wrong(error.to_string()))
+    parse(&any.value).map_err(|error| Error::Payload { field, cause: error.to_string() })
 }
 
-/// The JSON in an envelope as it is. JSON is UTF-8.
-pub(crate) fn text(what: &str, any: &Any) -> ttrpc::Result<String> {
+/// The JSON in an `Any` as text. JSON is UTF-8.
+pub(crate) fn text(field: &'static str, any: &Any) -> Result<String> {
     String::from_utf8(any.value.clone())
-        .map_err(|error| status(Code::INVALID_ARGUMENT, format!("{what}: {error}")))
+        .map_err(|error| Error::Payload { field, cause: error.to_string() })
 }
 
-/// A mount of a request.
+/// Converts a mount of a request.
 pub(crate) fn mount(mount: &containerd_shim_protos::api::Mount) -> Mount {
     Mount {
         fstype: mount.type_.clone(),

@@ -1,58 +1,156 @@
-//! Which code each error has on the wire. The only such place.
+//! Why a request failed, and the RPC code of each cause. No other file chooses a code.
 //!
-//! containerd's clients show the text and act on the code: NOT_FOUND means that the task or
-//! process is not there (any more), and nothing else may have it.
+//! containerd's clients print the text and act on the code. NOT_FOUND means that the task or
+//! process does not exist (any more); no other failure may use it, because clients then discard the
+//! task.
 
+use containerd_shim_protos::protobuf;
 use ttrpc::Code;
-use wherry_container::Error;
+use wherry_container::Error as ContainerError;
 use wherry_protocol::FailureKind;
 use wherry_protocol::failure::shortened;
 use wherry_sys::process::SignalError;
 
-/// An error of a request: a code and a sentence.
-pub(crate) fn status(code: Code, text: impl Into<String>) -> ttrpc::Error {
-    ttrpc::Error::RpcStatus(ttrpc::get_status(code, shortened(text.into())))
+use crate::options::OptionsError;
+
+/// The result of a request.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// No container has the id of the request.
+    #[error("container {0:?} not found")]
+    ContainerNotFound(String),
+    /// The container has no exec with the id of the request.
+    #[error("exec {exec_id:?} of container {id:?} not found")]
+    ExecNotFound { id: String, exec_id: String },
+    /// Another container, or another Create, has the id.
+    #[error("container {0:?} already exists")]
+    ContainerExists(String),
+    /// The id cannot be part of a path.
+    #[error("invalid {kind} id {id:?}: allowed are letters, digits, '-', '_' and '.', 255 at most")]
+    InvalidId { kind: &'static str, id: String },
+    /// The daemon and its client may have different working directories.
+    #[error("invalid bundle path {0:?}: the path must be absolute")]
+    RelativeBundle(String),
+    /// The method or field has no implementation here.
+    #[error("{0} is not supported for WebAssembly containers")]
+    Unsupported(&'static str),
+    /// The daemon has removed its socket and ends as soon as its connections are quiet.
+    #[error("the shim is shutting down: create the container again")]
+    ShuttingDown,
+    /// The runtime options of the request are invalid.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The payload has another type than the method takes.
+    #[error("invalid {field}: expected type {expected}, found {found:?}")]
+    PayloadType { field: &'static str, expected: &'static str, found: String },
+    /// The payload cannot be parsed.
+    #[error("invalid {field}: {cause}")]
+    Payload { field: &'static str, cause: String },
+    /// The container ended before its cgroup was read.
+    #[error("no usage of container {0:?} was recorded: it ended before its cgroup was read")]
+    NoUsage(String),
+    /// The answer cannot be encoded.
+    #[error("cannot encode {type_url}: {source}")]
+    Encode { type_url: String, source: protobuf::Error },
+    /// The request cannot be decoded.
+    #[error("cannot decode the {method} request: {source}")]
+    Decode { method: String, source: ttrpc::Error },
+    /// The method panicked.
+    #[error("{method} failed: {source}")]
+    Panicked { method: String, source: tokio::task::JoinError },
+    /// The container refused the request or failed to do it.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
 }
 
-/// A request for a container that there is none of.
-pub(crate) fn no_such_container(id: &str) -> ttrpc::Error {
-    status(Code::NOT_FOUND, format!("container {id:?} not found"))
+impl Error {
+    /// The RPC code of this cause.
+    fn code(&self) -> Code {
+        match self {
+            Error::ContainerNotFound(_) | Error::ExecNotFound { .. } => Code::NOT_FOUND,
+            Error::ContainerExists(_) => Code::ALREADY_EXISTS,
+            Error::InvalidId { .. }
+            | Error::RelativeBundle(_)
+            | Error::Options(_)
+            | Error::PayloadType { .. }
+            | Error::Payload { .. }
+            | Error::Decode { .. } => Code::INVALID_ARGUMENT,
+            Error::Unsupported(_) => Code::UNIMPLEMENTED,
+            Error::ShuttingDown => Code::UNAVAILABLE,
+            Error::NoUsage(_) => Code::FAILED_PRECONDITION,
+            Error::Encode { .. } | Error::Panicked { .. } => Code::INTERNAL,
+            Error::Container(error) => container_code(error),
+        }
+    }
+
+    /// The status that the wire carries: the code, and a text of bounded length.
+    pub(crate) fn status(&self) -> ttrpc::Status {
+        let text = match self {
+            // runc's words: clients search the text for them.
+            Error::Container(ContainerError::Signal(SignalError::Gone)) => {
+                "process already finished".to_owned()
+            }
+            error => error.to_string(),
+        };
+        ttrpc::get_status(self.code(), shortened(text))
+    }
 }
 
-/// A request for an exec that there is none of.
-pub(crate) fn no_such_exec(id: &str, exec_id: &str) -> ttrpc::Error {
-    status(Code::NOT_FOUND, format!("exec {exec_id:?} of container {id:?} not found"))
-}
-
-/// What this shim does not do.
-pub(crate) fn unimplemented(what: &str) -> ttrpc::Error {
-    status(Code::UNIMPLEMENTED, format!("{what} is not supported for WebAssembly containers"))
-}
-
-/// The error of a container as the wire has it.
-pub(crate) fn from_container(error: &Error) -> ttrpc::Error {
-    let code = match error {
-        Error::Failure(failure) => match failure.kind {
+fn container_code(error: &ContainerError) -> Code {
+    match error {
+        ContainerError::Failure(failure) => match failure.kind {
             FailureKind::Invalid => Code::INVALID_ARGUMENT,
-            // As runc's shim has it: a program that is missing is told by the text, and a
-            // client that reads NOT_FOUND would take the task itself for missing.
+            // A missing program is not NOT_FOUND: a client would take the task itself for missing.
+            // runc's shim answers UNKNOWN too, and clients read the text.
             FailureKind::NotFound | FailureKind::NotExecutable | FailureKind::System => {
                 Code::UNKNOWN
             }
         },
-        Error::Refused(_) | Error::NotStarted | Error::NotRunning(_) => Code::FAILED_PRECONDITION,
-        Error::ExecExists(_) => Code::ALREADY_EXISTS,
-        Error::Terminal(_) | Error::NoTerminal => Code::INVALID_ARGUMENT,
-        Error::Cgroup(_) => Code::UNKNOWN,
-        Error::Thread(_) => Code::RESOURCE_EXHAUSTED,
-        Error::Panicked => Code::INTERNAL,
-        Error::Signal(SignalError::Gone) => {
-            // runc's words: clients look for them.
-            return status(Code::NOT_FOUND, "process already finished");
+        ContainerError::Refused(_) | ContainerError::NotStarted | ContainerError::NotRunning(_) => {
+            Code::FAILED_PRECONDITION
         }
-        Error::Signal(SignalError::Unknown(_)) => Code::INVALID_ARGUMENT,
-        Error::Signal(SignalError::Other(_)) => Code::UNKNOWN,
-        Error::Gone => Code::NOT_FOUND,
-    };
-    status(code, error.to_string())
+        ContainerError::ExecExists(_) => Code::ALREADY_EXISTS,
+        ContainerError::Terminal(_) | ContainerError::NoTerminal => Code::INVALID_ARGUMENT,
+        ContainerError::Cgroup(_) => Code::UNKNOWN,
+        ContainerError::Thread(_) => Code::RESOURCE_EXHAUSTED,
+        ContainerError::Panicked => Code::INTERNAL,
+        ContainerError::Signal(SignalError::Gone) | ContainerError::Gone => Code::NOT_FOUND,
+        ContainerError::Signal(SignalError::Unknown(_)) => Code::INVALID_ARGUMENT,
+        ContainerError::Signal(SignalError::Other(_)) => Code::UNKNOWN,
+    }
+}
+
+impl From<Error> for ttrpc::Error {
+    fn from(error: Error) -> ttrpc::Error {
+        ttrpc::Error::RpcStatus(error.status())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_does_not_exist_is_not_found() {
+        let missing_program =
+            wherry_protocol::Failure::new(FailureKind::NotFound, "exec \"/x\": no such file");
+        for (error, code) in [
+            (Error::ContainerNotFound("a".into()), Code::NOT_FOUND),
+            (Error::ExecNotFound { id: "a".into(), exec_id: "b".into() }, Code::NOT_FOUND),
+            (Error::Container(ContainerError::Signal(SignalError::Gone)), Code::NOT_FOUND),
+            (Error::Container(ContainerError::Failure(missing_program)), Code::UNKNOWN),
+            (Error::ShuttingDown, Code::UNAVAILABLE),
+        ] {
+            assert_eq!(error.status().code(), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_signal_to_an_ended_process_has_runcs_words() {
+        let gone = Error::from(ContainerError::Signal(SignalError::Gone));
+        assert_eq!(gone.status().message(), "process already finished");
+    }
 }

@@ -1,7 +1,7 @@
-//! Publishes events to containerd, in their order, each until containerd has it.
+//! Publishes events to containerd, in order, and repeats each until containerd acknowledges it.
 //!
-//! containerd may be away: the events of that time are kept and sent when it is back. An event that containerd itself
-//! refuses, again and again, is dropped, because those behind it wait for it.
+//! While containerd is down, events are queued. An event that containerd rejects several times is
+//! dropped, because the events after it wait for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -21,14 +21,15 @@ use ttrpc::Code;
 use wherry_container::{Event, EventKind, EventSink};
 
 use crate::convert;
-use crate::queue::{Queue, Worth};
+use crate::error::Result;
+use crate::queue::{Priority, Queue};
 
-/// A container makes four events in its life: much more than a long absence of containerd needs.
+/// A container has four events: enough for 2,000 containers that end while containerd is down.
 const QUEUE_MAX: usize = 8192;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(5);
-/// containerd answers in microseconds; one that hangs is not asked for ever.
-const ANSWER: Duration = Duration::from_secs(5);
+/// containerd answers in microseconds; this bounds the wait for one that hangs.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Publishes events to containerd. Clones share the queue.
 #[derive(Clone)]
@@ -41,8 +42,8 @@ struct Shared {
 }
 
 impl Publisher {
-    /// Publishes to the ttrpc socket at `address` (a path, or `unix://` and a path) in the name
-    /// of `namespace`. Must be called within the runtime.
+    /// Publishes events of `namespace` to the ttrpc socket at `address`, a path or a `unix://` URL.
+    /// Must be called within the runtime.
     #[must_use]
     pub fn start(address: &str, namespace: &str) -> Publisher {
         let publisher = Publisher(Arc::new(Shared {
@@ -58,9 +59,9 @@ impl Publisher {
         publisher
     }
 
-    /// Waits until containerd has everything, but not longer than `limit`.
-    pub async fn flush(&self, limit: Duration) {
-        let all_told = async {
+    /// Waits until containerd has acknowledged all events, for at most `timeout`.
+    pub async fn flush(&self, timeout: Duration) {
+        let all_published = async {
             loop {
                 let changed = self.0.changed.notified();
                 if self.lock().is_empty() {
@@ -69,8 +70,11 @@ impl Publisher {
                 changed.await;
             }
         };
-        if tokio::time::timeout(limit, all_told).await.is_err() {
-            log::warn!("{} events were not told: containerd is away", self.lock().len());
+        if tokio::time::timeout(timeout, all_published).await.is_err() {
+            log::warn!(
+                "{} events were not published: containerd did not answer within {timeout:?}",
+                self.lock().len()
+            );
         }
     }
 
@@ -84,24 +88,24 @@ impl Publisher {
                 continue;
             };
             let topic = &request.envelope.topic;
-            match tell(&mut client, &address, &request).await {
+            match publish(&mut client, &address, &request).await {
                 Ok(()) => {
                     self.lock().sent();
                     self.0.changed.notify_waiters();
                     pause = RETRY_FIRST;
                     continue;
                 }
-                Err(error) if is_refusal(&error) => {
-                    if self.lock().refused().is_some() {
-                        log::error!("a {topic} event is lost: containerd refuses it: {error}");
+                Err(error) if is_rejection(&error) => {
+                    if self.lock().rejected().is_some() {
+                        log::error!("dropped a {topic} event: containerd rejected it: {error}");
                         self.0.changed.notify_waiters();
                         pause = RETRY_FIRST;
                         continue;
                     }
-                    log::debug!("containerd refuses a {topic} event: {error}");
+                    log::debug!("containerd rejected a {topic} event: {error}");
                 }
                 Err(error) => {
-                    log::debug!("cannot send a {topic} event: {error}");
+                    log::debug!("cannot publish a {topic} event: {error}");
                     self.lock().failed();
                     client = None;
                 }
@@ -117,8 +121,9 @@ impl Publisher {
     }
 }
 
-/// Whether containerd has answered, and the answer is not that it has no time: the same event will be refused again.
-fn is_refusal(error: &ttrpc::Error) -> bool {
+/// Whether containerd answered with an error that the same event will meet again: not that it is
+/// overloaded.
+fn is_rejection(error: &ttrpc::Error) -> bool {
     let ttrpc::Error::RpcStatus(status) = error else { return false };
     !matches!(
         status.code.enum_value(),
@@ -126,7 +131,7 @@ fn is_refusal(error: &ttrpc::Error) -> bool {
     )
 }
 
-async fn tell(
+async fn publish(
     client: &mut Option<EventsClient>,
     address: &str,
     request: &ForwardRequest,
@@ -135,18 +140,18 @@ async fn tell(
         Some(events) => events,
         None => client.insert(EventsClient::new(Client::connect(address).await?)),
     };
-    let limit = i64::try_from(ANSWER.as_nanos()).unwrap_or(0);
-    events.forward(ttrpc::context::with_timeout(limit), request).await?;
+    let timeout = i64::try_from(ANSWER_TIMEOUT.as_nanos()).unwrap_or(0);
+    events.forward(ttrpc::context::with_timeout(timeout), request).await?;
     Ok(())
 }
 
 impl EventSink for Publisher {
     fn send(&self, event: Event) {
-        let (container, worth) = (event.id.clone(), worth(&event));
+        let (container, priority) = (event.id.clone(), priority(&event));
         let (topic, any) = match message(event) {
             Ok(message) => message,
             Err(error) => {
-                log::error!("an event is lost: {error}");
+                log::error!("dropped an event: {error}");
                 return;
             }
         };
@@ -157,31 +162,31 @@ impl EventSink for Publisher {
         envelope.event = Some(any).into();
         let mut request = ForwardRequest::new();
         request.envelope = Some(envelope).into();
-        if let Some(lost) = self.lock().push(container, worth, request) {
-            let topic = &lost.envelope.topic;
-            log::error!("a {topic} event is lost: containerd has been away for too long");
+        if let Some(dropped) = self.lock().push(container, priority, request) {
+            let topic = &dropped.envelope.topic;
+            log::error!("dropped a {topic} event: {QUEUE_MAX} events wait for containerd");
         }
         self.0.changed.notify_waiters();
     }
 }
 
-fn worth(event: &Event) -> Worth {
+fn priority(event: &Event) -> Priority {
     match event.kind {
-        EventKind::Created { .. } | EventKind::Deleted { .. } => Worth::Life,
+        EventKind::Created { .. } | EventKind::Deleted { .. } => Priority::Life,
         EventKind::Started { .. } | EventKind::Exited { .. } if event.exec_id.is_empty() => {
-            Worth::Life
+            Priority::Life
         }
-        EventKind::Exited { .. } => Worth::ExecExit,
+        EventKind::Exited { .. } => Priority::ExecExit,
         EventKind::Started { .. }
         | EventKind::ExecAdded
         | EventKind::Paused
         | EventKind::Resumed
-        | EventKind::OutOfMemory => Worth::Detail,
+        | EventKind::OutOfMemory => Priority::Detail,
     }
 }
 
-/// An event with its topic, as containerd knows it.
-fn message(event: Event) -> ttrpc::Result<(&'static str, Any)> {
+/// Converts an event to containerd's topic and message.
+fn message(event: Event) -> Result<(&'static str, Any)> {
     let Event { id, exec_id, kind } = event;
     Ok(match kind {
         EventKind::Created { bundle, rootfs, stdio, terminal, pid } => {
@@ -234,7 +239,7 @@ fn message(event: Event) -> ttrpc::Result<(&'static str, Any)> {
         }
         EventKind::Exited { pid, exit } => {
             let mut message = TaskExit::new();
-            // The first process has the container's own id.
+            // The init process has the container's id.
             message.id = if exec_id.is_empty() { id.clone() } else { exec_id };
             message.container_id = id;
             message.pid = convert::pid(pid);
@@ -253,7 +258,7 @@ fn message(event: Event) -> ttrpc::Result<(&'static str, Any)> {
     })
 }
 
-fn any(name: &str, message: &impl Message) -> ttrpc::Result<Any> {
+fn any(name: &str, message: &impl Message) -> Result<Any> {
     convert::any(&format!("containerd.events.{name}"), message)
 }
 
@@ -274,9 +279,10 @@ mod tests {
     use containerd_shim_protos::shim_async::{Events, create_events};
     use ttrpc::asynchronous::{Server, TtrpcContext};
 
-    /// A containerd that refuses the events of a topic with this code, and notes all that are sent to it.
+    /// A containerd that rejects the events of one topic with a code, and records all that it
+    /// receives.
     struct Containerd {
-        refused: (&'static str, Code),
+        rejected: (&'static str, Code),
         sent: Arc<Mutex<Vec<String>>>,
     }
 
@@ -285,27 +291,28 @@ mod tests {
         async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
             let topic = request.envelope.topic.clone();
             self.sent.lock().unwrap().push(topic.clone());
-            if topic == self.refused.0 {
-                let status = ttrpc::get_status(self.refused.1, "a test");
+            if topic == self.rejected.0 {
+                let status = ttrpc::get_status(self.rejected.1, "a test");
                 return Err(ttrpc::Error::RpcStatus(status));
             }
             Ok(Empty::new())
         }
     }
 
-    /// Publishes an OOM and a pause to a containerd that refuses the first so, until it has the second or `enough` in all.
+    /// Publishes an OOM and a pause to a containerd that rejects the first with `code`. Returns the
+    /// topics that it received until it had the second event, or `enough` in all.
     async fn sent(code: Code, enough: usize) -> Vec<String> {
         let directory = tempfile::tempdir().unwrap();
         let address = format!("unix://{}", directory.path().join("s").display());
         let sent = Arc::new(Mutex::new(Vec::new()));
         let containerd =
-            Containerd { refused: (topics::TASK_OOM_EVENT_TOPIC, code), sent: Arc::clone(&sent) };
+            Containerd { rejected: (topics::TASK_OOM_EVENT_TOPIC, code), sent: Arc::clone(&sent) };
         let mut server = Server::new().bind(&address).unwrap();
         server = server.register_service(create_events(Arc::new(containerd)));
         server.start().await.unwrap();
         let publisher = Publisher::start(&address, "default");
-        for what in [EventKind::OutOfMemory, EventKind::Paused] {
-            publisher.send(Event { id: "x".into(), exec_id: String::new(), what });
+        for kind in [EventKind::OutOfMemory, EventKind::Paused] {
+            publisher.send(Event { id: "x".into(), exec_id: String::new(), kind });
         }
         let done = || {
             let sent = sent.lock().unwrap();

@@ -1,23 +1,28 @@
 //! The containerd Task API over ttrpc: the only crate that knows the wire.
 //!
-//! A request becomes plain types in [`rpc`], one file for each, and goes to the container that it
-//! names. What happens to containers goes to containerd as events. Errors become codes in one
-//! place, and protobuf messages are made in one place.
+//! Each file of [`rpc`] converts one request to plain types and passes it to the container that the
+//! request names. [`events`] publishes to containerd. `error` maps each cause to an RPC code,
+//! `convert` builds protobuf messages, `registry` and `lifecycle` decide when the daemon ends.
 //!
-//! Specification: `api/runtime/task/v3/shim.proto` of containerd; version 2 of the API has the
-//! same messages and methods under another package name.
+//! Specification: `api/runtime/task/v3/shim.proto` of containerd. Version 2 of the API has the same
+//! messages and methods under another package name.
 
+mod connections;
 mod convert;
 mod error;
 mod events;
+mod lifecycle;
 mod method;
 pub mod options;
 mod queue;
+#[cfg(test)]
+mod random;
 mod registry;
 mod rpc;
 mod service;
 mod stats;
 
+pub use connections::{Connected, Connections};
 pub use events::Publisher;
-pub use options::parse as parse_options;
+pub use options::OptionsError;
 pub use service::{Service, services};

@@ -1,51 +1,103 @@
-//! What holds for every method, whatever it does.
+//! What all methods have in common: none is cancelled half-way, and the requests in flight are
+//! counted.
 //!
-//! ttrpc drops what it is doing for a client that has gone away, or whose time is over. A container that is half
-//! created would then be nobody's: so a request is carried out to its end, but for Wait, which changes nothing.
+//! ttrpc drops a handler when its client disconnects or its deadline passes. A half-created
+//! container would then have no owner, so every method but Wait runs as a separate task, to its
+//! end. Wait changes nothing and may be dropped.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use ttrpc::asynchronous::{MethodHandler, Service, TtrpcContext};
-use ttrpc::{Code, Request, Response};
+use ttrpc::{Request, Response};
+
+use crate::error::Error;
 
 type Handler = Arc<dyn MethodHandler + Send + Sync>;
 
-/// The one method that may take for ever.
+/// The only method that may run without a bound in time.
 const WAIT: &str = "Wait";
 
-struct CarriedOut(Handler);
+/// How many requests other than Wait are being answered.
+#[derive(Debug, Clone)]
+pub(crate) struct InFlight(Arc<watch::Sender<usize>>);
 
-/// The same methods, each carried out to its end, and each with a fitting code for a request that cannot be read.
-pub(crate) fn carried_out(service: Service) -> Service {
+/// One request, counted until this is dropped.
+struct Counted(InFlight);
+
+struct Uncancellable {
+    handler: Handler,
+    in_flight: InFlight,
+}
+
+impl InFlight {
+    pub(crate) fn new() -> InFlight {
+        InFlight(Arc::new(watch::Sender::new(0)))
+    }
+
+    /// Waits until no request is in flight.
+    pub(crate) async fn none(&self) {
+        // `self` holds the sender: the channel cannot close.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Waits until the number changes: until a request arrives, or is answered.
+    pub(crate) async fn next(&self) {
+        // `self` holds the sender: the channel cannot close.
+        let _ = self.0.subscribe().changed().await;
+    }
+
+    fn count(&self) -> Counted {
+        self.0.send_modify(|count| *count += 1);
+        Counted(self.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
+
+/// Wraps each method of `service`: a client that disconnects does not cancel it, and a request that
+/// cannot be decoded is answered INVALID_ARGUMENT.
+pub(crate) fn uncancellable(service: Service, in_flight: &InFlight) -> Service {
     let methods = service.methods.into_iter().map(|(name, handler)| {
-        let handler: Box<dyn MethodHandler + Send + Sync> = Box::new(CarriedOut(handler.into()));
+        let handler = Uncancellable { handler: handler.into(), in_flight: in_flight.clone() };
+        let handler: Box<dyn MethodHandler + Send + Sync> = Box::new(handler);
         (name, handler)
     });
     Service { methods: methods.collect(), ..service }
 }
 
 #[async_trait]
-impl MethodHandler for CarriedOut {
+impl MethodHandler for Uncancellable {
     async fn handler(&self, context: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
         let method = request.method.clone();
-        let handler = Arc::clone(&self.0);
+        let handler = Arc::clone(&self.handler);
         let work = async move { handler.handler(context, request).await };
-        let result = if method == WAIT { Ok(work.await) } else { tokio::spawn(work).await };
+        let result = if method == WAIT {
+            Ok(work.await)
+        } else {
+            let counted = self.in_flight.count();
+            let work = tokio::spawn(async move {
+                let _counted = counted;
+                work.await
+            });
+            work.await
+        };
         Ok(match result {
             Ok(Ok(response)) => response,
-            // What the generated code says of itself: the rest is in the response.
-            Ok(Err(error)) => refused(
-                Code::INVALID_ARGUMENT,
-                format!("the request {method} cannot be read: {error}"),
-            ),
-            Err(error) => refused(Code::INTERNAL, format!("{method} failed: {error}")),
+            // The generated code fails only to decode; the method's own error is in the response.
+            Ok(Err(source)) => failed(&Error::Decode { method, source }),
+            Err(source) => failed(&Error::Panicked { method, source }),
         })
     }
 }
 
-fn refused(code: Code, text: String) -> Response {
+fn failed(error: &Error) -> Response {
     let mut response = Response::new();
-    response.set_status(ttrpc::get_status(code, text));
+    response.set_status(error.status());
     response
 }

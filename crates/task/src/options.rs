@@ -1,25 +1,26 @@
-//! The options of a runtime, as clients send them with Create and to `-info`.
+//! The runtime options that clients send with Create, `start` and `-info`.
 //!
-//! There are three ways: `containerd.runc.v1.Options` (Go clients, `ctr`, containerd's CRI for
-//! runtimes that it knows), `runtimeoptions.v1.Options` with TOML (CRI and Docker for all
-//! others), and none. What does not concern this runtime is accepted; what nobody knows is
-//! logged.
+//! They arrive as `containerd.runc.v1.Options` (Go clients, `ctr`, containerd's CRI for runtimes
+//! that it knows), as `runtimeoptions.v1.Options` with TOML (CRI and Docker for all other
+//! runtimes), or not at all. runc's options without a meaning here are accepted; unknown options
+//! are logged and ignored.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::str::Utf8Error;
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use containerd_shim_protos::protobuf::{CodedInputStream, Message};
+use containerd_shim_protos::protobuf::{self, CodedInputStream, Message};
 use containerd_shim_protos::shim::oci;
 use wherry_protocol::RuntimeOptions;
 use wherry_protocol::options::KEYS;
 
-/// More than any file of options has, bytes.
+/// The largest file of options that is read, bytes.
 const OPTIONS_MAX: u64 = 1 << 20;
 
-/// What runc's options have besides, and has no meaning here.
-const WITHOUT_MEANING: [&str; 8] = [
+/// Options of runc without a meaning here.
+const IGNORED: [&str; 8] = [
     "BinaryName",
     "CriuImagePath",
     "CriuPath",
@@ -30,19 +31,61 @@ const WITHOUT_MEANING: [&str; 8] = [
     "TaskApiVersion",
 ];
 
-/// Parses the options of a request.
+/// Why runtime options are invalid.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// The protobuf message is malformed.
+    #[error("invalid runtime options of type {type_url}: {source}")]
+    Message {
+        /// The type of the message.
+        type_url: String,
+        /// The fault.
+        source: protobuf::Error,
+    },
+    /// The TOML in the message is not text.
+    #[error("invalid runtime options: the TOML is not UTF-8: {0}")]
+    NotUtf8(#[from] Utf8Error),
+    /// The TOML is malformed, or an option has a value of the wrong type.
+    #[error("invalid runtime options in {place}: {}", .source.message())]
+    Toml {
+        /// The file, or the message.
+        place: String,
+        /// The fault.
+        source: Box<toml::de::Error>,
+    },
+    /// The file of options cannot be read.
+    #[error("cannot read runtime options from {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// The type of runc's options.
+const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
+/// The type of options in TOML.
+const GENERIC_OPTIONS: &str = "runtimeoptions.v1.Options";
+
+/// Whether a message of this type can hold runtime options.
+#[must_use]
+pub fn is_type(type_url: &str) -> bool {
+    [RUNC_OPTIONS, GENERIC_OPTIONS].contains(&message_name(type_url))
+}
+
+/// Parses the options that came with a request.
 ///
 /// # Errors
-/// If they are malformed, or a known key has a value of the wrong type.
-pub fn parse(any: Option<&Any>) -> Result<RuntimeOptions, String> {
+/// When the message is malformed, or a supported option has a value of the wrong type.
+pub fn parse(any: Option<&Any>) -> Result<RuntimeOptions, OptionsError> {
     let Some(any) = any.filter(|any| !any.type_url.is_empty()) else {
         return Ok(RuntimeOptions::default());
     };
-    // The name may have a host before it.
-    match any.type_url.rsplit('/').next().unwrap_or_default() {
-        "containerd.runc.v1.Options" => {
-            let runc = oci::Options::parse_from_bytes(&any.value)
-                .map_err(|error| format!("runtime options of type {}: {error}", any.type_url))?;
+    let malformed = |source| OptionsError::Message { type_url: any.type_url.clone(), source };
+    match message_name(&any.type_url) {
+        RUNC_OPTIONS => {
+            let runc = oci::Options::parse_from_bytes(&any.value).map_err(malformed)?;
             Ok(RuntimeOptions {
                 systemd_cgroup: runc.systemd_cgroup,
                 no_pivot_root: runc.no_pivot_root,
@@ -53,31 +96,34 @@ pub fn parse(any: Option<&Any>) -> Result<RuntimeOptions, String> {
                 no_engine_seccomp: false,
             })
         }
-        "runtimeoptions.v1.Options" => {
-            let generic = Generic::parse(&any.value)
-                .map_err(|error| format!("runtime options of type {}: {error}", any.type_url))?;
-            generic.read()
-        }
+        GENERIC_OPTIONS => Generic::parse(&any.value).map_err(malformed)?.read(),
         _ => {
-            log::warn!("runtime options of an unknown type are ignored: {}", any.type_url);
+            log::warn!("ignored runtime options of the unknown type {}", any.type_url);
             Ok(RuntimeOptions::default())
         }
     }
 }
 
-fn from_toml(text: &str, place: &str) -> Result<RuntimeOptions, String> {
-    let failed =
-        |error: toml::de::Error| format!("runtime options in {place}: {}", error.message());
-    let table: toml::Table = toml::from_str(text).map_err(failed)?;
+fn from_toml(text: &str, place: &str) -> Result<RuntimeOptions, OptionsError> {
+    let malformed = |source: toml::de::Error| OptionsError::Toml {
+        place: place.to_owned(),
+        source: Box::new(source),
+    };
+    let table: toml::Table = toml::from_str(text).map_err(malformed)?;
     for key in table.keys() {
-        if !KEYS.contains(&key.as_str()) && !WITHOUT_MEANING.contains(&key.as_str()) {
-            log::warn!("an unknown runtime option is ignored: {key} in {place}");
+        if !KEYS.contains(&key.as_str()) && !IGNORED.contains(&key.as_str()) {
+            log::warn!("ignored the unknown runtime option {key} in {place}");
         }
     }
-    toml::from_str(text).map_err(failed)
+    toml::from_str(text).map_err(malformed)
 }
 
-/// `runtimeoptions.v1.Options`: which type of options, and TOML, in a file or in the message.
+/// The name of a message, without the host that a type URL may have.
+fn message_name(type_url: &str) -> &str {
+    type_url.rsplit('/').next().unwrap_or_default()
+}
+
+/// `runtimeoptions.v1.Options`: TOML, in a file or in the message.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Generic {
     config_path: String,
@@ -107,26 +153,25 @@ impl Generic {
         Ok(generic)
     }
 
-    fn read(&self) -> Result<RuntimeOptions, String> {
+    fn read(&self) -> Result<RuntimeOptions, OptionsError> {
         if !self.config_body.is_empty() {
-            let text = std::str::from_utf8(&self.config_body)
-                .map_err(|_| "runtime options: the TOML is not UTF-8".to_owned())?;
+            let text = std::str::from_utf8(&self.config_body)?;
             return from_toml(text, "the runtime's configuration");
         }
         if self.config_path.is_empty() {
             return Ok(RuntimeOptions::default());
         }
-        let text = read(Path::new(&self.config_path)).map_err(|error| {
-            format!("runtime options: cannot read {}: {error}", self.config_path)
-        })?;
+        let path = Path::new(&self.config_path);
+        let text =
+            read(path).map_err(|source| OptionsError::Read { path: path.to_owned(), source })?;
         from_toml(&text, &self.config_path)
     }
 }
 
-/// Reads a file, and nothing that has no end or makes its reader wait.
+/// Reads a regular file. A device or a named pipe could block, or have no end.
 fn read(path: &Path) -> io::Result<String> {
     if !path.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+        return Err(io::Error::other("not a regular file"));
     }
     let mut text = String::new();
     File::open(path)?.take(OPTIONS_MAX).read_to_string(&mut text)?;
@@ -157,9 +202,10 @@ mod tests {
 
     #[test]
     fn none_and_unknown_types_are_the_default() {
-        assert_eq!(parse(None), Ok(RuntimeOptions::default()));
-        assert_eq!(parse(Some(&any("", vec![]))), Ok(RuntimeOptions::default()));
-        assert_eq!(parse(Some(&any("who.Knows", vec![1, 2]))), Ok(RuntimeOptions::default()));
+        for none in [None, Some(any("", vec![])), Some(any("who.Knows", vec![1, 2]))] {
+            assert_eq!(parse(none.as_ref()).unwrap(), RuntimeOptions::default());
+        }
+        assert!(is_type("x/containerd.runc.v1.Options") && !is_type("who.Knows"));
     }
 
     #[test]
@@ -198,10 +244,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let wrong = parse(Some(&generic("", "SystemdCgroup = 3"))).unwrap_err();
+        let wrong = parse(Some(&generic("", "SystemdCgroup = 3"))).unwrap_err().to_string();
         assert!(wrong.contains("the runtime's configuration"), "{wrong}");
-        let missing = parse(Some(&generic("/no/such", ""))).unwrap_err();
-        assert!(missing.contains("cannot read /no/such"), "{missing}");
+        let missing = parse(Some(&generic("/no/such", ""))).unwrap_err().to_string();
+        assert!(missing.starts_with("cannot read runtime options from /no/such: "), "{missing}");
         assert!(parse(Some(&any("runtimeoptions.v1.Options", vec![0x1a, 200]))).is_err());
     }
 }

@@ -1,32 +1,50 @@
-//! The containers of this daemon, by their ids.
+//! The containers of this daemon, by id, and whether the daemon still accepts more.
 //!
-//! The lock is held for a look-up and never across a wait. An id is taken from the moment that
-//! its Create begins.
+//! An id is reserved from the start of its Create. The lock is held for a look-up and never across
+//! an await.
+//!
+//! The registry closes when it is empty and either Shutdown was requested or the idle timeout
+//! ([`crate::lifecycle`]) has passed. Both are decided under the lock of the ids, so that no Create
+//! can start in between.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use wherry_bundle::Bundle;
 use wherry_container::Container;
 use wherry_supervisor::Cancel;
 
-#[derive(Default)]
+use crate::error::{Error, Result};
+
 pub(crate) struct Registry {
-    slots: Mutex<HashMap<String, Slot>>,
-    used: AtomicBool,
-    /// A Create has ended, well or not.
-    settled: Notify,
+    slots: Mutex<Slots>,
+    /// Signalled after each change of the slots.
+    changed: watch::Sender<()>,
+}
+
+struct Slots {
+    by_id: HashMap<String, Slot>,
+    /// Shutdown was requested while an id was taken. A Create that succeeds withdraws it: Shutdown
+    /// follows the Delete of that container too.
+    shutdown_requested: bool,
+    /// No id can be reserved any more.
+    closed: bool,
+    /// Whether an id has ever been reserved.
+    used: bool,
+    /// When the last id was released, or the registry made.
+    empty_since: Instant,
 }
 
 enum Slot {
-    /// Its Create is on its way, and can be cancelled with this.
-    Coming(Cancel),
-    There(Container),
+    /// Create is in progress; this cancels it.
+    Creating(Cancel),
+    Created(Container),
 }
 
-/// An id that is taken; free again when this is dropped without [`Reserved::fill`].
+/// A reserved id. Dropping this releases the id, unless [`Reserved::fill`] was called.
 pub(crate) struct Reserved<'a> {
     registry: &'a Registry,
     id: String,
@@ -34,79 +52,173 @@ pub(crate) struct Reserved<'a> {
     filled: bool,
 }
 
+/// For how long the registry has been empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Empty {
+    pub(crate) since: Instant,
+    /// Whether it has held a container or Create before.
+    pub(crate) used: bool,
+}
+
 impl Registry {
-    /// Takes an id. None when it is taken already.
-    pub(crate) fn reserve(&self, id: &str) -> Option<Reserved<'_>> {
-        self.used.store(true, Ordering::Relaxed);
-        match self.lock().entry(id.to_owned()) {
-            Entry::Occupied(_) => None,
+    pub(crate) fn new() -> Registry {
+        Registry {
+            slots: Mutex::new(Slots {
+                by_id: HashMap::new(),
+                shutdown_requested: false,
+                closed: false,
+                used: false,
+                empty_since: Instant::now(),
+            }),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    /// Reserves an id for a Create.
+    ///
+    /// # Errors
+    /// [`Error::ContainerExists`], [`Error::ShuttingDown`].
+    pub(crate) fn reserve(&self, id: &str) -> Result<Reserved<'_>> {
+        let mut slots = self.lock();
+        if slots.closed {
+            return Err(Error::ShuttingDown);
+        }
+        slots.used = true;
+        let cancel = Cancel::default();
+        match slots.by_id.entry(id.to_owned()) {
+            Entry::Occupied(mut occupied) if is_removed(occupied.get()) => {
+                occupied.insert(Slot::Creating(cancel.clone()));
+            }
+            Entry::Occupied(_) => return Err(Error::ContainerExists(id.to_owned())),
             Entry::Vacant(vacant) => {
-                let cancel = Cancel::default();
-                vacant.insert(Slot::Coming(cancel.clone()));
-                Some(Reserved { registry: self, id: id.to_owned(), cancel, filled: false })
+                vacant.insert(Slot::Creating(cancel.clone()));
             }
         }
+        drop(slots);
+        self.changed.send_replace(());
+        Ok(Reserved { registry: self, id: id.to_owned(), cancel, filled: false })
     }
 
-    /// The container with this id.
+    /// Returns the container with this id.
     pub(crate) fn get(&self, id: &str) -> Option<Container> {
-        match self.lock().get(id) {
-            Some(Slot::There(container)) => Some(container.clone()),
-            Some(Slot::Coming(_)) | None => None,
+        match self.lock().by_id.get(id) {
+            Some(Slot::Created(container)) => Some(container.clone()),
+            Some(Slot::Creating(_)) | None => None,
         }
     }
 
-    /// Cancels the Create of this id. Returns false if none is on its way that has not settled.
+    /// Cancels the Create of this id. Returns false if no Create is in progress, or if it has
+    /// settled already.
     pub(crate) fn cancel(&self, id: &str) -> bool {
-        match self.lock().get(id) {
-            Some(Slot::Coming(cancel)) => cancel.cancel(),
-            Some(Slot::There(_)) | None => false,
+        match self.lock().by_id.get(id) {
+            Some(Slot::Creating(cancel)) => cancel.cancel(),
+            Some(Slot::Created(_)) | None => false,
         }
     }
 
-    /// Waits until no Create of this id is on its way.
+    /// Waits until no Create of this id is in progress.
     pub(crate) async fn settled(&self, id: &str) {
-        loop {
-            let settled = self.settled.notified();
-            if !matches!(self.lock().get(id), Some(Slot::Coming(_))) {
-                return;
-            }
-            settled.await;
-        }
+        self.wait_for(|slots| !matches!(slots.by_id.get(id), Some(Slot::Creating(_)))).await;
     }
 
-    /// Forgets a container.
+    /// Removes a container.
     pub(crate) fn remove(&self, id: &str) {
-        self.lock().remove(id);
+        self.release(|slots| drop(slots.by_id.remove(id)));
     }
 
-    /// Whether there is none, nor one on its way.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+    /// Removes the containers that ended and whose bundles are deleted: containerd has cleaned up
+    /// after them with the `delete` command, and sends no Delete.
+    pub(crate) fn forget_removed(&self) {
+        self.release(|slots| slots.by_id.retain(|_, slot| !is_removed(slot)));
     }
 
-    /// Whether an id has ever been taken.
-    pub(crate) fn was_used(&self) -> bool {
-        self.used.load(Ordering::Relaxed)
+    /// Closes the registry as soon as it is empty.
+    pub(crate) fn request_shutdown(&self) {
+        self.release(|slots| slots.shutdown_requested = true);
+    }
+
+    /// Closes the registry if it is empty. Returns whether it is closed.
+    pub(crate) fn close_if_empty(&self) -> bool {
+        let mut slots = self.lock();
+        slots.closed |= slots.by_id.is_empty();
+        let closed = slots.closed;
+        drop(slots);
+        self.changed.send_replace(());
+        closed
+    }
+
+    /// Waits until the registry is closed.
+    pub(crate) async fn closed(&self) {
+        self.wait_for(|slots| slots.closed).await;
+    }
+
+    /// Since when the registry is empty; `None` while it is not.
+    pub(crate) fn empty(&self) -> Option<Empty> {
+        let slots = self.lock();
+        let empty = Empty { since: slots.empty_since, used: slots.used };
+        slots.by_id.is_empty().then_some(empty)
+    }
+
+    /// Whether the registry holds a container that was created.
+    pub(crate) fn has_containers(&self) -> bool {
+        self.lock().by_id.values().any(|slot| matches!(slot, Slot::Created(_)))
+    }
+
+    /// Receives a signal after each change from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Changes the slots, and closes the registry if that left it empty with Shutdown requested.
+    fn release(&self, change: impl FnOnce(&mut Slots)) {
+        let mut slots = self.lock();
+        let was_empty = slots.by_id.is_empty();
+        change(&mut slots);
+        let is_empty = slots.by_id.is_empty();
+        if is_empty && !was_empty {
+            slots.empty_since = Instant::now();
+        }
+        slots.closed |= is_empty && slots.shutdown_requested;
+        drop(slots);
+        self.changed.send_replace(());
+    }
+
+    async fn wait_for(&self, condition: impl Fn(&Slots) -> bool) {
+        let mut changes = self.changes();
+        while !condition(&self.lock()) {
+            // `self` holds the sender: the channel cannot close.
+            let _ = changes.changed().await;
+        }
     }
 
     /// No code panics while it holds this lock.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
+    fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Whether this container has ended and its bundle has been deleted, or replaced by one that is not
+/// in use yet.
+fn is_removed(slot: &Slot) -> bool {
+    let Slot::Created(container) = slot else { return false };
+    let config = container.config();
+    container.snapshot().state.exit().is_some()
+        && !Bundle::new(&config.container.bundle, &config.container.id).is_used()
+}
+
 impl Reserved<'_> {
-    /// Whether the Create is still wanted.
+    /// The handle that cancels this Create.
     pub(crate) fn cancel(&self) -> Cancel {
         self.cancel.clone()
     }
 
-    /// Puts the container where its id is.
+    /// Registers the container under the reserved id.
     pub(crate) fn fill(mut self, container: Container) {
         self.filled = true;
-        self.registry.lock().insert(self.id.clone(), Slot::There(container));
-        self.registry.settled.notify_waiters();
+        self.registry.release(|slots| {
+            slots.shutdown_requested = false;
+            slots.by_id.insert(self.id.clone(), Slot::Created(container));
+        });
     }
 }
 
@@ -114,7 +226,6 @@ impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if !self.filled {
             self.registry.remove(&self.id);
-            self.registry.settled.notify_waiters();
         }
     }
 }
@@ -125,18 +236,39 @@ mod tests {
 
     #[tokio::test]
     async fn a_create_that_is_on_its_way_can_be_cancelled_until_it_settles() {
-        let registry = Registry::default();
+        let registry = Registry::new();
         assert!(!registry.cancel("x"));
         let reserved = registry.reserve("x").unwrap();
         assert!(!reserved.cancel().is_cancelled());
         assert!(registry.cancel("x") && reserved.cancel().is_cancelled());
-        // It fails then, and whoever waits for that goes on.
+        // The cancelled Create fails, which releases the id and wakes those that wait for it.
         let wait = registry.settled("x");
         drop(reserved);
         wait.await;
-        assert!(!registry.cancel("x") && registry.is_empty());
+        assert!(!registry.cancel("x") && registry.empty().is_some());
         let reserved = registry.reserve("x").unwrap();
-        assert!(reserved.cancel().settle());
+        assert!(reserved.cancel().commit());
         assert!(!registry.cancel("x"));
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_during_a_create_closes_the_registry_when_that_fails() {
+        let registry = Registry::new();
+        let reserved = registry.reserve("x").unwrap();
+        registry.request_shutdown();
+        assert!(registry.reserve("y").is_ok(), "the daemon serves until it is empty");
+        assert!(matches!(registry.reserve("x"), Err(Error::ContainerExists(_))));
+        drop(reserved);
+        registry.closed().await;
+        assert!(matches!(registry.reserve("x"), Err(Error::ShuttingDown)));
+    }
+
+    #[tokio::test]
+    async fn the_idle_timeout_does_not_close_a_registry_in_use() {
+        let registry = Registry::new();
+        let reserved = registry.reserve("x").unwrap();
+        assert!(!registry.close_if_empty());
+        drop(reserved);
+        assert!(registry.close_if_empty());
     }
 }

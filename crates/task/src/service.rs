@@ -1,4 +1,5 @@
-//! The Task service: all 17 methods, each answered explicitly.
+//! The Task service: dispatches all 17 methods, each explicitly. The generated default answers
+//! NOT_FOUND, which would make a client discard the task.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,43 +7,54 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use containerd_shim_protos::api;
 use containerd_shim_protos::shim_async::{Task, create_task};
-use tokio::sync::watch;
 use ttrpc::asynchronous::{Service as Methods, TtrpcContext};
 use wherry_container::{Container, Exec, Runtime};
 
-use crate::error::{no_such_container, no_such_exec, unimplemented};
-use crate::method::carried_out;
+use crate::connections::Connections;
+use crate::error::{Error, Result};
+use crate::lifecycle;
+use crate::method::{InFlight, uncancellable};
 use crate::registry::Registry;
 use crate::rpc;
 
-/// What the methods work on. Clones share it.
+/// The state that all methods share. Clones share it too.
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
 
 struct Inner {
     runtime: Arc<Runtime>,
     registry: Registry,
-    shutdown: watch::Sender<bool>,
+    connections: Connections,
+    in_flight: InFlight,
 }
 
 impl Service {
-    /// A service without containers.
+    /// Makes a service without containers, whose clients are counted in `connections`.
     #[must_use]
-    pub fn new(runtime: Arc<Runtime>) -> Service {
-        let shutdown = watch::Sender::new(false);
-        Service(Arc::new(Inner { runtime, registry: Registry::default(), shutdown }))
+    pub fn new(runtime: Arc<Runtime>, connections: Connections) -> Service {
+        let (registry, in_flight) = (Registry::new(), InFlight::new());
+        Service(Arc::new(Inner { runtime, registry, connections, in_flight }))
     }
 
-    /// Waits until a client has asked for the end while there was no container left.
+    /// Waits until the service accepts no more containers and has none: after Shutdown, or after an
+    /// idle timeout.
     pub async fn ended(&self) {
-        // The sender lives as long as we do.
-        let _ = self.0.shutdown.subscribe().wait_for(|ended| *ended).await;
+        tokio::select! {
+            () = self.0.registry.closed() => {}
+            () = lifecycle::idle(&self.0.registry, &self.0.connections) => {
+                log::info!("the shim ends: it has no container, and no Shutdown arrived");
+            }
+        }
     }
 
-    /// Whether there is a container, or has ever been.
-    #[must_use]
-    pub fn was_used(&self) -> bool {
-        self.0.registry.was_used()
+    /// Waits until no request is being answered, apart from Wait.
+    pub async fn quiet(&self) {
+        self.0.in_flight.none().await;
+    }
+
+    /// Waits for the next request, apart from Wait.
+    pub async fn busy(&self) {
+        self.0.in_flight.next().await;
     }
 
     pub(crate) fn runtime(&self) -> Arc<Runtime> {
@@ -53,22 +65,21 @@ impl Service {
         &self.0.registry
     }
 
-    pub(crate) fn end(&self) {
-        self.0.shutdown.send_replace(true);
+    /// Finds the container that a request names.
+    pub(crate) fn container(&self, id: &str) -> Result<Container> {
+        self.0.registry.get(id).ok_or_else(|| Error::ContainerNotFound(id.to_owned()))
     }
 
-    /// The container that a request names.
-    pub(crate) fn container(&self, id: &str) -> ttrpc::Result<Container> {
-        self.0.registry.get(id).ok_or_else(|| no_such_container(id))
-    }
-
-    /// The process that a request names: a container's first one, or another in it.
-    pub(crate) fn process(&self, id: &str, exec_id: &str) -> ttrpc::Result<Process> {
+    /// Finds the process that a request names: the container's init, or an exec.
+    pub(crate) fn process(&self, id: &str, exec_id: &str) -> Result<Process> {
         let container = self.container(id)?;
         if exec_id.is_empty() {
             return Ok(Process::Init(container));
         }
-        container.find_exec(exec_id).map(Process::Exec).ok_or_else(|| no_such_exec(id, exec_id))
+        container
+            .find_exec(exec_id)
+            .map(Process::Exec)
+            .ok_or_else(|| Error::ExecNotFound { id: id.to_owned(), exec_id: exec_id.to_owned() })
     }
 }
 
@@ -78,13 +89,16 @@ pub(crate) enum Process {
     Exec(Exec),
 }
 
-/// The service under the names of both versions of the API.
+/// The service under the names of versions 2 and 3 of the Task API.
 #[must_use]
 pub fn services(service: &Service) -> HashMap<String, Methods> {
     let make = || create_task(Arc::new(service.clone())).into_values();
     ["containerd.task.v2.Task", "containerd.task.v3.Task"]
         .into_iter()
-        .flat_map(|name| make().map(move |methods| (name.to_owned(), carried_out(methods))))
+        .flat_map(|name| {
+            make()
+                .map(move |methods| (name.to_owned(), uncancellable(methods, &service.0.in_flight)))
+        })
         .collect()
 }
 
@@ -97,7 +111,7 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::CreateTaskRequest,
     ) -> Answer<api::CreateTaskResponse> {
-        rpc::create::create(self, request).await
+        Ok(rpc::create::create(self, request).await?)
     }
 
     async fn start(
@@ -105,7 +119,7 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::StartRequest,
     ) -> Answer<api::StartResponse> {
-        rpc::start::start(self, request).await
+        Ok(rpc::start::start(self, request).await?)
     }
 
     async fn state(
@@ -113,15 +127,15 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::StateRequest,
     ) -> Answer<api::StateResponse> {
-        rpc::state::state(self, &request)
+        Ok(rpc::state::state(self, &request)?)
     }
 
     async fn wait(&self, _: &TtrpcContext, request: api::WaitRequest) -> Answer<api::WaitResponse> {
-        rpc::wait::wait(self, request).await
+        Ok(rpc::wait::wait(self, request).await?)
     }
 
     async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> Answer<api::Empty> {
-        rpc::kill::kill(self, request).await
+        Ok(rpc::kill::kill(self, request).await?)
     }
 
     async fn delete(
@@ -129,11 +143,11 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::DeleteRequest,
     ) -> Answer<api::DeleteResponse> {
-        rpc::delete::delete(self, request).await
+        Ok(rpc::delete::delete(self, request).await?)
     }
 
     async fn pids(&self, _: &TtrpcContext, request: api::PidsRequest) -> Answer<api::PidsResponse> {
-        rpc::pids::pids(self, &request)
+        Ok(rpc::pids::pids(self, &request)?)
     }
 
     async fn stats(
@@ -141,7 +155,7 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::StatsRequest,
     ) -> Answer<api::StatsResponse> {
-        rpc::stats::stats(self, &request)
+        Ok(rpc::stats::stats(self, &request)?)
     }
 
     async fn connect(
@@ -149,7 +163,7 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::ConnectRequest,
     ) -> Answer<api::ConnectResponse> {
-        rpc::connect::connect(self, &request)
+        Ok(rpc::connect::connect(self, &request)?)
     }
 
     async fn shutdown(
@@ -157,15 +171,15 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::ShutdownRequest,
     ) -> Answer<api::Empty> {
-        rpc::shutdown::shutdown(self, &request)
+        Ok(rpc::shutdown::shutdown(self, &request))
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: api::CloseIORequest) -> Answer<api::Empty> {
-        rpc::close_io::close_io(self, request).await
+        Ok(rpc::close_io::close_io(self, request).await?)
     }
 
     async fn exec(&self, _: &TtrpcContext, request: api::ExecProcessRequest) -> Answer<api::Empty> {
-        rpc::exec::exec(self, request)
+        Ok(rpc::exec::exec(self, request)?)
     }
 
     async fn resize_pty(
@@ -173,15 +187,15 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::ResizePtyRequest,
     ) -> Answer<api::Empty> {
-        rpc::resize_pty::resize_pty(self, request).await
+        Ok(rpc::resize_pty::resize_pty(self, request).await?)
     }
 
     async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> Answer<api::Empty> {
-        rpc::pause::pause(self, request).await
+        Ok(rpc::pause::pause(self, request).await?)
     }
 
     async fn resume(&self, _: &TtrpcContext, request: api::ResumeRequest) -> Answer<api::Empty> {
-        rpc::resume::resume(self, request).await
+        Ok(rpc::resume::resume(self, request).await?)
     }
 
     async fn update(
@@ -189,7 +203,7 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::UpdateTaskRequest,
     ) -> Answer<api::Empty> {
-        rpc::update::update(self, request).await
+        Ok(rpc::update::update(self, request).await?)
     }
 
     async fn checkpoint(
@@ -197,6 +211,6 @@ impl Task for Service {
         _: &TtrpcContext,
         _: api::CheckpointTaskRequest,
     ) -> Answer<api::Empty> {
-        Err(unimplemented("a checkpoint"))
+        Err(Error::Unsupported("a checkpoint").into())
     }
 }

@@ -1,4 +1,4 @@
-//! What a container has used, as containerd's metrics: version 1 or 2 as the host counts.
+//! Converts resource usage to containerd's cgroup metrics, version 1 or 2 according to the host.
 
 use containerd_shim_protos::cgroups::metrics as v1;
 use containerd_shim_protos::cgroups_v2::metrics as v2;
@@ -7,9 +7,10 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use wherry_cgroup::usage::{Counter, IoEntry, Keyed, Usage, V1, V2};
 
 use crate::convert;
+use crate::error::Result;
 
-/// The metrics of `usage`, in their envelope.
-pub(crate) fn metrics(usage: &Usage) -> ttrpc::Result<Any> {
+/// Encodes the usage of a container as an `Any`.
+pub(crate) fn metrics(usage: &Usage) -> Result<Any> {
     match usage {
         Usage::V1(usage) => convert::any("io.containerd.cgroups.v1.Metrics", &version_1(usage)),
         Usage::V2(usage) => convert::any("io.containerd.cgroups.v2.Metrics", &version_2(usage)),

@@ -1,17 +1,18 @@
-//! Where the tests' containers have their cgroups, and what is there.
+//! The cgroups of the tests' containers.
 
 use crate::places::systemd_cgroups;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The parent of all cgroups of a scope's containers, in the words of the driver that the tests are about: a
-/// path, or a slice.
+/// The parent of all cgroups of a scope's containers, in the form of the driver under test: a path,
+/// or a slice.
 pub fn cgroup_parent(scope: &str) -> String {
     if systemd_cgroups() { format!("{scope}.slice") } else { format!("/{scope}") }
 }
 
-/// What `ctr` is told of a container's cgroup. With systemd's driver nothing but the form of the path says so.
+/// The arguments with which `ctr` places a container's cgroup. Systemd's driver is recognised by
+/// the form of the path alone.
 pub(crate) fn words_for_ctr(scope: &str, id: &str) -> Vec<String> {
     if systemd_cgroups() {
         vec!["--cgroup".to_owned(), format!("{}:{scope}:{id}", cgroup_parent(scope))]
@@ -20,7 +21,7 @@ pub(crate) fn words_for_ctr(scope: &str, id: &str) -> Vec<String> {
     }
 }
 
-/// The cgroups, in all hierarchies, below the one of this scope. The one itself is the daemon's.
+/// The cgroups below this scope's, in all hierarchies. The scope's own cgroup is the daemon's.
 pub(crate) fn cgroups(scope: &str) -> Vec<PathBuf> {
     let slice = format!("{scope}.slice");
     let is_parent = |part: &std::ffi::OsStr| part == scope || part == &*slice;
@@ -40,7 +41,7 @@ pub(crate) fn cgroups(scope: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The scopes that systemd knows in the slice of this scope, failed ones too.
+/// The scopes that systemd lists in the slice of this scope, failed ones included.
 pub(crate) fn systemd_scopes(scope: &str) -> Vec<String> {
     if !systemd_cgroups() || !Path::new("/run/systemd/system").exists() {
         return Vec::new();

@@ -1,4 +1,5 @@
-//! A client that runs beside the test, which sees what it says, talks to it and ends it.
+//! A client process that runs beside the test: the test reads its output, writes its input and ends
+//! it.
 
 use crate::io::{Outcome, code_of, line_of, wait_child};
 use crate::processes::Process;
@@ -14,7 +15,7 @@ use std::thread::{self, JoinHandle};
 /// The size of a client's terminal, as `stty size` prints it: rows and columns.
 pub const TERMINAL_SIZE: &str = "33 77";
 
-/// A client that runs. It is killed when this is dropped.
+/// A running client. Dropping it kills the process.
 pub struct Client {
     child: Child,
     keys: Option<ChildStdin>,
@@ -23,7 +24,7 @@ pub struct Client {
     line: String,
 }
 
-/// What a client has said on one stream, and the thread that collects it.
+/// The output of a client on one stream, and the thread that collects it.
 struct Stream(Arc<Mutex<Vec<u8>>>, Option<JoinHandle<()>>);
 
 impl Client {
@@ -38,7 +39,7 @@ impl Client {
         Client { child, keys, stdout, stderr, line }
     }
 
-    /// Starts a client in a terminal, as a person has it: what the terminal shows is its standard output.
+    /// Starts a client in a terminal: the content of the terminal is its standard output.
     pub fn in_terminal(client: &Command) -> Client {
         let quote =
             |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
@@ -59,7 +60,7 @@ impl Client {
         started
     }
 
-    /// What it has written to its standard output so far.
+    /// Its standard output so far.
     pub fn shown(&self) -> String {
         String::from_utf8_lossy(&self.stdout.bytes()).into_owned()
     }
@@ -70,8 +71,8 @@ impl Client {
         self.wait_for_times(text, 1);
     }
 
-    /// Waits until its standard output contains `text` so many times. What is typed into a terminal is shown
-    /// there once by the terminal itself.
+    /// Waits until its standard output contains `text` so many times. A terminal echoes typed text
+    /// once by itself.
     #[track_caller]
     pub fn wait_for_times(&self, text: &str, times: usize) {
         wait_until(&format!("{text:?} from `{}`", self.line), DEADLINE, || {
@@ -79,7 +80,7 @@ impl Client {
         });
     }
 
-    /// Types, or writes to its standard input, which stays open.
+    /// Types into its terminal, or writes to its standard input, which stays open.
     pub fn say(&mut self, bytes: &[u8]) {
         let keys = self.keys.as_mut().expect("its standard input is open");
         keys.write_all(bytes).unwrap_or_else(|e| panic!("`{}` does not read: {e}", self.line));
@@ -90,14 +91,15 @@ impl Client {
         drop(self.keys.take());
     }
 
-    /// Asks the client itself to end, with SIGTERM.
+    /// Sends SIGTERM to the client itself.
     pub fn terminate(&self) {
         let pid = i32::try_from(self.child.id()).expect("a pid");
         kill(Pid::from_raw(pid), Signal::SIGTERM)
             .unwrap_or_else(|e| panic!("`{}`: {e}", self.line));
     }
 
-    /// Waits for its end. Its input stays open until then: in a terminal, the end would be typed.
+    /// Waits for its end. Its input stays open until then: in a terminal, the end of the input
+    /// would be typed.
     #[track_caller]
     pub fn end(mut self) -> Outcome {
         let status = wait_child(&self.line, &mut self.child);
@@ -110,8 +112,8 @@ impl Client {
         }
     }
 
-    /// Kills it with SIGKILL, or closes its terminal, and waits until nothing of it is left: it would read what
-    /// is for the next client.
+    /// Kills it with SIGKILL, or closes its terminal, and waits until all its processes have ended:
+    /// a remaining one would read the output that is meant for the next client.
     #[track_caller]
     pub fn kill(self) {
         let pid = self.child.id();
@@ -139,20 +141,20 @@ impl Stream {
         let reader = thread::spawn(move || {
             let mut buffer = [0; 1 << 16];
             while let Ok(length @ 1..) = pipe.read(&mut buffer) {
-                into.lock().expect("nobody panics").extend_from_slice(&buffer[..length]);
+                into.lock().expect("no thread panics").extend_from_slice(&buffer[..length]);
             }
         });
         Stream(bytes, Some(reader))
     }
 
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.0.lock().expect("nobody panics")
+        self.0.lock().expect("no thread panics")
     }
 
-    /// All of it, once nobody can write any more.
+    /// The whole output, after the last writer has closed the stream.
     fn read_to_end(&mut self) -> Vec<u8> {
         if let Some(reader) = self.1.take() {
-            reader.join().expect("nobody panics");
+            reader.join().expect("no thread panics");
         }
         self.bytes().clone()
     }

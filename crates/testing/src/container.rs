@@ -13,18 +13,19 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-/// A running container, or an ended one that was not removed yet. It is removed when this is dropped.
+/// A running container, or an ended one that was not removed yet. Dropping it removes the
+/// container.
 pub struct Container<'d> {
     daemon: &'d dyn Daemon,
     id: String,
     pub(crate) streams: Streams,
 }
 
-/// Where a container's streams go.
+/// The streams of a container.
 pub(crate) enum Streams {
     /// The test reads the container's fifos itself.
     Fifos { stdin: Option<File>, stdout: Arc<Mutex<Vec<u8>>>, stderr: Arc<Mutex<Vec<u8>>> },
-    /// Docker keeps a log; `attach` carries what is said to it.
+    /// Docker keeps a log; `attach` carries the standard input.
     Docker { attach: Option<Child>, logs: Box<dyn Fn(&str) -> Outcome + Send + Sync>, to: AttachTo },
 }
 
@@ -37,15 +38,15 @@ impl<'d> Container<'d> {
         Container { daemon, id: id.to_owned(), streams }
     }
 
-    /// Its id, in full.
+    /// The full id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The number of its first process on the host.
+    /// The pid of its first process on the host.
     ///
     /// # Panics
-    /// When it does not run.
+    /// If it does not run.
     #[track_caller]
     pub fn pid(&self) -> i32 {
         self.daemon.pid(&self.id).unwrap_or_else(|| panic!("{} does not run", self.id))
@@ -56,7 +57,7 @@ impl<'d> Container<'d> {
         self.daemon.ended(&self.id)
     }
 
-    /// Sends a signal, like `TERM` or `37`, and asserts that the daemon took it.
+    /// Sends a signal, like `TERM` or `37`, and asserts that the daemon accepted it.
     #[track_caller]
     pub fn kill(&self, signal: &str) {
         self.try_kill(signal).success();
@@ -67,21 +68,21 @@ impl<'d> Container<'d> {
         self.daemon.kill(&self.id, signal)
     }
 
-    /// Waits for its end and returns its exit code. It can be asked for once: with `ctr` the way to the exit
-    /// code is to delete the task.
+    /// Waits for its end and returns its exit code. Call it once: with `ctr`, deleting the task is
+    /// the only way to the exit code.
     #[track_caller]
     pub fn wait(&self) -> i32 {
         wait_until(&format!("the end of container {}", self.id), DEADLINE, || self.ended());
         self.daemon.take_exit_code(&self.id)
     }
 
-    /// Removes it, killing it first where that is needed, and asserts that this went well.
+    /// Removes it, killing it first if necessary, and asserts success.
     #[track_caller]
     pub fn remove(self) {
         self.daemon.remove(&self.id).success();
     }
 
-    /// What it wrote to its standard output so far.
+    /// Its standard output so far.
     pub fn stdout(&self) -> Vec<u8> {
         match &self.streams {
             Streams::Fifos { stdout, .. } => lock(stdout).clone(),
@@ -89,7 +90,7 @@ impl<'d> Container<'d> {
         }
     }
 
-    /// What it wrote to its standard error so far.
+    /// Its standard error so far.
     pub fn stderr(&self) -> Vec<u8> {
         match &self.streams {
             Streams::Fifos { stderr, .. } => lock(stderr).clone(),
@@ -128,8 +129,8 @@ impl<'d> Container<'d> {
             .unwrap_or_else(|e| panic!("cannot write to the standard input of {}: {e}", self.id));
     }
 
-    /// Closes the test's own end of its standard input. With `ctr` the container sees the end once the shim's
-    /// CloseIO was called too.
+    /// Closes the test's end of its standard input. With `ctr` the container sees the end of input
+    /// only after the shim's CloseIO.
     pub fn close_input(&mut self) {
         match &mut self.streams {
             Streams::Fifos { stdin, .. } => drop(stdin.take()),
@@ -149,20 +150,20 @@ impl<'d> Container<'d> {
         processes().into_iter().filter(is_shim).collect()
     }
 
-    /// Its bundle's folder, while it runs.
+    /// The folder of its bundle, while it runs.
     pub fn bundle(&self) -> PathBuf {
         self.daemon.bundle(&self.id)
     }
 
-    /// The path of its shim's socket, and the version of the task API that the shim announced.
+    /// The path of its shim's socket, and the version of the Task API that the shim announced.
     pub fn shim_address(&self) -> (PathBuf, u32) {
         let bundle = self.bundle();
         shim_address(&bundle).unwrap_or_else(|| panic!("no shim's address in {}", bundle.display()))
     }
 }
 
-/// Reads a shim's address and API version from what containerd keeps in its bundle: `bootstrap.json` since
-/// 1.7, `address` before.
+/// Reads a shim's address and API version from the files that containerd keeps in the bundle:
+/// `bootstrap.json` since 1.7, `address` before.
 pub(crate) fn shim_address(bundle: &Path) -> Option<(PathBuf, u32)> {
     let plain = |address: &str| PathBuf::from(address.trim().trim_start_matches("unix://"));
     if let Ok(text) = fs::read_to_string(bundle.join("bootstrap.json")) {
@@ -179,22 +180,23 @@ impl Drop for Container<'_> {
             let _ = client.kill();
             let _ = client.wait();
         }
-        // A test that failed leaves this to the reaper: a second panic would hide the first.
+        // After a failed test the reaper does this: a second panic would hide the first.
         if !thread::panicking() {
             self.daemon.remove(&self.id);
         }
     }
 }
 
-/// The fifos of a container that `ctr run --detach --fifo-dir` has made.
+/// The fifos that `ctr run --detach --fifo-dir` created for a container.
 pub(crate) struct Fifos {
     dir: PathBuf,
     stdin: File,
 }
 
 impl Fifos {
-    /// Waits for the fifos, and holds the writing end of standard input, so that it does not see its end
-    /// when `ctr` goes. `given_up` says that the client is gone, so that they will not come.
+    /// Waits for the fifos, and holds the writing end of standard input, so that the container does
+    /// not see its end when `ctr` exits. `given_up` returns true once the client has exited, after
+    /// which no fifo appears.
     pub(crate) fn open(dir: &Path, id: &str, mut given_up: impl FnMut() -> bool) -> Option<Fifos> {
         let find = || {
             let found = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path());
@@ -204,13 +206,13 @@ impl Fifos {
             Some(dir) => Some(Some(dir)),
             None => given_up().then(&find),
         })?;
-        // For reading and writing: the open does not wait for the other side.
+        // For reading and writing: such an open does not wait for the other side.
         let stdin =
             File::options().read(true).write(true).open(dir.join(format!("{id}-stdin"))).ok()?;
         Some(Fifos { dir, stdin })
     }
 
-    /// Reads both outputs from now on, after what the client has read itself.
+    /// Reads both outputs from now on, appending to the output that the client has read itself.
     pub(crate) fn drain(self, id: &str, before: &Outcome) -> Streams {
         let stdout = drain(self.dir.join(format!("{id}-stdout")), before.stdout.clone());
         let stderr = drain(self.dir.join(format!("{id}-stderr")), before.stderr.clone());
@@ -218,7 +220,7 @@ impl Fifos {
     }
 }
 
-/// Collects what comes out of a fifo, on a thread that ends when nobody can write to it any more.
+/// Collects the output of a fifo on a thread, which ends when the last writer closes the fifo.
 fn drain(path: PathBuf, before: Vec<u8>) -> Arc<Mutex<Vec<u8>>> {
     let collected = Arc::new(Mutex::new(before));
     let Ok(mut fifo) = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)

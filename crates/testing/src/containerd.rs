@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// The containerds that the tests run against.
+/// The versions of containerd under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ContainerdVersion {
     /// 1.6, of Debian 12.
@@ -28,7 +28,7 @@ pub enum ContainerdVersion {
 }
 
 impl ContainerdVersion {
-    /// The name under which `test/setup/daemons.sh` keeps it.
+    /// The name in `test/setup/daemons.sh`.
     pub fn name(self) -> &'static str {
         match self {
             ContainerdVersion::V1_6 => "containerd-1.6",
@@ -38,8 +38,8 @@ impl ContainerdVersion {
     }
 }
 
-/// A containerd with a folder, sockets and containerd namespace of its own. All of it, with what runs in it,
-/// ends when this is dropped or when the test process dies.
+/// A containerd with a private folder, sockets and containerd namespace. Dropping it, or the death
+/// of the test process, ends it with everything that it runs.
 pub struct Containerd {
     version: ContainerdVersion,
     scope: Scope,
@@ -47,26 +47,26 @@ pub struct Containerd {
     path: String,
     process: Mutex<Child>,
     loaded: Mutex<HashMap<String, Arc<OnceLock<()>>>>,
-    /// The sockets of shims that were seen.
+    /// The sockets of the shims that were seen.
     sockets: Mutex<BTreeSet<PathBuf>>,
     next: AtomicU32,
 }
 
-/// What one containerd has that another has not.
+/// Optional parts of a containerd.
 #[derive(Default)]
 pub(crate) struct Setup {
-    /// The network namespace to run in, for the one under Docker.
+    /// The network namespace to run in, for the containerd under a Docker.
     pub(crate) netns: Option<String>,
-    /// Variables that the shims inherit.
+    /// Environment variables that the shims inherit.
     pub(crate) environment: Vec<(String, String)>,
-    /// The folder of files that it sees in place of those in /etc.
+    /// A folder of files that replace those of /etc for this containerd.
     pub(crate) etc: Option<PathBuf>,
-    /// Serve Kubernetes, with this image of a pod's first container.
+    /// Serve CRI, with this image for the first container of a pod.
     pub(crate) sandbox_image: Option<String>,
 }
 
 impl Containerd {
-    /// Starts one for this test alone: one that may kill it.
+    /// Starts one for a single test, which may kill it.
     pub fn start(version: ContainerdVersion) -> Containerd {
         Containerd::start_with(version, &[])
     }
@@ -80,8 +80,8 @@ impl Containerd {
         Containerd::start_alone(version, Setup { environment, ..Setup::default() })
     }
 
-    /// Like [`Containerd::start`], with Kubernetes' interface on. The engine's name is the runtime handler's;
-    /// `sandbox_image` is what a pod's first container is made of.
+    /// Like [`Containerd::start`], with the CRI plugin. The runtime handler has the engine's name;
+    /// `sandbox_image` is the image of a pod's first container.
     pub fn start_for_kubernetes(version: ContainerdVersion, sandbox_image: &Packed) -> Containerd {
         let sandbox_image = Some(sandbox_image.reference.clone());
         Containerd::start_alone(version, Setup { sandbox_image, ..Setup::default() })
@@ -92,7 +92,7 @@ impl Containerd {
         Containerd::start_in(version, Scope::new(version.name()), &daemons, setup)
     }
 
-    /// The one that the tests of this process share.
+    /// The instance that the tests of this process share.
     pub fn shared(version: ContainerdVersion) -> &'static Containerd {
         static SHARED: [OnceLock<Containerd>; 3] = [const { OnceLock::new() }; 3];
         let shared = SHARED[version as usize].get_or_init(|| Containerd::start(version));
@@ -109,7 +109,8 @@ impl Containerd {
         scope.mark_used();
         let path = places::search_path(daemons);
         let text = config(version, scope.root(), setup.sandbox_image.as_deref());
-        fs::write(scope.root().join("containerd.toml"), text).expect("the scope is writable");
+        fs::write(scope.root().join("containerd.toml"), text)
+            .expect("the scope's folder is writable");
         let process = Mutex::new(spawn(&scope, &setup, &path));
         let containerd = Containerd {
             version,
@@ -130,7 +131,7 @@ impl Containerd {
         self.version
     }
 
-    /// The folder that holds everything it has.
+    /// The folder that contains all its files.
     pub fn root(&self) -> &Path {
         self.scope.root()
     }
@@ -140,7 +141,7 @@ impl Containerd {
         self.root().join("c.sock")
     }
 
-    /// The address of its debug socket, which tells over HTTP what goes on in it.
+    /// The address of its debug socket, which serves profiles over HTTP.
     pub fn debug_address(&self) -> PathBuf {
         self.root().join("debug.sock")
     }
@@ -150,17 +151,17 @@ impl Containerd {
         self.scope.name()
     }
 
-    /// Where its log is.
+    /// The path of its log.
     pub fn log_path(&self) -> &Path {
         self.scope.log_path()
     }
 
-    /// The folder of what need not outlive the machine.
+    /// The folder of files that need not survive a reboot: in memory.
     pub fn state(&self) -> PathBuf {
         self.scope.state()
     }
 
-    /// Where it keeps the bundles of a namespace.
+    /// The folder of the bundles of a namespace.
     pub fn task_dir(&self, namespace: &str) -> PathBuf {
         self.state().join("io.containerd.runtime.v2.task").join(namespace)
     }
@@ -169,7 +170,7 @@ impl Containerd {
         &self.scope
     }
 
-    /// Whether it has a mount namespace of its own, with files in place of those in /etc.
+    /// Whether it runs in a private mount namespace, with replaced files of /etc.
     pub(crate) fn has_own_etc(&self) -> bool {
         self.setup.etc.is_some()
     }
@@ -178,19 +179,19 @@ impl Containerd {
         &self.path
     }
 
-    /// Its process number.
+    /// Its pid.
     pub fn daemon_pid(&self) -> i32 {
         i32::try_from(self.process.lock().unwrap_or_else(|p| p.into_inner()).id()).expect("a pid")
     }
 
-    /// Kills it with SIGKILL; what it runs goes on.
+    /// Kills it with SIGKILL; its containers continue.
     pub fn kill9(&self) {
         let mut process = self.process.lock().unwrap_or_else(|p| p.into_inner());
         process.kill().expect("our own child");
         process.wait().expect("our own child");
     }
 
-    /// Starts it again after [`Containerd::kill9`], and waits until it answers.
+    /// Restarts it after [`Containerd::kill9`], and waits until it answers.
     pub fn start_again(&self) {
         *self.process.lock().unwrap_or_else(|p| p.into_inner()) =
             spawn(&self.scope, &self.setup, &self.path);
@@ -207,7 +208,7 @@ impl Containerd {
         format!("c{}", self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The command of a `ctr` call, for a test that wants to drive it itself.
+    /// The command of a `ctr` call, for a test that drives it itself.
     pub fn ctr_command(&self, args: &[&str]) -> Command {
         self.ctr_command_in(self.namespace(), args)
     }
@@ -220,12 +221,12 @@ impl Containerd {
         command
     }
 
-    /// Makes the image known in a containerd namespace.
+    /// Imports the image into a containerd namespace.
     pub fn import(&self, image: &Packed, namespace: &str) {
         let path = image.path.display().to_string();
         let mut words = vec!["images", "import", "--platform", &image.platform];
         if self.version == ContainerdVersion::V2 {
-            // The transfer service would unpack for the host's platform only.
+            // The transfer service would unpack the layers of the host's platform only.
             words.push("--local");
         }
         words.push(&path);
@@ -235,7 +236,7 @@ impl Containerd {
     /// Collects the events that containerd publishes from now on, until the result is dropped.
     pub fn events(&self) -> Events {
         let path = self.root().join(format!("events-{}", self.new_id()));
-        let file = fs::File::create(&path).expect("the scope is writable");
+        let file = fs::File::create(&path).expect("the scope's folder is writable");
         let mut command = self.ctr_command(&["events"]);
         let client = command
             .stdin(Stdio::null())
@@ -244,7 +245,7 @@ impl Containerd {
             .spawn()
             .expect("ctr runs");
         let events = Events { client, path };
-        // `ctr events` does not say when it listens: publish until one arrives.
+        // `ctr events` does not report when it is subscribed: publish until one event arrives.
         let mut tick = 0;
         wait_until("the first event", DEADLINE, || {
             tick += 1;
@@ -254,13 +255,13 @@ impl Containerd {
         events
     }
 
-    /// What is initialised when the image of this name was loaded into the tests' namespace.
+    /// Is initialised by the load of the image of this name into the tests' namespace.
     pub(crate) fn load_once(&self, reference: &str) -> Arc<OnceLock<()>> {
         let mut loaded = self.loaded.lock().unwrap_or_else(|p| p.into_inner());
         Arc::clone(loaded.entry(reference.to_owned()).or_default())
     }
 
-    /// Remembers the socket of the shim that serves this container, for
+    /// Records the socket of the shim that serves this container, for
     /// [`Leftovers`](crate::Leftovers).
     pub fn note_shim(&self, namespace: &str, id: &str) {
         if let Some((socket, _)) = shim_address(&self.task_dir(namespace).join(id)) {
@@ -268,12 +269,12 @@ impl Containerd {
         }
     }
 
-    /// Remembers the socket of a shim, for [`Leftovers`](crate::Leftovers).
+    /// Records the socket of a shim, for [`Leftovers`](crate::Leftovers).
     pub(crate) fn note_socket(&self, path: PathBuf) {
         self.sockets.lock().unwrap_or_else(|p| p.into_inner()).insert(path);
     }
 
-    /// The sockets of all shims that were seen here.
+    /// The sockets of all shims that were recorded here.
     pub(crate) fn sockets(&self) -> BTreeSet<PathBuf> {
         self.sockets.lock().unwrap_or_else(|p| p.into_inner()).clone()
     }
@@ -290,7 +291,7 @@ impl Containerd {
             }
             UnixStream::connect(self.address()).is_ok()
         });
-        // It listens before its plugins are ready.
+        // The socket listens before the plugins are ready.
         wait_until(&format!("{} answers", self.version.name()), DEADLINE, || {
             self.ctr(&["version"]).code == 0
         });
@@ -299,7 +300,7 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        // The reaper would end it too, but here it is our child and must be waited for.
+        // The reaper would end it too, but it is our child, so it must be waited for here.
         let mut process = self.process.lock().unwrap_or_else(|p| p.into_inner());
         let _ = process.kill();
         let _ = process.wait();

@@ -1,4 +1,4 @@
-//! How `ctr` is told to run a container, and what it says of one.
+//! [`Daemon`] for containerd, through `ctr`: command lines, and the interpretation of the output.
 
 use crate::cgroups::words_for_ctr;
 use crate::container::{Container, Fifos};
@@ -17,7 +17,7 @@ impl Containerd {
             let mut config = config.clone();
             config["linux"]["cgroupsPath"] = format!("/{}/{id}", self.namespace()).into();
             let path = self.root().join(format!("{id}.json"));
-            fs::write(&path, config.to_string()).expect("the scope is writable");
+            fs::write(&path, config.to_string()).expect("the scope's folder is writable");
             let path = path.display().to_string();
             let words = ["--runtime", &run.runtime, "--config", &path, id];
             return words.map(str::to_owned).to_vec();
@@ -58,13 +58,13 @@ impl Containerd {
         words.push(run.image.reference.clone());
         words.push(id.to_owned());
         if !run.args.is_empty() {
-            // Here, arguments take the place of the entrypoint too.
+            // With `ctr`, arguments also replace the entrypoint.
             words.extend(run.image.entrypoint.iter().chain(&run.args).cloned());
         }
         words
     }
 
-    /// The task's line in `ctr task ls`: its pid and state.
+    /// The pid and state in the task's line of `ctr task ls`.
     fn task(&self, id: &str) -> Option<(i32, String)> {
         let list = self.ctr(&["task", "ls"]);
         let text = list.out();
@@ -103,7 +103,7 @@ impl Daemon for Containerd {
         let mut args = vec!["run", "--rm"];
         args.extend(words.iter().map(String::as_str));
         let outcome = call(self.ctr_command(&args), run.stdin.as_deref());
-        // `--rm` does not remove a container whose task could not be made.
+        // `--rm` does not remove a container whose task could not be created.
         self.ctr(&["containers", "rm", &id]);
         outcome
     }
@@ -112,13 +112,13 @@ impl Daemon for Containerd {
         self.load(&run.image);
         let id = self.new_id();
         let fifos = self.root().join("fifos").join(&id);
-        fs::create_dir_all(&fifos).expect("the scope is writable");
+        fs::create_dir_all(&fifos).expect("the scope's folder is writable");
         let fifos_text = fifos.display().to_string();
         let words = self.run_words(run, &id);
         let mut args = vec!["run", "--detach", "--fifo-dir", &fifos_text];
         args.extend(words.iter().map(String::as_str));
 
-        // Its input stays open until it is gone: it would close the container's otherwise.
+        // Its input stays open until it has exited: otherwise `ctr` would close the container's.
         let mut command = with_late_end(&self.ctr_command(&args));
         let (out, err) = (fifos.join("ctr.out"), fifos.join("ctr.err"));
         command.stdin(Stdio::piped());
@@ -192,7 +192,7 @@ impl Daemon for Containerd {
     fn take_exit_code(&self, id: &str) -> i32 {
         let deleted = self.ctr(&["task", "rm", id]);
         deleted.success();
-        // It says so only if the code is not 0, and only in a warning.
+        // `ctr` prints the code only if it is not 0, and only in a warning.
         let said = deleted.err();
         let code =
             said.split("non-zero exit code ").nth(1).map(|rest| rest.trim_end_matches(['"', '\n']));
@@ -210,8 +210,9 @@ impl Daemon for Containerd {
     }
 }
 
-/// The same command, whose end strace holds for a moment: `ctr run --detach` reads the container's first output while it
-/// leaves, and would lose what it has read and not written.
+/// The same command with a delayed exit: `ctr run --detach` reads the container's first output
+/// while it exits, and would lose the bytes that it has read and not written. strace holds the exit
+/// for 50 ms.
 fn with_late_end(client: &Command) -> Command {
     let mut command = Command::new("strace");
     command.args(["--follow-forks", "--seccomp-bpf", "--quiet=all", "--output=/dev/null"]);

@@ -1,4 +1,4 @@
-//! A private dockerd on a private containerd, in a network namespace of its own.
+//! A private dockerd on a private containerd, in a separate network namespace.
 
 use crate::cgroups::cgroup_parent;
 use crate::container::{Container, Streams};
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// The Dockers that the tests run against.
+/// The versions of Docker under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DockerVersion {
     /// 26, of Debian 13, with containerd 1.7.
@@ -28,7 +28,7 @@ pub enum DockerVersion {
 }
 
 impl DockerVersion {
-    /// The name under which `test/setup/daemons.sh` keeps it.
+    /// The name in `test/setup/daemons.sh`.
     pub fn name(self) -> &'static str {
         match self {
             DockerVersion::V26 => "docker-26",
@@ -44,20 +44,20 @@ impl DockerVersion {
     }
 }
 
-/// A dockerd with a folder, a containerd and a network namespace of its own, so that neither bridges nor
-/// packet filters of two of them meet, nor those of the machine. No runtime is configured: the name
-/// `io.containerd.<engine>.v1` and the executable in PATH are all it knows.
+/// A dockerd with a private folder, containerd and network namespace: its bridges and packet
+/// filters collide neither with those of another one nor with the machine's. No runtime is
+/// configured: it resolves `io.containerd.<engine>.v1` through PATH.
 pub struct Docker {
     version: DockerVersion,
     process: Mutex<Child>,
     loaded: Mutex<HashMap<String, Arc<OnceLock<()>>>>,
     namespace: String,
-    // Last: it takes the folder away.
+    // Last: dropping it removes the folder.
     containerd: Containerd,
 }
 
 impl Docker {
-    /// Starts one for this test alone.
+    /// Starts one for a single test.
     pub fn start(version: DockerVersion) -> Docker {
         Docker::start_with(version, json!({}))
     }
@@ -67,8 +67,8 @@ impl Docker {
         Docker::start_where(version, keys, None)
     }
 
-    /// Like [`Docker::start`], with a user namespace for each container. `user` is what its configuration has
-    /// for `userns-remap`; its ids are those from `first` on. The machine's own /etc stays as it is.
+    /// Like [`Docker::start`], with a user namespace for each container. `user` is the value of
+    /// `userns-remap`; its subordinate ids begin at `first`. The machine's /etc is not changed.
     pub fn start_remapped(version: DockerVersion, user: &str, first: u32) -> Docker {
         Docker::start_where(version, json!({"userns-remap": user}), Some((user, first)))
     }
@@ -102,18 +102,19 @@ impl Docker {
             "pidfile": root.join("docker.pid"),
             "hosts": [format!("unix://{}", root.join("d.sock").display())],
             "containerd": containerd.address(),
-            // An image that is not there is a fault of the test, and no registry is asked.
+            // A missing image is a fault of the test: no registry is asked.
             "registry-mirrors": [],
         });
         for (key, value) in keys.as_object().into_iter().flatten() {
             config[key] = value.clone();
         }
-        fs::write(root.join("daemon.json"), config.to_string()).expect("the scope is writable");
+        fs::write(root.join("daemon.json"), config.to_string())
+            .expect("the scope's folder is writable");
         let plugins = places::daemon_bin(version.name()).join("../usr/libexec/docker/cli-plugins");
-        fs::create_dir_all(root.join("client")).expect("the scope is writable");
+        fs::create_dir_all(root.join("client")).expect("the scope's folder is writable");
         let client = json!({"cliPluginsExtraDirs": [plugins]});
         fs::write(root.join("client/config.json"), client.to_string())
-            .expect("the scope is writable");
+            .expect("the scope's folder is writable");
 
         let process = Mutex::new(spawn(&containerd));
         let namespace =
@@ -124,7 +125,7 @@ impl Docker {
         docker
     }
 
-    /// The one that the tests of this process share.
+    /// The instance that the tests of this process share.
     pub fn shared(version: DockerVersion) -> &'static Docker {
         static SHARED: [OnceLock<Docker>; 2] = [const { OnceLock::new() }; 2];
         let shared = SHARED[version as usize].get_or_init(|| Docker::start(version));
@@ -137,7 +138,7 @@ impl Docker {
         call(self.docker_command(args), None)
     }
 
-    /// The command of a `docker` call, for a test that wants to drive it itself.
+    /// The command of a `docker` call, for a test that drives it itself.
     pub fn docker_command(&self, args: &[&str]) -> Command {
         self.containerd.scope().mark_used();
         let root = self.containerd.root();
@@ -149,42 +150,42 @@ impl Docker {
         command
     }
 
-    /// Runs a program of this machine in the network namespace in which Docker publishes ports.
+    /// Runs a program of the host in the network namespace in which Docker publishes ports.
     pub fn beside(&self, words: &[&str]) -> Outcome {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.containerd.scope().name())).args(words);
         call(command, None)
     }
 
-    /// Ends dockerd with SIGKILL; its containers go on.
+    /// Kills dockerd with SIGKILL; its containers continue.
     pub fn kill9(&self) {
         let mut process = self.process.lock().unwrap_or_else(|p| p.into_inner());
         process.kill().expect("our own child");
         process.wait().expect("our own child");
     }
 
-    /// Ends dockerd as the machine's service manager does; it stops its containers.
+    /// Ends dockerd by SIGTERM, as a service manager does; dockerd stops its containers.
     pub fn stop(&self) {
         terminate(&mut self.process.lock().unwrap_or_else(|p| p.into_inner()));
     }
 
-    /// Starts dockerd again after [`Docker::kill9`] or [`Docker::stop`].
+    /// Restarts dockerd after [`Docker::kill9`] or [`Docker::stop`].
     pub fn start_again(&self) {
         *self.process.lock().unwrap_or_else(|p| p.into_inner()) = spawn(&self.containerd);
         self.wait_ready();
     }
 
-    /// Makes a container and does not start it.
+    /// Creates a container without starting it.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// If the container cannot be created.
     #[track_caller]
     pub fn create(&self, run: &Run) -> Container<'_> {
         self.make(&["create"], run)
             .unwrap_or_else(|outcome| panic!("{} cannot create: {outcome}", self.version.name()))
     }
 
-    /// A `docker run` call with these words before the options, for a test that wants to drive it itself.
+    /// A `docker run` call with these words before the options, for a test that drives it itself.
     pub fn run_command(&self, words: &[&str], run: &Run) -> Command {
         self.load(&run.image);
         let rest = Docker::run_words(run);
@@ -193,7 +194,7 @@ impl Docker {
         self.docker_command(&args)
     }
 
-    /// One fact about a container, as `docker inspect --format` gives it.
+    /// One field of a container, as `docker inspect --format` prints it.
     pub fn inspect(&self, id: &str, format: &str) -> Option<String> {
         let outcome = self.docker(&["container", "inspect", "--format", format, id]);
         (outcome.code == 0).then(|| outcome.out().trim().to_owned())
@@ -361,12 +362,12 @@ impl Drop for Docker {
     }
 }
 
-/// Writes the files of /etc that make somebody a user with subordinate ids.
+/// Writes the files of /etc that give a user its subordinate ids.
 fn write_ids(etc: &Path, user: &str, first: u32) {
     let write = |file: &str, text: String| {
-        fs::write(etc.join(file), text).expect("the scope is writable");
+        fs::write(etc.join(file), text).expect("the scope's folder is writable");
     };
-    fs::create_dir_all(etc).expect("the scope is writable");
+    fs::create_dir_all(etc).expect("the scope's folder is writable");
     for file in ["passwd", "group"] {
         let mut text = fs::read_to_string(Path::new("/etc").join(file)).unwrap_or_default();
         if !text.lines().any(|line| line.starts_with(&format!("{user}:"))) {

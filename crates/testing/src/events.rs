@@ -4,19 +4,19 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Child;
 
-/// The events that a containerd has published.
+/// The events that a containerd has published since the start of the collection.
 pub struct Events {
     pub(crate) client: Child,
     pub(crate) path: PathBuf,
 }
 
 impl Events {
-    /// What `ctr events` has printed so far: one line per event.
+    /// The output of `ctr events` so far: one line per event.
     pub fn text(&self) -> String {
         fs::read_to_string(&self.path).unwrap_or_default()
     }
 
-    /// The topics of the events about a container, in their order.
+    /// The topics of the events about a container, in order.
     pub fn topics(&self, id: &str) -> Vec<String> {
         let text = self.text();
         let about = text.lines().filter(|line| line.contains(&format!("\"{id}\"")));

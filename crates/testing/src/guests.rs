@@ -1,4 +1,4 @@
-//! The guests of `test/guests`, compiled once per test process that asks for them.
+//! The guests of `test/guests`, compiled on first use.
 
 use crate::io::call;
 use crate::places::{cache_dir, repository};
@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// What the guests that use the network are bound to.
+/// The interface definitions of the guests that use the network.
 const WIT: &str = "crates/engine/src/conformance/wasi.wit";
 
-/// The folder of the compiled guests, one for each state of their sources: clones of the repository share the cache.
-/// Compiles them if nobody has yet.
+/// The folder of the compiled guests, one for each state of their sources: clones of the repository
+/// share the cache. Compiles them on the first call.
 ///
 /// # Panics
-/// When they cannot be compiled, with what `make` said.
+/// If they cannot be compiled; the message contains the output of `make`.
 pub fn dir() -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
@@ -38,9 +38,9 @@ fn all() -> PathBuf {
     cache_dir().join("guests")
 }
 
-/// Makes what is named, or what all tests need.
+/// Runs make for the named files, or for everything that the tests need.
 fn make(out: &Path, names: &[&Path]) {
-    fs::create_dir_all(out).unwrap_or_else(|e| panic!("{} cannot be made: {e}", out.display()));
+    fs::create_dir_all(out).unwrap_or_else(|e| panic!("{} cannot be created: {e}", out.display()));
     let mut command = Command::new("flock");
     command.arg(all().join(".lock")).args(["make", "--no-print-directory", "-C"]);
     command.arg(repository().join("test/guests")).arg(format!("OUT={}", out.display()));
@@ -48,8 +48,8 @@ fn make(out: &Path, names: &[&Path]) {
     call(command, None).success();
 }
 
-/// Adds a file, or all that is in a folder, in the order of the names.
-fn add(digest: &mut Sha256, path: &Path) {
+/// Adds a file to the digest, or all files of a folder in the order of their names.
+pub(crate) fn add(digest: &mut Sha256, path: &Path) {
     if path.is_dir() {
         let entries = fs::read_dir(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -63,7 +63,8 @@ fn add(digest: &mut Sha256, path: &Path) {
     digest.update(bytes);
 }
 
-/// The path of a compiled guest, like `kit.wasm`. One that only the benchmark asks for is compiled now.
+/// The path of a compiled guest, like `kit.wasm`. A guest of the benchmark alone is compiled on
+/// demand.
 pub fn path(name: &str) -> PathBuf {
     let path = dir().join(name);
     if !path.exists() {
@@ -72,8 +73,8 @@ pub fn path(name: &str) -> PathBuf {
     path
 }
 
-/// A compiled guest's bytes.
+/// The bytes of a compiled guest.
 pub fn bytes(name: &str) -> Vec<u8> {
     let path = path(name);
-    fs::read(&path).unwrap_or_else(|e| panic!("test/guests gave no {}: {e}", path.display()))
+    fs::read(&path).unwrap_or_else(|e| panic!("cannot read the guest {}: {e}", path.display()))
 }

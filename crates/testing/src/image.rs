@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// An image in the making: one layer of files, and its configuration.
+/// A description of an image: one layer of files, and its configuration.
 #[derive(Clone, Debug)]
 pub struct Image {
     name: String,
@@ -23,6 +23,7 @@ pub struct Image {
     workdir: String,
     user: String,
     healthcheck: Vec<String>,
+    compressed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -36,13 +37,13 @@ enum Entry {
 /// An image's archive on disk.
 #[derive(Clone, Debug)]
 pub struct Packed {
-    /// Its full reference, with a tag made of its content.
+    /// The full reference; its tag is a digest of the content.
     pub reference: String,
     /// The archive.
     pub path: PathBuf,
     /// Its platform, like `linux/amd64`.
     pub platform: String,
-    /// Its entrypoint: `ctr run` wants it spelled out where arguments are given.
+    /// The entrypoint: `ctr run` needs it spelled out before arguments.
     pub entrypoint: Vec<String>,
 }
 
@@ -60,17 +61,25 @@ impl Image {
             workdir: String::new(),
             user: String::new(),
             healthcheck: Vec::new(),
+            compressed: false,
         }
     }
 
-    /// Adds a file; `path` starts with `/`. The folders above it come by themselves.
+    /// Compresses the layer with gzip, for an image that goes to a registry.
+    #[must_use]
+    pub fn compressed(mut self) -> Image {
+        self.compressed = true;
+        self
+    }
+
+    /// Adds a file; `path` starts with `/`. Missing parent folders are added.
     #[must_use]
     pub fn file(mut self, path: &str, mode: u32, bytes: impl Into<Vec<u8>>) -> Image {
         self.entries.push(Entry::File { path: path.to_owned(), mode, bytes: bytes.into() });
         self
     }
 
-    /// Adds a folder with a mode of its own.
+    /// Adds a folder with a mode.
     #[must_use]
     pub fn folder(mut self, path: &str, mode: u32) -> Image {
         self.entries.push(Entry::Folder { path: path.to_owned(), mode });
@@ -126,7 +135,7 @@ impl Image {
         self
     }
 
-    /// Sets the command by which Docker finds out whether a container is well, many times a second.
+    /// Sets the health check, with an interval of 0.2 s.
     #[must_use]
     pub fn healthcheck(mut self, words: &[&str]) -> Image {
         self.healthcheck = words.iter().map(|&word| word.to_owned()).collect();
@@ -141,14 +150,14 @@ impl Image {
         self
     }
 
-    /// Packs the image into the cache, unless the same one is there already.
+    /// Packs the image into the cache, unless an identical one is there.
     pub fn pack(&self) -> Packed {
         let layer = self.layer();
         let config = serde_json::to_vec(&self.config(&layer)).expect("JSON of plain values");
         let tag = &hex(&config)[..12];
         let dir = cache_dir().join("images");
         fs::create_dir_all(&dir)
-            .unwrap_or_else(|e| panic!("{} cannot be made: {e}", dir.display()));
+            .unwrap_or_else(|e| panic!("{} cannot be created: {e}", dir.display()));
         let packed = Packed {
             reference: format!("docker.io/wherry/{}:{tag}", self.name),
             path: dir.join(format!("{}-{tag}.tar", self.name)),
@@ -169,14 +178,14 @@ impl Image {
         packed
     }
 
-    /// Puts its files into a folder, which is then a root filesystem without any daemon's help.
+    /// Unpacks the files into a folder, which is then a root filesystem without a daemon.
     pub fn unpack(&self, dir: &Path) {
         tar::Archive::new(self.layer().as_slice())
             .unpack(dir)
-            .unwrap_or_else(|e| panic!("{} cannot be filled: {e}", dir.display()));
+            .unwrap_or_else(|e| panic!("cannot unpack an image into {}: {e}", dir.display()));
     }
 
-    /// Writes the archive to `path` under the given reference, like `docker.io/wherry/hello:latest`.
+    /// Writes the archive to `path` under the reference, like `docker.io/wherry/hello:latest`.
     pub fn pack_to(&self, path: &Path, reference: &str) {
         let layer = self.layer();
         let config = serde_json::to_vec(&self.config(&layer)).expect("JSON of plain values");
@@ -185,11 +194,17 @@ impl Image {
 
     fn write(&self, path: &Path, reference: &str, layer: &[u8], config: &[u8]) {
         let platform = json!({"os": self.os, "architecture": self.architecture});
+        let mut layer_type = "application/vnd.oci.image.layer.v1.tar".to_owned();
+        let packed = self.compressed.then(|| gzip(layer));
+        if packed.is_some() {
+            layer_type.push_str("+gzip");
+        }
+        let layer = packed.as_deref().unwrap_or(layer);
         let manifest = serde_json::to_vec(&json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": descriptor("application/vnd.oci.image.config.v1+json", config),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
+            "layers": [descriptor(&layer_type, layer)],
         }))
         .expect("JSON of plain values");
         let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
@@ -270,7 +285,7 @@ impl Image {
     }
 }
 
-/// A tar archive in memory that is the same for the same content: no times, no owners.
+/// A tar archive in memory, reproducible: it has no times and no owners.
 struct Tar(tar::Builder<Vec<u8>>);
 
 impl Tar {
@@ -313,6 +328,12 @@ impl Tar {
     fn end(self) -> Vec<u8> {
         self.0.into_inner().expect("tar in memory")
     }
+}
+
+/// Compresses, with no time in the header.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("gzip in memory")
 }
 
 fn descriptor(media_type: &str, blob: &[u8]) -> Value {

@@ -1,4 +1,4 @@
-//! Running a client to its end, and what it said.
+//! Runs a client to its end and collects its output.
 
 use crate::places::patience;
 use crate::wait::wait_for;
@@ -7,10 +7,10 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// How long one call of a client may take before the test is given up.
+/// The time limit of one call of a client.
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(300);
 
-/// How a client, and with it the container it ran, ended, and what it said.
+/// The outcome of a client's call: exit code and output, of the client and so of the container.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The exit code.
@@ -34,14 +34,14 @@ impl Outcome {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
-    /// Asserts that it ended with 0, and returns standard output as text.
+    /// Asserts that the exit code is 0, and returns standard output as text.
     #[track_caller]
     pub fn success(&self) -> String {
         assert_eq!(self.code, 0, "{self}");
         self.out()
     }
 
-    /// Asserts that it did not end with 0, and returns standard error as text.
+    /// Asserts that the exit code is not 0, and returns standard error as text.
     #[track_caller]
     pub fn failure(&self) -> String {
         assert_ne!(self.code, 0, "it should have failed: {self}");
@@ -64,7 +64,7 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Runs a command with the given standard input (none: empty) and collects what it says.
+/// Runs a command with the given standard input (`None`: empty) and collects its output.
 pub fn call(mut command: Command, stdin: Option<&[u8]>) -> Outcome {
     let line = line_of(&command);
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
@@ -74,7 +74,7 @@ pub fn call(mut command: Command, stdin: Option<&[u8]>) -> Outcome {
         (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
     thread::scope(|scope| {
         if let (Some(mut pipe), Some(bytes)) = (child.stdin.take(), stdin) {
-            // It may end before it has read everything.
+            // The client may exit before it has read everything.
             scope.spawn(move || pipe.write_all(bytes));
         }
         let stdout = scope.spawn(move || read_all(&mut out));

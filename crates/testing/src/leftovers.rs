@@ -1,4 +1,4 @@
-//! Proof that a container left nothing behind: neither mount nor cgroup, process, socket or file.
+//! Proof that a container has left no mount, cgroup, process, socket or file behind.
 
 use crate::cgroups::{cgroups, systemd_scopes};
 use crate::places::patience;
@@ -13,20 +13,20 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What there was of a daemon's containers at one moment. Use it with a daemon of the test's own: containers
-/// of other tests would look like leftovers.
+/// A snapshot of everything that belongs to a daemon's containers. Use it with a private daemon:
+/// containers of other tests would count as leftovers.
 pub struct Leftovers<'d> {
     daemon: &'d dyn Daemon,
     before: BTreeSet<String>,
 }
 
 impl<'d> Leftovers<'d> {
-    /// Notes what is there now.
+    /// Takes the snapshot.
     pub fn snapshot(daemon: &'d dyn Daemon) -> Leftovers<'d> {
         Leftovers { daemon, before: look(daemon) }
     }
 
-    /// Waits until nothing is there that was not there at the snapshot, or panics with a list of it.
+    /// Waits until everything that was not in the snapshot is gone, or panics with a list of it.
     #[track_caller]
     pub fn assert_none_new(&self) {
         let (start, deadline) = (Instant::now(), DEADLINE * patience());
@@ -57,7 +57,7 @@ fn look(daemon: &dyn Daemon) -> BTreeSet<String> {
     );
     let scopes = systemd_scopes(containerd.namespace()).into_iter();
     found.extend(scopes.map(|unit| format!("systemd scope {unit}")));
-    // Clients of the tests themselves come and go, and the daemon may be another process by now.
+    // Clients of the tests come and go, and the daemon may have been restarted as another process.
     let others = |program: &str| {
         !matches!(program, "ctr" | "docker" | "make" | "flock" | "containerd" | "dockerd")
     };
@@ -82,19 +82,19 @@ fn mounts_below(root: &Path, process: &str) -> Vec<PathBuf> {
     points.map(PathBuf::from).filter(|point| point.starts_with(root)).collect()
 }
 
-/// Whether there is a socket on which nobody listens.
+/// Whether the path is a socket without a listener.
 fn is_dead(path: &Path) -> bool {
     UnixStream::connect(path).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// Files and folders exactly `depth` levels below `dir`, and what is in them.
+/// Files and folders exactly `depth` levels below `dir`, with the content of the files.
 fn below(dir: &Path, depth: u32, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         if depth <= 1 {
             found.push(path.clone());
         }
-        // Not into a mounted root filesystem: that one is reported as a mount.
+        // Mounted root filesystems are skipped: they are reported as mounts.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "rootfs" {
             below(&path, depth.saturating_sub(1), found);
         }

@@ -1,16 +1,18 @@
-//! What the end-to-end tests stand on: private daemons, images built in code, and guests.
+//! The base of the end-to-end tests: private daemons, images built in code, and guests.
 //!
-//! - [`Containerd`] and [`Docker`] start a daemon of a given version with a folder, sockets, cgroups and
-//!   (Docker) a network namespace of its own, and end all of it when they are dropped, or when the test
-//!   process dies, however it dies.
-//! - [`Daemon`] is what both can do, so that one test body runs against every daemon; [`Run`] says what to
-//!   run, [`Outcome`] and [`Container`] are what came of it.
+//! - [`Containerd`] and [`Docker`] start a daemon of a given version with a private folder,
+//!   sockets, cgroups and (Docker) network namespace. All of it ends when the value is dropped, or
+//!   when the test process dies.
+//! - [`Daemon`] is the interface of both, so that one test body runs against every daemon; [`Run`]
+//!   describes a container, [`Outcome`] and [`Container`] are its results.
 //! - [`Client`] is a call of `docker` or `ctr` that runs beside the test.
-//! - [`Image`] builds an OCI image, [`guests`] compiles the guests of `test/guests`.
-//! - [`Usage`] is what containers take, [`Trace`] what their processes ask of the kernel.
-//! - [`wait_until`] waits for a condition with a deadline; [`Leftovers`] proves that nothing stayed behind.
+//! - [`Image`] builds an OCI image, [`guests`] compiles the guests of `test/guests`, [`examples`]
+//!   builds those of `examples/`.
+//! - [`Usage`] measures the processes of containers, [`Trace`] records their system calls.
+//! - [`wait_until`] waits for a condition with a deadline; [`Leftovers`] proves that nothing stayed
+//!   behind.
 //!
-//! Everything here panics with a sentence when the ground under a test is not as it must be.
+//! Everything here panics with a sentence if a precondition of the test does not hold.
 
 mod busybox;
 mod cgroups;
@@ -21,6 +23,7 @@ mod ctr;
 mod docker;
 mod engine;
 mod events;
+pub mod examples;
 pub mod guests;
 mod image;
 mod io;

@@ -1,4 +1,4 @@
-//! Where things are: the repository, the cache, the executables under test, the daemons.
+//! Paths and settings: the repository, the cache, the executables under test, the daemons.
 
 use std::collections::HashSet;
 use std::env;
@@ -6,8 +6,8 @@ use std::path::{self, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// The root of the repository: the nearest folder above the working directory that has a `test/setup`. It is looked
-/// for when the tests run, since cargo's target folder may be shared by several clones.
+/// The root of the repository: the nearest folder above the working directory with a `test/setup`.
+/// It is determined at run time, because several clones may share cargo's target folder.
 pub fn repository() -> PathBuf {
     let here = env::current_dir().expect("the working directory is there");
     here.ancestors()
@@ -16,16 +16,17 @@ pub fn repository() -> PathBuf {
         .to_owned()
 }
 
-/// Where fetched daemons, built guests and packed images are kept: `WHERRY_CACHE`, or
+/// The folder of fetched daemons, built guests and packed images: `WHERRY_CACHE`, or
 /// `/var/cache/wherry`.
 pub fn cache_dir() -> PathBuf {
     env::var_os("WHERRY_CACHE").map_or_else(|| "/var/cache/wherry".into(), PathBuf::from)
 }
 
-/// The folder of the executables under test: `WHERRY_BIN_DIR`, or `release` in cargo's target folder.
+/// The folder of the executables under test: `WHERRY_BIN_DIR`, or `release` in cargo's target
+/// folder.
 pub fn bin_dir() -> PathBuf {
     if let Some(dir) = env::var_os("WHERRY_BIN_DIR") {
-        // Daemons that are started from here may be somewhere else.
+        // Absolute, because daemons run in other working directories.
         return path::absolute(&dir).unwrap_or_else(|_| dir.into());
     }
     env::var_os("CARGO_TARGET_DIR")
@@ -33,19 +34,20 @@ pub fn bin_dir() -> PathBuf {
         .join("release")
 }
 
-/// The engine the tests are about: `WHERRY_ENGINE`, or `wasmtime`.
+/// The engine under test: `WHERRY_ENGINE`, or `wasmtime`.
 pub fn engine() -> String {
     env::var("WHERRY_ENGINE").unwrap_or_else(|_| "wasmtime".to_owned())
 }
 
-/// The runtime's name as a user gives it, for the engine the tests are about. `WHERRY_RUNTIME` puts another in
-/// its place: with `io.containerd.runc.v2` the tests of native programs show whether they ask too much.
+/// The runtime's name as a user gives it, for the engine under test. `WHERRY_RUNTIME` replaces it:
+/// with `io.containerd.runc.v2` the tests of native programs show whether they expect more than
+/// runc does.
 pub fn runtime() -> String {
     env::var("WHERRY_RUNTIME").unwrap_or_else(|_| format!("io.containerd.{}.v1", engine()))
 }
 
-/// Who makes containers' cgroups: the daemons themselves, or systemd. `WHERRY_CGROUP_DRIVER`, `cgroupfs` if it is
-/// not there.
+/// Whether systemd creates containers' cgroups: `WHERRY_CGROUP_DRIVER` is `systemd`, or `cgroupfs`,
+/// the default.
 pub fn systemd_cgroups() -> bool {
     match env::var("WHERRY_CGROUP_DRIVER").as_deref() {
         Err(_) | Ok("cgroupfs") => false,
@@ -54,12 +56,13 @@ pub fn systemd_cgroups() -> bool {
     }
 }
 
-/// How many times as long as on a real processor everything may take: `WHERRY_PATIENCE`, 1 if it is not there.
+/// The factor on every deadline, for slow machines: `WHERRY_PATIENCE`, or 1.
 pub(crate) fn patience() -> u32 {
     env::var("WHERRY_PATIENCE").map_or(1, |text| text.parse().expect("WHERRY_PATIENCE is a number"))
 }
 
-/// The `bin` folder of a fetched daemon, like `containerd-2` or `runc`; fetches it if it is not there yet.
+/// The `bin` folder of a daemon, like `containerd-2` or `runc`; fetches the daemon if it is
+/// missing.
 pub fn daemon_bin(name: &str) -> PathBuf {
     static READY: Mutex<Option<HashSet<String>>> = Mutex::new(None);
     let mut ready = READY.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -1,4 +1,4 @@
-//! Starting and ending daemons: their command lines, their configuration.
+//! Starts and ends daemons: their command lines, their configuration.
 
 use crate::containerd::{ContainerdVersion, Setup};
 use crate::io::{CALL_DEADLINE, line_of};
@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// Puts a folder before /etc, for a program and its children alone.
+/// Mounts a folder over /etc, for a program and its children alone.
 const OWN_ETC: &str = r#"mount -t overlay -o "lowerdir=$0:/etc" overlay /etc && exec "$@""#;
 
 /// Starts the containerd of a scope.
@@ -28,11 +28,12 @@ pub(crate) fn spawn(scope: &Scope, setup: &Setup, path: &str) -> Child {
     command.spawn().unwrap_or_else(|e| panic!("`{}` cannot be run: {e}", line_of(&command)))
 }
 
-/// The command of a program from the given PATH, in a network namespace of a name, or in ours.
+/// The command of a program from the given PATH, in the named network namespace, or in the current
+/// one.
 pub(crate) fn in_network_namespace(name: Option<&str>, program: &str, path: &str) -> Command {
     let program = resolve(program, path);
     let mut command = match name {
-        // Not `ip netns exec`: that hides the cgroup mounts behind a new /sys.
+        // `ip netns exec` would hide the cgroup mounts behind a new /sys.
         Some(name) => {
             let mut command = Command::new("nsenter");
             command.arg(format!("--net=/run/netns/{name}")).arg(program);
@@ -53,7 +54,7 @@ fn resolve(program: &str, path: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("no {program} in {path}"))
 }
 
-/// Ends a child politely, then by force.
+/// Ends a child by SIGTERM, then by SIGKILL.
 pub(crate) fn terminate(child: &mut Child) {
     let pid = i32::try_from(child.id()).expect("a pid");
     if Process::of(pid).is_some() {
@@ -70,8 +71,9 @@ pub(crate) fn terminate(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// What the containerd of this folder is told: where everything is, and to leave out what takes time to start.
-/// With `sandbox_image`, the image of a pod's first container, it serves Kubernetes.
+/// The configuration of the containerd of this folder: its paths, and the plugins to omit because
+/// they are slow to start. With `sandbox_image`, the image of a pod's first container, it serves
+/// CRI.
 pub(crate) fn config(
     version: ContainerdVersion,
     root: &Path,
@@ -120,9 +122,9 @@ level = "{level}"
     )
 }
 
-/// The CRI plugin's part: a runtime handler with the engine's name, and options as a node's operator gives
-/// them to every runtime, one of which means nothing to this one. A machine may forbid root to lower a process's OOM score, which CRI
-/// does for a pause container.
+/// The configuration of the CRI plugin: a runtime handler with the engine's name, and options that
+/// an operator may set for every runtime, one of which has no meaning for this one. A machine may
+/// forbid root to lower the OOM score of a process, which CRI does for a pause container.
 fn kubernetes(version: ContainerdVersion, root: &Path, sandbox_image: &str) -> String {
     let (runtime, images) = match version {
         ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => (

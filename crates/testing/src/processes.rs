@@ -1,22 +1,22 @@
-//! What `/proc` says about processes.
+//! Processes, as `/proc` lists them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A process as `/proc` shows it.
+/// A process, as `/proc` describes it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process {
-    /// Its number.
+    /// The pid.
     pub pid: i32,
-    /// Its command line, arguments separated by spaces.
+    /// The command line, arguments separated by spaces.
     pub command: String,
-    /// Its environment, one `NAME=value` per line.
+    /// The environment, one `NAME=value` per line.
     pub environment: String,
-    /// Its working directory.
+    /// The working directory.
     pub cwd: PathBuf,
 }
 
-/// All processes of this machine that are neither kernel threads nor dead.
+/// All processes of this machine except kernel threads and zombies.
 pub fn processes() -> Vec<Process> {
     let pids = fs::read_dir("/proc").expect("/proc is there").flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -25,7 +25,7 @@ pub fn processes() -> Vec<Process> {
 }
 
 impl Process {
-    /// The process with this number, unless it is a kernel thread, a zombie or gone.
+    /// The process with this pid; none for a kernel thread, a zombie or an unused pid.
     pub fn of(pid: i32) -> Option<Process> {
         let dir = PathBuf::from(format!("/proc/{pid}"));
         let text = |name: &str, end: &str| {
@@ -53,8 +53,8 @@ impl Process {
         fds.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|file| file.starts_with(folder))
     }
 
-    /// Whether it belongs to what lives in `root`: it names the folder, works in it, has a file of it open, or is
-    /// a guest whose root filesystem comes from there.
+    /// Whether it belongs to the scope in `root`: it names the folder, works in it, has a file of
+    /// it open, or is a guest whose root filesystem comes from it.
     pub(crate) fn belongs_to(&self, root: &Path) -> bool {
         let path = root.to_string_lossy();
         self.command.contains(&*path)

@@ -1,4 +1,4 @@
-//! What to run, and who can run it: the one language of all tests, whatever the daemon.
+//! The container to run, and the interface of a daemon: the vocabulary of all tests.
 
 use crate::container::Container;
 use crate::containerd::Containerd;
@@ -9,7 +9,7 @@ use crate::terminal::Typed;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// A container to be run: an image and what the user adds to it.
+/// A container to run: an image and the user's settings.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub(crate) image: Packed,
@@ -29,7 +29,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Runs the image under the engine the tests are about.
+    /// Runs the image under the engine under test.
     pub fn new(image: &Image) -> Run {
         Run {
             image: image.pack(),
@@ -126,22 +126,23 @@ impl Run {
         self
     }
 
-    /// What standard input gives, and then its end.
+    /// Sets the content of standard input, which then ends.
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Run {
         self.stdin = Some(bytes.into());
         self
     }
 
-    /// With `ctr`: runs this configuration, in which all is said, the root filesystem's place too. It gets
-    /// a cgroup of its own.
+    /// With `ctr`: runs this complete configuration, including the path of the root filesystem. The
+    /// cgroup's path is added.
     #[must_use]
     pub fn config(mut self, config: Value) -> Run {
         self.config = Some(config);
         self
     }
 
-    /// Adds words to the command line of `docker run` or `ctr run`, for what only one of them has.
+    /// Adds words to the command line of `docker run` or `ctr run`, for options that only one of
+    /// them has.
     #[must_use]
     pub fn extra(mut self, words: &[&str]) -> Run {
         self.extra.extend(words.iter().map(|&word| word.to_owned()));
@@ -154,63 +155,65 @@ pub trait Daemon: Send + Sync {
     /// Its name and version, for messages.
     fn name(&self) -> String;
 
-    /// Whether it is Docker, where a promise differs.
+    /// Whether it is Docker, for promises that differ.
     fn is_docker(&self) -> bool;
 
     /// The containerd that runs the shims: itself, or the one under Docker.
     fn containerd(&self) -> &Containerd;
 
-    /// Makes the image known to it, once.
+    /// Imports the image, once.
     fn load(&self, image: &Packed);
 
-    /// Runs a container in the foreground, to its end, and removes it, as `docker run --rm -i` does.
+    /// Runs a container in the foreground, to its end, and removes it, as `docker run --rm -i`
+    /// does.
     fn run(&self, run: &Run) -> Outcome;
 
-    /// Starts a container in the background, or says why it cannot be started.
+    /// Starts a container in the background.
     ///
     /// # Errors
-    /// What the client said when Create or Start failed; nothing of the container stays then.
+    /// The client's outcome if Create or Start failed; then nothing of the container remains.
     fn try_start(&self, run: &Run) -> Result<Container<'_>, Outcome>;
 
-    /// The number of the container's first process on the host, while it runs.
+    /// The pid of the container's first process on the host, while it runs.
     fn pid(&self, id: &str) -> Option<i32>;
 
-    /// Whether the container has ended (or never was).
+    /// Whether the container has ended, or never existed.
     fn ended(&self, id: &str) -> bool;
 
     /// Sends a signal, like `TERM` or `37`.
     fn kill(&self, id: &str, signal: &str) -> Outcome;
 
-    /// Runs another process in a container, to its end; `stdin` is what it reads.
+    /// Runs another process in a container, to its end, with `stdin` as its standard input.
     fn exec(&self, id: &str, words: &[&str], stdin: &[u8]) -> Outcome;
 
-    /// Runs another process in a container, in a terminal. The outputs are one, as the terminal shows them.
+    /// Runs another process in a container, in a terminal. Both outputs are merged, as the terminal
+    /// shows them.
     fn exec_in_terminal(&self, id: &str, words: &[&str], typed: &Typed<'_>) -> Outcome;
 
     /// Runs a container in a terminal, to its end, and removes it.
     fn run_in_terminal(&self, run: &Run, typed: &Typed<'_>) -> Outcome;
 
-    /// Freezes a container, or lets it go on.
+    /// Pauses or resumes a container.
     fn freeze(&self, id: &str, frozen: bool) -> Outcome;
 
-    /// Takes the exit code of an ended container; with `ctr` this deletes the task.
+    /// Returns the exit code of an ended container; with `ctr` this deletes the task.
     fn take_exit_code(&self, id: &str) -> i32;
 
-    /// Removes the container, killing it first where that is needed. No error if there is none.
+    /// Removes the container, killing it first if necessary. A missing container is not an error.
     fn remove(&self, id: &str) -> Outcome;
 
-    /// Where the bundle of a running container lies.
+    /// The path of a running container's bundle.
     fn bundle(&self, id: &str) -> PathBuf {
         self.containerd().task_dir(self.containerd_namespace()).join(id)
     }
 
-    /// The containerd namespace its containers live in.
+    /// The containerd namespace of its containers.
     fn containerd_namespace(&self) -> &str;
 
     /// Starts a container in the background.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     #[track_caller]
     fn start(&self, run: &Run) -> Container<'_> {
         match self.try_start(run) {

@@ -1,4 +1,5 @@
-//! One daemon's world: its folder, its name, its logs, and the helper that ends it all.
+//! The scope of one daemon: its folder, name and logs, and the helper process that ends everything
+//! in it.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -9,11 +10,11 @@ use std::process::{self, Child, Command, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A folder that nobody else uses, and everything that is run from it.
+/// A private folder, and every process that is started from it.
 ///
-/// A helper process waits for this value's end, which comes with [`Drop`] or with the death of the test
-/// process: statics are not dropped, and a test run may be interrupted. It then kills what belongs to the
-/// folder, unmounts, and removes network namespace, cgroups and folder.
+/// A helper process waits for the end of this value, which comes with [`Drop`] or with the death of
+/// the test process: statics are not dropped, and a test run may be interrupted. The helper then
+/// kills the processes of the folder, unmounts, and removes network namespace, cgroups and folder.
 pub struct Scope {
     root: PathBuf,
     name: String,
@@ -22,15 +23,15 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Makes the folder and starts the helper. `what` becomes part of the log's name.
+    /// Creates the folder and starts the helper. `what` becomes part of the log's name.
     pub fn new(what: &str) -> Scope {
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        // Short: socket paths below it must fit into 108 bytes. The last letter keeps one scope's name from
-        // being the beginning of another's.
+        // Short: socket paths below it must fit into 108 bytes. The last letter prevents that the
+        // name of one scope is a prefix of another's.
         let name = format!("wherry-{}-{}e", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let root = Path::new("/tmp").join(&name);
         fs::create_dir_all(&root)
-            .unwrap_or_else(|e| panic!("{} cannot be made: {e}", root.display()));
+            .unwrap_or_else(|e| panic!("{} cannot be created: {e}", root.display()));
         let mut reaper = Command::new("setsid")
             .args(["bash", "-c", include_str!("reap.sh")])
             .stdin(Stdio::piped())
@@ -50,17 +51,18 @@ impl Scope {
         &self.root
     }
 
-    /// The folder of what need not outlive the machine.
+    /// The folder of files that need not survive a reboot: in memory.
     pub fn state(&self) -> PathBuf {
         self.root.join(STATE)
     }
 
-    /// A name for whatever needs one outside of the folder: cgroup, network namespace, containerd namespace.
+    /// A unique name for objects outside of the folder: cgroup, network namespace, containerd
+    /// namespace.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Opens the log for another daemon process to write to. It outlives the folder.
+    /// Opens the log for one more daemon process. The log survives the folder.
     pub fn log(&self) -> File {
         File::options()
             .create(true)
@@ -69,12 +71,12 @@ impl Scope {
             .unwrap_or_else(|e| panic!("{} cannot be opened: {e}", self.log.display()))
     }
 
-    /// Where the log is.
+    /// The path of the log.
     pub fn log_path(&self) -> &Path {
         &self.log
     }
 
-    /// Makes a failing test on this thread show this scope's log.
+    /// Includes the log of this scope in the message of a failing test on this thread.
     pub fn mark_used(&self) {
         USED.with_borrow_mut(|used| {
             if !used.contains(&self.log) {
@@ -88,9 +90,9 @@ impl Scope {
 /// The folder's name in the scope's.
 const STATE: &str = "state";
 
-/// Makes a folder that is in memory, as `/run` is on every machine that boots.
+/// Creates a folder in memory, as `/run` is on an ordinary machine.
 fn mount_state(path: &Path) {
-    fs::create_dir(path).unwrap_or_else(|e| panic!("{} cannot be made: {e}", path.display()));
+    fs::create_dir(path).unwrap_or_else(|e| panic!("{} cannot be created: {e}", path.display()));
     let mount = ["-t", "tmpfs", "-o", "mode=711,nosuid,nodev", "tmpfs"];
     let status = Command::new("mount").args(mount).arg(path).status();
     assert!(status.is_ok_and(|status| status.success()), "no tmpfs at {}", path.display());
@@ -108,11 +110,11 @@ thread_local! {
     static USED: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Logs survive their daemon, so that a failure can be looked into; those of earlier runs go after a day.
+/// Logs survive their daemon, so that a failure can be investigated; they are removed after a day.
 fn logs_dir() -> PathBuf {
     static SWEPT: Once = Once::new();
     let dir = PathBuf::from("/tmp/wherry-logs");
-    fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{} cannot be made: {e}", dir.display()));
+    fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{} cannot be created: {e}", dir.display()));
     SWEPT.call_once(|| {
         let old = |file: &fs::DirEntry| {
             let changed = file.metadata().and_then(|meta| meta.modified()).ok();
@@ -125,7 +127,7 @@ fn logs_dir() -> PathBuf {
     dir
 }
 
-/// Adds the end of the daemons' logs to the message of a failing test.
+/// Appends the end of the daemons' logs to the message of a failing test.
 fn show_logs_on_panic() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -1,18 +1,19 @@
-//! A client in a terminal from its start to its end, and what is typed meanwhile.
+//! Runs a client in a terminal to its end, with typed input.
 
 use crate::client::Client;
 use crate::io::Outcome;
 use std::process::Command;
 
-/// What a person does in a terminal: sees a text, and then types.
+/// One step of a dialogue in a terminal: text to wait for, and input to type.
 pub struct Typed<'a> {
-    /// What is waited for; empty for nothing.
+    /// The text to wait for; empty for none.
     pub after: &'a str,
-    /// What is typed then.
+    /// The input to type then.
     pub keys: &'a [u8],
 }
 
-/// Runs a client in a terminal, to its end. What the terminal shows is the outcome's standard output.
+/// Runs a client in a terminal, to its end. The content of the terminal is the outcome's standard
+/// output.
 pub(crate) fn in_terminal(client: &Command, typed: &Typed<'_>) -> Outcome {
     let mut client = Client::in_terminal(client);
     if !typed.after.is_empty() {

@@ -1,4 +1,4 @@
-//! The system calls of running processes, as strace tells them.
+//! The system calls of running processes, as strace records them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,14 +10,15 @@ use nix::unistd::Pid;
 use crate::containerd::Containerd;
 use crate::wait::{DEADLINE, wait_until};
 
-/// Processes that are watched, with all that they make meanwhile, until this is dropped.
+/// Processes that are traced, with all their descendants, until this value is dropped.
 pub struct Trace {
     strace: Child,
     path: PathBuf,
 }
 
 impl Trace {
-    /// Watches processes from now on. `options` are strace's own; its lines are kept in a folder of `containerd`.
+    /// Traces processes from now on. `options` are strace's; its output is a file in a folder of
+    /// `containerd`.
     pub fn attach(containerd: &Containerd, pids: &[i32], options: &[&str]) -> Trace {
         let path = containerd.root().join(format!("trace-{}", containerd.new_id()));
         let mut command = Command::new("strace");
@@ -28,7 +29,7 @@ impl Trace {
         trace
     }
 
-    /// What strace has written so far, a line for each call.
+    /// The output of strace so far, a line for each call.
     pub fn lines(&self) -> String {
         fs::read_to_string(&self.path).unwrap_or_default()
     }
@@ -36,14 +37,14 @@ impl Trace {
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        // On an interrupt it lets go of the processes; a kill would take them with it.
+        // On SIGINT strace detaches from the processes; SIGKILL would end them too.
         let pid = i32::try_from(self.strace.id()).expect("a pid");
         let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
         let _ = self.strace.wait();
     }
 }
 
-/// Whether all threads of a process are watched.
+/// Whether all threads of a process are traced.
 fn is_traced(pid: i32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     threads.map(|thread| fs::read_to_string(thread.path().join("status"))).all(|status| {

@@ -1,4 +1,5 @@
-//! What containers take: processes, threads and memory of those that serve a containerd; the executables' sizes.
+//! The cost of containers: processes, threads and memory of the shims of one containerd, and sizes
+//! of executables.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,23 +9,23 @@ use std::{env, fs, process};
 use crate::containerd::Containerd;
 use crate::processes::processes;
 
-/// What the shims of one containerd, and all that they have made, take together.
+/// The sum over the shims of one containerd and all their descendants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Shims.
+    /// The number of shims.
     pub shims: usize,
-    /// Their descendants: engine hosts and guests.
+    /// The number of their descendants: engine hosts and guests.
     pub others: usize,
-    /// Threads of all of them.
+    /// The number of threads of all of them.
     pub threads: usize,
-    /// Their proportional set size, in bytes: a page that several processes share counts for each in part.
+    /// Their proportional set size, in bytes: a page that n processes share counts 1/n for each.
     pub pss: u64,
-    /// How often they have waited for something until now.
+    /// The number of their voluntary context switches until now.
     pub waits: u64,
 }
 
 impl Usage {
-    /// What there is now.
+    /// Measures now.
     pub fn of(containerd: &Containerd) -> Usage {
         let shims = shims(containerd);
         let all = with_descendants(&shims);
@@ -41,13 +42,13 @@ impl Usage {
         usage
     }
 
-    /// The numbers of these processes.
+    /// The pids of these processes.
     pub fn pids(containerd: &Containerd) -> Vec<i32> {
         with_descendants(&shims(containerd))
     }
 }
 
-/// The shims that have its address in their command line.
+/// The shims with this containerd's address in their command line.
 fn shims(containerd: &Containerd) -> Vec<i32> {
     let address = containerd.address().display().to_string();
     let serves = |command: &str| command.split(' ').any(|word| word == address);
@@ -59,7 +60,7 @@ fn shims(containerd: &Containerd) -> Vec<i32> {
     .collect()
 }
 
-/// These processes and all that descend from them.
+/// These processes and all their descendants.
 fn with_descendants(pids: &[i32]) -> Vec<i32> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     for entry in fs::read_dir("/proc").expect("/proc is there").flatten() {
@@ -82,7 +83,7 @@ fn with_descendants(pids: &[i32]) -> Vec<i32> {
 
 fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
+    // The name, in parentheses, may contain any character.
     stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
 }
 
@@ -90,7 +91,7 @@ fn pss(pid: i32) -> u64 {
     number(Path::new(&format!("/proc/{pid}/smaps_rollup")), "Pss:") * 1024
 }
 
-/// The number behind a name in a file of `/proc`; 0 when the process is gone.
+/// The number behind a name in a file of `/proc`; 0 if the process is gone.
 fn number(path: &Path, name: &str) -> u64 {
     let text = fs::read_to_string(path).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name));

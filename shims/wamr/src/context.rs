@@ -5,7 +5,6 @@ use std::ffi::{CString, NulError, c_char};
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::{fs, ptr};
 
 use wamrx_sys::*;
@@ -19,10 +18,8 @@ pub(crate) const STACK: u32 = 1 << 20;
 pub(crate) fn build(guest: &Guest) -> Result<*mut InstantiationArgs2, LoadError> {
     let args = strings(guest.args.iter().cloned())?;
     let env = strings(guest.env.iter().map(|(key, value)| format!("{key}={value}")))?;
-    // First, because wasi-libc does not tell "." from "/" and takes the last of equals: absolute
-    // paths must stay right where both are there.
-    let cwd = working_directory(guest).map(|host| Preopen { host, guest: ".".to_owned() });
-    let preopens = cwd.iter().chain(&guest.preopens).map(directory);
+    let directories = guest.directories();
+    let preopens = directories.iter().map(directory);
     let dirs = strings(preopens.collect::<Result<Vec<_>, _>>()?)?;
     let open = guest.network == Network::Namespace;
     let addresses = strings(["0.0.0.0/0", "::/0"].into_iter().filter(|_| open))?;
@@ -62,15 +59,6 @@ fn directory(Preopen { host, guest }: &Preopen) -> Result<Vec<u8>, LoadError> {
     let what = || format!("cannot open directory {} for the guest's {guest}", host.display());
     fs::read_dir(host).map_err(|source| LoadError::Context { what: what(), source })?;
     Ok([guest.as_bytes(), b"::", host.as_os_str().as_bytes()].concat())
-}
-
-/// Returns the path of the guest's working directory in this process, through the closest preopen
-/// above it. `None`: no preopen holds it, or it is the root, where relative paths start anyway.
-fn working_directory(guest: &Guest) -> Option<PathBuf> {
-    let cwd = Some(&guest.cwd).filter(|cwd| cwd.is_absolute() && *cwd != Path::new("/"))?;
-    let below = |preopen: &Preopen| Some(preopen.host.join(cwd.strip_prefix(&preopen.guest).ok()?));
-    let closest = guest.preopens.iter().filter(|preopen| cwd.starts_with(&preopen.guest));
-    closest.max_by_key(|preopen| Path::new(&preopen.guest).components().count()).and_then(below)
 }
 
 /// Returns a duplicate of a standard stream that is a terminal, or -1 for descriptors 0, 1 and 2.

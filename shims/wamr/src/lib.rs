@@ -6,7 +6,7 @@
 mod context;
 mod module;
 
-use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Version};
+use wherry_engine::{Code, CompileKey, Engine, Guest, LinkBuffer, LoadError, Program, Version};
 
 /// The days of release of the WAMR versions in the pinned package.
 const RELEASED: &[(&str, &str)] = &[("2.4.3", "2025-10-14")];
@@ -40,6 +40,11 @@ impl Engine for Wamr {
 
     fn compile_key(&self) -> Option<CompileKey> {
         None
+    }
+
+    fn link_buffer(&self) -> Option<LinkBuffer> {
+        // readlinkat_dup of its posix.c.
+        Some(LinkBuffer::Exact)
     }
 
     fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError> {

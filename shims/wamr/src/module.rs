@@ -6,13 +6,18 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
 
 use wamrx_sys::*;
-use wasmparser::{Validator, WasmFeatures};
-use wherry_engine::{ExitCode, Guest, LoadError, Network, Program, Trap};
+use wherry_engine::check::{self, Support, features, preview1};
+use wherry_engine::{
+    ExitCode, Export, Guest, LoadError, Network, Program, Start, Trap, find_entry,
+};
 
 use crate::context::{self, STACK};
 
 /// WAMR's exception for a call of `proc_exit`.
 const EXIT: &str = "Exception: wasi proc exit";
+
+/// The imports that WAMR provides, for error texts.
+const PROVIDED: &str = "wasi_snapshot_preview1 and WAMR's sockets";
 
 unsafe extern "C" {
     /// The C library's standard output.
@@ -43,54 +48,72 @@ pub(crate) fn version() -> String {
 struct Ready(wasm_module_t, *mut InstantiationArgs2, CString);
 
 pub(crate) fn load(file: &[u8], guest: &Guest) -> Result<Box<dyn Program>, LoadError> {
-    if let [0, b'a', b's', b'm', _, 0, 1, 0, ..] = file {
-        let who = "the runtime io.containerd.wasmtime.v1 runs components";
-        let text = format!("it is a component, and WAMR runs modules only: {who}");
-        return Err(LoadError::Engine(text));
-    }
-    let invalid =
-        |error: &str| LoadError::Invalid(error.split_whitespace().collect::<Vec<_>>().join(" "));
-    let wasm = &*wat::parse_bytes(file).map_err(|error| invalid(&error.to_string()))?;
+    let wasm = &*wat::parse_bytes(file).map_err(|error| {
+        let text = error.to_string();
+        LoadError::Invalid(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    })?;
+    let loaded = load_module(wasm, guest);
+    let (module, entry) = loaded.map_err(|error| check(wasm, guest).err().unwrap_or(error))?;
+    Ok(Box::new(Ready(module, context::build(guest)?, entry)))
+}
+
+/// Loads a module, and finds its imports and its entry function.
+fn load_module(wasm: &[u8], guest: &Guest) -> Result<(wasm_module_t, CString), LoadError> {
     let (mut buffer, name) = (wasm.to_vec(), c"".as_ptr().cast_mut());
     let args = LoadArgs { name, wasm_binary_freeable: true, ..LoadArgs::default() };
-    // SAFETY: WAMR is ready, and the buffer is WAMR's to change for this call only.
+    // SAFETY: WAMR is initialised, and the buffer is WAMR's to change for this call only.
     let module = call(|text, room| unsafe {
         wasm_runtime_load_ex(buffer.as_mut_ptr(), buffer.len() as u32, &raw const args, text, room)
     });
-    let module = module.map_err(|said| {
-        // WAMR does not say where the fault is. If there is none, the module uses what WAMR has
-        // not.
-        let fault = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm).err();
-        fault.map_or(LoadError::Engine(said), |fault| invalid(&fault.to_string()))
-    })?;
+    let module = module.map_err(|text| LoadError::Engine(format!("WAMR cannot run it: {text}")))?;
     // SAFETY: the module was loaded.
-    let entry = unsafe {
+    unsafe {
         check_imports(module, guest.network)?;
-        entry(module, guest.function.as_deref())?
+        Ok((module, entry(module, guest.function.as_deref())?))
+    }
+}
+
+/// Returns the error for a module that WAMR refuses: WAMR's has no offset, and calls a feature that
+/// it does not support invalid. Validating every module would delay each start.
+fn check(wasm: &[u8], guest: &Guest) -> Result<(), LoadError> {
+    let is_wasi = |module: &str| [preview1::MODULE, "wasi_unstable"].contains(&module);
+    let support = Support {
+        engine: "WAMR",
+        features: features::WAMR,
+        provides: &|module, name| {
+            is_wasi(module) && (preview1::function(name).is_some() || name.starts_with("sock_"))
+        },
+        provided: PROVIDED,
     };
-    Ok(Box::new(Ready(module, context::build(guest)?, entry)))
+    let start = Start { function: guest.function.clone(), ..Start::default() };
+    check::check(wasm, &support, Some(&start))
 }
 
 /// # Safety
 /// The module is loaded.
 unsafe fn check_imports(module: wasm_module_t, network: Network) -> Result<(), LoadError> {
     let mut import = wasm_import_t::default();
-    // SAFETY: by this function's contract; there is an import of each index, and its strings are
-    // the module's.
+    let mut missing = Vec::new();
+    // SAFETY: by this function's contract; an import exists at each index, and its strings are the
+    // module's.
     unsafe {
         for index in 0..wasm_runtime_get_import_count(module) {
             wasm_runtime_get_import_type(module, index, &raw mut import);
             let (from, name) = (string(import.module_name), string(import.name));
             if !import.linked {
-                return Err(LoadError::MissingImport(format!("{from}::{name}")));
-            }
-            // Without these, the others of a socket's functions have nothing to work on.
-            if network == Network::None && matches!(&*name, "sock_open" | "sock_addr_resolve") {
-                return Err(LoadError::Engine(format!("it imports {name}, and has no network")));
+                missing.push(format!("{from}::{name}"));
+            } else if network == Network::None
+                && matches!(&*name, "sock_open" | "sock_addr_resolve")
+            {
+                // Without these two, the other socket functions have no socket to work on.
+                return Err(LoadError::Engine(format!("import {name}: the guest has no network")));
             }
         }
     }
-    Ok(())
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(LoadError::MissingImports { imports: missing, provided: PROVIDED.to_owned() })
 }
 
 /// Returns the export to call. An entry function takes no parameters, because a container has no
@@ -101,22 +124,21 @@ unsafe fn check_imports(module: wasm_module_t, network: Network) -> Result<(), L
 unsafe fn entry(module: wasm_module_t, function: Option<&str>) -> Result<CString, LoadError> {
     let mut exports = Vec::new();
     let mut export = wasm_export_t::default();
-    // SAFETY: by this function's contract; there is an export of each index, its name is the
+    // SAFETY: by this function's contract; an export exists at each index, its name is the
     // module's, and only a function has a function's type.
     unsafe {
         for index in 0..wasm_runtime_get_export_count(module) {
             wasm_runtime_get_export_type(module, index, &raw mut export);
             let callable = export.kind == WASM_IMPORT_EXPORT_KIND_FUNC
                 && wasm_func_type_get_param_count(export.u.func_type) == 0;
-            exports.extend(callable.then(|| string(export.name)));
+            exports.extend(
+                callable.then(|| Export::function(&string(export.name), "()".into(), true)),
+            );
         }
     }
-    let entry = function.unwrap_or("_start").to_owned();
-    match CString::new(&*entry) {
-        Ok(name) if exports.contains(&entry) => Ok(name),
-        _ if function.is_some() => Err(LoadError::MissingFunction { function: entry, exports }),
-        _ => Err(LoadError::NoEntry { entry, exports }),
-    }
+    let entry = find_entry(&exports, function, |name| name == "_start", "_start")?;
+    CString::new(&*entry.name)
+        .map_err(|_| LoadError::Engine(format!("export {:?} holds a NUL byte", entry.name)))
 }
 
 impl Program for Ready {

@@ -9,14 +9,16 @@ use std::path::Path;
 
 use wasmedge_sdk::config::CompilerConfigOptions;
 use wasmedge_sdk::error::{CoreCommonError, CoreError, WasmEdgeError};
+use wasmedge_sdk::wasi::WasiModule;
 use wasmedge_sdk::{
-    Compiler, CompilerOptimizationLevel, CompilerOutputFormat, Module, RunMode, WasmEdgeResult,
+    AsInstance, Compiler, CompilerOptimizationLevel, CompilerOutputFormat, Instance, Module,
+    RunMode, WasmEdgeResult,
 };
-use wasmparser::{Validator, WasmFeatures};
-use wherry_engine::CompileError;
+use wherry_engine::check::{self, Support, features, preview1};
+use wherry_engine::{CompileError, LoadError, Start};
 
-use crate::binary;
 use crate::settings::{INTERPRETED, builder, config};
+use crate::{binary, module};
 
 /// The optimisation of the code.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,20 @@ pub(crate) enum Effort {
     Optimised,
 }
 
+/// Checks a module before it is compiled.
+pub(crate) fn check(wasm: &[u8], start: Option<&Start>) -> Result<(), LoadError> {
+    // The library defines which functions it provides: its sockets differ between versions.
+    let wasi = WasiModule::create(None, None, None).map_err(module::failed)?;
+    let wasi: &Instance = wasi.as_ref();
+    let support = Support {
+        engine: "WasmEdge",
+        features: features::WASMEDGE,
+        provides: &|module, name| module == preview1::MODULE && wasi.get_func(name).is_ok(),
+        provided: "wasi_snapshot_preview1 and WasmEdge's sockets",
+    };
+    check::check(wasm, &support, start)
+}
+
 /// Compiles a module and writes a shared object to `out`.
 pub(crate) fn compile(
     wasm: &[u8],
@@ -35,8 +51,7 @@ pub(crate) fn compile(
 ) -> Result<(), CompileError> {
     let wasm = binary::without_native_code(wasm)?;
     let refused = |error: Box<WasmEdgeError>| {
-        let text = || CompileError::Unsupported(format!("WasmEdge cannot run it: {error}"));
-        fault(&wasm).unwrap_or_else(text)
+        CompileError::Unsupported(format!("WasmEdge cannot run it: {error}"))
     };
     Module::from_bytes(Some(&config(RunMode::Interpreter).map_err(refused)?), &wasm)
         .map_err(refused)?;
@@ -72,11 +87,4 @@ fn to_file(wasm: &[u8], effort: Effort, folder: &Path) -> WasmEdgeResult<()> {
 /// Returns true for a library built without LLVM, as for some processors.
 fn is_without_compiler(error: &WasmEdgeError) -> bool {
     matches!(error, WasmEdgeError::Core(CoreError::Common(CoreCommonError::AOTDisabled)))
-}
-
-/// Returns the fault of a module that WasmEdge refuses, with its offset, which WasmEdge's error
-/// lacks. `None`: the module is valid and uses a feature that WasmEdge does not support.
-fn fault(wasm: &[u8]) -> Option<CompileError> {
-    let result = Validator::new_with_features(WasmFeatures::all()).validate_all(wasm);
-    result.err().map(|error| binary::invalid(&error))
 }

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::thread;
 
 use wasmedge_sdk::wasi::WasiModule;
-use wherry_engine::{Guest, LoadError, Preopen};
+use wherry_engine::{Guest, LoadError};
 
 /// Builds the context: the arguments, environment and directories of `guest`, and nothing else.
 pub(crate) fn build(guest: &Guest) -> Result<WasiModule, LoadError> {
@@ -16,22 +17,26 @@ pub(crate) fn build(guest: &Guest) -> Result<WasiModule, LoadError> {
     }
     null_is_no_terminal()
         .map_err(|source| LoadError::Context { what: "standard input".to_owned(), source })?;
-    let mut directories = Vec::new();
-    // First, because wasi-libc does not tell "." from "/" and takes the last of equals: absolute
-    // paths must stay right where both are there.
-    if let Some(host) = working_directory(guest) {
-        directories.push(directory(&host, ".")?);
-    }
-    for Preopen { host, guest } in &guest.preopens {
-        directories.push(directory(host, guest)?);
-    }
+    let directories = guest.directories();
+    let directories = directories.iter().map(|preopen| directory(&preopen.host, &preopen.guest));
+    let directories = directories.collect::<Result<Vec<_>, _>>()?;
     let env: Vec<String> = guest.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    WasiModule::create(
-        Some(guest.args.iter().map(String::as_str).collect()),
-        Some(env.iter().map(String::as_str).collect()),
-        Some(directories.iter().map(String::as_str).collect()),
-    )
-    .map_err(|error| LoadError::Engine(error.to_string()))
+    let create = || {
+        WasiModule::create(
+            Some(guest.args.iter().map(String::as_str).collect()),
+            Some(env.iter().map(String::as_str).collect()),
+            Some(directories.iter().map(String::as_str).collect()),
+        )
+    };
+    // WasmEdge sorts the directories by the addresses of their objects. A new thread has an empty
+    // heap, in which addresses ascend, so that the directories keep their order.
+    let created = thread::scope(|scope| {
+        thread::Builder::new().spawn_scoped(scope, create).map(thread::ScopedJoinHandle::join)
+    });
+    created
+        .map_err(|source| LoadError::Context { what: "the thread for WASI".to_owned(), source })?
+        .map_err(|_| LoadError::Engine("the thread for WASI panicked".to_owned()))?
+        .map_err(|error| LoadError::Engine(error.to_string()))
 }
 
 /// Replaces a `/dev/null` input by a closed pipe. WasmEdge reports every character device as a
@@ -62,18 +67,4 @@ fn directory(host: &Path, guest: &str) -> Result<String, LoadError> {
         Some(_) => Err(failed(io::ErrorKind::NotADirectory.into())),
         None => Err(failed(io::ErrorKind::InvalidFilename.into())),
     }
-}
-
-/// Returns the path of the guest's working directory in this process, through the closest preopen
-/// above it. `None`: no preopen holds it, or it is the root, where relative paths start anyway.
-fn working_directory(guest: &Guest) -> Option<PathBuf> {
-    if !guest.cwd.is_absolute() || guest.cwd == Path::new("/") {
-        return None;
-    }
-    let closest = guest
-        .preopens
-        .iter()
-        .filter_map(|preopen| Some((preopen, guest.cwd.strip_prefix(&preopen.guest).ok()?)))
-        .min_by_key(|(_, rest)| rest.components().count());
-    closest.map(|(preopen, rest)| preopen.host.join(rest))
 }

@@ -24,7 +24,7 @@ use std::io::Read;
 use std::path::Path;
 
 use wasmedge_sdk::utils::CoreVersion;
-use wherry_engine::{Code, CompileKey, Engine, Guest, LoadError, Program, Version};
+use wherry_engine::{Code, CompileKey, Engine, Guest, LinkBuffer, LoadError, Program, Version};
 
 /// The days of release of the WasmEdge versions that this build was tested with. The machine
 /// provides the library.
@@ -68,6 +68,15 @@ impl Engine for WasmEdge {
     }
 
     #[cfg(feature = "compiler")]
+    fn check(&self, wasm: &[u8], start: Option<&wherry_engine::Start>) -> Result<(), LoadError> {
+        compiler::check(wasm, start)
+    }
+
+    fn plugin_modules(&self) -> Vec<String> {
+        plugins::modules()
+    }
+
+    #[cfg(feature = "compiler")]
     fn compile(
         &self,
         wasm: &[u8],
@@ -92,6 +101,11 @@ impl Engine for WasmEdge {
     fn system_calls(&self) -> &'static [i64] {
         // A sleep uses a timer descriptor.
         &[libc::SYS_timerfd_create, libc::SYS_timerfd_settime, libc::SYS_timerfd_gettime]
+    }
+
+    fn link_buffer(&self) -> Option<LinkBuffer> {
+        // VINode::resolvePath of its vinode.cpp.
+        Some(LinkBuffer::Fixed(16384))
     }
 
     fn load_plugins(&self, path: &Path) -> Result<(), LoadError> {

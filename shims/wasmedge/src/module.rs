@@ -10,9 +10,11 @@ use wasmedge_sdk::config::Config;
 use wasmedge_sdk::error::WasmEdgeError;
 use wasmedge_sdk::wasi::WasiModule;
 use wasmedge_sdk::{
-    AsInstance, ExternalInstanceType, Instance, Module, RunMode, Store, Vm, WasmEdgeResult,
+    AsInstance, ExternalInstanceType, Instance, Module, RunMode, Store, ValType, Vm, WasmEdgeResult,
 };
-use wherry_engine::{Code, ExitCode, Guest, LoadError, Network, Program, Trap};
+use wherry_engine::{
+    Code, ExitCode, Export, Guest, LoadError, Network, Program, Trap, find_entry, signature,
+};
 
 use crate::settings::{self, INTERPRETED};
 use crate::{binary, context, plugins, stack};
@@ -95,12 +97,14 @@ fn check_imports(
     offered: &[&Instance],
     network: Network,
 ) -> Result<(), LoadError> {
+    let mut missing = Vec::new();
     for import in module.imports() {
         let (from, name) = (import.module_name(), import.name());
         let mut from_there =
             offered.iter().filter(|instance| instance.name().as_deref() == Some(&*from));
         if !from_there.any(|instance| instance.get_func(&name).is_ok()) {
-            return Err(LoadError::MissingImport(format!("{from}::{name}")));
+            missing.push(format!("{from}::{name}"));
+            continue;
         }
         let socket = SOCKETS.contains(&name.strip_suffix("_v2").unwrap_or(&name));
         if network == Network::None && socket {
@@ -110,31 +114,42 @@ fn check_imports(
             });
         }
     }
-    Ok(())
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let provided = "wasi_snapshot_preview1 and WasmEdge's sockets".to_owned();
+    Err(LoadError::MissingImports { imports: missing, provided })
 }
 
 /// Returns the exports to call. An entry function takes no parameters, because a container has no
 /// values for them.
 fn calls(module: &Module, function: Option<&str>) -> Result<Vec<String>, LoadError> {
-    let exports: Vec<String> = module
+    let exports: Vec<Export> = module
         .exports()
         .iter()
-        .filter(|export| {
-            matches!(export.ty(), Ok(ExternalInstanceType::Func(function)) if function.args_len() == 0)
-        })
-        .map(|export| export.name().into_owned())
+        .map(|export| describe(&export.name(), export.ty().ok().as_ref()))
         .collect();
-    let has = |name: &str| exports.iter().any(|export| export == name);
-    let entry = function.unwrap_or(START);
-    if has(entry) {
-        let first = has(INITIALIZE) && entry != INITIALIZE;
-        let first = first.then(|| INITIALIZE.to_owned());
-        return Ok(first.into_iter().chain([entry.to_owned()]).collect());
+    let entry = find_entry(&exports, function, |name| name == START, START)?;
+    let initialize = exports.iter().find(|export| export.name == INITIALIZE && export.callable);
+    let first = initialize.filter(|_| entry.name != INITIALIZE);
+    Ok(first.into_iter().chain([entry]).map(|export| export.name.clone()).collect())
+}
+
+fn describe(name: &str, kind: Option<&ExternalInstanceType>) -> Export {
+    let list = |types: &[ValType]| {
+        let names = types.iter().map(|kind| format!("{kind:?}").to_lowercase());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    match kind {
+        Some(ExternalInstanceType::Func(function)) => {
+            let text = signature(&list(function.args()), &list(function.returns()));
+            Export::function(name, text, function.args_len() == 0)
+        }
+        Some(ExternalInstanceType::Memory(_)) => Export::other(name, "memory"),
+        Some(ExternalInstanceType::Table(_)) => Export::other(name, "table"),
+        Some(ExternalInstanceType::Global(_)) => Export::other(name, "global"),
+        None => Export::other(name, "tag"),
     }
-    Err(match function {
-        Some(function) => LoadError::MissingFunction { function: function.to_owned(), exports },
-        None => LoadError::NoEntry { entry: START.to_owned(), exports },
-    })
 }
 
 impl Program for Ready {

@@ -23,6 +23,15 @@ pub(crate) fn load(path: &Path) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// Returns the names of the modules of all loaded plug-ins.
+pub(crate) fn modules() -> Vec<String> {
+    let plugins = PluginManager::names().into_iter();
+    plugins
+        .filter_map(|name| Some(PluginManager::find(&name).ok()?.mod_names()))
+        .flatten()
+        .collect()
+}
+
 /// Creates an instance of each module of all loaded plug-ins.
 pub(crate) fn instances() -> Result<Vec<Instance>, LoadError> {
     let mut instances = Vec::new();

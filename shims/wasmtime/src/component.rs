@@ -1,15 +1,12 @@
 //! Components of WASI preview 2.
 
 use wasmtime::Store;
-use wasmtime::component::types::ComponentItem;
+use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, ResourceTable, Val};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wherry_engine::{ExitCode, Guest, LoadError, Program, Trap};
+use wherry_engine::{ExitCode, Export, Guest, LoadError, Program, RUN, Trap, find_entry, is_run};
 
 use crate::{context, failed};
-
-/// The interface that a command exports, without its version.
-const RUN: &str = "wasi:cli/run";
 
 /// The imports that a component can have.
 type Linker = wasmtime::component::Linker<State>;
@@ -58,74 +55,52 @@ fn missing_import(error: wasmtime::Error) -> LoadError {
         .chain()
         .filter_map(|cause| cause.to_string().split('`').nth(1).map(str::to_owned))
         .collect();
-    LoadError::MissingImport(names.join("#"))
-}
-
-/// An exported function without parameters, in an interface or at the component's top level.
-struct Function {
-    interface: Option<String>,
-    name: String,
-}
-
-impl Function {
-    fn is(&self, function: Option<&str>) -> bool {
-        match (function, self.interface.as_deref()) {
-            (Some(function), _) => self.name == function || self.full_name() == function,
-            (None, Some(interface)) => {
-                self.name == "run" && interface.split('@').next() == Some(RUN)
-            }
-            (None, None) => false,
-        }
-    }
-
-    fn full_name(&self) -> String {
-        match &self.interface {
-            Some(interface) => format!("{interface}#{}", self.name),
-            None => self.name.clone(),
-        }
+    LoadError::MissingImports {
+        imports: vec![names.join("#")],
+        provided: "another version of it, or none".to_owned(),
     }
 }
 
-fn functions(component: &Component) -> Vec<Function> {
+/// Describes all exports. A function in an interface is named `interface#function`.
+fn exports(component: &Component) -> Vec<Export> {
     let engine = component.engine();
-    let callable = |item: &ComponentItem| matches!(item, ComponentItem::ComponentFunc(function) if function.params().len() == 0);
-    let mut functions = Vec::new();
+    let mut exports = Vec::new();
     for (name, export) in component.component_type().exports(engine) {
         match export.ty {
             ComponentItem::ComponentInstance(instance) => {
-                functions.extend(
-                    instance.exports(engine).filter(|(_, export)| callable(&export.ty)).map(
-                        |(function, _)| Function {
-                            interface: Some(name.to_owned()),
-                            name: function.to_owned(),
-                        },
-                    ),
-                );
+                let before = exports.len();
+                for (member, item) in instance.exports(engine) {
+                    if let ComponentItem::ComponentFunc(function) = item.ty {
+                        exports.push(describe(&format!("{name}#{member}"), &function));
+                    }
+                }
+                if exports.len() == before {
+                    exports.push(Export::other(name, "interface"));
+                }
             }
-            item if callable(&item) => {
-                functions.push(Function { interface: None, name: name.to_owned() });
-            }
-            _ => {}
+            ComponentItem::ComponentFunc(function) => exports.push(describe(name, &function)),
+            _ => exports.push(Export::other(name, "type or module")),
         }
     }
-    functions
+    exports
+}
+
+fn describe(name: &str, function: &ComponentFunc) -> Export {
+    let parameters: Vec<&str> = function.params().map(|(name, _)| name).collect();
+    Export::function(name, format!("({})", parameters.join(", ")), parameters.is_empty())
 }
 
 fn entry(component: &Component, wanted: Option<&str>) -> Result<ComponentExportIndex, LoadError> {
-    let functions = functions(component);
-    let found = functions.iter().find(|function| function.is(wanted)).and_then(|function| {
-        let interface = match &function.interface {
-            Some(interface) => Some(component.get_export_index(None, interface)?),
-            None => None,
-        };
-        component.get_export_index(interface.as_ref(), &function.name)
-    });
-    found.ok_or_else(|| {
-        let exports = functions.iter().map(Function::full_name).collect();
-        match wanted {
-            Some(function) => LoadError::MissingFunction { function: function.to_owned(), exports },
-            None => LoadError::NoEntry { entry: RUN.to_owned(), exports },
-        }
+    let exports = exports(component);
+    let found = find_entry(&exports, wanted, is_run, RUN)?;
+    let index = match found.name.rsplit_once('#') {
+        Some((interface, function)) => component
+            .get_export_index(None, interface)
+            .and_then(|interface| component.get_export_index(Some(&interface), function)),
+        None => component.get_export_index(None, &found.name),
+    };
+    index.ok_or_else(|| {
+        LoadError::Engine(format!("Wasmtime finds no index of the export {}", found.name))
     })
 }
 

@@ -1,7 +1,7 @@
 //! The guest's WASI context for Wasmtime.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 use wherry_engine::{ExitCode, Guest, LoadError, Network, Trap};
@@ -21,12 +21,7 @@ pub(crate) fn build(guest: &Guest) -> Result<WasiCtxBuilder, LoadError> {
     if let Some(cwd) = guest.cwd.to_str().filter(|cwd| !cwd.is_empty()) {
         wasi.initial_cwd(cwd);
     }
-    // First, because wasi-libc does not tell "." from "/" and takes the last of equals: absolute
-    // paths must stay right where both are there.
-    if let Some(host) = working_directory(guest) {
-        open(&mut wasi, &host, ".")?;
-    }
-    for preopen in &guest.preopens {
+    for preopen in &guest.directories() {
         open(&mut wasi, &preopen.host, &preopen.guest)?;
     }
     match guest.network {
@@ -46,20 +41,6 @@ fn open(wasi: &mut WasiCtxBuilder, host: &Path, guest: &str) -> Result<(), LoadE
     Ok(())
 }
 
-/// Returns the path of the guest's working directory in this process, through the closest preopen
-/// above it. `None`: no preopen holds it, or it is the root, where relative paths start anyway.
-fn working_directory(guest: &Guest) -> Option<PathBuf> {
-    if !guest.cwd.is_absolute() || guest.cwd == Path::new("/") {
-        return None;
-    }
-    let closest = guest
-        .preopens
-        .iter()
-        .filter_map(|preopen| Some((preopen, guest.cwd.strip_prefix(&preopen.guest).ok()?)))
-        .min_by_key(|(_, rest)| rest.components().count());
-    closest.map(|(preopen, rest)| preopen.host.join(rest))
-}
-
 /// Runs a guest on this thread. Only name resolution, which blocks, starts other threads.
 pub(crate) fn block_on(
     call: impl Future<Output = wasmtime::Result<ExitCode>>,
@@ -72,38 +53,4 @@ pub(crate) fn block_on(
     // A name resolution still in progress must not delay the process's exit.
     runtime.shutdown_background();
     outcome
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use wherry_engine::Preopen;
-
-    fn guest(cwd: &str, preopens: &[(&str, &str)]) -> Guest {
-        let preopens = preopens
-            .iter()
-            .map(|&(host, guest)| Preopen { host: host.into(), guest: guest.to_owned() })
-            .collect();
-        Guest { cwd: cwd.into(), preopens, ..Guest::default() }
-    }
-
-    #[test]
-    fn the_working_directory_lies_in_the_closest_preopen() {
-        let root_and_data = [("/rootfs", "/"), ("/volumes/1", "/data")];
-        for (cwd, expected) in [
-            ("/app", Some("/rootfs/app")),
-            ("/data", Some("/volumes/1/")),
-            ("/data/a/b", Some("/volumes/1/a/b")),
-            ("/database", Some("/rootfs/database")),
-            ("/", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                working_directory(&guest(cwd, &root_and_data)),
-                expected.map(PathBuf::from),
-                "{cwd}"
-            );
-        }
-        assert_eq!(working_directory(&guest("/app", &[("/volumes/1", "/data")])), None);
-    }
 }

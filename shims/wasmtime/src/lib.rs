@@ -63,6 +63,11 @@ impl Engine for Wasmtime {
     }
 
     #[cfg(feature = "compiler")]
+    fn check(&self, wasm: &[u8], start: Option<&wherry_engine::Start>) -> Result<(), LoadError> {
+        compiler::check(wasm, start)
+    }
+
+    #[cfg(feature = "compiler")]
     fn compile(
         &self,
         wasm: &[u8],

@@ -1,9 +1,9 @@
 //! Core modules of WASI preview 1.
 
-use wasmtime::{ExternType, InstancePre, Module, Store, UnknownImportError};
+use wasmtime::{ExportType, ExternType, InstancePre, Module, Store, UnknownImportError, ValType};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
-use wherry_engine::{ExitCode, Guest, LoadError, Program, Trap};
+use wherry_engine::{ExitCode, Export, Guest, LoadError, Program, Trap, find_entry, signature};
 
 use crate::{context, failed};
 
@@ -44,9 +44,10 @@ pub(crate) fn load(
 ) -> Result<Box<dyn Program>, LoadError> {
     let instance = linker.instantiate_pre(module).map_err(|error| {
         match error.downcast_ref::<UnknownImportError>() {
-            Some(import) => {
-                LoadError::MissingImport(format!("{}::{}", import.module(), import.name()))
-            }
+            Some(import) => LoadError::MissingImports {
+                imports: vec![format!("{}::{}", import.module(), import.name())],
+                provided: WASI.to_owned(),
+            },
             None => failed(error),
         }
     })?;
@@ -58,24 +59,29 @@ pub(crate) fn load(
 /// Returns the exports to call. An entry function takes no parameters, because a container has no
 /// values for them.
 fn calls(module: &Module, function: Option<&str>) -> Result<Vec<String>, LoadError> {
-    let exports: Vec<&str> = module
-        .exports()
-        .filter(|export| {
-            matches!(export.ty(), ExternType::Func(function) if function.params().len() == 0)
-        })
-        .map(|export| export.name())
-        .collect();
-    let entry = function.unwrap_or(START);
-    if exports.contains(&entry) {
-        let first = exports.contains(&INITIALIZE) && entry != INITIALIZE;
-        let first = first.then(|| INITIALIZE.to_owned());
-        return Ok(first.into_iter().chain([entry.to_owned()]).collect());
-    }
-    let exports = exports.into_iter().map(str::to_owned).collect();
-    Err(match function {
-        Some(function) => LoadError::MissingFunction { function: function.to_owned(), exports },
-        None => LoadError::NoEntry { entry: START.to_owned(), exports },
-    })
+    let exports: Vec<Export> = module.exports().map(|export| describe(&export)).collect();
+    let entry = find_entry(&exports, function, |name| name == START, START)?;
+    let initialize = exports.iter().find(|export| export.name == INITIALIZE && export.callable);
+    let first = initialize.filter(|_| entry.name != INITIALIZE);
+    Ok(first.into_iter().chain([entry]).map(|export| export.name.clone()).collect())
+}
+
+fn describe(export: &ExportType<'_>) -> Export {
+    let ExternType::Func(function) = export.ty() else {
+        let kind = match export.ty() {
+            ExternType::Memory(_) => "memory",
+            ExternType::Table(_) => "table",
+            ExternType::Global(_) => "global",
+            _ => "tag",
+        };
+        return Export::other(export.name(), kind);
+    };
+    let list = |types: &mut dyn Iterator<Item = ValType>| {
+        types.map(|kind| kind.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let parameters = list(&mut function.params());
+    let text = signature(&parameters, &list(&mut function.results()));
+    Export::function(export.name(), text, parameters.is_empty())
 }
 
 impl Program for Ready {

@@ -1,4 +1,4 @@
-//! What each engine has promised, and whether it holds.
+//! The bounds of each engine, and whether the figures meet them.
 
 use std::fs;
 
@@ -11,34 +11,35 @@ use crate::measures::{
 };
 use crate::results::{NOTHING, RUNC, Results};
 
-/// A promise about one figure.
+/// A bound on one figure.
 pub(crate) struct Bound {
-    /// What it is about, for people.
+    /// The description, for people.
     pub(crate) text: &'static str,
-    /// Its name in `package.metadata.bounds` of an engine's `Cargo.toml`, where another limit may stand, or `false`.
+    /// The name in `package.metadata.bounds` of an engine's `Cargo.toml`, which may set another
+    /// limit, or `false`.
     key: &'static str,
     figure: Figure,
     limit: Limit,
 }
 
-/// A figure made of medians.
+/// A figure that is computed from medians.
 enum Figure {
     /// The engine's own.
     Own(&'static str, Unit),
-    /// The engine's over that of another runtime.
+    /// The engine's divided by that of another runtime.
     Against(&'static str, &'static str),
-    /// One of the engine's over another of the engine's.
+    /// One of the engine's divided by another of the engine's.
     Over(&'static str, &'static str),
 }
 
-/// Where it must lie.
+/// The accepted range.
 #[derive(Clone, Copy)]
 enum Limit {
     AtMost(f64),
     AtLeast(f64),
 }
 
-/// All promises, in the table's order.
+/// All bounds, in the order of the table.
 pub(crate) const BOUNDS: [Bound; 10] = [
     Bound {
         text: "`ctr run --rm` of hello, warm ÷ runc",
@@ -102,19 +103,19 @@ pub(crate) const BOUNDS: [Bound; 10] = [
     },
 ];
 
-/// A promise and what was measured.
+/// A bound and the measured figure.
 pub(crate) struct Verdict {
-    /// The promise.
+    /// The bound.
     pub(crate) bound: &'static Bound,
     limit: Limit,
-    /// What was measured.
+    /// The measured figure.
     pub(crate) value: f64,
-    /// Whether it holds.
+    /// Whether the figure is within the bound.
     pub(crate) met: bool,
 }
 
 impl Verdict {
-    /// The limit, as it is written: `≤ 0.50`.
+    /// The limit as text: `≤ 0.50`.
     pub(crate) fn limit_text(&self) -> String {
         match self.limit {
             Limit::AtMost(limit) => format!("≤ {}", self.bound.text_of(limit)),
@@ -124,7 +125,7 @@ impl Verdict {
 }
 
 impl Bound {
-    /// A value of this figure, as it is written.
+    /// A value of this figure as text.
     pub(crate) fn text_of(&self, value: f64) -> String {
         match &self.figure {
             Figure::Own(_, Unit::Count) => format!("{value:.0}"),
@@ -133,7 +134,7 @@ impl Bound {
         }
     }
 
-    /// What an engine's figure is and whether it is within the bound; none if it was not measured.
+    /// The engine's figure, and whether it is within the bound; none if it was not measured.
     fn verdict(
         &'static self,
         results: &Results,
@@ -160,13 +161,13 @@ impl Bound {
     }
 }
 
-/// What became of an engine's promises, those that were measured.
+/// The verdicts about an engine, for all measured figures.
 pub(crate) fn verdicts(results: &Results, engine: &str) -> Vec<Verdict> {
     let own = own(engine);
     BOUNDS.iter().filter_map(|bound| bound.verdict(results, engine, &own)).collect()
 }
 
-/// What an engine has promised in place of what all have.
+/// The limits that an engine sets in place of the common ones.
 fn own(engine: &str) -> toml::Table {
     let path = repository().join("shims").join(engine).join("Cargo.toml");
     let manifest: toml::Table =
@@ -176,7 +177,7 @@ fn own(engine: &str) -> toml::Table {
     bounds.and_then(toml::Value::as_table).cloned().unwrap_or_default()
 }
 
-/// The same for programs.
+/// The same in JSON.
 pub(crate) fn json(results: &Results, engine: &str) -> Value {
     let of = |verdict: Verdict| {
         json!({

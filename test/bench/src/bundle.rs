@@ -1,4 +1,4 @@
-//! A container's bundle as containerd makes it, for a shim that is driven without containerd.
+//! A container's bundle as containerd creates it, for a shim that is driven without containerd.
 
 use std::fs::{self, File, Permissions};
 use std::io::Read;
@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use wherry_bench::wire::Message;
 use wherry_testing::Containerd;
 
-/// The root filesystem's layer, the configuration of a container in it, and where containers may be.
+/// The layer of the root filesystem, the configuration of a container in it, and the folder of the
+/// containers.
 pub(crate) struct Template {
     folder: PathBuf,
     bundles: PathBuf,
@@ -20,15 +21,16 @@ pub(crate) struct Template {
     group: String,
 }
 
-/// One container's bundle with its output's named pipe, and its root filesystem's upper layer elsewhere.
+/// One container's bundle with the named pipe of its output, and the upper layer of its root
+/// filesystem.
 pub(crate) struct Bundle {
     /// The bundle's folder.
     pub(crate) path: PathBuf,
     /// The container's id.
     pub(crate) id: String,
-    /// Standard output, for reading what was said.
+    /// Standard output, for reading.
     stdout: File,
-    // Some shims wait until somebody reads these.
+    // Some shims block until both pipes have a reader.
     _stderr: File,
     _log: File,
     around: PathBuf,
@@ -53,7 +55,7 @@ impl Template {
         Template { folder, bundles, layer, spec, group: containerd.namespace().to_owned() }
     }
 
-    /// A new container's.
+    /// Creates the bundle of a new container.
     pub(crate) fn bundle(&self, id: &str) -> Bundle {
         let around = self.folder.join(id);
         let path = self.bundles.join(id);
@@ -76,7 +78,7 @@ impl Template {
 }
 
 impl Bundle {
-    /// The `CreateTaskRequest` that containerd would send, with the mount of its overlay snapshotter.
+    /// The `CreateTaskRequest` of containerd, with the mount of its overlay snapshotter.
     pub(crate) fn create_request(&self) -> Message {
         let text = |path: &Path| path.display().to_string();
         let option = |name: &str, path: PathBuf| format!("{name}={}", path.display());
@@ -95,15 +97,15 @@ impl Bundle {
             .text(7, &text(&self.path.join("stderr")))
     }
 
-    /// What the container has printed so far.
+    /// The output of the container so far.
     pub(crate) fn said(&mut self) -> String {
         let mut said = Vec::new();
-        // It ends with "would block", since the end never comes.
+        // It returns "would block", because the pipe never ends.
         let _ = self.stdout.read_to_end(&mut said);
         String::from_utf8_lossy(&said).into_owned()
     }
 
-    /// Removes it, once its container is deleted.
+    /// Removes the bundle, once its container is deleted.
     pub(crate) fn remove(self) {
         for folder in [&self.path, &self.around] {
             fs::remove_dir_all(folder)
@@ -112,7 +114,7 @@ impl Bundle {
     }
 }
 
-/// Makes a named pipe and opens both of its ends, so that nobody has to wait for the other one.
+/// Creates a named pipe and opens both of its ends, so that no open has to wait for the other end.
 fn pipe(path: &Path) -> File {
     mkfifo(path, Mode::from_bits_truncate(0o600))
         .unwrap_or_else(|e| panic!("{} cannot be made: {e}", path.display()));

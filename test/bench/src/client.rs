@@ -1,4 +1,4 @@
-//! The least that can drive a shim: a client of its Task API, and somebody who takes its events.
+//! The minimal client of a shim: calls of the Task API, and a receiver of events.
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -7,7 +7,7 @@ use std::thread;
 
 use wherry_bench::wire::{Frame, Message, REQUEST};
 
-/// A connection to a shim, on which one call is made at a time.
+/// A connection to a shim, with one call at a time.
 pub(crate) struct Client {
     connection: UnixStream,
     service: String,
@@ -15,7 +15,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects to the address that `start` has printed: a plain one, or containerd's `BootstrapParams`.
+    /// Connects to the address that `start` printed: a plain one, or containerd's
+    /// `BootstrapParams`.
     pub(crate) fn connect(answer: &str) -> Client {
         let json: Option<serde_json::Value> = serde_json::from_str(answer).ok();
         let (address, version) = match &json {
@@ -30,10 +31,10 @@ impl Client {
         Client { connection, service: format!("containerd.task.v{version}.Task"), stream: 1 }
     }
 
-    /// Calls a method and waits for its answer.
+    /// Calls a method and waits for the answer.
     ///
     /// # Panics
-    /// When the shim refuses, or is gone.
+    /// If the shim returns an error, or is gone.
     pub(crate) fn call(&mut self, method: &str, request: &Message) -> Vec<u8> {
         self.ask(method, request);
         let answer = Frame::read(&mut self.connection).unwrap_or_else(|e| panic!("{method}: {e}"));
@@ -41,7 +42,8 @@ impl Client {
         answer.answer().unwrap_or_else(|text| panic!("{method}: {text}")).to_vec()
     }
 
-    /// Asks the shim to end, and waits until it has closed the connection; some do so without an answer.
+    /// Sends Shutdown, and waits until the shim has closed the connection; some shims do not answer
+    /// it.
     pub(crate) fn shut_down(mut self, id: &str) {
         self.ask("Shutdown", &Message::new().text(1, id));
         while let Ok(Some(_)) = Frame::read(&mut self.connection) {}
@@ -49,13 +51,13 @@ impl Client {
 
     fn ask(&mut self, method: &str, request: &Message) {
         let request = Frame::request(self.stream, &self.service, method, request);
-        // Those of a client are odd.
+        // The stream ids of a client are odd.
         self.stream += 2;
         request.write(&mut self.connection).unwrap_or_else(|e| panic!("{method}: {e}"));
     }
 }
 
-/// Takes all events that come to a socket, as containerd would, until the program ends.
+/// Accepts all events that arrive at a socket, as containerd would, until the program ends.
 pub(crate) fn take_events(socket: &Path) {
     let listener =
         UnixListener::bind(socket).unwrap_or_else(|e| panic!("{}: {e}", socket.display()));

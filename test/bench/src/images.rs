@@ -1,4 +1,4 @@
-//! What runs in the containers: each program once as WebAssembly and once native, for runc.
+//! The programs in the containers: each once as WebAssembly and once native, for runc.
 
 use wherry_testing::{Image, Packed, guests};
 
@@ -6,7 +6,7 @@ use wherry_testing::{Image, Packed, guests};
 pub(crate) struct Pair {
     wasm: Packed,
     native: Packed,
-    /// What it prints, if that is always the same.
+    /// The expected output, if it is constant.
     pub(crate) says: &'static str,
 }
 
@@ -29,7 +29,7 @@ impl Pair {
     }
 }
 
-/// Prints a line: what is measured is all around it.
+/// Prints a line: the measured time is that of everything around it.
 pub(crate) fn hello() -> Pair {
     Pair::new("hello", &[], "hello from a guest\n")
 }
@@ -39,12 +39,12 @@ pub(crate) fn fib() -> Pair {
     Pair::new("fib", &["35"], "9227465\n")
 }
 
-/// Sleeps for longer than any benchmark takes.
+/// Sleeps for longer than the benchmark takes.
 pub(crate) fn sleeper() -> Pair {
     Pair::new("kit", &["sleep", "1000000"], "")
 }
 
-/// A module of over 5 MB, and what it prints: see test/guests/large.c.
+/// A module of over 5 MB, and its output: see test/guests/large.c.
 pub(crate) fn large() -> (Packed, usize) {
     let module = guests::bytes("large.wasm");
     let size = module.len();

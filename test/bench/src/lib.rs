@@ -1,3 +1,3 @@
-//! What the benchmark and its do-nothing shim share.
+//! The code that the benchmark and its do-nothing shim share.
 
 pub mod wire;

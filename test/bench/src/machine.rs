@@ -1,4 +1,4 @@
-//! The machine that a run was made on, and whether it had anything else to do.
+//! The machine of a run, and its load from other processes.
 
 use std::fs;
 use std::path::Path;
@@ -9,12 +9,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use wherry_testing::{ContainerdVersion, DockerVersion, daemon_bin, repository};
 
-/// For how long it is watched.
+/// The duration of the measurement of the load.
 const WATCHED: Duration = Duration::from_secs(2);
-/// The share of its processors' time that may be used by others.
+/// The accepted share of the processors' time that other processes use.
 pub(crate) const QUIET: f64 = 0.10;
 
-/// What a reader of the figures must know.
+/// The facts about the machine that a reader of the figures needs.
 pub(crate) fn facts() -> Value {
     let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
@@ -42,13 +42,14 @@ pub(crate) fn load() -> f64 {
     if all == 0.0 { 1.0 } else { 1.0 - idle / all }
 }
 
-/// The time that the processors were idle, and all their time, in ticks.
+/// The idle time of the processors, and their total time, in ticks.
 fn times() -> (f64, f64) {
     let stat = text("/proc/stat");
     let line = stat.lines().next().unwrap_or_default();
     let ticks: Vec<f64> =
         line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
-    // The fourth is idle, the fifth waits for a disk; the ninth and tenth are part of the first two.
+    // The fourth is idle, the fifth waits for a disk; the ninth and tenth are part of the first
+    // two.
     (ticks.iter().skip(3).take(2).sum(), ticks.iter().take(8).sum())
 }
 
@@ -67,7 +68,7 @@ fn version(program: &Path) -> String {
     said(Command::new(program).arg("--version"))
 }
 
-/// The first line that a program says.
+/// The first line of a program's output.
 fn said(command: &mut Command) -> String {
     let output = command.output().map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned()

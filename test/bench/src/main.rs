@@ -1,14 +1,14 @@
-//! What a container costs: under each engine, under runc, and under a shim that does nothing.
+//! The cost of a container: under each engine, under runc, and under a shim that does nothing.
 //!
-//! `make bench` builds everything and runs this; docs/performance.md says what is measured and how. In each round each
-//! runtime has its turn, so that a machine that slows down slows all of them.
+//! `make bench` builds everything and runs this; docs/performance.md describes the method. In each
+//! round the runtimes take turns, so that a machine that slows down slows all of them.
 //!
-//! | variable | default | |
+//! | variable | default | meaning |
 //! |---|---|---|
-//! | `BENCH_ROUNDS` | 20 | how often; what takes long is measured less often, what takes a moment more often |
+//! | `BENCH_ROUNDS` | 20 | rounds; long measurements have fewer, short ones more |
 //! | `BENCH_PARTS` | all | some of `sizes direct ctr docker memory idle many cold` |
-//! | `BENCH_IDLE_SECONDS` | 60 | how long an idle container is watched |
-//! | `BENCH_OUT` | beside the executables | the folder of what is written: `docs` for the figures that it shows |
+//! | `BENCH_IDLE_SECONDS` | 60 | how long an idle container is traced |
+//! | `BENCH_OUT` | beside the executables | folder of the results: `docs` publishes them |
 //! | `WHERRY_ENGINE` | all | one engine |
 
 mod bounds;
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         };
         measure(&mut world);
         world.settle();
-        // What the last part has left to be compiled when nobody needs the processors is not others'.
+        // Background compilations of the last part do not count as load of other processes.
         if part != COLD {
             load = load.max(machine::load());
         }

@@ -1,30 +1,30 @@
-//! What is measured: the names, units and order of everything in the table.
+//! The measures: the names, units and order of all rows of the table.
 
-/// Something measured. The key stands for it in the JSON file and in [`crate::bounds`].
+/// A measure. The key names it in the JSON file and in [`crate::bounds`].
 pub(crate) struct Measure {
-    /// Its name for programs.
+    /// The name for programs.
     pub(crate) key: &'static str,
-    /// Its name for people.
+    /// The name for people.
     pub(crate) text: &'static str,
-    /// In what it is.
+    /// The unit.
     pub(crate) unit: Unit,
 }
 
-/// In what a measure is.
+/// The unit of a measure.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// Milliseconds.
     Ms,
     /// Megabytes of 10⁶ bytes.
     Mb,
-    /// Containers in a second.
+    /// Containers per second.
     PerSecond,
-    /// A number of things.
+    /// A plain number.
     Count,
 }
 
 impl Unit {
-    /// How it is written.
+    /// The unit as text.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Unit::Ms => "ms",
@@ -62,7 +62,7 @@ const fn measure(key: &'static str, unit: Unit, text: &'static str) -> Measure {
     Measure { key, text, unit }
 }
 
-/// All of them, in the table's order.
+/// All measures, in the order of the table.
 pub(crate) const MEASURES: [Measure; 22] = [
     measure(CTR_HELLO, Unit::Ms, "`ctr run --rm` of hello, warm"),
     measure(COLD_SMALL, Unit::Ms, "`ctr run --rm` of hello, its first run"),

@@ -1,36 +1,37 @@
-//! What to do, from the environment.
+//! The options of a run, from the environment.
 
 use std::env;
 use std::path::PathBuf;
 
 use wherry_testing::{bin_dir, repository};
 
-/// The part after which better code is made for some time, when the processors have nothing else to do: it is the last.
+/// The part after which better code is compiled in the background, once the processors are idle: it
+/// runs last.
 pub(crate) const COLD: &str = "cold";
 
-/// The parts of a run, in their order.
+/// The parts of a run, in order.
 pub(crate) const PARTS: [&str; 8] =
     ["sizes", "direct", "ctr", "docker", "memory", "idle", "many", COLD];
 
-/// What to do.
+/// The options of a run.
 pub(crate) struct Options {
-    /// Which engines are measured.
+    /// The engines to measure.
     pub(crate) engines: Vec<String>,
-    /// Which of [`PARTS`].
+    /// The parts to run, of [`PARTS`].
     pub(crate) parts: Vec<String>,
-    /// How often what takes little is measured; what takes long is measured less often.
+    /// The number of rounds of short measurements; long ones have fewer.
     pub(crate) rounds: usize,
-    /// How long an idle container is watched, in seconds.
+    /// How long an idle container is traced, in seconds.
     pub(crate) idle_seconds: u64,
-    /// The folder of the files that a run leaves.
+    /// The folder of the results.
     pub(crate) out: PathBuf,
 }
 
 impl Options {
-    /// Reads them.
+    /// Reads the environment.
     ///
     /// # Errors
-    /// A sentence about what is wrong with a variable.
+    /// Names the invalid variable.
     pub(crate) fn from_environment() -> Result<Options, String> {
         Options::from(|name| env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -61,23 +62,23 @@ impl Options {
         })
     }
 
-    /// Whether this part is wanted.
+    /// Whether this part was requested.
     pub(crate) fn wants(&self, part: &str) -> bool {
         self.parts.iter().any(|wanted| wanted == part)
     }
 
-    /// The number of rounds of what takes a moment and sways.
+    /// The number of rounds of a measurement that is short and varies.
     pub(crate) fn rounds_of_short(&self) -> usize {
         self.rounds.saturating_mul(4)
     }
 
-    /// The number of rounds of something that takes so many times as long as the rest.
+    /// The number of rounds of a measurement that takes so many times as long as the others.
     pub(crate) fn rounds_of(&self, weight: usize) -> usize {
         (self.rounds / weight).max(3).min(self.rounds)
     }
 }
 
-/// The engines that there are: the folders of shims/.
+/// All engines: the folders of shims/.
 fn all_engines() -> Vec<String> {
     let folder = repository().join("shims");
     let entries = std::fs::read_dir(&folder)

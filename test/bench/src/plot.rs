@@ -1,4 +1,4 @@
-//! The plot: for everything that runc can do too, how long the bar is beside runc's. Shorter is better.
+//! The plot: for each measure that runc has too, a bar relative to runc's. Shorter is better.
 
 use std::fmt::Write;
 
@@ -8,11 +8,11 @@ use crate::measures::{
 use crate::measures::{MEASURES, Measure};
 use crate::results::{NOTHING, RUNC, Results};
 
-/// What is drawn.
+/// The measures in the plot.
 const DRAWN: [&str; 9] =
     [CTR_HELLO, MANY, DOCKER_HELLO, DOCKER_FIB, TO_GUEST, START, LIFE, PSS_20, PSS_100];
 const WIDTH: f64 = 880.0;
-/// The length of runc's bar, where it begins, and how high a bar is.
+/// The length of runc's bar, its left edge, and the height of a bar.
 const WHOLE: f64 = 340.0;
 const LEFT: f64 = 390.0;
 const BAR: f64 = 16.0;
@@ -21,7 +21,8 @@ const TOP: f64 = 56.0;
 const COLOURS: [&str; 4] = ["#5b4bdb", "#0f8b8d", "#c2571a", "#a02c6b"];
 const FLOOR: &str = "#9aa0a6";
 
-/// The picture as SVG. A bar is a runtime's median over runc's; of a throughput, the other way round.
+/// The picture as SVG. A bar is a runtime's median divided by runc's; for a throughput, the
+/// inverse.
 pub(crate) fn svg(results: &Results, engines: &[String]) -> String {
     let mut body = String::new();
     let mut y = TOP;
@@ -39,7 +40,7 @@ pub(crate) fn svg(results: &Results, engines: &[String]) -> String {
         let middle = y + BAR * bars.len() as f64 / 2.0 + 4.0;
         label(&mut body, LEFT - 12.0, middle, "end", &measure.text.replace('`', ""));
         for (share, text, colour) in bars {
-            // A bar that would leave the picture is cut off; its number says how long it is.
+            // A bar that would leave the picture is cut off; its number gives its length.
             let length = WHOLE * share.min(1.05);
             let _ = writeln!(
                 body,

@@ -1,4 +1,4 @@
-//! Says what came out: tables in the terminal, and tables, JSON and plot in files.
+//! Reports the results: tables in the terminal, and tables, JSON and plot in files.
 
 use std::fs;
 use std::path::Path;
@@ -9,18 +9,18 @@ use crate::options::Options;
 use crate::results::Results;
 use crate::{bounds, machine, plot, table};
 
-/// What a document says below its tables.
+/// The sentence below the tables of the document.
 const EVERY_VALUE: &str = "[performance.json](performance.json) has every single value.";
 
-/// Prints the tables, and writes the files; a `performance.md` that is there gets the tables between its marks.
-/// `load` is the share of the machine that others have used.
+/// Prints the tables, and writes the files; an existing `performance.md` gets the tables between
+/// its marks. `load` is the share of the machine that other processes used.
 pub(crate) fn report(options: &Options, results: &Results, load: f64) {
     let facts = machine::facts();
     let tables = table::tables(results, &options.engines);
     let text = format!("{}\n\n{tables}", sentence(options, &facts, load));
     println!("\n{text}");
     if load > machine::QUIET {
-        println!("This machine had other things to do: these figures say little.");
+        println!("Other processes used this machine: the figures are not reliable.");
     }
     let json = json!({
         "machine": facts,
@@ -42,7 +42,7 @@ pub(crate) fn report(options: &Options, results: &Results, load: f64) {
     println!("Written: {}/performance.{{json,svg}}", out.display());
 }
 
-/// When and on what this was measured.
+/// The time and the machine of the run.
 fn sentence(options: &Options, facts: &Value, load: f64) -> String {
     let text = |key: &str| facts[key].as_str().unwrap_or_default().to_owned();
     format!(

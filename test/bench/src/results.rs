@@ -1,4 +1,4 @@
-//! What came out: every value of every round, by measure and by runtime.
+//! The results: every value of every round, by measure and by runtime.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::measures::{MEASURES, Measure};
 use crate::stats;
 
-/// The runtime that everybody has, for comparison.
+/// The runtime for comparison.
 pub(crate) const RUNC: &str = "runc";
 /// The shim that does nothing.
 pub(crate) const NOTHING: &str = "nothing";
@@ -22,27 +22,27 @@ impl Results {
         self.0.entry((key.to_owned(), who.to_owned())).or_default().push(value);
     }
 
-    /// The values of a measure for a runtime, in the order in which they came.
+    /// The values of a measure for a runtime, in the order of the rounds.
     pub(crate) fn values(&self, key: &str, who: &str) -> &[f64] {
         self.0.get(&(key.to_owned(), who.to_owned())).map_or(&[], Vec::as_slice)
     }
 
-    /// Their median, if there are any.
+    /// The median of the values, if there are any.
     pub(crate) fn median(&self, key: &str, who: &str) -> Option<f64> {
         stats::median(self.values(key, who))
     }
 
-    /// The median of one runtime over that of another.
+    /// The median of one runtime divided by that of another.
     pub(crate) fn ratio(&self, key: &str, who: &str, to: &str) -> Option<f64> {
         Some(self.median(key, who)? / self.median(key, to)?)
     }
 
-    /// The measures of which there is a value for this runtime.
+    /// The measures that have a value for this runtime.
     pub(crate) fn measured(&self, who: &str) -> impl Iterator<Item = &'static Measure> {
         MEASURES.iter().filter(move |measure| !self.values(measure.key, who).is_empty())
     }
 
-    /// Everything, for programs.
+    /// Everything, in JSON.
     pub(crate) fn json(&self) -> Value {
         let of = |measure: &Measure| {
             let mut by_runtime = serde_json::Map::new();

@@ -1,6 +1,6 @@
-//! Medians, and how far the rest lies from them.
+//! Medians, and median absolute deviations.
 
-/// The middle of the values: half of them are smaller. None of none.
+/// The median: half of the values are smaller. None for no values.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -11,8 +11,8 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-/// The median of the distances from the median: what a value is usually off by. A few stray values do not
-/// change it, as they would a standard deviation.
+/// The median of the distances from the median. Unlike a standard deviation, it is not affected by
+/// a few outliers.
 pub(crate) fn deviation(values: &[f64]) -> Option<f64> {
     let middle = median(values)?;
     median(&values.iter().map(|value| (value - middle).abs()).collect::<Vec<_>>())

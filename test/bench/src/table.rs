@@ -1,4 +1,4 @@
-//! The tables, as people read them in a terminal and in docs/performance.md.
+//! The tables, for the terminal and for docs/performance.md.
 
 use std::fmt::Write;
 
@@ -7,11 +7,11 @@ use crate::measures::{MEASURES, Measure, Unit};
 use crate::results::{NOTHING, RUNC, Results};
 use crate::stats;
 
-/// Where docs/performance.md has its tables.
+/// The marks around the tables in docs/performance.md.
 const BEGIN: &str = "<!-- bench: begin -->\n";
 const END: &str = "<!-- bench: end -->";
 
-/// Everything measured, a column for each runtime, and what became of the bounds.
+/// All measures, with a column for each runtime, and the verdicts on the bounds.
 pub(crate) fn tables(results: &Results, engines: &[String]) -> String {
     let mut columns: Vec<&str> = engines.iter().map(String::as_str).collect();
     columns.extend([RUNC, NOTHING].iter().filter(|who| results.measured(who).next().is_some()));

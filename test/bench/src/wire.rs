@@ -1,24 +1,25 @@
-//! As much of ttrpc and protobuf as a container's life needs.
+//! The parts of ttrpc and protobuf that a container's life needs.
 //!
-//! Written out here so that neither end of a measurement carries a runtime, threads or reflection: the
-//! do-nothing shim is to be as fast as can be, and the client that times a shim must not be what is timed.
-//! Both follow ttrpc's `PROTOCOL.md` and protobuf's "Encoding".
+//! Written by hand, so that neither end of a measurement carries a runtime, threads or reflection:
+//! the do-nothing shim must be as fast as possible, and the client that times a shim must not be
+//! the larger part of the measured time. Both follow ttrpc's `PROTOCOL.md` and protobuf's
+//! "Encoding".
 
 use std::io::{self, ErrorKind, Read, Write};
 
-/// A frame that asks.
+/// The type of a request frame.
 pub const REQUEST: u8 = 1;
-/// A frame that answers.
+/// The type of a response frame.
 pub const RESPONSE: u8 = 2;
-/// More than any message here is.
+/// A limit above the size of any message here.
 const LENGTH_MAX: usize = 4 << 20;
 
-/// A protobuf message in the making. Empty values are left out, as protobuf 3 does.
+/// A protobuf message under construction. Empty values are omitted, as in protobuf 3.
 #[derive(Clone, Debug, Default)]
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// An empty one.
+    /// An empty message.
     #[must_use]
     pub fn new() -> Message {
         Message::default()
@@ -34,7 +35,7 @@ impl Message {
         self
     }
 
-    /// Adds a text.
+    /// Adds a string.
     #[must_use]
     pub fn text(self, field: u32, value: &str) -> Message {
         if value.is_empty() { self } else { self.bytes(field, value.as_bytes()) }
@@ -64,16 +65,16 @@ impl Message {
     }
 }
 
-/// A field's value in a message that was read.
+/// The value of a field in a received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'m> {
     /// A number.
     Number(u64),
-    /// A text, bytes or a message.
+    /// A string, bytes or a message.
     Bytes(&'m [u8]),
 }
 
-/// The fields of a message, up to the first that cannot be read.
+/// The fields of a message, up to the first invalid one.
 pub fn fields(message: &[u8]) -> impl Iterator<Item = (u64, Value<'_>)> {
     let mut rest = message;
     std::iter::from_fn(move || {
@@ -92,7 +93,7 @@ pub fn fields(message: &[u8]) -> impl Iterator<Item = (u64, Value<'_>)> {
     })
 }
 
-/// The bytes of a field; empty if it is not there.
+/// The bytes of a field; empty if it is missing.
 pub fn bytes_of(message: &[u8], wanted: u64) -> &[u8] {
     fields(message)
         .find_map(|(field, value)| match value {
@@ -102,7 +103,7 @@ pub fn bytes_of(message: &[u8], wanted: u64) -> &[u8] {
         .unwrap_or_default()
 }
 
-/// The number in a field; 0 if it is not there.
+/// The number in a field; 0 if it is missing.
 pub fn number_of(message: &[u8], wanted: u64) -> u64 {
     fields(message)
         .find_map(|(field, value)| match value {
@@ -133,19 +134,19 @@ fn take_varint(rest: &mut &[u8]) -> Option<u64> {
 /// A ttrpc frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Which call it belongs to.
+    /// The id of the call.
     pub stream: u32,
     /// [`REQUEST`] or [`RESPONSE`].
     pub kind: u8,
-    /// The envelope: what was asked, or what is answered.
+    /// The envelope of the request or the response.
     pub envelope: Vec<u8>,
 }
 
 impl Frame {
-    /// Reads the next one; none at the end of the connection.
+    /// Reads the next frame; none at the end of the connection.
     ///
     /// # Errors
-    /// When the connection breaks, or what comes is no frame.
+    /// If the connection breaks, or the bytes are not a frame.
     pub fn read(from: &mut impl Read) -> io::Result<Option<Frame>> {
         let mut header = [0; 10];
         match from.read_exact(&mut header) {
@@ -162,10 +163,10 @@ impl Frame {
         Ok(Some(Frame { stream: u32::from_be_bytes([s0, s1, s2, s3]), kind, envelope }))
     }
 
-    /// Writes it, in one system call where the kernel takes it whole.
+    /// Writes the frame, in one system call if the kernel accepts all of it.
     ///
     /// # Errors
-    /// When the connection breaks, or the frame is too long for one.
+    /// If the connection breaks, or the content is too long for a frame.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let length = u32::try_from(self.envelope.len()).map_err(io::Error::other)?;
         let mut bytes = Vec::with_capacity(10 + self.envelope.len());
@@ -195,10 +196,10 @@ impl Frame {
         bytes_of(&self.envelope, 2)
     }
 
-    /// A response's message, or the error's text.
+    /// The message of a response, or the text of an error.
     ///
     /// # Errors
-    /// What the other side says went wrong.
+    /// The error of the other side.
     pub fn answer(&self) -> Result<&[u8], String> {
         let status = bytes_of(&self.envelope, 1);
         if number_of(status, 1) != 0 {

@@ -1,4 +1,4 @@
-//! What all parts stand on: the runtimes that are compared, a containerd, an empty cache, a clock.
+//! The base of all parts: the compared runtimes, a containerd, a cache, and a clock.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -15,25 +15,26 @@ use wherry_testing::{
 use crate::options::Options;
 use crate::results::{NOTHING, RUNC, Results};
 
-/// Where the parts work.
+/// The environment of the parts.
 pub(crate) struct World {
-    /// What to do.
+    /// The options of the run.
     pub(crate) options: Options,
-    /// What came out so far.
+    /// The results so far.
     pub(crate) results: Results,
-    /// A containerd of our own.
+    /// A private containerd.
     pub(crate) containerd: Containerd,
-    /// Where its shims keep compiled code.
+    /// The cache of its shims.
     pub(crate) code: PathBuf,
-    /// How long after the end of `start` it has sent each Create to the shim that does nothing: lines of milliseconds.
+    /// The times from the end of `start` to each Create for the shim that does nothing: lines of
+    /// milliseconds.
     pub(crate) pauses: PathBuf,
     _folder: TempDir,
 }
 
-/// How long the shims of a finished round may take to go.
+/// The deadline for the end of the shims of a finished round.
 const SETTLE: Duration = Duration::from_secs(60);
 
-/// How long the kernel may take for namespaces, cgroups and mounts that nobody has any more.
+/// The deadline for the kernel's removal of unused namespaces, cgroups and mounts.
 const QUIET: Duration = Duration::from_millis(100);
 
 impl World {
@@ -50,7 +51,7 @@ impl World {
         World { options, results: Results::default(), containerd, code, pauses, _folder: folder }
     }
 
-    /// Forgets all compiled code.
+    /// Removes all compiled code.
     pub(crate) fn empty_cache(&self) {
         match fs::remove_dir_all(&self.code) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -60,7 +61,7 @@ impl World {
         }
     }
 
-    /// The engines and runc, and the shim that does nothing if it is asked for, in the order of a round.
+    /// The engines and runc, and on request the shim that does nothing, in the order of a round.
     pub(crate) fn runtimes(&self, nothing: bool) -> Vec<String> {
         let mut all = self.options.engines.clone();
         all.push(RUNC.to_owned());
@@ -86,13 +87,15 @@ impl World {
         time(command, if who == NOTHING { "" } else { says })
     }
 
-    /// Waits until the shims of the last round are gone: what they still do is not the next one's.
+    /// Waits until the shims of the last round are gone: their work must not count for the next
+    /// one.
     pub(crate) fn settle(&self) {
         settle(&self.containerd);
     }
 }
 
-/// Waits until no shim serves a containerd, and the kernel has undone what the last ones have left.
+/// Waits until no shim serves a containerd, and the kernel has removed the remains of the last
+/// ones.
 pub(crate) fn settle(containerd: &Containerd) {
     wait_until("the shims to end", SETTLE, || Usage::pids(containerd).is_empty());
     thread::sleep(QUIET);
@@ -104,7 +107,7 @@ pub(crate) fn runtime(who: &str) -> String {
     format!("io.containerd.{who}.v{version}")
 }
 
-/// Its shim.
+/// The name of its shim.
 pub(crate) fn shim(who: &str) -> PathBuf {
     match who {
         RUNC => daemon_bin(ContainerdVersion::V2.name()).join("containerd-shim-runc-v2"),
@@ -112,15 +115,15 @@ pub(crate) fn shim(who: &str) -> PathBuf {
     }
 }
 
-/// Whether a runtime runs native programs alone; the one that does nothing is given those, too.
+/// Whether a runtime runs native programs only; the one that does nothing gets those too.
 pub(crate) fn is_native(who: &str) -> bool {
     who == RUNC || who == NOTHING
 }
 
-/// Runs a client to its end, and returns how long it took in milliseconds.
+/// Runs a client to its end, and returns its time in milliseconds.
 ///
 /// # Panics
-/// When it fails, or the container says something else than it should.
+/// If it fails, or the container's output is not the expected one.
 pub(crate) fn time(mut command: Command, says: &str) -> f64 {
     command.stdin(Stdio::null());
     let start = Instant::now();

@@ -1,5 +1,5 @@
-//! Containers of a test's own in a live shim, beside the one that containerd made: for what no client of
-//! containerd can be made to ask.
+//! Additional containers in a live shim, beside the one that containerd created: for requests that
+//! no client of containerd can send.
 
 use crate::images::hello_wasm;
 use crate::shim::Shim;
@@ -14,15 +14,16 @@ use std::path::Path;
 use tempfile::TempDir;
 use wherry_testing::{Container, Containerd};
 
-/// A bundle with a configuration and a root filesystem whose `/app.wasm` says hello; both are the test's to
-/// change. There are no mounts: the bundle's own `rootfs` folder is the root.
+/// A bundle with a configuration and a root filesystem whose `/app.wasm` prints hello; a test may
+/// change both. The configuration has an empty list of mounts: the bundle's `rootfs` folder is the
+/// root.
 pub struct Beside {
     id: String,
     folder: TempDir,
 }
 
 impl Beside {
-    /// A bundle in containerd's folder, with this configuration.
+    /// Creates a bundle with this configuration in containerd's folder.
     pub fn new(containerd: &Containerd, id: &str, config: &Value) -> Beside {
         let folder = TempDir::new_in(containerd.root()).expect("a temporary folder");
         let beside = Beside { id: id.to_owned(), folder };
@@ -32,7 +33,7 @@ impl Beside {
         beside
     }
 
-    /// The configuration of a container, made fit for one in a bundle of this kind, with this id.
+    /// Adapts the configuration of another container to a bundle of this kind, with this id.
     pub fn config_like(container: &Container<'_>, containerd: &Containerd, id: &str) -> Value {
         let text = fs::read_to_string(container.bundle().join("config.json")).expect("its spec");
         let mut config: Value = serde_json::from_str(&text).expect("JSON");
@@ -41,22 +42,22 @@ impl Beside {
         config
     }
 
-    /// Writes another configuration.
+    /// Replaces the configuration.
     pub fn configure(&self, text: &str) {
         fs::write(self.path().join("config.json"), text).expect("it is writable");
     }
 
-    /// Its id.
+    /// The container's id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The bundle's folder.
+    /// The path of the bundle.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What Create takes: the bundle, and no streams.
+    /// A request for Create: the bundle, and no streams.
     pub fn request(&self) -> CreateTaskRequest {
         let mut request = CreateTaskRequest::new();
         request.id = self.id.clone();
@@ -72,15 +73,15 @@ impl Beside {
         shim.call("Create", &self.request())
     }
 
-    /// Creates it, lets it run to its end, deletes it, and returns its exit code.
+    /// Creates the container, runs it to its end, deletes it, and returns its exit code.
     ///
     /// # Errors
-    /// Code and text of the Create or Start that was refused; it is deleted then, too.
+    /// The code and text of a refused Create or Start; the container is deleted then too.
     pub fn run(&self, shim: &Shim) -> Result<u32, (Code, String)> {
         self.create(shim)?;
         let started = self.start(shim);
         let exit = started.map(|_| self.wait(shim));
-        self.delete(shim).expect("what has ended, or never began, can be deleted");
+        self.delete(shim).expect("a container that does not run can be deleted");
         exit
     }
 
@@ -92,7 +93,7 @@ impl Beside {
         shim.call("Start", &StartRequest { id: self.id.clone(), ..Default::default() })
     }
 
-    /// Waits for its end, and returns its exit code.
+    /// Waits for the end, and returns the exit code.
     pub fn wait(&self, shim: &Shim) -> u32 {
         let request = WaitRequest { id: self.id.clone(), ..Default::default() };
         shim.call::<WaitResponse>("Wait", &request).expect("Wait answers").exit_status
@@ -107,13 +108,13 @@ impl Beside {
     }
 }
 
-/// What a person can read at one glance.
+/// Asserts that a text is short enough for a person to read at a glance.
 #[track_caller]
 pub fn is_a_sentence(text: &str) {
     assert!(!text.is_empty() && text.lines().count() == 1 && text.len() < 2000, "{text:?}");
 }
 
-/// A container runs, its shim is the one it was, and did not panic.
+/// Asserts that a container runs under the same shim as before, which has not panicked.
 #[track_caller]
 pub fn lives_on(containerd: &Containerd, container: &Container<'_>) {
     let request = StateRequest { id: container.id().to_owned(), ..Default::default() };

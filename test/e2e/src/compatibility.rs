@@ -1,18 +1,19 @@
-//! The table of what works on which daemon: rows that are declared, and a run of the tests that proves them.
+//! The table of commands and options per daemon: declared rows, and the run of the tests that
+//! proves them.
 
 use crate::needs;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use wherry_testing::Capability;
 
-/// A daemon: its client, the column's title, and the module of the tests on it.
+/// A daemon: its client, the column's title, and the module of its tests.
 struct Column {
     client: &'static str,
     title: &'static str,
     module: &'static str,
 }
 
-/// In the table's order.
+/// In the order of the table.
 const COLUMNS: [Column; 5] = [
     Column { client: "docker", title: "Docker 26", module: "docker_26" },
     Column { client: "docker", title: "Docker 28", module: "docker_28" },
@@ -23,13 +24,13 @@ const COLUMNS: [Column; 5] = [
 
 const HEAD: &str = "# Compatibility
 
-What a user of Docker or containerd can ask for, and whether it works for a WebAssembly container. This
-file is written by `make test-e2e`: a ✓ stands where the tests named at the end of the row passed on that
-daemon, untried where they take what the engine has not, — where that client has no such command or option. Rows are added in
-`test/e2e/compatibility.toml`. One engine is tried on all daemons, the others on the newest.
+Commands and options of Docker and containerd, and whether they work for a WebAssembly container. `make test-e2e`
+writes this file: ✓ if the tests at the end of the row passed on that daemon, untried if they need a capability that
+the engine lacks, — if that client has no such command or option. Rows are declared in `test/e2e/compatibility.toml`.
+One engine is tested on all daemons, the others on the newest.
 ";
 
-/// The rows that are declared, by section.
+/// The declared rows, by section.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Declared {
@@ -50,20 +51,21 @@ struct Row {
     what: String,
     /// The tests that prove it, as `subject::test`.
     tests: Vec<String>,
-    /// What cannot work, and why. The tests prove that it is refused.
+    /// The reason why it cannot work. The tests prove that it is refused.
     refused: Option<String>,
-    /// What a user should know of something that works.
+    /// A remark on something that works.
     remark: Option<String>,
-    /// How the titles of those columns begin whose client has no such thing, whatever the tests say.
+    /// The beginnings of the titles of those columns whose client lacks it, regardless of the
+    /// tests.
     #[serde(default)]
     absent: Vec<String>,
 }
 
 impl Declared {
-    /// Reads the declaration, `test/e2e/compatibility.toml`.
+    /// Parses the declaration, `test/e2e/compatibility.toml`.
     ///
     /// # Errors
-    /// With the line that is wrong.
+    /// Names the invalid line.
     pub fn parse(text: &str) -> Result<Declared, String> {
         let declared: Declared = toml::from_str(text).map_err(|error| error.to_string())?;
         let mut seen = BTreeSet::new();
@@ -86,7 +88,7 @@ impl Declared {
         Ok(declared)
     }
 
-    /// An engine's part of the document.
+    /// Returns an engine's part of the document.
     ///
     /// # Errors
     /// A sentence for each row that the run did not prove.
@@ -110,14 +112,14 @@ impl Declared {
 }
 
 impl Row {
-    /// The columns of a run that this row is about.
+    /// The columns of a run that this row has a cell for.
     fn columns(&self, run: &TestRun) -> impl Iterator<Item = &'static Column> {
         run.columns().filter(|column| {
             !self.absent.iter().any(|start| column.title.starts_with(start.as_str()))
         })
     }
 
-    /// What keeps this row from being true of a run.
+    /// The reason why a run does not prove this row.
     fn problems(&self, run: &TestRun) -> Vec<String> {
         let mut problems = Vec::new();
         for test in &self.tests {
@@ -164,13 +166,14 @@ impl Row {
     }
 }
 
-/// What a run of the tests said: for `subject::test` and the module of a daemon whether it passed.
+/// The results of a run of the tests: for `subject::test` and the module of a daemon whether it
+/// passed.
 #[derive(Debug, Default)]
 pub struct TestRun(BTreeMap<(String, &'static str), bool>);
 
 impl TestRun {
-    /// Reads what `cargo test` prints: lines like `test subject::daemon::test ... ok`. Modules between, which
-    /// group tests, are left out of a test's name.
+    /// Parses the output of `cargo test`: lines like `test subject::daemon::test ... ok`. Modules
+    /// in between, which group tests, are not part of a test's name.
     pub fn parse(output: &str) -> TestRun {
         let mut run = TestRun::default();
         for line in output.lines() {
@@ -189,7 +192,7 @@ impl TestRun {
         run
     }
 
-    /// The daemons that any test ran on: an engine need not be tried on all.
+    /// The daemons on which any test ran: an engine need not be tested on all of them.
     fn columns(&self) -> impl Iterator<Item = &'static Column> {
         COLUMNS.iter().filter(|column| self.0.keys().any(|(_, module)| *module == column.module))
     }
@@ -200,7 +203,7 @@ impl TestRun {
     }
 }
 
-/// The document with this part of an engine in it: beside, or in place of, those that it has.
+/// Returns the document with this part of an engine, added or replaced.
 pub fn put(document: &str, engine: &str, part: &str) -> String {
     let title = |part: &str| part.lines().next().unwrap_or_default().to_owned();
     let parts = document.split("\n## ").skip(1).map(|part| format!("## {}", part.trim_end()));

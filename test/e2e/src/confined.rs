@@ -1,9 +1,9 @@
-//! How the kernel confines a process, read from outside: a map from the name of a fact to its value, so that two
-//! processes are compared fact by fact.
+//! The confinement of a process by the kernel, read from outside: a map from the name of a fact to
+//! its value, so that two processes are compared fact by fact.
 //!
-//! Values that differ between any two containers are normalised: the container's id becomes `ID`, its daemon's scope
-//! `SCOPE`; the numbers of devices, mounts, inodes and processes are left out, and lists that the kernel keeps in no
-//! particular order are sorted.
+//! Values that differ between any two containers are normalised: the container's id becomes `ID`,
+//! its daemon's scope `SCOPE`; the numbers of devices, mounts, inodes and processes are omitted,
+//! and lists that the kernel keeps unordered are sorted.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use wherry_testing::{DEADLINE, processes, wait_for};
 /// Facts by name.
 pub type Facts = BTreeMap<String, String>;
 
-/// The lines of `/proc/PID/status` that say what a process may do, or what it was given.
+/// The lines of `/proc/PID/status` that contain the rights and attributes of a process.
 const STATUS: &[&str] = &[
     "Umask",
     "Uid",
@@ -38,11 +38,11 @@ const STATUS: &[&str] = &[
     "Mems_allowed_list",
 ];
 
-/// The lines of `/proc/PID/status` whose number of words says how deep a process is in pid namespaces, and whose
-/// last word says whether it leads its session and group.
+/// The lines of `/proc/PID/status` whose number of words is the depth of a process in pid
+/// namespaces, and whose last word shows whether it leads its session and group.
 const DEPTHS: &[&str] = &["NSpid", "NSpgid", "NSsid"];
 
-/// Files of a process with one value.
+/// Files of a process with a single value.
 const FILES: &[&str] = &[
     "oom_score_adj",
     "loginuid",
@@ -54,7 +54,7 @@ const FILES: &[&str] = &[
     "setgroups",
 ];
 
-/// Files of a cgroup, of both versions: those that are not there are passed over.
+/// Files of a cgroup, of both versions; missing ones are skipped.
 const LIMITS: &[&str] = &[
     "devices.list",
     "pids.max",
@@ -79,11 +79,11 @@ const LIMITS: &[&str] = &[
     "notify_on_release",
 ];
 
-/// Reads all facts about the process `pid` of the container `id` of a daemon in `scope`. A fact that this kernel does
-/// not have is left out.
+/// Reads all facts about the process `pid` of the container `id` of a daemon in `scope`. A fact
+/// that this kernel does not have is omitted.
 ///
 /// # Panics
-/// When the process has ended.
+/// If the process has ended.
 pub fn facts(pid: i32, id: &str, scope: &str) -> Facts {
     let process = Proc { folder: PathBuf::from(format!("/proc/{pid}")), id, scope };
     let mut facts = Facts::new();
@@ -102,7 +102,7 @@ pub fn facts(pid: i32, id: &str, scope: &str) -> Facts {
     facts
 }
 
-/// A process's folder in `/proc`, and the names to be left out.
+/// The folder of a process in `/proc`, and the names to omit.
 struct Proc<'n> {
     folder: PathBuf,
     id: &'n str,
@@ -136,7 +136,8 @@ impl Proc<'_> {
                 facts.insert((*name).to_owned(), values.join(" "));
             }
         }
-        // glibc's posix_spawn leaves its own two signals ignored in what it starts, the daemons of the tests among it.
+        // glibc's posix_spawn leaves its two internal signals ignored in its children, such as the
+        // daemons of the tests.
         let own = 0b11 << 31;
         let ignored = u64::from_str_radix(&facts["SigIgn"], 16).expect("a mask") & !own;
         facts.insert("SigIgn".to_owned(), format!("{ignored:016x}"));
@@ -163,11 +164,11 @@ impl Proc<'_> {
                 facts.insert((*name).to_owned(), words.join(" "));
             }
         }
-        // Not there without a security module.
+        // Missing without a security module.
         if let Some(label) = self.text("attr/current") {
             facts.insert("label".to_owned(), label);
         }
-        // The kernel gives the files of a process that is not dumpable to root.
+        // The kernel makes root the owner of the files of a process that is not dumpable.
         let owner = fs::metadata(self.folder.join("status")).expect("the process runs");
         facts.insert("owner in /proc".to_owned(), format!("{} {}", owner.uid(), owner.gid()));
         let stat = self.text("stat").unwrap_or_default();
@@ -189,7 +190,7 @@ impl Proc<'_> {
         }
     }
 
-    /// In which cgroups it is, and what limits each has.
+    /// The cgroups of the process, and the limits of each.
     fn cgroups(&self, facts: &mut Facts) {
         for line in self.text("cgroup").unwrap_or_default().lines() {
             let mut parts = line.splitn(3, ':').skip(1);
@@ -211,7 +212,7 @@ impl Proc<'_> {
         }
     }
 
-    /// What is mounted where: the latest mount of each place last.
+    /// The mounts: the latest one of each mount point last.
     fn mounts(&self, facts: &mut Facts) {
         for line in self.text("mountinfo").unwrap_or_default().lines() {
             let words: Vec<&str> = line.split(' ').collect();
@@ -236,7 +237,7 @@ impl Proc<'_> {
         }
     }
 
-    /// What lies in `/dev`: the kind of each entry, who may use it, and the device.
+    /// The entries of `/dev`: kind, owner, mode, and device.
     fn devices(&self, facts: &mut Facts) {
         for entry in fs::read_dir(self.folder.join("root/dev")).into_iter().flatten().flatten() {
             let Ok(meta) = fs::symlink_metadata(entry.path()) else { continue };
@@ -253,8 +254,8 @@ impl Proc<'_> {
         }
     }
 
-    /// What the standard streams lead to, and how they were opened; and what other descriptors lead to, each thing
-    /// once.
+    /// The targets of the standard streams and their open modes; and the targets of other
+    /// descriptors, each one once.
     fn descriptors(&self, facts: &mut Facts) {
         let mut others = Vec::new();
         for entry in fs::read_dir(self.folder.join("fd")).expect("the process runs").flatten() {
@@ -275,8 +276,8 @@ impl Proc<'_> {
     }
 }
 
-/// What a descriptor leads to: the kind of what has no path, the folder of compiled code, and of a client's named pipe
-/// the stream.
+/// The target of a descriptor: the kind of an object without a path, the folder of compiled code,
+/// and for a named pipe of a client the stream.
 fn kind_of_target(target: &str) -> String {
     if let Some((_, stream)) = target.rsplit_once("-std") {
         return format!("a named pipe for std{stream}");
@@ -302,14 +303,15 @@ fn own_options(kind: &str, options: &str) -> String {
     kept.join(",")
 }
 
-/// Whether a process shows this name, that of its program, and sleeps: it runs its program then, and has all that
-/// confines it.
+/// Whether a process has this name, that of its program, and sleeps: then it runs its program under
+/// its full confinement.
 pub fn sleeps(pid: i32, name: &str) -> bool {
     status(pid, "Name").is_some_and(|shown| shown == name)
         && status(pid, "State").is_some_and(|state| state.starts_with('S'))
 }
 
-/// The process of this name that sleeps in the pid namespace of a container's first process and is not that one.
+/// The process of this name that sleeps in the pid namespace of a container's first process and is
+/// another one.
 pub fn executed(first: i32, name: &str) -> Option<i32> {
     let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let inside = namespace(first);
@@ -323,8 +325,8 @@ fn status(pid: i32, name: &str) -> Option<String> {
     value.map(|value| value.trim().to_owned())
 }
 
-/// How many hold the session keyring of a container, which runc names by its id; 0 if there is none. What has ended
-/// still counts for a moment: waits until the number stays.
+/// The number of references to the session keyring of a container, which runc names by its id; 0
+/// without a keyring. An ended process is counted for a moment: waits until the number is stable.
 pub fn keyring_holders(id: &str) -> usize {
     let mut seen = Vec::new();
     wait_for("the number of a keyring's holders stays", DEADLINE, || {

@@ -1,4 +1,4 @@
-//! Calls over gRPC, of Kubernetes' interface and of containerd's own.
+//! Calls over gRPC, of CRI and of containerd's own API.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-/// Far above what anything takes that is meant to be answered.
+/// The deadline of a call, far above the time of any call that succeeds.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// A connection that is made when it is first used. To be called within a runtime.
+/// A connection that is established on first use. Call it within a tokio runtime.
 pub fn connect(socket: &Path) -> Channel {
     let address = format!("unix://{}", socket.display());
     Endpoint::from_shared(address).expect("an address").timeout(LIMIT).connect_lazy()
@@ -20,7 +20,7 @@ pub fn connect(socket: &Path) -> Channel {
 /// Calls a method, `package.Service/Method`, in a containerd namespace if one is given.
 ///
 /// # Errors
-/// The daemon's refusal.
+/// The daemon's error.
 pub async fn call<A: prost::Message + Default + 'static>(
     channel: &Channel,
     namespace: Option<&str>,

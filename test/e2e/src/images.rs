@@ -1,8 +1,9 @@
-//! The guests' images. Small guests are written here in the text format; those in C are in `test/guests`.
+//! The images of the guests. Small guests are written here in the text format; those in C are in
+//! `test/guests`.
 
 use wherry_testing::{Capability, Image, busybox, can, guests};
 
-/// WASI's functions that the guests here need, a page of memory and two helpers.
+/// The WASI functions that the guests here import, four pages of memory, and a helper.
 const PRELUDE: &str = r#"
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
@@ -35,32 +36,32 @@ const CAT: &str = r#"
         (br $more)))))
 "#;
 
-/// The text of a module of the prelude and these fields.
+/// The text of a module with the prelude and these fields.
 pub fn text(fields: &str) -> String {
     format!("(module {PRELUDE} {fields})")
 }
 
-/// The binary format of a text.
+/// Converts the text format to the binary format.
 pub fn binary(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|e| panic!("a guest's text is wrong: {e}"))
 }
 
-/// An image of one wasm file that is its entrypoint: `/app.wasm`.
+/// An image with one wasm file, `/app.wasm`, as its entrypoint.
 pub fn app(name: &str, wasm: impl Into<Vec<u8>>) -> Image {
     Image::new(name).file("/app.wasm", 0o755, wasm).entrypoint(&["/app.wasm"])
 }
 
-/// An image of a guest of the prelude and these fields.
+/// An image of a guest with the prelude and these fields.
 pub fn fields(name: &str, fields: &str) -> Image {
     app(name, binary(&text(fields)))
 }
 
-/// The bytes of a guest that says "hello\n".
+/// The bytes of a guest that prints "hello\n".
 pub fn hello_wasm() -> Vec<u8> {
     binary(&text(&hello_fields("_start")))
 }
 
-/// A function of this name that says "hello\n", for [`text`].
+/// A function of this name that prints "hello\n", for [`text`].
 pub fn hello_fields(function: &str) -> String {
     format!(
         r#"(data (i32.const 1024) "hello\n")
@@ -68,7 +69,7 @@ pub fn hello_fields(function: &str) -> String {
     )
 }
 
-/// A guest that says "hello\n".
+/// A guest that prints "hello\n".
 pub fn hello() -> Image {
     app("hello", hello_wasm())
 }
@@ -83,7 +84,7 @@ pub fn cat() -> Image {
     app("cat", cat_wasm())
 }
 
-/// The bytes of a guest that says "ready\n" and then computes for ever.
+/// The bytes of a guest that prints "ready\n" and then computes forever.
 pub fn spin_wasm() -> Vec<u8> {
     binary(&text(
         r#"(data (i32.const 1024) "ready\n")
@@ -93,12 +94,12 @@ pub fn spin_wasm() -> Vec<u8> {
     ))
 }
 
-/// A guest that says "ready\n" and then computes for ever.
+/// A guest that prints "ready\n" and then computes forever.
 pub fn spin() -> Image {
     app("spin", spin_wasm())
 }
 
-/// A guest that ends with an exit code.
+/// A guest that exits with this code.
 pub fn exit(code: u8) -> Image {
     fields("exit", &format!(r#"(func (export "_start") (call $proc_exit (i32.const {code})))"#))
 }
@@ -108,7 +109,7 @@ pub fn trap() -> Image {
     fields("trap", r#"(func $culprit unreachable) (func (export "_start") (call $culprit))"#)
 }
 
-/// A guest that takes memory and touches it, until there is none: the kernel must end it.
+/// A guest that allocates and touches memory without end: the kernel must kill it.
 pub fn glutton() -> Image {
     app(
         "glutton",
@@ -123,8 +124,7 @@ pub fn glutton() -> Image {
     )
 }
 
-/// A guest that prints its arguments, then its environment, each on a line of its own, and an empty line
-/// between the two.
+/// A guest that prints its arguments, an empty line, and its environment, one entry per line.
 pub fn world() -> Image {
     let list = |what: &str| {
         format!(
@@ -158,8 +158,9 @@ pub fn world() -> Image {
     )
 }
 
-/// A guest that reads or writes a file below its first preopened directory, the root: arguments `r PATH` print
-/// the file, `w PATH` write "written\n" to it; PATH has no slash in front. Its exit code is WASI's error number.
+/// A guest that reads or writes a file below its first preopened directory, the root: arguments `r
+/// PATH` print the file, `w PATH` write "written\n" to it; PATH has no leading slash. Its exit code
+/// is WASI's error number.
 pub fn files() -> Image {
     fields_with(
         "files",
@@ -204,8 +205,8 @@ pub fn files() -> Image {
     )
 }
 
-/// A root filesystem with many a guest: `/hello.wasm`, `/cat.wasm`, `/spin.wasm`, `/flood.wasm`, which writes for
-/// ever and never reads, and a busybox.
+/// A root filesystem with several guests: `/hello.wasm`, `/cat.wasm`, `/spin.wasm`, `/flood.wasm`,
+/// which writes forever and never reads, and a busybox.
 pub fn guests_and_tools() -> Image {
     let flood = text(
         r#"(func (export "_start")
@@ -220,7 +221,8 @@ pub fn guests_and_tools() -> Image {
         .file("/flood.wasm", 0o755, binary(&flood))
 }
 
-/// A guest that takes seconds to compile, that no cache has, and that then says "hello\n".
+/// A guest that takes seconds to compile, differs in each call, so that no cache contains it, and
+/// prints "hello\n".
 pub fn laborious_wasm() -> Vec<u8> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let unlike_any = now.expect("a clock").as_nanos();
@@ -231,12 +233,12 @@ pub fn laborious_wasm() -> Vec<u8> {
     binary(&text(&(hello_fields("_start") + &label + &function.repeat(4000))))
 }
 
-/// An image of the prelude, more imports and fields.
+/// An image of a guest with the prelude, more imports and these fields.
 fn fields_with(name: &str, imports: &str, fields: &str) -> Image {
     app(name, binary(&format!("(module {imports} {PRELUDE} {fields})")))
 }
 
-/// The C guest of many commands, `test/guests/kit.c`: as a core module, or as a component.
+/// The C guest with many commands, `test/guests/kit.c`: as a core module, or as a component.
 pub fn kit(component: bool) -> Image {
     if component {
         app("kit-component", guests::bytes("kit.component.wasm"))
@@ -245,7 +247,7 @@ pub fn kit(component: bool) -> Image {
     }
 }
 
-/// The same in each form that the engine runs.
+/// The kit in each form that the engine runs.
 pub fn kits() -> Vec<Image> {
     let component = can(Capability::Components).then(|| kit(true));
     [kit(false)].into_iter().chain(component).collect()
@@ -256,7 +258,7 @@ pub fn net() -> Image {
     app("net", guests::bytes("net.component.wasm"))
 }
 
-/// A file of `test/guests` that needs no argument.
+/// A guest of `test/guests` that needs no argument.
 pub fn guest(name: &str) -> Image {
     app(&name.replace('.', "-"), guests::bytes(name))
 }

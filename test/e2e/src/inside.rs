@@ -1,19 +1,19 @@
-//! What a guest sees of its container: the kit's commands, run inside, and what its files say.
+//! A guest's view of its container: runs the kit's commands inside and parses their output.
 
 use wherry_testing::{Daemon, Docker, Image, Outcome, Run};
 
-/// Runs these lines of the kit, an image of `images::kit` or the like, in one container of these options.
+/// Runs these lines of the kit, an image like `images::kit`, in one container with these options.
 pub fn run(docker: &Docker, image: &Image, options: &[&str], lines: &[&str]) -> Outcome {
     docker.run(&Run::new(image).extra(options).args(&["do"]).args(lines))
 }
 
-/// Like [`run`], where every line must go well; what they printed.
+/// Like [`run`], and asserts that every line succeeds; returns the output of each.
 #[track_caller]
 pub fn look(docker: &Docker, image: &Image, options: &[&str], lines: &[&str]) -> String {
     run(docker, image, options, lines).success()
 }
 
-/// What a line printed.
+/// The output of a line.
 #[track_caller]
 pub fn of<'s>(said: &'s str, line: &str) -> &'s str {
     let head = format!("$ {line}\n");
@@ -26,7 +26,7 @@ pub fn of<'s>(said: &'s str, line: &str) -> &'s str {
     &after[..end]
 }
 
-/// The values behind a name in a file like `/proc/self/status`, where they follow a colon, or blanks.
+/// The values behind a name in a file like `/proc/self/status`, after a colon or blanks.
 #[track_caller]
 pub fn field<'s>(said: &'s str, name: &str) -> Vec<&'s str> {
     let rest = said

@@ -1,13 +1,15 @@
-//! What the end-to-end tests share: one body for all daemons, and the images of their guests.
+//! The parts that the end-to-end tests share: one test body for all daemons, and the images of
+//! their guests.
 //!
-//! The tests lie in `tests/e2e`, a file per subject. Each is one promise to a user; its body takes a
-//! [`Daemon`](wherry_testing::Daemon) and the macros below make one test of it per daemon.
+//! The tests are in `tests/e2e`, a file per subject. Each is one promise to a user; its body takes
+//! a [`Daemon`](wherry_testing::Daemon), and the macros below make one test of it per daemon.
 
 pub mod beside;
 pub mod client;
 pub mod compatibility;
 pub mod confined;
 pub mod cri;
+pub mod direct;
 mod grpc;
 pub mod images;
 pub mod inside;
@@ -15,8 +17,8 @@ pub mod needs;
 pub mod shim;
 pub mod soak;
 
-/// Makes one test per daemon, three containerds and two Dockers, of functions that take a `&dyn Daemon`.
-/// The daemons are shared by all tests.
+/// Makes one test per daemon, three containerds and two Dockers, of functions that take a `&dyn
+/// Daemon`. All tests share the daemons.
 #[macro_export]
 macro_rules! on_all_daemons {
     ($($test:ident),+ $(,)?) => {
@@ -25,7 +27,7 @@ macro_rules! on_all_daemons {
     };
 }
 
-/// Like [`on_all_daemons`], for what only `ctr` can do: functions that take a `&Containerd`.
+/// Like [`on_all_daemons`], for features of `ctr` alone: functions that take a `&Containerd`.
 #[macro_export]
 macro_rules! on_containerds {
     ($($test:ident),+ $(,)?) => {
@@ -35,7 +37,7 @@ macro_rules! on_containerds {
     };
 }
 
-/// Like [`on_all_daemons`], for what only Docker can do: functions that take a `&Docker`.
+/// Like [`on_all_daemons`], for features of Docker alone: functions that take a `&Docker`.
 #[macro_export]
 macro_rules! on_dockers {
     ($($test:ident),+ $(,)?) => {
@@ -44,8 +46,8 @@ macro_rules! on_dockers {
     };
 }
 
-/// Makes one test per daemon of functions that take a `&dyn Daemon` which is the test's own: for tests that
-/// kill something of it, or look for leftovers.
+/// Makes one test per daemon of functions that take a private `&dyn Daemon`: for tests that kill a
+/// part of it, or check for leftovers.
 #[macro_export]
 macro_rules! on_own_daemons {
     ($($test:ident),+ $(,)?) => {
@@ -65,7 +67,7 @@ macro_rules! on_own_containerds {
     };
 }
 
-/// Makes a module of tests that hand one daemon to functions of the module around.
+/// Makes a module of tests that pass one daemon to functions of the surrounding module.
 #[macro_export]
 macro_rules! tests_in {
     ($module:ident, $daemon:expr, $($test:ident),+) => {

@@ -1,10 +1,11 @@
-//! Which tests need what only some engines or machines can do. Where it is missing they say so and try nothing.
+//! The tests that need a capability of the engine or the machine. Without it they print so and do
+//! nothing.
 
 use std::path::Path;
 use wherry_testing::Capability::{self, Compiler, Components, Plugins, QuickCode, Sockets};
 use wherry_testing::{engine, engine_can, runtime};
 
-/// By the file, without `.rs`, and the test's name.
+/// By the file, without `.rs`, and the name of the test.
 const NEEDS: &[(&str, Capability)] = &[
     ("attach::a_screen_goes_on_while_nobody_watches", Components),
     ("bad_input::a_component_with_nothing_to_run_is_said", Components),
@@ -21,7 +22,12 @@ const NEEDS: &[(&str, Capability)] = &[
     ("compose::services_talk_by_name_once_they_are_healthy", Components),
     ("concurrency::nobody_waits_for_a_create_that_compiles", Compiler),
     ("concurrency::nobody_waits_for_an_exec_that_compiles", Compiler),
+    ("examples::hello_in_python_runs", Components),
+    ("examples::a_tcp_server_answers_on_its_published_port", Components),
+    ("examples::a_guest_counts_in_a_native_database", Components),
     ("exec::a_component_runs_too", Components),
+    ("lifecycle::a_shutdown_during_a_create_ends_the_shim_when_that_fails", Compiler),
+    ("lifecycle::a_containerd_killed_during_a_create_leaves_no_shim", Compiler),
     ("network::guests_talk_in_a_shared_namespace", Components),
     ("network::guests_meet_by_name_in_a_network", Components),
     ("network::a_guests_published_port_is_reached", Components),
@@ -37,7 +43,7 @@ const NEEDS: &[(&str, Capability)] = &[
     ("network::a_modules_server_answers_on_a_published_port", Sockets),
 ];
 
-/// What an engine lacks for a test, given as `file::test`.
+/// The capability that an engine lacks for a test, given as `file::test`.
 pub(crate) fn missing(engine: &str, test: &str) -> Option<Capability> {
     let needed = NEEDS.iter().find(|(name, _)| *name == test).map(|(_, capability)| *capability);
     needed.filter(|capability| !engine_can(engine, *capability))
@@ -46,7 +52,7 @@ pub(crate) fn missing(engine: &str, test: &str) -> Option<Capability> {
 /// The files whose tests need a machine with AppArmor.
 const APPARMOR: &[&str] = &["apparmor"];
 
-/// Whether the kernel enforces AppArmor's profiles, and there is the program that loads them.
+/// Whether the kernel enforces AppArmor profiles, and the program that loads them is installed.
 fn has_apparmor() -> bool {
     let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
     let parser = ["/sbin/apparmor_parser", "/usr/sbin/apparmor_parser"];
@@ -54,11 +60,20 @@ fn has_apparmor() -> bool {
         && parser.iter().any(|path| Path::new(path).exists())
 }
 
-/// Whether the engine and the machine can do what a test of this module needs.
+/// Whether the Go compiler is in PATH.
+pub fn has_go() -> bool {
+    std::process::Command::new("go").arg("version").output().is_ok_and(|said| said.status.success())
+}
+
+/// Whether the engine and the machine have the capabilities that a test of this module needs.
 pub fn are_met(module: &str, test: &str) -> bool {
     let file = module.split("::").nth(1).unwrap_or_default();
     if APPARMOR.contains(&file) && !has_apparmor() {
         println!("not tried: this machine has no AppArmor");
+        return false;
+    }
+    if (file, test) == ("examples", "hello_in_go_runs") && !has_go() {
+        println!("not tried: this machine has no Go");
         return false;
     }
     let missing = missing(&engine(), &format!("{file}::{test}"));

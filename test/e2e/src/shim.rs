@@ -1,4 +1,4 @@
-//! Raw calls of a shim's task API, for what no client of containerd can be made to ask.
+//! Raw calls of a shim's Task API, for requests that no client of containerd can send.
 
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::{self, Client, Code};
@@ -19,11 +19,26 @@ impl Shim {
         Shim::at(&socket, version)
     }
 
-    /// Connects to the shim that listens on a socket and has announced this version of the task API.
+    /// Connects to the shim that listens on a socket and has announced this version of the Task
+    /// API.
     pub fn at(socket: &Path, version: u32) -> Shim {
-        let client = Client::connect(&format!("unix://{}", socket.display()))
-            .unwrap_or_else(|e| panic!("{}: {e}", socket.display()));
-        Shim { client, service: format!("containerd.task.v{version}.Task") }
+        Shim::try_at(socket, version).unwrap_or_else(|e| panic!("{}: {e}", socket.display()))
+    }
+
+    /// Like [`Shim::at`], for a shim that may have ended.
+    ///
+    /// # Errors
+    /// When nothing listens there.
+    pub fn try_at(socket: &Path, version: u32) -> ttrpc::Result<Shim> {
+        let client = Client::connect(&format!("unix://{}", socket.display()))?;
+        Ok(Shim { client, service: format!("containerd.task.v{version}.Task") })
+    }
+
+    /// Calls a method, whether the shim answers or ends.
+    pub fn try_call(&self, method: &str, request: &impl Message) {
+        let payload = request.write_to_bytes().expect("a complete message");
+        // Neither the answer nor a closed connection matters to the caller.
+        let _ = self.exchange(&self.service, method, payload);
     }
 
     /// Calls a method.
@@ -40,7 +55,7 @@ impl Shim {
         Ok(R::parse_from_bytes(&answer).unwrap_or_else(|e| panic!("{method}: {e}")))
     }
 
-    /// Calls a method of a service with any bytes, and returns those of the answer.
+    /// Calls a method of a service with raw bytes, and returns the bytes of the answer.
     ///
     /// # Errors
     /// The RPC's code and text.
@@ -50,6 +65,13 @@ impl Shim {
         method: &str,
         payload: Vec<u8>,
     ) -> Result<Vec<u8>, (Code, String)> {
+        self.exchange(service, method, payload).map_err(|e| match e {
+            ttrpc::Error::RpcStatus(status) => (status.code(), status.message().to_owned()),
+            other => panic!("{method}: {other}"),
+        })
+    }
+
+    fn exchange(&self, service: &str, method: &str, payload: Vec<u8>) -> ttrpc::Result<Vec<u8>> {
         let request = ttrpc::Request {
             service: service.to_owned(),
             method: method.to_owned(),
@@ -57,14 +79,10 @@ impl Shim {
             payload,
             ..Default::default()
         };
-        let response = self.client.request(request).map_err(|e| match e {
-            ttrpc::Error::RpcStatus(status) => (status.code(), status.message().to_owned()),
-            other => panic!("{method}: {other}"),
-        })?;
-        Ok(response.payload)
+        Ok(self.client.request(request)?.payload)
     }
 
-    /// The name of its service, with the version that it has announced.
+    /// The name of its service, with the announced version.
     pub fn service(&self) -> &str {
         &self.service
     }

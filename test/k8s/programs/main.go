@@ -1,5 +1,5 @@
-// Command kubernetes is a control plane and a node in one executable: the name by which it is called
-// selects the program. One link step instead of five, and a fifth of the disk space.
+// Command kubernetes is a control plane and a node in one executable: the name by which it is
+// called selects the program. One link step instead of five, and a fifth of the disk space.
 package main
 
 import (

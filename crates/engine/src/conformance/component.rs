@@ -142,3 +142,47 @@ pub fn a_component_with_a_missing_import_is_refused(host: &Host) {
     let text = r#"(component (import "acme:house/lamp@1.0.0" (instance (export "on" (func)))))"#;
     host.file("guest.wasm", &encode(text)).refused(&["missing import acme:house/lamp@1.0.0"]);
 }
+
+pub fn a_component_of_a_server_is_refused_with_the_reason(host: &Host) {
+    let text = r#"(component (import "wasi:http/types@0.2.0" (instance (export "f" (func)))))"#;
+    host.file("guest.wasm", &encode(text))
+        .refused(&["missing import wasi:http/types@0.2.0", "provides wasi:cli, wasi:clocks"]);
+    let text = r#"(component
+        (core module $m (func (export "handle") (param i32)))
+        (core instance $i (instantiate $m))
+        (func $handle (param "request" u32) (canon lift (core func $i "handle")))
+        (instance $h (export "handle" (func $handle)))
+        (export "wasi:http/incoming-handler@0.2.0" (instance $h)))"#;
+    host.file("guest.wasm", &encode(text))
+        .refused(&["nothing to run", "wasi:http/incoming-handler@0.2.0 is for a server of HTTP"]);
+}
+
+pub fn a_component_of_a_library_is_refused_with_all_exports(host: &Host) {
+    let text = r#"(component
+        (core module $m (func (export "add") (param i32 i32) (result i32) (i32.const 0)))
+        (core instance $i (instantiate $m))
+        (func $add (param "a" u32) (param "b" u32) (result u32) (canon lift (core func $i "add")))
+        (instance $r (export "add" (func $add)))
+        (export "acme:calc/api@1.0.0" (instance $r)))"#;
+    host.file("guest.wasm", &encode(text)).refused(&["it exports acme:calc/api@1.0.0#add(a, b)"]);
+}
+
+pub fn a_component_of_another_version_of_wasi_is_refused(host: &Host) {
+    for version in ["0.3.0", "1.0.0"] {
+        let text = format!(
+            r#"(component
+                (core module $m (func (export "run") (result i32) (i32.const 0)))
+                (core instance $i (instantiate $m))
+                (func $run (result (result)) (canon lift (core func $i "run")))
+                (instance $r (export "run" (func $run)))
+                (export "wasi:cli/run@{version}" (instance $r)))"#
+        );
+        host.file("guest.wasm", &encode(&text))
+            .refused(&["wasi:cli/run@0.2", &format!("wasi:cli/run@{version} is another version")]);
+    }
+}
+
+pub fn a_component_with_streams_is_refused_with_the_feature(host: &Host) {
+    let text = r#"(component (type $s (stream u8)) (import "f" (func (param "a" $s))))"#;
+    host.file("guest.wasm", &encode(text)).refused(&["it uses asynchronous functions, streams"]);
+}

@@ -143,6 +143,76 @@ pub fn the_working_directory_is_a_preopen(host: &Host) {
     assert_eq!((ended.code, &*ended.stdout), (0, &b"here"[..]), "{}", ended.stderr);
 }
 
+/// Zig and AssemblyScript take the first preopen, wasi-libc the last of those that fit.
+pub fn the_working_directory_is_the_first_and_the_last_preopen(host: &Host) {
+    let data = host.folder("data");
+    fs::write(host.folder("data/sub").join("file"), "here").unwrap();
+    // Opens the file below descriptor 3, then below the last one.
+    let ended = host
+        .guest(
+            r#"(data (i32.const 1024) "file")
+               (func (export "_start") (local $dir i32)
+                 (call $check (call $open (i32.const 3) (i32.const 1024) (i32.const 4) (i32.const 0)))
+                 (call $check (call $fd_close (call $fd)))
+                 (local.set $dir (i32.const 3))
+                 (loop $next
+                   (local.set $dir (i32.add (local.get $dir) (i32.const 1)))
+                   (br_if $next
+                     (i32.eqz (call $fd_prestat_get (local.get $dir) (i32.const 16)))))
+                 (local.set $dir (i32.sub (local.get $dir) (i32.const 1)))
+                 (call $check
+                   (call $open (local.get $dir) (i32.const 1024) (i32.const 4) (i32.const 0))))"#,
+        )
+        .dir(&data, "/data")
+        .cwd("/data/sub")
+        .run();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+}
+
+/// With the root as preopen, the guard must serve the engine's own way of resolving links.
+pub fn links_resolve_in_the_root(host: &Host) {
+    const NOENT: i32 = 44;
+    const LOOP: i32 = 32;
+    let folder = host.folder("a/b");
+    let base = folder.parent().unwrap().strip_prefix("/").unwrap().to_owned();
+    fs::write(folder.join("file"), "here").unwrap();
+    let make = |target: &str, name: &str| symlink(target, folder.join(name)).unwrap();
+    let shown = base.display();
+    make(&format!("/{shown}/b/file"), "absolute");
+    make(&format!("/{shown}"), "directory");
+    make(&format!("{}{shown}/b/file", "../".repeat(40)), "above");
+    make("absolute", "twice");
+    make("/no/such/file", "dangling");
+    make("loop", "loop");
+    let root = std::path::Path::new("/");
+    for (path, code) in [
+        ("absolute", 0),
+        ("directory/b/file", 0),
+        ("directory/b/absolute", 0),
+        ("above", 0),
+        ("twice", 0),
+        ("dangling", NOENT),
+        ("loop", LOOP),
+    ] {
+        let path = format!("{shown}/b/{path}");
+        let fields = follower(&path);
+        let ended = host.guest(&fields).dir(root, "/").run();
+        assert_eq!(ended.code, code, "{path}: {}", ended.stderr);
+    }
+}
+
+/// Exits with the error number of opening `path` below descriptor 3, following links.
+fn follower(path: &str) -> String {
+    format!(
+        r#"(data (i32.const 1024) "{path}")
+           (func (export "_start")
+             (call $proc_exit
+               (call $path_open (i32.const 3) (i32.const 1) (i32.const 1024) (i32.const {})
+                 (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 12))))"#,
+        path.len()
+    )
+}
+
 pub fn a_missing_directory_is_named(host: &Host) {
     let missing = host.folder("data").join("missing");
     let path = missing.to_str().unwrap();

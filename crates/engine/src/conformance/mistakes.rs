@@ -43,6 +43,45 @@ pub fn a_missing_import_is_named(host: &Host) {
     host.file("guest.wasm", &encode(text)).refused(&["env", "missing"]);
 }
 
+pub fn all_missing_imports_are_named(host: &Host) {
+    let imports: String =
+        (0..12).map(|number| format!(r#"(import "env" "f{number}" (func))"#)).collect();
+    let text =
+        format!(r#"(module {imports} (memory (export "memory") 1) (func (export "_start")))"#);
+    host.file("guest.wasm", &encode(&text))
+        .refused(&["missing imports env::f0, env::f1, ", "env::f9 and 2 more"]);
+}
+
+pub fn an_import_of_a_wrong_type_is_named_with_the_right_one(host: &Host) {
+    let text = r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i64)))
+                    (memory (export "memory") 1) (func (export "_start")))"#;
+    host.file("guest.wasm", &encode(text))
+        .refused(&["wasi_snapshot_preview1::proc_exit has the type (i64)", "defines (i32)"]);
+}
+
+pub fn a_feature_that_no_engine_has_is_named(host: &Host) {
+    let text = r#"(module (memory (export "memory") 1 1 shared) (func (export "_start")))"#;
+    host.file("guest.wasm", &encode(text))
+        .refused(&["it uses threads (shared memory and atomics), which ", " does not support"]);
+}
+
+pub fn reference_types_are_supported(host: &Host) {
+    let text = r#"(module (table 1 externref) (table 1 funcref) (memory (export "memory") 1)
+                    (func (export "_start")
+                      (table.set 0 (i32.const 0) (ref.null extern))
+                      (if (i32.eqz (ref.is_null (table.get 0 (i32.const 0)))) (then unreachable))))"#;
+    let ended = host.file("guest.wasm", &encode(text)).run();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+}
+
+pub fn a_module_of_a_library_is_refused_with_all_exports(host: &Host) {
+    let text = r#"(module (memory (export "memory") 1)
+                    (func (export "add") (param i32 i32) (result i32) (i32.const 0)))"#;
+    let guest = host.file("guest.wasm", &encode(text));
+    guest.refused(&["does not export _start", "add(i32, i32) -> i32", "memory (memory)"]);
+    guest.function("add").refused(&["cannot call add(i32, i32)", "takes parameters"]);
+}
+
 pub fn a_missing_function_is_named_with_those_there_are(host: &Host) {
     host.guest(GREET).function("nope").refused(&["nope", "greet"]);
 }

@@ -1,4 +1,4 @@
-//! The engine's filter as a whole: the guarded calls, and the allow-list.
+//! The program of the engine's seccomp filter: the guarded calls and the allow-list.
 
 use wherry_sys::seccomp::{ALLOW, ENOSYS, EPERM, Filter};
 
@@ -25,18 +25,18 @@ fn listed(filter: &mut Filter, more: &[i64]) {
     for number in calls::COMMON.iter().chain(more) {
         filter.call(*number, ALLOW);
     }
-    // Its flags are in memory, where no filter can look: the C library falls back to clone.
+    // Its flags are in memory, which no filter can read. After ENOSYS the C library uses clone.
     filter.call(libc::SYS_clone3, ENOSYS);
-    // New threads, no new processes.
+    // Threads, not processes.
     filter.any_bit(libc::SYS_clone, 0, calls::NEW_THREAD, (ALLOW, EPERM));
-    // No memory becomes executable.
+    // No memory becomes executable from here on.
     for number in [libc::SYS_mmap, libc::SYS_mprotect] {
         filter.any_bit(number, 2, libc::PROT_EXEC.unsigned_abs(), (EPERM, ALLOW));
     }
     filter.one_of(libc::SYS_socket, 0, calls::SOCKETS);
     filter.one_of(libc::SYS_ioctl, 1, calls::IOCTLS);
     filter.one_of(libc::SYS_prctl, 0, calls::PRCTLS);
-    // abort(3) signals its own process.
+    // abort(3) sends a signal to its own process.
     filter.one_of(libc::SYS_tgkill, 0, &[std::process::id()]);
 }
 
@@ -84,9 +84,9 @@ mod tests {
     #[test]
     fn an_engine_has_what_it_asks_for_besides() {
         let with = program(Allow::Listed(&[libc::SYS_getcpu]), 1);
-        assert_eq!(answer(&with, libc::SYS_getcpu, [0; 6]), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(with.action(libc::SYS_getcpu, [0; 6]), libc::SECCOMP_RET_ALLOW);
         let without = program(Allow::Listed(&[]), 1);
-        assert_eq!(answer(&without, libc::SYS_getcpu, [0; 6]), EPERM);
+        assert_eq!(without.action(libc::SYS_getcpu, [0; 6]), EPERM);
         assert_eq!(
             program(Allow::All, 1).action(libc::SYS_execve, [0; 6]),
             libc::SECCOMP_RET_ALLOW

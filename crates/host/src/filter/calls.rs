@@ -1,4 +1,4 @@
-//! The system calls that a wasm guest's process may make.
+//! The list of system calls that a wasm guest's process may make.
 
 /// Calls that open a file, or read a symbolic link, by its path: see [`super::guard`].
 #[cfg(target_arch = "x86_64")]
@@ -13,7 +13,7 @@ pub(super) const GUARDED: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const GUARDED: &[i64] = &[libc::SYS_openat, libc::SYS_openat2, libc::SYS_readlinkat];
 
-/// Calls that every engine may make, whatever their arguments.
+/// Calls that every engine may make, with any arguments.
 pub(super) const COMMON: &[i64] = &[
     // Files by descriptor.
     libc::SYS_read,
@@ -52,7 +52,7 @@ pub(super) const COMMON: &[i64] = &[
     libc::SYS_symlinkat,
     libc::SYS_utimensat,
     libc::SYS_getcwd,
-    // Sockets, once there are some.
+    // Sockets.
     libc::SYS_socketpair,
     libc::SYS_bind,
     libc::SYS_listen,
@@ -83,7 +83,7 @@ pub(super) const COMMON: &[i64] = &[
     libc::SYS_clock_nanosleep,
     libc::SYS_sched_yield,
     libc::SYS_restart_syscall,
-    // Time and chance.
+    // Clocks and random numbers.
     libc::SYS_clock_gettime,
     libc::SYS_clock_getres,
     libc::SYS_gettimeofday,
@@ -111,12 +111,12 @@ pub(super) const COMMON: &[i64] = &[
     libc::SYS_sched_getaffinity,
     libc::SYS_set_robust_list,
     libc::SYS_rseq,
-    // Signals: engines catch the faults of guests.
+    // Signals: engines handle the faults of guests.
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
     libc::SYS_sigaltstack,
-    // The older names of some of them, which the C library or an engine uses on x86.
+    // Older forms of some of these, which the C library or an engine uses on x86.
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
     #[cfg(target_arch = "x86_64")]
@@ -137,10 +137,11 @@ pub(super) const COMMON: &[i64] = &[
     libc::SYS_arch_prctl,
 ];
 
-/// The flag of clone that makes a thread.
+/// CLONE_THREAD, without which clone(2) creates a process.
 pub(super) const NEW_THREAD: u32 = 0x0001_0000;
 
-/// Families of sockets: the network, sockets with a path, and the C library's question for the machine's addresses.
+/// Socket families: the network, Unix sockets, and netlink, by which the C library queries the
+/// addresses of the machine.
 pub(super) const SOCKETS: &[u32] = &[
     libc::AF_UNIX.unsigned_abs(),
     libc::AF_INET.unsigned_abs(),
@@ -148,7 +149,8 @@ pub(super) const SOCKETS: &[u32] = &[
     libc::AF_NETLINK.unsigned_abs(),
 ];
 
-/// How much can be read, blocking or not, and whether it is a terminal and of which size. Not TIOCSTI, which types for the user.
+/// ioctl requests: bytes to read, non-blocking mode, terminal settings and size. Not TIOCSTI, which
+/// inserts input into a terminal.
 pub(super) const IOCTLS: &[u32] =
     &[ioctl(libc::FIONREAD), ioctl(libc::FIONBIO), ioctl(libc::TCGETS), ioctl(libc::TIOCGWINSZ)];
 
@@ -157,6 +159,6 @@ const fn ioctl(request: libc::Ioctl) -> u32 {
     request as u32
 }
 
-/// Names for threads and for memory.
+/// prctl options: the names of threads and of memory.
 pub(super) const PRCTLS: &[u32] =
     &[libc::PR_SET_NAME.unsigned_abs(), libc::PR_SET_VMA.unsigned_abs()];

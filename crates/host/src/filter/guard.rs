@@ -1,11 +1,12 @@
 //! The guard of the files that an engine opens for its guest: the handler of SIGSYS.
 //!
-//! It makes the call again in the name of the code that it interrupted, with two differences. Magic links of procfs (`exe`, `root`,
-//! `cwd`, `fd/N`, `map_files/…`) are never followed, on no component of the path (`RESOLVE_NO_MAGICLINKS`). And what was opened is
-//! looked at before its number is returned: see [`super::pseudo`].
+//! It repeats the system call of the interrupted code, with two differences. It follows no magic
+//! link of procfs (`exe`, `root`, `cwd`, `fd/N`, `map_files/…`), in no component of the path
+//! (`RESOLVE_NO_MAGICLINKS`). And it checks the opened file before it returns the descriptor: see
+//! [`super::pseudo`].
 //!
-//! All of it runs in a signal handler, on whatever stack the engine was on: system calls and buffers of a few hundred bytes, no
-//! allocation, no locks, and errno as it was.
+//! All of this runs in a signal handler, on the engine's current stack: system calls and buffers of
+//! a few hundred bytes, no allocation, no locks, and errno is preserved.
 
 #![allow(unsafe_code)]
 
@@ -13,13 +14,13 @@ use std::ffi::CStr;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::pseudo;
+use super::{links, pseudo};
 use crate::signals::exit_now;
 
 /// The sixth argument of this module's own calls. See the parent module.
 static COOKIE: AtomicU64 = AtomicU64::new(0);
 
-/// A system call's result as the kernel returns it: a negative one is an errno.
+/// The result of a system call as the kernel returns it: a negative value is an errno.
 type Answer = i64;
 
 /// Installs the handler and returns the cookie.
@@ -30,7 +31,7 @@ pub(super) fn install() -> io::Result<u64> {
     if usize::try_from(got) != Ok(bytes.len()) {
         return Err(io::Error::last_os_error());
     }
-    // No register holds it by chance, as it might hold 0.
+    // Not a small number, which a register often holds.
     let cookie = u64::from_ne_bytes(bytes) | 1 << 63;
     COOKIE.store(cookie, Ordering::Relaxed);
     // SAFETY: all zeroes is a valid sigaction.
@@ -38,21 +39,22 @@ pub(super) fn install() -> io::Result<u64> {
     action.sa_sigaction = handle as *const () as libc::sighandler_t;
     // SA_NODEFER: a signal that is blocked when a filter raises it ends the process.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | libc::SA_RESTART;
-    // SAFETY: the handler is async-signal-safe, as its module says.
+    // SAFETY: the handler is async-signal-safe: see the module.
     if unsafe { libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(cookie)
 }
 
-/// A system call as it was interrupted.
+/// The interrupted system call.
 struct Call {
     number: i64,
     arguments: [u64; 4],
 }
 
 extern "C" fn handle(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel passes a handler with SA_SIGINFO the context of the code that it interrupted.
+    // SAFETY: the kernel passes a handler with SA_SIGINFO the context of the code that it
+    // interrupted.
     let Some(context) = (unsafe { context.cast::<libc::ucontext_t>().as_mut() }) else { return };
     // SAFETY: the location is this thread's errno.
     let errno = unsafe { libc::__errno_location() };
@@ -98,28 +100,30 @@ fn set_answer(context: &mut libc::ucontext_t, answer: Answer) {
     *register = answer.cast_unsigned();
 }
 
-/// Makes a call that opens a file or reads a link. Any other call got here through the container's own profile, whose action for
-/// it is to end the process: with what a shell reports for SIGSYS.
+/// Makes a call that opens a file or reads a link. Any other call was trapped by the container's
+/// own profile, whose SIGSYS would end the process: exits with the status that a shell reports for
+/// it.
 fn answer(call: &Call) -> Answer {
     let [a, b, c, d] = call.arguments;
     let here = libc::AT_FDCWD.cast_unsigned().into();
     match call.number {
-        libc::SYS_openat => open(a, b, plain(c, d)),
-        libc::SYS_openat2 => match structure(c, d) {
+        libc::SYS_openat => open(a, b, how_of(c, d)),
+        libc::SYS_openat2 => match read_how(c, d) {
             Ok(how) => open(a, b, how),
             Err(errno) => -i64::from(errno),
         },
         libc::SYS_readlinkat => read_link(a, b, c, d),
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_open => open(here, a, plain(b, c)),
+        libc::SYS_open => open(here, a, how_of(b, c)),
         #[cfg(target_arch = "x86_64")]
         libc::SYS_creat => {
             let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
-            open(here, a, plain(flags.cast_unsigned().into(), b))
+            open(here, a, how_of(flags.cast_unsigned().into(), b))
         }
         #[cfg(target_arch = "x86_64")]
         libc::SYS_readlink => read_link(here, a, b, c),
         _ => {
+            // Used on x86_64 alone.
             let _ = here;
             exit_now(128 + libc::SIGSYS)
         }
@@ -135,7 +139,7 @@ struct How {
     resolve: u64,
 }
 
-/// Flags that openat(2) heeds, which passes over all others; openat2(2) refuses those.
+/// Flags that openat(2) knows. It ignores all others; openat2(2) refuses them.
 const KNOWN: i32 = libc::O_ACCMODE
     | libc::O_CREAT
     | libc::O_EXCL
@@ -157,8 +161,8 @@ fn bits(flags: i32) -> u64 {
     flags.cast_unsigned().into()
 }
 
-/// The arguments of openat(2) as those of openat2(2) that mean the same.
-fn plain(flags: u64, mode: u64) -> How {
+/// Converts the arguments of openat(2) to those of openat2(2).
+fn how_of(flags: u64, mode: u64) -> How {
     let mut flags = flags & bits(KNOWN);
     if flags & bits(libc::O_PATH) != 0 {
         flags &= bits(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC);
@@ -168,9 +172,9 @@ fn plain(flags: u64, mode: u64) -> How {
     How { flags, mode: if creates { mode & 0o7777 } else { 0 }, resolve: 0 }
 }
 
-/// The structure that a call of openat2(2) points to.
-fn structure(address: u64, size: u64) -> Result<How, i32> {
-    // A larger one is of a later kernel than this program knows.
+/// Reads the structure that a call of openat2(2) points to.
+fn read_how(address: u64, size: u64) -> Result<How, i32> {
+    // A larger structure is of a later kernel.
     if size != size_of::<How>() as u64 {
         return Err(if size < size_of::<How>() as u64 { libc::EINVAL } else { libc::E2BIG });
     }
@@ -178,69 +182,109 @@ fn structure(address: u64, size: u64) -> Result<How, i32> {
     if address.is_null() {
         return Err(libc::EFAULT);
     }
-    // SAFETY: the engine made a system call with the address of such a structure of its own.
+    // SAFETY: the engine made a system call with the address of such a structure.
     Ok(unsafe { address.read_unaligned() })
 }
 
-/// Opens a file, and closes it again if it is not for guests.
+/// Opens a file, and closes it again if a guest may not have it.
 fn open(directory: u64, path: u64, how: How) -> Answer {
-    let opened = open_plainly(directory, path, how);
+    let how = How { resolve: links::resolve(how.resolve), ..how };
+    let path = if links::names_root(path) { c"/".as_ptr().addr() as u64 } else { path };
+    let mut opened = open_unchecked(directory, path, how);
+    if opened == -i64::from(libc::ENOENT) && links::is_working_directory(directory) {
+        opened = open_in_root(path, how);
+    }
     let Ok(fd) = i32::try_from(opened) else { return opened };
-    if fd < 0 || pseudo::is_for_guests(fd, how.flags) {
+    if fd < 0 || pseudo::is_allowed(fd, how.flags) {
         return opened;
     }
     close(fd);
     -i64::from(libc::EACCES)
 }
 
-/// Opens a file without following magic links.
-fn open_plainly(directory: u64, path: u64, how: How) -> Answer {
+/// Opens a file of this name in the root, if the path is a single name and nothing is created.
+fn open_in_root(path: u64, how: How) -> Answer {
+    let missing = -i64::from(libc::ENOENT);
+    let name = usize::try_from(path).unwrap_or_default() as *const libc::c_char;
+    if name.is_null() || how.flags & bits(libc::O_CREAT) != 0 {
+        return missing;
+    }
+    // SAFETY: the kernel has read this C string in the engine's call.
+    if unsafe { CStr::from_ptr(name) }.to_bytes().contains(&b'/') {
+        return missing;
+    }
+    let flags = bits(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
+    let here = libc::AT_FDCWD.cast_unsigned().into();
+    let root = How { flags, mode: 0, resolve: 0 };
+    let Ok(root) = i32::try_from(open_unchecked(here, c"/".as_ptr().addr() as u64, root)) else {
+        return missing;
+    };
+    if root < 0 {
+        return missing;
+    }
+    let root = Fd(root);
+    open_unchecked(i64::from(root.0).cast_unsigned(), path, how)
+}
+
+/// Opens a file without following magic links, and without the check.
+fn open_unchecked(directory: u64, path: u64, how: How) -> Answer {
     let how = How { resolve: how.resolve | libc::RESOLVE_NO_MAGICLINKS, ..how };
     let address = (&raw const how).addr() as u64;
     call(libc::SYS_openat2, [directory, path, address, size_of::<How>() as u64])
 }
 
-/// Reads a symbolic link, but for those of procfs that are the kernel's.
+/// Reads a symbolic link, except for the magic links of procfs.
 fn read_link(directory: u64, path: u64, buffer: u64, size: u64) -> Answer {
     let flags = bits(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC);
-    let opened = open_plainly(directory, path, How { flags, mode: 0, resolve: 0 });
+    let opened = open_unchecked(directory, path, How { flags, mode: 0, resolve: 0 });
     let Ok(fd) = i32::try_from(opened) else { return opened };
     if fd < 0 {
         return opened;
     }
-    let answer = if pseudo::is_for_guests(fd, flags) {
-        let link = opened.cast_unsigned();
-        call(libc::SYS_readlinkat, [link, c"".as_ptr().addr() as u64, buffer, size])
-    } else {
-        -i64::from(libc::EACCES)
-    };
-    close(fd);
-    // A descriptor of another file than a link gives ENOENT.
+    let link = Fd(fd);
+    let mut answer = -i64::from(libc::EACCES);
+    if pseudo::is_allowed(fd, flags) {
+        let number = opened.cast_unsigned();
+        answer = call(libc::SYS_readlinkat, [number, c"".as_ptr().addr() as u64, buffer, size]);
+        if answer > 0 {
+            answer = links::rewrite(&link, directory, buffer, size, answer);
+        }
+    }
+    // With an empty path the kernel reports ENOENT for a file that is no link.
     if answer == -i64::from(libc::ENOENT) { -i64::from(libc::EINVAL) } else { answer }
 }
 
-/// Opens `path` below `directory` to look at it, without following any link.
-pub(super) fn look(directory: i32, path: &CStr, resolve: u64) -> Option<Fd> {
+/// Opens `path` below `directory` with O_PATH, without following any link.
+pub(super) fn open_path(directory: i32, path: &CStr, resolve: u64) -> Option<Fd> {
     let flags = bits(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC);
     let resolve = resolve | libc::RESOLVE_NO_SYMLINKS;
     let directory = i64::from(directory).cast_unsigned();
     let opened =
-        open_plainly(directory, path.as_ptr().addr() as u64, How { flags, mode: 0, resolve });
+        open_unchecked(directory, path.as_ptr().addr() as u64, How { flags, mode: 0, resolve });
     i32::try_from(opened).ok().filter(|fd| *fd >= 0).map(Fd)
 }
 
 /// Reads the link `path` below `directory` into `buffer`, and returns its target.
-pub(super) fn target<'b>(directory: &Fd, path: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+pub(super) fn read_target<'b>(
+    directory: &Fd,
+    path: &CStr,
+    buffer: &'b mut [u8],
+) -> Option<&'b [u8]> {
     let directory = i64::from(directory.0).cast_unsigned();
     let (address, size) = (buffer.as_mut_ptr().addr() as u64, buffer.len() as u64);
     let length =
         call(libc::SYS_readlinkat, [directory, path.as_ptr().addr() as u64, address, size]);
     let length = usize::try_from(length).ok()?;
-    // One that fills the buffer may have been cut off.
+    // A target that fills the buffer may be truncated.
     if length < buffer.len() { buffer.get(..length) } else { None }
 }
 
-/// A descriptor of the guard's own.
+/// Returns the size of the file that is open as `fd`: of a link the length of its target.
+pub(super) fn size(fd: &Fd) -> Option<u64> {
+    pseudo::status(fd.0).and_then(|status| u64::try_from(status.st_size).ok())
+}
+
+/// A descriptor that the guard has opened. Closed when dropped.
 pub(super) struct Fd(i32);
 
 impl Fd {
@@ -256,17 +300,78 @@ impl Drop for Fd {
 }
 
 fn close(fd: i32) {
-    // SAFETY: takes an integer; the descriptor is this module's.
+    // SAFETY: takes an integer; this module has opened the descriptor.
     unsafe { libc::syscall(libc::SYS_close, fd) };
 }
 
+/// Makes a system call that the filter lets pass.
+///
+/// The cookie is loaded from memory into the register of the sixth argument, and that register is
+/// cleared afterwards. The C library's `syscall` would leave it on the stack and in the register,
+/// from where an engine's next call of open(2), which sets neither, would carry it past the filter.
+#[cfg(target_arch = "x86_64")]
 fn call(number: i64, [a, b, c, d]: [u64; 4]) -> Answer {
-    let cookie = COOKIE.load(Ordering::Relaxed);
-    // SAFETY: the arguments are those of the engine's own call, or point to this module's own buffers.
-    let result = unsafe { libc::syscall(number, a, b, c, d, 0_u64, cookie) };
-    if result >= 0 {
-        return result;
+    let result;
+    // SAFETY: the arguments are those of the engine's own call, or point to this module's own
+    // buffers; the named registers are those that a system call uses and changes.
+    unsafe {
+        std::arch::asm!(
+            "mov r9, qword ptr [{cookie}]",
+            "syscall",
+            "xor r9d, r9d",
+            cookie = in(reg) COOKIE.as_ptr(),
+            inlateout("rax") number => result,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") d,
+            in("r8") 0_u64,
+            out("r9") _,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
     }
-    // SAFETY: the location is this thread's errno, which the call has just set.
-    -i64::from(unsafe { *libc::__errno_location() })
+    result
+}
+
+#[cfg(target_arch = "aarch64")]
+fn call(number: i64, [a, b, c, d]: [u64; 4]) -> Answer {
+    let result: u64;
+    // SAFETY: as on x86_64.
+    unsafe {
+        std::arch::asm!(
+            "ldr x5, [{cookie}]",
+            "svc 0",
+            "mov x5, xzr",
+            cookie = in(reg) COOKIE.as_ptr(),
+            in("x8") number,
+            inlateout("x0") a => result,
+            in("x1") b,
+            in("x2") c,
+            in("x3") d,
+            in("x4") 0_u64,
+            out("x5") _,
+            options(nostack),
+        );
+    }
+    result.cast_signed()
+}
+
+/// Overwrites what the installation has left of the cookie on the stack and in the register of the
+/// sixth argument.
+#[inline(never)]
+pub(super) fn forget_cookie() {
+    let mut area = [0_u8; 16 * 1024];
+    std::hint::black_box(&mut area);
+    // SAFETY: clears a register that the compiler expects to be changed.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("xor r9d, r9d", out("r9") _, options(nostack, nomem));
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("mov x5, xzr", out("x5") _, options(nostack, nomem));
+    }
 }

@@ -1,42 +1,46 @@
-//! The engine's own seccomp filter: which system calls a wasm guest's process may make once its program is loaded, and the guard
-//! that looks at every file before the engine gets it.
+//! The engine's own seccomp filter: the system calls that a wasm guest's process may make once its
+//! program is loaded, and the guard that checks every file before the engine gets it.
 //!
-//! The filter is added to the container's own profile when the program is about to run, so it holds whatever the configuration
-//! says of seccomp. It takes no_new_privs, which costs a wasm guest nothing: its process never executes another program.
+//! The filter is added to the container's profile just before the program runs, so it holds with
+//! any configuration of seccomp. It requires no_new_privs, which costs a wasm guest nothing: its
+//! process never executes another program.
 //!
-//! - [`calls`] lists the system calls that an engine needs to serve a guest. All others fail with EPERM: `ptrace`, `bpf`, `mount`,
-//!   `keyctl`, `process_vm_writev`, `execve`, and new processes. Memory cannot be made executable any more.
-//! - The calls that open a file by its path raise SIGSYS. The handler ([`guard`]) opens the file itself, looks at the open
-//!   descriptor, and refuses what would hand the guest its own process: see [`pseudo`]. So the guard holds for every engine's own
-//!   path walker, for symbolic links, bind mounts and directory descriptors: it sees the object, not the path.
+//! - [`calls`] lists the system calls that an engine needs to serve a guest. All others fail with
+//!   EPERM: `ptrace`, `bpf`, `mount`, `keyctl`, `process_vm_writev`, `execve`, and new processes.
+//!   No memory can become executable.
+//! - The calls that open a file by its path raise SIGSYS. The handler ([`guard`]) opens the file
+//!   itself, checks the open descriptor, and refuses a file that gives access to the guest's own
+//!   process: see [`pseudo`]. The guard checks the object, not the path, so it holds for every
+//!   engine's path resolution, for symbolic links, bind mounts and directory descriptors.
 //!
-//! The handler's own calls carry a random number in their sixth argument, which the filter lets pass. It is no secret that has
-//! to withstand native code: native code in this process is past the wall that this filter is. It has to withstand
-//! an engine that makes the call with whatever lies in that register.
+//! The filter allows the handler's own calls by a random number in their sixth argument. The number
+//! need not be secret from native code in this process, which has passed this wall already; it must
+//! differ from any value that an engine's own call leaves in that register.
 
 mod allow_list;
 mod calls;
 mod guard;
+mod links;
 mod pseudo;
 
 use std::io;
 use std::path::Path;
 
 use nix::sys::prctl;
-use wherry_engine::Engine;
+use wherry_engine::{Engine, LinkBuffer};
 
-/// What the filter lets pass.
+/// The system calls that the filter allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allow {
-    /// The system calls of an engine alone, given those that this engine needs besides the common ones.
+    /// Those of every engine, and these, which one engine needs.
     Listed(&'static [i64]),
-    /// All of them: for an administrator's native plug-ins, or because the runtime's options say so. Files are guarded.
+    /// All: for an administrator's native plug-ins, or by the runtime's options. Files are guarded.
     All,
 }
 
 impl Allow {
-    /// What guests of this engine are allowed, given its plug-ins, if there are any, and whether the runtime's options leave the
-    /// list out.
+    /// The system calls of this engine's guests. `plugins`: the path of its plug-ins, or empty.
+    /// `no_list`: the runtime's options disable the list.
     pub fn for_guests_of(engine: &dyn Engine, plugins: &Path, no_list: bool) -> Allow {
         if no_list || !plugins.as_os_str().is_empty() {
             Allow::All
@@ -46,21 +50,39 @@ impl Allow {
     }
 }
 
-/// Installs the filter in all threads of this process, for ever.
+/// Why the filter could not be installed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot install the engine's seccomp filter: {call}: {source}")]
+pub struct FilterError {
+    call: &'static str,
+    source: io::Error,
+}
+
+/// Installs the filter in all threads of this process, for good. `rooted`: the guest may open the
+/// whole root, and paths resolve in it as in the kernel (see [`links`]); `links` is
+/// [`Engine::link_buffer`].
 ///
 /// # Errors
-/// When the kernel refuses, as it does where the container's own profile forbids `prctl` or `seccomp`.
-pub fn install(allow: Allow) -> io::Result<()> {
-    let failed = |what: &str, error: io::Error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot install the engine's seccomp filter: {what}: {error}"),
-        )
-    };
-    let cookie = guard::install().map_err(|error| failed("sigaction", error))?;
+/// If the kernel refuses, as it does if the container's own profile forbids `prctl` or `seccomp`.
+pub fn install(allow: Allow, rooted: bool, links: Option<LinkBuffer>) -> Result<(), FilterError> {
+    let installed = install_with_cookie(allow, rooted, links);
+    guard::forget_cookie();
+    installed
+}
+
+#[inline(never)]
+fn install_with_cookie(
+    allow: Allow,
+    rooted: bool,
+    links: Option<LinkBuffer>,
+) -> Result<(), FilterError> {
+    let failed = |call| move |source| FilterError { call, source };
+    links::configure(rooted, links);
+    let cookie = guard::install().map_err(failed("sigaction"))?;
     prctl::set_no_new_privs()
-        .map_err(|errno| failed("prctl(PR_SET_NO_NEW_PRIVS)", errno.into()))?;
-    allow_list::program(allow, cookie).install().map_err(|error| failed("seccomp", error))
+        .map_err(io::Error::from)
+        .map_err(failed("prctl(PR_SET_NO_NEW_PRIVS)"))?;
+    allow_list::program(allow, cookie).install().map_err(failed("seccomp"))
 }
 
 #[cfg(test)]
@@ -75,17 +97,22 @@ mod tests {
 
     use crate::signals::exit_now;
 
-    /// Runs `work` in a process of its own that has the filter. Its result, or the line at which it failed.
-    #[allow(unsafe_code)]
+    /// Runs `work` in another process, which has the filter. Fails with the number of the failed
+    /// check.
     fn confined(allow: Allow, work: impl FnOnce() -> Result<(), u32>) {
-        // SAFETY: the child makes system calls, allocates through an allocator that is safe to use after fork (glibc's), and ends.
+        confined_in(allow, false, work);
+    }
+
+    #[allow(unsafe_code)]
+    fn confined_in(allow: Allow, rooted: bool, work: impl FnOnce() -> Result<(), u32>) {
+        // SAFETY: the child makes system calls, allocates with glibc's allocator, which is safe to
+        // use after fork, and exits.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
-                let status = match install(allow) {
-                    Ok(()) => work().map_or_else(|line| line, |()| 0),
+                let status = match install(allow, rooted, Some(LinkBuffer::Fixed(16384))) {
+                    Ok(()) => work().map_or_else(|number| number, |()| 0),
                     Err(_) => 1,
                 };
-                // Lines are larger than a status holds.
                 exit_now(i32::try_from(status.min(255)).unwrap_or(255))
             }
             ForkResult::Parent { child } => {
@@ -94,7 +121,7 @@ mod tests {
         }
     }
 
-    /// The number of the check that failed.
+    /// Fails with the number of the check unless it holds.
     fn check(number: u32, holds: bool) -> Result<(), u32> {
         if holds { Ok(()) } else { Err(number) }
     }
@@ -129,6 +156,54 @@ mod tests {
             check(11, File::open(directory.path().join("l")).is_ok())?;
             check(12, File::open("/dev/null").is_ok() && File::open("/dev/urandom").is_ok())
         });
+    }
+
+    #[test]
+    fn links_resolve_in_the_root_where_the_guest_has_it() {
+        use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        fs::write(path.join("file"), "text").unwrap();
+        std::os::unix::fs::symlink(path.join("file"), path.join("absolute")).unwrap();
+        std::os::unix::fs::symlink("../".repeat(9) + "etc", path.join("above")).unwrap();
+        for rooted in [false, true] {
+            confined_in(Allow::Listed(&[]), rooted, || {
+                let here = File::open(&path).map_err(|_| 2_u32)?;
+                let how =
+                    OpenHow::new().flags(OFlag::O_RDONLY).resolve(ResolveFlag::RESOLVE_BENEATH);
+                check(3, openat2(&here, "file", how).is_ok())?;
+                check(4, openat2(&here, "absolute", how).is_ok() == rooted)?;
+                check(5, openat2(&here, "above", how).is_ok() == rooted)?;
+                let depth = path.components().count() - 1;
+                // Through the C library, with buffers of the engine's and of the guest's size.
+                let read = |name: &str, size: usize| {
+                    let mut buffer = vec![0_u8; size];
+                    let length = read_link_into(&here, name, &mut buffer);
+                    buffer.truncate(usize::try_from(length).unwrap_or_default());
+                    String::from_utf8(buffer).unwrap_or_default()
+                };
+                let text = path.join("absolute").to_string_lossy().replace("absolute", "file");
+                check(6, read("absolute", 256) == text)?;
+                check(7, read("absolute", 16384) == if rooted { "file".to_owned() } else { text })?;
+                let above = "../".repeat(if rooted { depth } else { 9 }) + "etc";
+                check(8, read("above", 16384) == above)?;
+                check(9, readlinkat(&here, "file").is_err())
+            });
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn read_link_into(directory: &File, name: &str, buffer: &mut [u8]) -> isize {
+        let name = std::ffi::CString::new(name).unwrap();
+        // SAFETY: a C string, and a buffer of that length.
+        unsafe {
+            libc::readlinkat(
+                directory.as_raw_fd(),
+                name.as_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+            )
+        }
     }
 
     #[test]
@@ -229,7 +304,7 @@ mod tests {
     fn calls_that_no_guest_needs_fail() {
         confined(Allow::Listed(&[]), || {
             let eperm = |result: i64| result == -1 && Errno::last() == Errno::EPERM;
-            // SAFETY: each call is refused before it looks at its arguments, which are all zero.
+            // SAFETY: the filter refuses each call before the kernel reads its arguments, all zero.
             let call = |number: i64| unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) };
             let refused = [
                 libc::SYS_ptrace,

@@ -1,19 +1,21 @@
-//! What of the kernel's own filesystems is for guests.
+//! The files of the kernel's own filesystems that a guest may open.
 //!
-//! A wasm guest's process is the engine: procfs shows its memory, mappings and descriptors, and lets them be written. To a native
-//! program that is its own; to a wasm guest it is what confines it. So of procfs and sysfs a guest gets what ordinary programs
-//! read there, by a list. What is on no list is refused, on every procfs that is not the one at `/proc`, too: its names say
-//! nothing about what they show. Filesystems that are all the kernel's insides are refused as a whole, and so are devices that
-//! are memory.
+//! A wasm guest's process is the engine: procfs shows the engine's memory, mappings and
+//! descriptors, and allows writes to them. For a native program they are its own; for a wasm guest
+//! they are its sandbox. So a guest may open the files of procfs and sysfs that ordinary programs
+//! read, by a list. All other files there are refused; so is every file of a procfs that is not
+//! mounted at `/proc`, because its names do not determine the objects. Filesystems that expose only
+//! kernel internals, and devices that are memory, are refused as a whole.
 
 use std::ffi::CStr;
 
 use super::guard::{self, Fd};
 
-/// `linux/magic.h`.
+/// Filesystem types: `linux/magic.h`.
 const PROCFS: i64 = 0x9fa0;
 const SYSFS: i64 = 0x6265_6572;
-/// debugfs, tracefs, securityfs, configfs, bpf, pstore, efivarfs, `binfmt_misc`, selinuxfs, smackfs, nsfs, pidfs.
+/// Refused as a whole: debugfs, tracefs, securityfs, configfs, bpf, pstore, efivarfs,
+/// `binfmt_misc`, selinuxfs, smackfs, nsfs, pidfs.
 const REFUSED: [i64; 12] = [
     0x6462_6720,
     0x7472_6163,
@@ -29,24 +31,25 @@ const REFUSED: [i64; 12] = [
     0x5049_4446,
 ];
 
-/// Memory of the machine and of the kernel, its ports, and its log, which holds addresses: mem, kmem, port, kmsg.
+/// Memory of the machine and of the kernel, I/O ports, and the kernel's log, which contains
+/// addresses: mem, kmem, port, kmsg.
 const DEVICES: [(u32, u32); 4] = [(1, 1), (1, 2), (1, 4), (1, 11)];
 
 /// The inode of a procfs's root: `PROC_ROOT_INO` in the kernel.
 const PROCFS_ROOT: u64 = 1;
 
-/// Longer than any name on the lists.
+/// Longer than any name on the lists, bytes.
 const NAME_MAX: usize = 256;
 
-/// Whether a guest may have the file, directory or link that is open as `fd`, opened with `flags`.
-pub(super) fn is_for_guests(fd: i32, flags: u64) -> bool {
+/// Whether a guest may have the file, directory or link that was opened as `fd` with `flags`.
+pub(super) fn is_allowed(fd: i32, flags: u64) -> bool {
     let writes =
         flags & u64::from((libc::O_ACCMODE | libc::O_TRUNC | libc::O_CREAT).unsigned_abs()) != 0;
     match filesystem(fd) {
         None => false,
-        Some(PROCFS) => !writes && shows(fd, c"/proc", procfs),
-        Some(SYSFS) => !writes && shows(fd, c"/sys", sysfs),
-        // A descriptor of O_PATH reads and writes nothing, and cannot be opened again: that would be a magic link.
+        Some(PROCFS) => !writes && is_listed(fd, c"/proc", procfs),
+        Some(SYSFS) => !writes && is_listed(fd, c"/sys", sysfs),
+        // An O_PATH descriptor cannot read or write, and only a magic link could open it again.
         Some(other) => {
             !REFUSED.contains(&other)
                 && (flags & u64::from(libc::O_PATH.unsigned_abs()) != 0
@@ -60,39 +63,45 @@ fn is_memory(status: &libc::stat) -> bool {
     status.st_mode & libc::S_IFMT == libc::S_IFCHR && DEVICES.contains(&device)
 }
 
-/// Whether `fd` is, of the filesystem at `place`, something that is on the list.
+/// Whether `fd` is a file of the filesystem at `place` whose name is on the list.
 ///
-/// The kernel says what it is called, and looking that name up must lead to the same object: a file that is mounted over another
-/// has the other's name.
-fn shows(fd: i32, place: &CStr, listed: fn(&[u8]) -> bool) -> bool {
-    let Some(procfs) = guard::look(libc::AT_FDCWD, c"/proc", 0) else { return false };
-    let is_procfs = filesystem(procfs.number()) == Some(PROCFS)
-        && status(procfs.number()).is_some_and(|status| status.st_ino == PROCFS_ROOT);
-    if !is_procfs {
-        return false;
-    }
+/// The kernel reports the name, and the name must resolve to the same object: a file that is
+/// mounted over another has the other's name.
+fn is_listed(fd: i32, place: &CStr, listed: fn(&[u8]) -> bool) -> bool {
     let mut buffer = [0; NAME_MAX];
-    let mut link = [0; 32];
-    let Some(name) = own_descriptor(fd, &mut link)
-        .and_then(|link| guard::target(&procfs, link, &mut buffer))
-        .and_then(|path| path.strip_prefix(place.to_bytes()))
+    let Some(name) = path_of(fd, &mut buffer).and_then(|path| path.strip_prefix(place.to_bytes()))
     else {
         return false;
     };
     let name = match name {
         [] => name,
         [b'/', rest @ ..] => rest,
-        // Another directory whose name begins like this one's.
+        // Another directory whose name has this prefix.
         _ => return false,
     };
-    listed(name) && same(fd, place, name)
+    listed(name) && is_same(fd, place, name)
+}
+
+/// Returns the path of the object that is open as `fd`, as the kernel reports it through `/proc`.
+pub(super) fn path_of(fd: i32, buffer: &mut [u8]) -> Option<&[u8]> {
+    let procfs = guard::open_path(libc::AT_FDCWD, c"/proc", 0)?;
+    let is_procfs = filesystem(procfs.number()) == Some(PROCFS)
+        && status(procfs.number())?.st_ino == PROCFS_ROOT;
+    let mut link = [0; 32];
+    let link = own_descriptor(fd, &mut link).filter(|_| is_procfs)?;
+    guard::read_target(&procfs, link, buffer)
+}
+
+/// Returns the device and inode of the object that is open as `fd`.
+pub(super) fn identity(fd: i32) -> Option<(u64, u64)> {
+    status(fd).map(|status| (status.st_dev, status.st_ino))
 }
 
 /// Whether `name` below `place` is the object that is open as `fd`.
-fn same(fd: i32, place: &CStr, name: &[u8]) -> bool {
-    let Some(root) = guard::look(libc::AT_FDCWD, place, 0) else { return false };
+fn is_same(fd: i32, place: &CStr, name: &[u8]) -> bool {
+    let Some(root) = guard::open_path(libc::AT_FDCWD, place, 0) else { return false };
     let mut buffer = [0; NAME_MAX];
-    // Containers have read-only mounts of parts of procfs at these parts' own places.
+    // The read-only paths of a container are mounts of parts of procfs over themselves.
     let crosses_mounts = name.starts_with(b"sys/") || name == b"sys";
     let resolve = if crosses_mounts {
         libc::RESOLVE_BENEATH
@@ -103,7 +112,7 @@ fn same(fd: i32, place: &CStr, name: &[u8]) -> bool {
         root
     } else {
         let Some(found) = terminated(name, &mut buffer)
-            .and_then(|name| guard::look(root.number(), name, resolve))
+            .and_then(|name| guard::open_path(root.number(), name, resolve))
         else {
             return false;
         };
@@ -115,7 +124,7 @@ fn same(fd: i32, place: &CStr, name: &[u8]) -> bool {
     }
 }
 
-/// `self/fd/N`, in `buffer`.
+/// Formats `self/fd/N` into `buffer`.
 fn own_descriptor(fd: i32, buffer: &mut [u8; 32]) -> Option<&CStr> {
     const PREFIX: &[u8] = b"self/fd/";
     let mut digits = [0; 10];
@@ -144,14 +153,14 @@ fn terminated<'b>(name: &[u8], buffer: &'b mut [u8; NAME_MAX]) -> Option<&'b CSt
 #[allow(unsafe_code)]
 fn filesystem(fd: i32) -> Option<i64> {
     // SAFETY: all zeroes is a valid structure of integers.
-    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    let mut status: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one such structure.
-    let result = unsafe { libc::fstatfs(fd, &raw mut about) };
-    (result == 0).then_some(about.f_type)
+    let result = unsafe { libc::fstatfs(fd, &raw mut status) };
+    (result == 0).then_some(status.f_type)
 }
 
 #[allow(unsafe_code)]
-fn status(fd: i32) -> Option<libc::stat> {
+pub(super) fn status(fd: i32) -> Option<libc::stat> {
     // SAFETY: all zeroes is a valid structure of integers.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one such structure.
@@ -159,10 +168,10 @@ fn status(fd: i32) -> Option<libc::stat> {
     (result == 0).then_some(status)
 }
 
-/// What of procfs is for guests: `name` is below its root, which is the empty name.
+/// The list of procfs. `name` is the path below its root, which is the empty name.
 ///
-/// Of a process what `ps` shows and what limits it: no memory, mappings, descriptors, arguments in its memory but the command line,
-/// and not `stat`, which has the addresses of its code and stack.
+/// Of a process: the fields that `ps` shows, and its limits. Not its memory, mappings and
+/// descriptors, nor `stat`, which contains the addresses of its code and stack.
 fn procfs(name: &[u8]) -> bool {
     const MACHINE: &[&[u8]] = &[
         b"",
@@ -233,8 +242,8 @@ fn procfs(name: &[u8]) -> bool {
     }
 }
 
-/// What of sysfs is for guests: processors, memory nodes, network interfaces, how the kernel uses memory. Not the addresses of
-/// modules, the kernel's notes, or the memory of devices.
+/// The list of sysfs: processors, memory nodes, network interfaces, transparent huge pages. Not the
+/// addresses of modules, the kernel's notes, or the memory of devices.
 fn sysfs(name: &[u8]) -> bool {
     const DIRECTORIES: &[&[u8]] = &[
         b"",

@@ -1,33 +1,26 @@
-//! Create: a container comes into being, with its first process.
+//! Create: creates a container with its init process, which waits for Start.
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
-use ttrpc::Code;
-use wherry_container::StdioPaths;
-use wherry_container::{Config, Container, ContainerConfig};
+use wherry_container::{Config, Container, ContainerConfig, StdioPaths};
 
 use crate::convert;
-use crate::error::{from_container, status, unimplemented};
+use crate::error::{Error, Result};
 use crate::options;
 use crate::service::Service;
 
 pub(crate) async fn create(
     service: &Service,
     request: CreateTaskRequest,
-) -> ttrpc::Result<CreateTaskResponse> {
-    valid_id(&request.id)?;
+) -> Result<CreateTaskResponse> {
+    check_id("container", &request.id)?;
     if !request.bundle.starts_with('/') {
-        let text = format!("the bundle {:?} is no absolute path", request.bundle);
-        return Err(status(Code::INVALID_ARGUMENT, text));
+        return Err(Error::RelativeBundle(request.bundle));
     }
     if !request.checkpoint.is_empty() {
-        return Err(unimplemented("restoring from a checkpoint"));
+        return Err(Error::Unsupported("restoring from a checkpoint"));
     }
-    let Some(reserved) = service.registry().reserve(&request.id) else {
-        let text = format!("container {:?} already exists", request.id);
-        return Err(status(Code::ALREADY_EXISTS, text));
-    };
-    let options = options::parse(request.options.as_ref())
-        .map_err(|text| status(Code::INVALID_ARGUMENT, text))?;
+    let reserved = service.registry().reserve(&request.id)?;
+    let options = options::parse(request.options.as_ref())?;
     let config = Config {
         container: ContainerConfig {
             id: request.id,
@@ -39,27 +32,24 @@ pub(crate) async fn create(
         stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
         cancel: reserved.cancel(),
     };
-    let container = Container::create(service.runtime(), config)
-        .await
-        .map_err(|error| from_container(&error))?;
+    let container = Container::create(service.runtime(), config).await?;
     let mut response = CreateTaskResponse::new();
     response.pid = convert::pid(container.pid());
     reserved.fill(container);
     Ok(response)
 }
 
-/// An id becomes part of paths.
-pub(super) fn valid_id(id: &str) -> ttrpc::Result<()> {
-    let fits = !id.is_empty()
+/// Checks an id, which becomes part of paths. `kind`: "container" or "exec".
+pub(super) fn check_id(kind: &'static str, id: &str) -> Result<()> {
+    let valid = !id.is_empty()
         && id.len() <= 255
         && id != "."
         && id != ".."
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    if fits {
+    if valid {
         return Ok(());
     }
-    let text = format!("{id:?} is no id: it takes letters, digits, '-', '_' and '.'");
-    Err(status(Code::INVALID_ARGUMENT, text))
+    Err(Error::InvalidId { kind, id: id.to_owned() })
 }
 
 #[cfg(test)]
@@ -69,10 +59,18 @@ mod tests {
     #[test]
     fn an_id_cannot_leave_its_directory() {
         for id in ["", ".", "..", "a/b", "a\0b", &"x".repeat(256)] {
-            assert!(valid_id(id).is_err(), "{id:?}");
+            assert!(check_id("container", id).is_err(), "{id:?}");
         }
         for id in ["a", "A-b_c.d", "..a"] {
-            assert!(valid_id(id).is_ok(), "{id:?}");
+            assert!(check_id("container", id).is_ok(), "{id:?}");
         }
+    }
+
+    #[test]
+    fn an_invalid_id_is_named_with_what_is_allowed() {
+        assert_eq!(
+            check_id("container", "a/b").unwrap_err().to_string(),
+            "invalid container id \"a/b\": allowed are letters, digits, '-', '_' and '.', 255 at most"
+        );
     }
 }

@@ -1,18 +1,15 @@
-//! Delete: nothing is left of a process that has ended, nor, if it was a container's first one, of
-//! the container.
+//! Delete: removes an ended process and, if that is the init process, its container.
 
 use containerd_shim_protos::api::{DeleteRequest, DeleteResponse};
 
 use crate::convert;
-use crate::error::from_container;
+use crate::error::Result;
 use crate::service::{Process, Service};
 
-pub(crate) async fn delete(
-    service: &Service,
-    request: DeleteRequest,
-) -> ttrpc::Result<DeleteResponse> {
-    // A client that does not want to wait for a container any longer deletes it.
+pub(crate) async fn delete(service: &Service, request: DeleteRequest) -> Result<DeleteResponse> {
+    // A client deletes a container whose Create it does not wait for any longer.
     if request.exec_id.is_empty() {
+        // Without a Create in progress there is nothing to cancel.
         let _ = service.registry().cancel(&request.id);
     }
     service.registry().settled(&request.id).await;
@@ -20,7 +17,7 @@ pub(crate) async fn delete(
         Process::Init(container) => (container.delete().await, container.pid()),
         Process::Exec(exec) => (exec.delete().await, exec.snapshot().pid),
     };
-    let exit = result.map_err(|error| from_container(&error))?;
+    let exit = result?;
     if request.exec_id.is_empty() {
         service.registry().remove(&request.id);
     } else if let Ok(container) = service.container(&request.id) {

@@ -1,12 +1,12 @@
-//! Pause: all processes of a container are frozen.
+//! Pause: freezes all processes of a container.
 
 use containerd_shim_protos::api::{Empty, PauseRequest};
 
-use crate::error::from_container;
+use crate::error::Result;
 use crate::service::Service;
 
-pub(crate) async fn pause(service: &Service, request: PauseRequest) -> ttrpc::Result<Empty> {
+pub(crate) async fn pause(service: &Service, request: PauseRequest) -> Result<Empty> {
     let container = service.container(&request.id)?;
-    container.pause().await.map_err(|error| from_container(&error))?;
+    container.pause().await?;
     Ok(Empty::new())
 }

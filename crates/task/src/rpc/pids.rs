@@ -1,19 +1,20 @@
-//! Pids: the processes of a container, as the host numbers them.
+//! Pids: the processes of a container, by their pids on the host.
 //!
-//! After a restart containerd takes an error or an empty list for a container that is lost: one
-//! that lives has its first process, at least.
+//! After a restart containerd takes an error or an empty list for a leaked shim and kills the
+//! container, so the list is never empty.
 
 use containerd_shim_protos::api::{PidsRequest, PidsResponse, ProcessInfo};
 use containerd_shim_protos::shim::oci::ProcessDetails;
 
 use crate::convert;
+use crate::error::Result;
 use crate::service::Service;
 
-pub(crate) fn pids(service: &Service, request: &PidsRequest) -> ttrpc::Result<PidsResponse> {
+pub(crate) fn pids(service: &Service, request: &PidsRequest) -> Result<PidsResponse> {
     let container = service.container(&request.id)?;
     let mut pids = container.pids();
     if pids.is_empty() {
-        // Ended and not deleted: there is still something to ask for, so it is not lost.
+        // The container has ended and is not deleted yet.
         pids.push(container.pid());
     }
     let mut execs = container.exec_pids();
@@ -31,6 +32,6 @@ pub(crate) fn pids(service: &Service, request: &PidsRequest) -> ttrpc::Result<Pi
             }
             Ok(process)
         })
-        .collect::<ttrpc::Result<_>>()?;
+        .collect::<Result<_>>()?;
     Ok(response)
 }

@@ -1,12 +1,12 @@
-//! Resume: the processes of a paused container go on.
+//! Resume: thaws all processes of a paused container.
 
 use containerd_shim_protos::api::{Empty, ResumeRequest};
 
-use crate::error::from_container;
+use crate::error::Result;
 use crate::service::Service;
 
-pub(crate) async fn resume(service: &Service, request: ResumeRequest) -> ttrpc::Result<Empty> {
+pub(crate) async fn resume(service: &Service, request: ResumeRequest) -> Result<Empty> {
     let container = service.container(&request.id)?;
-    container.resume().await.map_err(|error| from_container(&error))?;
+    container.resume().await?;
     Ok(Empty::new())
 }

@@ -1,20 +1,17 @@
-//! Start: a process runs.
+//! Start: starts a container's init process, or an exec.
 
 use containerd_shim_protos::api::{StartRequest, StartResponse};
 
 use crate::convert;
-use crate::error::from_container;
+use crate::error::Result;
 use crate::service::{Process, Service};
 
-pub(crate) async fn start(
-    service: &Service,
-    request: StartRequest,
-) -> ttrpc::Result<StartResponse> {
+pub(crate) async fn start(service: &Service, request: StartRequest) -> Result<StartResponse> {
     let (result, pid) = match service.process(&request.id, &request.exec_id)? {
         Process::Init(container) => (container.start().await, container.pid()),
         Process::Exec(exec) => (exec.start().await, exec.snapshot().pid),
     };
-    result.map_err(|error| from_container(&error))?;
+    result?;
     let mut response = StartResponse::new();
     response.pid = convert::pid(pid);
     Ok(response)

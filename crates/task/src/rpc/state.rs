@@ -1,12 +1,13 @@
-//! State: how a process is at this moment.
+//! State: the current state of a process.
 
 use containerd_shim_protos::api::{StateRequest, StateResponse, Status};
 use wherry_container::State;
 
 use crate::convert;
+use crate::error::Result;
 use crate::service::{Process, Service};
 
-pub(crate) fn state(service: &Service, request: &StateRequest) -> ttrpc::Result<StateResponse> {
+pub(crate) fn state(service: &Service, request: &StateRequest) -> Result<StateResponse> {
     let process = service.process(&request.id, &request.exec_id)?;
     let (snapshot, stdio, terminal) = match &process {
         Process::Init(container) => {

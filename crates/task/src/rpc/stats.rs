@@ -1,18 +1,14 @@
-//! Stats: what a container has used. Answers until Delete: containerd reads the count of
-//! out-of-memory kills after the end.
+//! Stats: the resource usage of a container. Answered until Delete, because containerd reads the
+//! count of out-of-memory kills after the exit.
 
 use containerd_shim_protos::api::{StatsRequest, StatsResponse};
-use ttrpc::Code;
 
-use crate::error::status;
+use crate::error::{Error, Result};
 use crate::service::Service;
 
-pub(crate) fn stats(service: &Service, request: &StatsRequest) -> ttrpc::Result<StatsResponse> {
+pub(crate) fn stats(service: &Service, request: &StatsRequest) -> Result<StatsResponse> {
     let container = service.container(&request.id)?;
-    let usage = container.usage().ok_or_else(|| {
-        let text = format!("container {:?} ended before its cgroup was seen", request.id);
-        status(Code::FAILED_PRECONDITION, text)
-    })?;
+    let usage = container.usage().ok_or_else(|| Error::NoUsage(request.id.clone()))?;
     let mut response = StatsResponse::new();
     response.stats = Some(crate::stats::metrics(&usage)?).into();
     Ok(response)

@@ -1,14 +1,14 @@
-//! Update: a container that runs has other limits.
+//! Update: changes the resource limits of a container.
 
 use containerd_shim_protos::api::{Empty, UpdateTaskRequest};
 
 use crate::convert;
-use crate::error::from_container;
+use crate::error::Result;
 use crate::service::Service;
 
-pub(crate) async fn update(service: &Service, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
+pub(crate) async fn update(service: &Service, request: UpdateTaskRequest) -> Result<Empty> {
     let container = service.container(&request.id)?;
-    let resources = convert::json("LinuxResources", "the resources to set", &request.resources)?;
-    container.update(resources).await.map_err(|error| from_container(&error))?;
+    let resources = convert::json("LinuxResources", "resources to set", &request.resources)?;
+    container.update(resources).await?;
     Ok(Empty::new())
 }

@@ -1,17 +1,16 @@
-//! Wait: answers when a process has ended.
+//! Wait: answers when a process has exited.
 
 use containerd_shim_protos::api::{WaitRequest, WaitResponse};
 
 use crate::convert;
-use crate::error::from_container;
+use crate::error::Result;
 use crate::service::{Process, Service};
 
-pub(crate) async fn wait(service: &Service, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
+pub(crate) async fn wait(service: &Service, request: WaitRequest) -> Result<WaitResponse> {
     let exit = match service.process(&request.id, &request.exec_id)? {
         Process::Init(container) => container.wait().await,
         Process::Exec(exec) => exec.wait().await,
-    }
-    .map_err(|error| from_container(&error))?;
+    }?;
     let mut response = WaitResponse::new();
     response.exit_status = exit.status;
     response.exited_at = Some(convert::timestamp(exit.at)).into();

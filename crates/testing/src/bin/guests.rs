@@ -1,4 +1,4 @@
-//! Compiles the guests of the tests, if nobody has yet, and prints the folder in which they are.
+//! Compiles the guests of the tests, if necessary, and prints their folder.
 
 fn main() {
     println!("{}", wherry_testing::guests::dir().display());

@@ -1,7 +1,7 @@
 //! Packs one file into an image: `pack-image FILE PATH-IN-IMAGE REFERENCE ARCHIVE [ARG…]`.
 //!
-//! The file becomes the entrypoint, the arguments the image's default ones. The archive is taken by
-//! `ctr images import` and by `docker load`.
+//! The file becomes the entrypoint, the arguments the image's default ones. `ctr images import` and
+//! `docker load` accept the archive.
 
 use std::path::Path;
 use std::process::ExitCode;

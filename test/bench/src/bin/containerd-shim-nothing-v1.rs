@@ -1,8 +1,8 @@
-//! A shim that does nothing: the floor that containerd and its client set.
+//! A shim that does nothing: the lower bound that containerd and its client set.
 //!
-//! It answers what containerd asks as soon as it can: a container of it "runs" from Start on, and has ended with
-//! 0 in the same moment. It mounts nothing, makes no process but its own daemon, opens no stream and tells
-//! no event. What `ctr run --rm` takes with it, no shim can go below.
+//! It answers each request as fast as possible: a container "runs" from Start on, and has exited
+//! with 0 at the same moment. It mounts nothing, starts no process but its daemon, opens no stream
+//! and publishes no event. The time of `ctr run --rm` with it is a lower bound for every shim.
 
 use std::collections::hash_map::RandomState;
 use std::fs::OpenOptions;
@@ -16,9 +16,9 @@ use std::{env, fs};
 
 use wherry_bench::wire::{Frame, Message};
 
-/// Names a file. Each Create adds how long after the end of `start` it came, in milliseconds.
+/// Names a file. Each Create appends the time since the end of `start`, in milliseconds.
 const PAUSES: &str = "BENCH_PAUSES";
-/// Where containerd's shims have their sockets.
+/// The folder of containerd's shims' sockets.
 const SOCKETS: &str = "/run/containerd/s";
 /// States of a task, as in containerd's `task.proto`.
 const CREATED: u64 = 1;
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the address, leaves the one who waits for it, and serves.
+/// Prints the address, detaches from the waiting caller, and serves.
 fn start() -> io::Result<()> {
     fs::create_dir_all(SOCKETS)?;
     let socket =
@@ -62,10 +62,10 @@ fn start() -> io::Result<()> {
     served
 }
 
-/// Answers everything on containerd's one connection, until it says Shutdown or goes.
+/// Answers every request on containerd's one connection, until Shutdown or its end.
 fn serve(mut connection: UnixStream, since: Instant) -> io::Result<()> {
     let pid = u64::from(process::id());
-    // Answered in 1970, as far as anybody can tell; a moment must be there.
+    // An exit in 1970: the field must be set, and its value does not matter.
     let moment = Message::new().number(1, 1);
     let ended = Message::new().bytes(2, moment.encoded());
     let mut started = false;

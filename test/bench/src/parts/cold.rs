@@ -1,4 +1,4 @@
-//! The first run of a module: a small one, and one of over 5 MB, and its second run.
+//! The first run of a small module and of one of over 5 MB, and the latter's second run.
 
 use wherry_testing::Daemon;
 
@@ -6,7 +6,7 @@ use crate::images;
 use crate::measures::{COLD_LARGE, COLD_SMALL, SECOND_LARGE};
 use crate::world::World;
 
-/// What `large.wasm` prints.
+/// The output of `large.wasm`.
 const LARGE_SAYS: &str = "3dbb3217\n";
 
 /// Each first run finds an empty cache.

@@ -6,7 +6,7 @@ use crate::images;
 use crate::measures::CTR_HELLO;
 use crate::world::{World, is_native};
 
-/// One of each runtime in turn, round after round; the first round is for the caches.
+/// The runtimes take turns in each round; the first round fills the caches.
 pub(crate) fn measure(world: &mut World) {
     let hello = images::hello();
     for native in [false, true] {

@@ -1,5 +1,5 @@
-//! A container's life without containerd: the shim is called and asked as containerd does it, with nothing
-//! in between but the time that containerd takes between the two, in which an engine host loads.
+//! A container's life without containerd: a client calls the shim as containerd does, including
+//! containerd's pause between `start` and Create, in which an engine host loads.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::results::NOTHING;
 use crate::stats::median;
 use crate::world::{World, is_native, milliseconds, shim};
 
-/// One of each runtime in turn, round after round; the first round is for the caches.
+/// The runtimes take turns in each round; the first round fills the caches.
 pub(crate) fn measure(world: &mut World) {
     let pause = pause(world);
     let events = world.containerd.root().join("events.sock");
@@ -47,7 +47,7 @@ pub(crate) fn measure(world: &mut World) {
     }
 }
 
-/// How long containerd takes from the end of `start` to Create.
+/// The time from the end of `start` to containerd's Create.
 fn pause(world: &mut World) -> Duration {
     let hello = images::hello();
     world.containerd.load(hello.image(true));
@@ -63,7 +63,7 @@ fn pause(world: &mut World) -> Duration {
     Duration::from_secs_f64(median(&pauses).expect("there was a round") / 1e3)
 }
 
-/// Lives one container's life, and says how long what took, in milliseconds.
+/// Runs one container to its end, and returns the time of each step, in milliseconds.
 fn live(
     world: &World,
     who: &str,
@@ -106,7 +106,7 @@ fn live(
     values
 }
 
-/// Runs a shim's `start` as containerd does, and returns what it prints.
+/// Runs a shim's `start` as containerd does, and returns its output.
 fn start(world: &World, who: &str, bundle: &Bundle, events: &Path) -> String {
     let address = world.containerd.address();
     let mut command = Command::new(shim(who));
@@ -128,7 +128,7 @@ fn start(world: &World, who: &str, bundle: &Bundle, events: &Path) -> String {
     stdout.into_owned()
 }
 
-/// The moment that `instant.c` tells.
+/// The moment that `instant.c` prints.
 fn first_instruction(said: &str) -> Option<Duration> {
     said.trim().parse().ok().map(Duration::from_nanos)
 }

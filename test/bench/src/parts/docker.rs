@@ -6,7 +6,7 @@ use crate::images;
 use crate::measures::{DOCKER_FIB, DOCKER_HELLO};
 use crate::world::{World, is_native, runtime, settle, time};
 
-/// One of each runtime in turn, round after round; the first round is for the caches.
+/// The runtimes take turns in each round; the first round fills the caches.
 pub(crate) fn measure(world: &mut World) {
     let docker = Docker::start(DockerVersion::V28);
     for (key, pair) in [(DOCKER_HELLO, images::hello()), (DOCKER_FIB, images::fib())] {

@@ -1,4 +1,4 @@
-//! The system calls of a container that has nothing to do.
+//! The system calls of an idle container.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,10 +9,10 @@ use crate::measures::IDLE_CALLS;
 use crate::parts::memory::{start, steady};
 use crate::world::World;
 
-/// To be attached to makes a waiting call return: what comes before this is strace's doing.
+/// Attaching makes a waiting call return: calls before this are strace's doing.
 const ATTACHING: Duration = Duration::from_secs(2);
 
-/// One sleeping container of each engine after another; its calls counted up to a minute.
+/// One sleeping container of each engine after another; its calls are scaled to a minute.
 pub(crate) fn measure(world: &mut World) {
     let sleeper = images::sleeper();
     world.containerd.load(sleeper.image(false));
@@ -28,7 +28,7 @@ pub(crate) fn measure(world: &mut World) {
     }
 }
 
-/// How many system calls the only container's processes and their threads make within a time.
+/// The number of system calls of the only container's processes and their threads within a time.
 fn calls_within(world: &World, watched: Duration) -> usize {
     let containerd = &world.containerd;
     let stamps = ["--absolute-timestamps=format:unix,precision:us"];
@@ -36,7 +36,7 @@ fn calls_within(world: &World, watched: Duration) -> usize {
     let begin = now() + ATTACHING.as_secs_f64();
     std::thread::sleep(ATTACHING + watched);
     let end = now();
-    // Only if calls are seen does it mean something that there were none: this makes some.
+    // This causes calls: only if strace sees them is a count of zero meaningful.
     containerd.ctr(&["tasks", "list"]).success();
     wait_until("strace to see the shim's answer", DEADLINE, || {
         count(&trace.lines(), end, f64::INFINITY) > 0
@@ -49,7 +49,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// The lines of strace that tell of a call that was made between two moments. A call that lasts has two lines, of
+/// The lines of strace about calls that began between two moments. A long call has two lines, of
 /// which the second is not counted.
 fn count(lines: &str, begin: f64, end: f64) -> usize {
     let within = lines.lines().filter(|line| {

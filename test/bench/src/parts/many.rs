@@ -14,7 +14,8 @@ use crate::world::{World, is_native, runtime, time};
 const CONTAINERS: usize = 100;
 const AT_A_TIME: usize = 4;
 
-/// How many end in a second. A client takes the next one as soon as it has seen the end of its last.
+/// The number of containers that end per second. A client starts the next one as soon as its last
+/// has ended.
 pub(crate) fn measure(world: &mut World) {
     let hello = images::hello();
     for native in [false, true] {
@@ -40,7 +41,7 @@ pub(crate) fn measure(world: &mut World) {
     }
 }
 
-/// Does something so many times, four at a time.
+/// Calls a function so many times, on four threads.
 pub(crate) fn at_a_time(times: usize, work: impl Fn(usize) + Sync) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What running containers take: memory, processes, threads.
+//! The cost of running containers: memory, processes, threads.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::measures::{PROCESSES, PSS_20, PSS_100, THREADS};
 use crate::parts::many::at_a_time;
 use crate::world::{World, is_native, runtime};
 
-/// How long starting so many may take, until nothing changes any more.
+/// The deadline for starting all of them, until nothing changes.
 const STEADY: Duration = Duration::from_secs(120);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
@@ -35,7 +35,7 @@ pub(crate) fn measure(world: &mut World) {
     }
 }
 
-/// Starts so many, looks at them, and removes them.
+/// Starts so many, measures them, and removes them.
 fn usage(world: &World, who: &str, sleeper: &Pair, containers: usize) -> Usage {
     world.settle();
     let ids: Vec<String> = (0..containers).map(|_| world.containerd.new_id()).collect();
@@ -54,7 +54,8 @@ pub(crate) fn start(world: &World, who: &str, sleeper: &Pair, id: &str) {
     world.containerd.ctr(&words).success();
 }
 
-/// What so many containers take once all have started and what was needed for that is gone.
+/// The usage of so many containers once all have started and the processes that started them are
+/// gone.
 pub(crate) fn steady(containerd: &Containerd, containers: usize) -> Usage {
     let mut last = Usage::default();
     wait_until("containers that only sleep", STEADY, || {

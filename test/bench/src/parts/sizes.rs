@@ -1,4 +1,4 @@
-//! How large the executables are without their symbols.
+//! The sizes of the executables without their symbols.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::measures::{SIZE_HOST, SIZE_SHIM};
 use crate::results::{NOTHING, RUNC};
 use crate::world::{World, shim};
 
-/// The shims, the engine hosts, and runc's pair.
+/// The shims, the engine hosts, and runc's two executables.
 pub(crate) fn measure(world: &mut World) {
     for who in world.runtimes(true) {
         let mut add = |key, program: &Path| {

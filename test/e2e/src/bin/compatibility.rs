@@ -1,9 +1,9 @@
-//! Writes an engine's part of docs/compatibility.md, from what the end-to-end tests printed.
+//! Writes an engine's part of docs/compatibility.md from the output of the end-to-end tests.
 //!
 //!     compatibility ENGINE < OUTPUT-OF-CARGO-TEST
 //!
-//! It fails where a row was not proved, and also where the document had to be changed: what is committed is
-//! what a green run writes.
+//! It fails if a row was not proved, and also if the document changed: the committed document must
+//! equal the one that a successful run writes.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -42,6 +42,6 @@ fn run() -> Result<(), String> {
         fs::write(&document, after)
     };
     write().map_err(|e| format!("{}: {e}", document.display()))?;
-    Err("docs/compatibility.md was not what this run shows, and has been written anew: commit it"
+    Err("docs/compatibility.md differed from the results of this run and was rewritten: commit it"
         .to_owned())
 }

@@ -1,9 +1,9 @@
-//! The messages of `containerd.services.{containers,tasks}.v1`, as far as the tests need them: names and tags are
-//! those of containerd's `.proto` files.
+//! The messages of `containerd.services.{containers,tasks}.v1` that the tests need, with the names
+//! and tags of containerd's `.proto` files.
 
 #![allow(missing_docs, reason = "they are documented there")]
 
-/// Any answer of which nothing is of interest.
+/// An answer whose content is ignored.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Nothing {}
 
@@ -50,14 +50,14 @@ pub struct CreateContainer {
     pub container: Option<Container>,
 }
 
-/// All requests that name a container and nothing else.
+/// Every request that consists of a container's id.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct OfContainer {
     #[prost(string, tag = "1")]
     pub id: String,
 }
 
-/// All requests that name a process and nothing else.
+/// Every request that consists of a process's ids.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct OfProcess {
     #[prost(string, tag = "1")]
@@ -149,7 +149,7 @@ pub struct Process {
     pub status: i32,
 }
 
-/// A process's status.
+/// The status of a process.
 pub const RUNNING: i32 = 2;
 
 #[derive(Clone, PartialEq, prost::Message)]

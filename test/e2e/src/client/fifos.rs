@@ -1,4 +1,4 @@
-//! The pipes of one process, as a client of containerd makes them.
+//! The pipes of one process, as a client of containerd creates them.
 
 use nix::sys::stat::Mode;
 use std::fs::{self, File};
@@ -6,14 +6,14 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The client's ends of a process's streams. They and the pipes go when it is dropped.
+/// The client's ends of a process's streams. Dropping them removes the pipes.
 pub struct Fifos {
     dir: PathBuf,
     stdin: Option<File>,
     stdout: Option<File>,
 }
 
-/// The paths of the streams, as a request has them; empty for none.
+/// The paths of the streams, for a request; empty for none.
 #[derive(Clone, Default)]
 pub struct Paths {
     /// Standard input.
@@ -25,7 +25,7 @@ pub struct Paths {
 }
 
 impl Fifos {
-    /// Makes the pipes in a folder of their own, and opens this side of them.
+    /// Creates the pipes in a new folder, and opens the client's ends.
     pub fn new(dir: PathBuf) -> Fifos {
         let mut fifos = Fifos::unopened(dir);
         fifos.stdin = Some(open(&fifos.dir.join("stdin"), true));
@@ -33,7 +33,7 @@ impl Fifos {
         fifos
     }
 
-    /// Makes the pipes, and opens none of them: a client that has other things to do.
+    /// Creates the pipes without opening them, as a busy client does.
     pub fn unopened(dir: PathBuf) -> Fifos {
         fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
         for name in ["stdin", "stdout", "stderr"] {
@@ -44,13 +44,13 @@ impl Fifos {
         Fifos { dir, stdin: None, stdout: None }
     }
 
-    /// The paths.
+    /// The paths of the streams.
     pub fn paths(&self) -> Paths {
         let path = |name| self.dir.join(name).display().to_string();
         Paths { stdin: path("stdin"), stdout: path("stdout"), stderr: path("stderr") }
     }
 
-    /// Writes to standard input what fits, and returns how much that was.
+    /// Writes to standard input without blocking, and returns the number of bytes written.
     pub fn say(&mut self, bytes: &[u8]) -> usize {
         let stdin = self.stdin.as_mut().expect("standard input is open");
         let mut said = 0;
@@ -64,15 +64,15 @@ impl Fifos {
         said
     }
 
-    /// Closes this side of standard input.
+    /// Closes the client's end of standard input.
     pub fn close_input(&mut self) {
         self.stdin = None;
     }
 
-    /// What is in standard output and was not read yet.
+    /// The unread content of standard output.
     pub fn output(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        // What was read before the pipe ran empty is kept.
+        // The bytes that were read before the pipe ran empty are kept.
         let _ = self.stdout.as_mut().expect("standard output is open").read_to_end(&mut bytes);
         bytes
     }
@@ -85,7 +85,8 @@ impl Drop for Fifos {
 }
 
 fn open(path: &Path, write: bool) -> File {
-    // Standard input for both ways: a pipe that nobody reads cannot be opened for writing alone.
+    // Standard input is opened for reading and writing: without a reader, a pipe cannot be opened
+    // for writing alone.
     let mut options = File::options();
     options.read(true).write(write).custom_flags(nix::libc::O_NONBLOCK);
     options.open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))

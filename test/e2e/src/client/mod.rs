@@ -1,7 +1,8 @@
-//! A client of containerd's own API, which is gRPC: for what `ctr` cannot be made to do, and for what it would take
-//! too long to do.
+//! A client of containerd's own gRPC API: for requests that `ctr` cannot send, or is too slow to
+//! send.
 //!
-//! The containers have a root filesystem that no image and no snapshot is needed for: an overlay over one folder.
+//! The root filesystem of its containers needs neither image nor snapshot: it is an overlay over
+//! one folder.
 
 pub mod api;
 mod fifos;
@@ -25,7 +26,8 @@ use wherry_testing::{Containerd, DEADLINE, Image, runtime};
 const TASKS: &str = "containerd.services.tasks.v1.Tasks";
 const CONTAINERS: &str = "containerd.services.containers.v1.Containers";
 
-/// A connection to a containerd, and what its containers are made of. Clones share the connection.
+/// A connection to a containerd, and the root filesystem of its containers. Clones share the
+/// connection.
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
@@ -34,22 +36,22 @@ pub struct Client {
     folder: PathBuf,
 }
 
-/// What a container is to be.
+/// The description of a container.
 #[derive(Clone, Copy)]
 pub struct Wanted<'w> {
-    /// Its id.
+    /// The container's id.
     pub id: &'w str,
-    /// The words of its first process.
+    /// The arguments of its first process.
     pub args: &'w [&'w str],
-    /// Whether it has a terminal.
+    /// Whether its first process has a terminal.
     pub terminal: bool,
-    /// The group whose shim serves it: its own without one.
+    /// The group whose shim serves it; `None`: a separate shim.
     pub group: Option<&'w str>,
 }
 
 impl Client {
-    /// Connects to a containerd. The files of `image` are every container's root filesystem. To be called within a
-    /// runtime.
+    /// Connects to a containerd. The files of `image` are the root filesystem of every container.
+    /// Call it within a tokio runtime.
     pub fn new(containerd: &Containerd, image: &Image) -> Client {
         let folder = containerd.root().join(format!("client-{}", containerd.new_id()));
         image.unpack(&folder.join("lower"));
@@ -62,12 +64,12 @@ impl Client {
         }
     }
 
-    /// New pipes for a process.
+    /// Creates pipes for a process.
     pub fn fifos(&self, id: &str, exec_id: &str) -> Fifos {
         Fifos::new(self.folder.join(format!("fifos-{id}-{exec_id}")))
     }
 
-    /// New pipes that this side does not open.
+    /// Creates pipes that this side does not open.
     pub fn unopened_fifos(&self, id: &str, exec_id: &str) -> Fifos {
         Fifos::unopened(self.folder.join(format!("fifos-{id}-{exec_id}")))
     }
@@ -92,10 +94,10 @@ impl Client {
         self.call(&format!("{TASKS}/{method}"), message).await
     }
 
-    /// Makes a container known, without a task.
+    /// Registers a container without a task.
     ///
     /// # Errors
-    /// containerd's refusal, as of all calls here.
+    /// containerd's error, as for all calls here.
     pub async fn make(&self, wanted: Wanted<'_>) -> Result<(), Status> {
         let mut spec = self.spec.clone();
         spec["process"]["args"] = json!(wanted.args);
@@ -114,7 +116,7 @@ impl Client {
         self.call(&format!("{CONTAINERS}/Create"), request).await.map(|Nothing {}| ())
     }
 
-    /// Forgets a container, and the files that it has written.
+    /// Removes a container, and the files that it has written.
     ///
     /// # Errors
     /// As [`Client::make`].
@@ -183,7 +185,7 @@ impl Client {
         self.task("Exec", request).await.map(|Nothing {}| ())
     }
 
-    /// Sends a process a signal.
+    /// Sends a signal to a process.
     ///
     /// # Errors
     /// As [`Client::make`].
@@ -192,7 +194,7 @@ impl Client {
         self.task("Kill", request).await.map(|Nothing {}| ())
     }
 
-    /// Tells that a process gets no more input.
+    /// Closes the standard input of a process (CloseIO).
     ///
     /// # Errors
     /// As [`Client::make`].
@@ -201,7 +203,7 @@ impl Client {
         self.task("CloseIO", request).await.map(|Nothing {}| ())
     }
 
-    /// Waits for a process's end, and returns its exit status. How long that may take the caller says.
+    /// Waits for the end of a process, and returns its exit status. The caller sets the deadline.
     ///
     /// # Errors
     /// As [`Client::make`].
@@ -214,7 +216,7 @@ impl Client {
         }
     }
 
-    /// Freezes a container, or lets it go on.
+    /// Pauses or resumes a container.
     ///
     /// # Errors
     /// As [`Client::make`].
@@ -223,7 +225,7 @@ impl Client {
         self.task(method, OfContainer { id: id.to_owned() }).await.map(|Nothing {}| ())
     }
 
-    /// Deletes a task, or, with an `exec_id`, a process that was added.
+    /// Deletes a task, or, with an `exec_id`, an added process.
     ///
     /// # Errors
     /// As [`Client::make`].
@@ -236,7 +238,7 @@ impl Client {
         answer.map(drop)
     }
 
-    /// A process's state.
+    /// The state of a process.
     ///
     /// # Errors
     /// As [`Client::make`].
@@ -245,7 +247,7 @@ impl Client {
         answer.process.ok_or_else(|| Status::internal("no process in the answer"))
     }
 
-    /// The pids of a container's processes.
+    /// The pids of the processes of a container.
     ///
     /// # Errors
     /// As [`Client::make`].
@@ -254,7 +256,7 @@ impl Client {
         Ok(answer.processes.into_iter().map(|process| process.pid).collect())
     }
 
-    /// What a container has used.
+    /// The metrics of a container.
     ///
     /// # Errors
     /// As [`Client::make`].
@@ -274,7 +276,7 @@ impl Client {
     }
 }
 
-/// Whether an error says that something is not there (any more).
+/// Whether the error is NOT_FOUND.
 pub fn is_gone(status: &Status) -> bool {
     status.code() == Code::NotFound
 }

@@ -1,23 +1,23 @@
-//! The messages of `runtime.v1`, as far as the tests need them: names and tags are those of Kubernetes'
+//! The messages of `runtime.v1` that the tests need, with the names and tags of Kubernetes'
 //! `api.proto`.
 
 #![allow(missing_docs, reason = "they are documented there")]
 
 use std::collections::HashMap;
 
-/// How many share a namespace.
+/// The modes of sharing a namespace.
 pub const POD: i32 = 0;
 pub const CONTAINER: i32 = 1;
 pub const NODE: i32 = 2;
 
-/// A pod's state.
+/// The state of a pod.
 pub const READY: i32 = 0;
 
-/// A container's state.
+/// The state of a container.
 pub const RUNNING: i32 = 1;
 pub const EXITED: i32 = 2;
 
-/// Any answer of which nothing is of interest.
+/// An answer whose content is ignored.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Nothing {}
 
@@ -81,8 +81,8 @@ pub struct RunPod {
     pub runtime_handler: String,
 }
 
-/// The requests and answers that carry an id alone: `RunPodSandboxResponse`, `StopPodSandboxRequest`,
-/// `CreateContainerResponse` and so on.
+/// The requests and answers that consist of an id: `RunPodSandboxResponse`,
+/// `StopPodSandboxRequest`, `CreateContainerResponse` and so on.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Id {
     #[prost(string, tag = "1")]
@@ -121,7 +121,7 @@ pub struct ImageStatus {
     pub image: Option<ImageName>,
 }
 
-/// `ImageStatusResponse`, of which it is of interest whether there is an image.
+/// `ImageStatusResponse`; only the presence of the image matters.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ImageStatusAnswer {
     #[prost(message, optional, tag = "1")]
@@ -202,7 +202,7 @@ pub struct ContainerStatus {
 pub struct ContainerStatusAnswer {
     #[prost(message, optional, tag = "1")]
     pub status: Option<ContainerStatus>,
-    /// What only a verbose question gets; `info` is JSON.
+    /// Only in the answer to a verbose request; `info` is JSON.
     #[prost(map = "string, string", tag = "2")]
     pub info: HashMap<String, String>,
 }

@@ -1,7 +1,7 @@
-//! A containerd that serves Kubernetes, and a client of its interface (CRI) in the kubelet's place.
+//! A containerd with the CRI plugin, and a client of CRI in place of the kubelet.
 //!
-//! The pods use the host's network, so that no network plugin is needed; the pause container is native, as
-//! Kubernetes' own is.
+//! The pods use the host's network, so that no network plugin is needed; the pause container is
+//! native, like that of Kubernetes.
 
 pub mod api;
 
@@ -25,14 +25,14 @@ use wherry_testing::{
 /// The containerd namespace of all pods.
 pub const NAMESPACE: &str = "k8s.io";
 
-/// A containerd with its CRI plugin on, and a connection to it.
+/// A containerd with the CRI plugin, and a connection to it.
 pub struct Cri {
     runtime: Runtime,
     channel: Channel,
     containerd: Containerd,
 }
 
-/// A pod, removed with its containers when it is told so.
+/// A pod, and its containers. [`Pod::remove`] removes it.
 pub struct Pod<'c> {
     cri: &'c Cri,
     id: String,
@@ -41,7 +41,7 @@ pub struct Pod<'c> {
     containers: Vec<String>,
 }
 
-/// One container of a pod: an image and what the pod's author adds to it.
+/// One container of a pod: an image and the settings of the pod's author.
 #[derive(Clone)]
 pub struct Member<'i> {
     name: &'i str,
@@ -51,7 +51,7 @@ pub struct Member<'i> {
 }
 
 impl<'i> Member<'i> {
-    /// A container of this name and image.
+    /// A container with this name and image.
     pub fn new(name: &'i str, image: &'i Image) -> Member<'i> {
         Member { name, image, args: Vec::new(), memory: 0 }
     }
@@ -72,7 +72,7 @@ impl<'i> Member<'i> {
 }
 
 impl Cri {
-    /// Starts a containerd for this test alone.
+    /// Starts a containerd for a single test.
     pub fn start(version: ContainerdVersion) -> Cri {
         let pause = busybox().entrypoint(&["/bin/sleep"]).cmd(&["1000000"]);
         let containerd = Containerd::start_for_kubernetes(version, &pause.pack());
@@ -87,7 +87,7 @@ impl Cri {
         cri
     }
 
-    /// The one that the tests of this process share.
+    /// The instance that the tests of this process share.
     pub fn shared(version: ContainerdVersion) -> &'static Cri {
         static SHARED: [OnceLock<Cri>; 3] = [const { OnceLock::new() }; 3];
         SHARED[version as usize].get_or_init(|| Cri::start(version))
@@ -98,20 +98,21 @@ impl Cri {
         &self.containerd
     }
 
-    /// Kills containerd with SIGKILL, and starts it again.
+    /// Kills containerd with SIGKILL, and restarts it.
     pub fn restart(&self) {
         self.containerd.kill9();
         self.containerd.start_again();
         self.wait_ready();
     }
 
-    fn wait_ready(&self) {
+    /// Waits until it answers: after a restart the connection is made again.
+    pub fn wait_ready(&self) {
         wait_until("CRI answers", DEADLINE, || {
             self.call::<Nothing>("RuntimeService/Version", Nothing {}).is_ok()
         });
     }
 
-    /// Calls a method, and gives the error's text when it fails.
+    /// Calls a method; an error is returned as its text.
     fn call<A: prost::Message + Default + 'static>(
         &self,
         method: &str,
@@ -122,7 +123,7 @@ impl Cri {
         answer.map_err(|status| status.message().to_owned())
     }
 
-    /// Makes an image known, and returns its name.
+    /// Imports an image, and returns its name.
     pub fn load(&self, image: &Image) -> String {
         let packed = image.pack();
         let name = ImageName { image: packed.reference.clone() };
@@ -133,13 +134,13 @@ impl Cri {
         };
         if !known() {
             self.containerd.import(&packed, NAMESPACE);
-            // The plugin learns of it through an event.
+            // The plugin learns of the image through an event.
             wait_until("CRI knows the image", DEADLINE, known);
         }
         packed.reference
     }
 
-    /// Runs a pod whose containers have pid namespaces of their own.
+    /// Runs a pod whose containers have separate pid namespaces.
     pub fn pod(&self, name: &str) -> Pod<'_> {
         self.pod_with(name, CONTAINER)
     }
@@ -149,7 +150,16 @@ impl Cri {
         self.pod_with(name, POD)
     }
 
+    /// Runs a pod under a handler of this name; the empty name is the default one.
+    pub fn pod_under(&self, name: &str, handler: &str) -> Pod<'_> {
+        self.pod_of(name, CONTAINER, handler.to_owned())
+    }
+
     fn pod_with(&self, name: &str, pid: i32) -> Pod<'_> {
+        self.pod_of(name, pid, engine())
+    }
+
+    fn pod_of(&self, name: &str, pid: i32, runtime_handler: String) -> Pod<'_> {
         let namespaces = Namespaces { network: NODE, pid, ipc: POD };
         let logs = self.containerd.root().join("logs").join(name);
         fs::create_dir_all(&logs).expect("the daemon's folder is writable");
@@ -166,7 +176,7 @@ impl Cri {
                 security: Some(PodSecurity { namespaces: Some(namespaces) }),
             }),
         };
-        let request = RunPod { config: Some(config.clone()), runtime_handler: engine() };
+        let request = RunPod { config: Some(config.clone()), runtime_handler };
         let answer = self.call::<Id>("RuntimeService/RunPodSandbox", request);
         let id = answer.unwrap_or_else(|e| panic!("the pod {name} does not run: {e}")).id;
         self.containerd.note_shim(NAMESPACE, &id);
@@ -202,7 +212,7 @@ impl Pod<'_> {
     /// Starts a created container.
     ///
     /// # Errors
-    /// What the kubelet would show.
+    /// The text that the kubelet would show.
     pub fn start(&self, id: &str) -> Result<(), String> {
         let request = Id { id: id.to_owned() };
         self.cri.call::<Nothing>("RuntimeService/StartContainer", request).map(drop)
@@ -215,19 +225,19 @@ impl Pod<'_> {
         id
     }
 
-    /// Stops a container, with all the time it may want.
+    /// Stops a container, without a time limit.
     pub fn stop(&self, id: &str) {
         self.stop_within(id, 60);
     }
 
-    /// Stops a container; after the time it is killed.
+    /// Stops a container; it is killed after this time.
     fn stop_within(&self, id: &str, timeout_seconds: i64) {
         let request = Stop { id: id.to_owned(), timeout_seconds };
         let answer = self.cri.call::<Nothing>("RuntimeService/StopContainer", request);
         answer.unwrap_or_else(|e| panic!("{id} cannot be stopped: {e}"));
     }
 
-    /// A container's status, and its process number.
+    /// The status of a container, and its pid.
     pub fn status(&self, id: &str) -> (ContainerStatus, i32) {
         let request = StatusOf { id: id.to_owned(), verbose: true };
         let answer =
@@ -236,7 +246,7 @@ impl Pod<'_> {
         (answer.status.expect("a status"), pid_in(answer.info.get("info")))
     }
 
-    /// Waits for a container's end, and returns its status.
+    /// Waits for the end of a container, and returns its status.
     pub fn wait(&self, id: &str) -> ContainerStatus {
         wait_for(&format!("the end of {id}"), DEADLINE, || {
             let (status, _) = self.status(id);
@@ -244,7 +254,7 @@ impl Pod<'_> {
         })
     }
 
-    /// The pod's state, and the process number of its pause container.
+    /// The state of the pod, and the pid of its pause container.
     pub fn state(&self) -> (i32, i32) {
         let request = StatusOf { id: self.id.clone(), verbose: true };
         let answer = self.cri.call::<PodStatusAnswer>("RuntimeService/PodSandboxStatus", request);
@@ -252,7 +262,7 @@ impl Pod<'_> {
         (answer.status.expect("a status").state, pid_in(answer.info.get("info")))
     }
 
-    /// The shim processes that were started for it or one of its containers.
+    /// The shim processes of the pod and its containers.
     pub fn shims(&self) -> Vec<Process> {
         let is_ours = |process: &Process| {
             let mut ids = self.containers.iter().chain([&self.id]);
@@ -262,7 +272,7 @@ impl Pod<'_> {
         processes().into_iter().filter(is_ours).collect()
     }
 
-    /// A container's log, without the time in front of each line: `stdout F text`.
+    /// The log of a container, without the time in front of each line: `stdout F text`.
     pub fn log(&self, name: &str) -> String {
         let path = PathBuf::from(&self.config.log_directory).join(format!("{name}.log"));
         let text = fs::read_to_string(path).unwrap_or_default();
@@ -270,7 +280,7 @@ impl Pod<'_> {
         rest.flat_map(|line| [line, "\n"]).collect()
     }
 
-    /// Waits until a container's log is as it should be.
+    /// Waits until the log of a container has this content.
     pub fn wait_for_log(&self, name: &str, whole: &str) {
         wait_until(
             &format!("'{whole}' in the log of {name}: {}", self.log(name)),
@@ -279,7 +289,7 @@ impl Pod<'_> {
         );
     }
 
-    /// Stops and removes it and all of its containers, as the kubelet does.
+    /// Stops and removes the pod with all its containers, as the kubelet does.
     pub fn remove(self) {
         let id = |id: &String| Id { id: id.clone() };
         let call = |method: &str, request: Id| {
@@ -287,9 +297,9 @@ impl Pod<'_> {
             answer.unwrap_or_else(|e| panic!("{method}: {e}"));
         };
         for container in &self.containers {
-            // A native first process heeds no SIGTERM: no time for it.
+            // A native first process ignores SIGTERM: it is killed at once.
             self.stop_within(container, 0);
-            // containerd may hear of the end a moment later; the kubelet asks again too.
+            // containerd may learn of the end a moment later; the kubelet retries too.
             wait_until("a stopped container can be removed", DEADLINE, || {
                 self.cri.call::<Nothing>("RuntimeService/RemoveContainer", id(container)).is_ok()
             });

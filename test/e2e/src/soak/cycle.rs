@@ -1,4 +1,4 @@
-//! One container's life, carried out.
+//! Carries out the life of one container.
 
 use super::life::{End, Exec, Fate, Guest, Life, Paused};
 use super::tally::Tally;
@@ -15,21 +15,21 @@ use wherry_testing::{Containerd, DEADLINE};
 const KILL: u32 = 9;
 const TERM: u32 = 15;
 
-/// What a life is carried out with.
+/// The environment of a life.
 #[derive(Clone)]
 pub(super) struct Cycle {
     pub(super) client: Client,
-    /// Where containerd keeps its bundles.
+    /// The folder of containerd's bundles.
     pub(super) bundles: std::path::PathBuf,
     pub(super) tally: Tally,
-    /// The group whose shim serves it, if not its own.
+    /// The group whose shim serves the container; `None`: a separate shim.
     pub(super) group: Option<String>,
 }
 
-/// What went wrong: the step, and what containerd said.
+/// A failure: the step, and containerd's error.
 type Trouble = (&'static str, Status);
 
-/// The end of a process, on its way.
+/// A pending Wait for the end of a process.
 type Ending = JoinHandle<Result<u32, Status>>;
 
 trait Step<T> {
@@ -43,30 +43,31 @@ impl<T> Step<T> for Result<T, Status> {
 }
 
 impl Cycle {
-    /// Lives one life, under this id, to its end.
+    /// Carries out one life, under this id, to its end.
     ///
     /// # Panics
-    /// When something fails whose shim was not killed, or when what a dead shim leaves cannot be deleted.
+    /// If a step fails although the shim was not killed, or if the remains of a dead shim cannot be
+    /// deleted.
     pub(super) async fn run(&self, containerd: &Containerd, life: &Life, id: &str) {
         let group = self.group.as_deref();
         let wanted = Wanted { id, args: life.guest.args(), terminal: life.terminal, group };
         self.client.make(wanted).await.unwrap_or_else(|e| panic!("{life:?}: make: {e}"));
-        let murderer = life.murder.map(|after| {
-            tokio::spawn(murder(self.bundles.join(id), id.to_owned(), after, self.tally.clone()))
+        let killer = life.kill_shim.map(|after| {
+            tokio::spawn(kill_shim(self.bundles.join(id), id.to_owned(), after, self.tally.clone()))
         });
         let mut fifos = life.streams.then(|| self.client.fifos(id, ""));
         match self.live(containerd, life, id, fifos.as_mut()).await {
             Ok(()) => {}
-            Err((step, status)) if life.murder.is_some() && expected(&status) => {
+            Err((step, status)) if life.kill_shim.is_some() && expected(&status) => {
                 self.tally
                     .count(&format!("{step} refused after its shim's death: {:?}", status.code()));
             }
             Err((step, status)) => panic!("{life:?} as {id}: {step}: {status}"),
         }
-        if let Some(murderer) = murderer {
-            // Nobody is to be killed who bears the same id later.
-            murderer.abort();
-            let _ = murderer.await;
+        if let Some(killer) = killer {
+            // A later container with the same id must not be killed.
+            killer.abort();
+            let _ = killer.await;
         }
         self.clear(life, id).await;
         self.tally.count("lives");
@@ -127,12 +128,12 @@ impl Cycle {
         });
         let ending = self.end(life, id, fifos.as_deref_mut()).await;
         if let Some(race) = race {
-            // Whichever came first is right.
-            let _ = race.await.expect("nobody panics there");
+            // Either may come first.
+            let _ = race.await.expect("the task does not panic");
         }
         ending?;
-        let status = ended.await.expect("nobody panics there").step("Wait")?;
-        if life.murder.is_none() {
+        let status = ended.await.expect("the task does not panic").step("Wait")?;
+        if life.kill_shim.is_none() {
             assert_eq!(status, life.status(), "{life:?} as {id}");
             if let (Guest::Hello, Some(fifos)) = (life.guest, fifos) {
                 let expected: &[u8] = if life.terminal { b"hello\r\n" } else { b"hello\n" };
@@ -140,10 +141,10 @@ impl Cycle {
             }
         }
         for (exec_id, exec, ending) in left {
-            let status = ending.await.expect("nobody panics there").step("Wait for an exec")?;
+            let status = ending.await.expect("the task does not panic").step("Wait for an exec")?;
             let ended = exec.guest == Guest::Hello && status == 0;
             assert!(
-                life.murder.is_some() || ended || status == 137,
+                life.kill_shim.is_some() || ended || status == 137,
                 "{life:?} as {id}: {exec_id}: {status}"
             );
             if exec.fate == Fate::Left {
@@ -163,12 +164,12 @@ impl Cycle {
             client.kill(id, exec_id, KILL).await.step("Kill of an exec")?;
             137
         };
-        let status = ending.await.expect("nobody panics there").step("Wait for an exec")?;
+        let status = ending.await.expect("the task does not panic").step("Wait for an exec")?;
         assert!(status == wanted || self.is_dying(id).await, "{id}: {exec:?} ended with {status}");
         client.delete(id, exec_id).await.step("Delete of an exec")
     }
 
-    /// Whether the container's shim is gone, and its processes go with it.
+    /// Whether the container is stopped or its shim is gone, which ends its processes.
     async fn is_dying(&self, id: &str) -> bool {
         self.client
             .get(id, "")
@@ -200,8 +201,8 @@ impl Cycle {
         tokio::spawn(async move { client.wait(&id, &exec_id, DEADLINE).await })
     }
 
-    /// Removes what there is, as anybody would who wants to be rid of it: at the latest when containerd has cleaned
-    /// up after a dead shim, all of it can be deleted.
+    /// Removes the container, as a client would: at the latest when containerd has cleaned up after
+    /// a dead shim, everything can be deleted.
     async fn clear(&self, life: &Life, id: &str) {
         let start = Instant::now();
         loop {
@@ -216,28 +217,28 @@ impl Cycle {
             let _ = self.client.kill(id, "", KILL).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        if life.murder.is_some() {
+        if life.kill_shim.is_some() {
             self.wait_for_clean_up(life, id).await;
         }
         self.client.forget(id).await.unwrap_or_else(|e| panic!("{life:?}: forget {id}: {e}"));
     }
 
-    /// Waits until containerd has cleaned up after a dead shim. Where the shim died in the middle of Create,
-    /// containerd does so after it has answered; who takes the id again before that has his new bundle removed, with
-    /// any runtime.
+    /// Waits until containerd has cleaned up after a dead shim. If the shim died in the middle of
+    /// Create, containerd cleans up after its answer; a client that reuses the id before that loses
+    /// its new bundle, with any runtime.
     async fn wait_for_clean_up(&self, life: &Life, id: &str) {
         let bundle = self.bundles.join(id);
         let namespace = self.bundles.file_name().unwrap_or_default().to_string_lossy();
         let start = Instant::now();
         while bundle.exists() || !shims(&namespace, id).is_empty() {
-            assert!(start.elapsed() < DEADLINE, "{life:?} as {id}: nobody cleans up");
+            assert!(start.elapsed() < DEADLINE, "{life:?} as {id}: containerd does not clean up");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
 impl Life {
-    /// The exit status that it is to have.
+    /// The expected exit status.
     fn status(&self) -> u32 {
         match self.end {
             End::Itself | End::Input => 0,
@@ -247,13 +248,13 @@ impl Life {
     }
 }
 
-/// Whether this may be the answer while, or after, a shim was killed. That there was none is never right.
+/// Whether this error is acceptable while, or after, a shim was killed. A missing answer never is.
 fn expected(status: &Status) -> bool {
     status.code() != tonic::Code::DeadlineExceeded
 }
 
-/// Kills the shim of a container: so long after it is there.
-async fn murder(bundle: std::path::PathBuf, id: String, after: Duration, tally: Tally) {
+/// Kills the shim of a container, this long after it appears.
+async fn kill_shim(bundle: std::path::PathBuf, id: String, after: Duration, tally: Tally) {
     while !bundle.join("address").exists() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -271,14 +272,14 @@ async fn murder(bundle: std::path::PathBuf, id: String, after: Duration, tally: 
     } else if known {
         tally.count("shims killed");
     } else {
-        // No client of it has ever been there whom its death could be told: containerd says that it cannot connect,
-        // and calls nobody to clean up. There is nothing but the socket.
+        // No client was connected that could report its death: containerd answers that it cannot
+        // connect, and starts no clean-up. Only the socket is left.
         tally.count("shims killed before containerd knew them");
         let _ = fs::remove_file(socket);
     }
 }
 
-/// Whether somebody is connected to the server at this socket.
+/// Whether a client is connected to the server at this socket.
 fn is_connected(socket: &Path) -> bool {
     let table = fs::read_to_string("/proc/net/unix").expect("/proc is there");
     let socket = socket.to_string_lossy();

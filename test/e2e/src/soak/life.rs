@@ -1,9 +1,9 @@
-//! How one container of the soak lives: drawn by lot, and the same for the same seed.
+//! The life of one container of the soak: random, and equal for equal seeds.
 
 use fastrand::Rng;
 use std::time::Duration;
 
-/// A container's life.
+/// The life of a container.
 #[derive(Clone, Debug)]
 pub(super) struct Life {
     /// Its number in the soak, for messages.
@@ -12,29 +12,29 @@ pub(super) struct Life {
     pub(super) guest: Guest,
     /// Whether it has pipes.
     pub(super) streams: bool,
-    /// Whether these are a terminal's.
+    /// Whether it has a terminal.
     pub(super) terminal: bool,
-    /// Whether its id is the one that its predecessor has just given free.
+    /// Whether it reuses the id that its predecessor has just released.
     pub(super) same_id: bool,
-    /// Whether it is started at all, or deleted as it was created.
+    /// Whether it is started, or deleted after its creation.
     pub(super) started: bool,
     pub(super) execs: Vec<Exec>,
     pub(super) paused: Option<Paused>,
     pub(super) end: End,
-    /// The shim is killed so long after it was there.
-    pub(super) murder: Option<Duration>,
+    /// The shim is killed this long after its start.
+    pub(super) kill_shim: Option<Duration>,
 }
 
-/// What the first process, or another one, is.
+/// The program of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Guest {
-    /// Says hello and ends.
+    /// Prints hello and exits.
     Hello,
-    /// Computes for ever.
+    /// Computes forever.
     Spin,
     /// Waits for input.
     Cat,
-    /// Fills its output, which nobody reads, and waits.
+    /// Fills its output, which has no reader, and waits.
     Flood,
     /// A native program that sleeps.
     Sleep,
@@ -47,7 +47,7 @@ pub(super) struct Exec {
     pub(super) fate: Fate,
 }
 
-/// What becomes of another process.
+/// The fate of another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It is added, and never started.
@@ -56,13 +56,13 @@ pub(super) enum Fate {
     Ended,
     /// It runs when the container ends, and is deleted then.
     Left,
-    /// It runs when the container ends, and nobody asks for it any more.
+    /// It runs when the container ends, and is never deleted.
     Abandoned,
-    /// It is started in the same moment in which the container is killed.
+    /// It is started at the moment at which the container is killed.
     Raced,
 }
 
-/// Frozen, for a moment or until the end.
+/// Paused, for a moment or until the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Paused {
     ForAMoment,
@@ -81,7 +81,7 @@ pub(super) enum End {
 const GUESTS: [Guest; 5] = [Guest::Hello, Guest::Spin, Guest::Cat, Guest::Flood, Guest::Sleep];
 
 impl Guest {
-    /// Its command line.
+    /// The command line of the program.
     pub(super) fn args(self) -> &'static [&'static str] {
         match self {
             Guest::Hello => &["/hello.wasm"],
@@ -94,9 +94,9 @@ impl Guest {
 }
 
 impl Life {
-    /// Draws the life of this number. One shim in six is killed, if `murder` says so.
-    pub(super) fn draw(seed: u64, number: usize, murder: bool) -> Life {
-        // A generator for each: whoever of the eight comes to it first, it is the same life.
+    /// Draws the life of this number. With `kill_shim`, one shim in six is killed.
+    pub(super) fn draw(seed: u64, number: usize, kill_shim: bool) -> Life {
+        // One generator per life: the life does not depend on which of the eight workers takes it.
         let rng = &mut Rng::with_seed(seed.wrapping_add((number as u64) << 32));
         let guest = GUESTS[rng.usize(..GUESTS.len())];
         let lasting = guest != Guest::Hello;
@@ -110,15 +110,16 @@ impl Life {
         let terminal = rng.u8(..6) == 0;
         let end = match (guest, paused) {
             (Guest::Hello, _) => End::Itself,
-            // Frozen, it heeds nothing else; and a native first process heeds only signals that it handles.
+            // A paused container reacts to SIGKILL only; a native first process only to signals
+            // that it handles.
             (Guest::Sleep, _) | (_, Some(Paused::UntilTheEnd)) => End::Kill,
-            // A terminal's input ends for no client.
+            // No client can end the input of a terminal.
             (Guest::Cat, _) if rng.bool() && !terminal => End::Input,
             _ => [End::Term, End::Kill][rng.usize(..2)],
         };
-        // Most of what can go wrong does so while it comes into being.
+        // Most faults happen during creation.
         let moment = if rng.bool() { rng.u64(..15_000) } else { rng.u64(..150_000) };
-        let murder = (rng.u8(..6) == 0 && murder).then(|| Duration::from_micros(moment));
+        let kill_shim = (rng.u8(..6) == 0 && kill_shim).then(|| Duration::from_micros(moment));
         Life {
             number,
             guest,
@@ -129,7 +130,7 @@ impl Life {
             execs,
             paused,
             end,
-            murder,
+            kill_shim,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A soak: many containers, eight at a time, live lives drawn by lot, and some of their shims are killed. At the end
-//! everything is as it was before.
+//! A soak: many containers, eight at a time, live random lives, and some of their shims are killed.
+//! At the end everything is as before.
 
 mod cycle;
 mod life;
@@ -18,31 +18,32 @@ use tally::Tally;
 use tokio::runtime::{Builder, Runtime};
 use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, wait_until};
 
-/// How many live at the same time.
+/// The number of containers that live at the same time.
 const AT_A_TIME: usize = 8;
 
-/// What the memory that containerd has from the kernel may have grown by, KB: Go gives back over minutes what it has
-/// collected, and keeps some.
+/// The accepted growth of containerd's resident memory, KB: Go returns collected memory to the
+/// kernel over minutes, and keeps some.
 const MEMORY_MARGIN: u64 = 8192;
 
-/// What the memory of a shim may have grown by, KB: its busiest moment decides, and the allocator's pieces lie where
-/// they happen to.
+/// The accepted growth of a shim's memory, KB: it depends on the busiest moment and on the
+/// fragmentation of the heap.
 const SHIM_MARGIN: u64 = 1024;
 
-/// How many live before the first look.
+/// The number of lives before the first measurement.
 const WARM_UP: usize = 64;
 
-/// What containerd's heap may have grown by, KB, after a collection: it keeps buffers for another use. A task that
-/// it does not forget takes it about 10 KB.
+/// The accepted growth of containerd's heap after a collection, KB: it keeps buffers for reuse. A
+/// leaked task takes about 10 KB.
 const HEAP_MARGIN: u64 = 2048;
 
-/// Soaks a containerd of our own, and returns a line of what was done.
+/// Soaks a private containerd, and returns a summary.
 ///
 /// # Panics
-/// When a container does not live as it should, or when something is left of it.
+/// If a life goes wrong, or if something is left behind.
 pub fn soak(containerd: &Containerd, seed: u64, cycles: usize) -> String {
     let begin = Instant::now();
-    // What the first containers leave (parents of cgroups, connections, threads, compiled code) is no leftover.
+    // The lasting effects of the first containers (parents of cgroups, connections, threads,
+    // compiled code) do not count as leftovers.
     let ground = Ground::new(containerd);
     ground.live(|number| Life::draw(!seed, number, true), WARM_UP, None, &Tally::default());
     let leftovers = Leftovers::snapshot(containerd);
@@ -77,10 +78,10 @@ pub fn soak(containerd: &Containerd, seed: u64, cycles: usize) -> String {
     )
 }
 
-/// Lets the shim of one pod serve many containers, and returns a line of what was done.
+/// Soaks the shim of one pod with many containers, and returns a summary.
 ///
 /// # Panics
-/// As [`soak`], and when the shim is not as it was before.
+/// As [`soak`], and if the shim has grown.
 pub fn soak_a_pod(containerd: &Containerd, seed: u64, cycles: usize) -> String {
     let begin = Instant::now();
     let ground = Ground::new(containerd);
@@ -131,7 +132,7 @@ pub fn soak_a_pod(containerd: &Containerd, seed: u64, cycles: usize) -> String {
     )
 }
 
-/// Waits until a list is empty, or panics with what is still in it.
+/// Waits until a list is empty, or panics with its remaining content.
 fn wait_until_nothing(what: &str, look: impl Fn() -> Vec<String>) {
     let start = Instant::now();
     loop {
@@ -144,7 +145,7 @@ fn wait_until_nothing(what: &str, look: impl Fn() -> Vec<String>) {
     }
 }
 
-/// What the soak works with.
+/// The environment of the soak.
 struct Ground<'c> {
     containerd: &'c Containerd,
     runtime: Runtime,
@@ -161,7 +162,7 @@ impl<'c> Ground<'c> {
         Ground { containerd, runtime, client }
     }
 
-    /// Lives these lives, so many at a time.
+    /// Carries out these lives, so many at a time.
     fn live(
         &self,
         lives: impl Fn(usize) -> Life + Sync,
@@ -200,7 +201,7 @@ impl<'c> Ground<'c> {
     }
 }
 
-/// Lets the others end when one of them has failed.
+/// Stops the other workers when one of them has failed.
 struct StopAll<'n>(&'n AtomicUsize);
 
 impl Drop for StopAll<'_> {

@@ -1,4 +1,4 @@
-//! How large a process is: what must be back where it was when all containers are gone.
+//! The size of a process, which must be the same again when all containers are gone.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,13 +6,13 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// What a process has.
+/// The resources of a process.
 #[derive(Clone, Debug)]
 pub(super) struct Size {
-    /// Its open files, how many of each kind.
+    /// The number of open files of each kind.
     pub(super) files: BTreeMap<String, usize>,
     pub(super) threads: usize,
-    /// Its memory, KB: what it has written to.
+    /// The dirty private memory, KB.
     pub(super) memory: u64,
 }
 
@@ -22,18 +22,19 @@ impl Size {
         let mut files = BTreeMap::new();
         for fd in fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").flatten() {
             let target = fs::read_link(fd.path()).unwrap_or_default().display().to_string();
-            // `socket:[123]` is a socket, whatever its number.
+            // `socket:[123]` counts as a socket; the number is irrelevant.
             let kind = target.split(":[").next().unwrap_or_default().to_owned();
             *files.entry(kind).or_default() += 1;
         }
         let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").count();
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
-        // What is private and clean is of its executable, and shared as soon as somebody else runs that.
+        // Private clean pages belong to the executable, and become shared when another process runs
+        // it.
         let memory = number(&text, "Private_Dirty:");
         Size { files, threads, memory }
     }
 
-    /// What it has more than before: files, and memory beyond a margin, KB.
+    /// The growth since `before`: files, and memory beyond a margin, KB.
     pub(super) fn since(&self, before: &Size, margin: u64) -> Vec<String> {
         let files = self.files.iter().filter_map(|(kind, count)| {
             let had = before.files.get(kind).copied().unwrap_or_default();
@@ -47,7 +48,7 @@ impl Size {
     }
 }
 
-/// What containerd has in its heap after a collection, KB, and how many goroutines.
+/// The size of containerd's heap after a collection, KB, and the number of goroutines.
 pub(super) fn heap_and_goroutines(debug: &Path) -> (u64, usize) {
     let heap = number(&get(debug, "/debug/pprof/heap?gc=1&debug=1"), "# HeapAlloc =");
     let goroutines =

@@ -1,15 +1,16 @@
-//! The task API itself, for what no client of containerd can be made to ask: the codes of what is refused, and
-//! what is answered at once.
+//! The Task API itself, for requests that no client of containerd can send: error codes, and
+//! answers that must not wait.
 
 use containerd_shim_protos::api::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
-    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, KillRequest, PidsRequest,
-    PidsResponse, StartRequest, StateRequest, StateResponse, StatsRequest, StatsResponse, Status,
-    WaitRequest, WaitResponse,
+    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest,
+    PidsRequest, PidsResponse, StartRequest, StateRequest, StateResponse, StatsRequest,
+    StatsResponse, Status, WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::cgroups::metrics as v1;
 use containerd_shim_protos::cgroups_v2::metrics as v2;
 use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::ttrpc::Code;
 use std::fs;
 use std::path::Path;
@@ -62,17 +63,17 @@ fn an_unknown_id_is_not_found(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&spin()));
     let shim = Shim::of(&container);
     let refusals = [
-        shim.refused("State", &request!(StateRequest, "nobody")),
-        shim.refused("Start", &request!(StartRequest, "nobody")),
-        shim.refused("Delete", &request!(DeleteRequest, "nobody")),
-        shim.refused("Kill", &kill("nobody", 9)),
-        shim.refused("Wait", &request!(WaitRequest, "nobody")),
-        shim.refused("Pids", &request!(PidsRequest, "nobody")),
-        shim.refused("Stats", &request!(StatsRequest, "nobody")),
+        shim.refused("State", &request!(StateRequest, "missing")),
+        shim.refused("Start", &request!(StartRequest, "missing")),
+        shim.refused("Delete", &request!(DeleteRequest, "missing")),
+        shim.refused("Kill", &kill("missing", 9)),
+        shim.refused("Wait", &request!(WaitRequest, "missing")),
+        shim.refused("Pids", &request!(PidsRequest, "missing")),
+        shim.refused("Stats", &request!(StatsRequest, "missing")),
     ];
     for (code, text) in refusals {
         assert_eq!(code, Code::NOT_FOUND, "{text}");
-        assert!(text.contains("nobody"), "{text}");
+        assert!(text.contains("missing"), "{text}");
     }
 }
 
@@ -105,13 +106,16 @@ fn connect_and_pids_name_real_processes(containerd: &Containerd) {
         shim.call("Connect", &request!(ConnectRequest, id)).expect("Connect answers");
     assert_eq!(i32::try_from(connected.task_pid), Ok(guest));
     let daemon = i32::try_from(connected.shim_pid).expect("a pid");
-    assert!(container.shims().iter().any(|shim| shim.pid == daemon), "{daemon} is no shim of {id}");
+    assert!(
+        container.shims().iter().any(|shim| shim.pid == daemon),
+        "{daemon} is not a shim of {id}"
+    );
     let pids: PidsResponse = shim.call("Pids", &request!(PidsRequest, id)).expect("Pids answers");
     assert_eq!(
         pids.processes.iter().map(|process| process.pid).collect::<Vec<_>>(),
         [connected.task_pid]
     );
-    // The guest lives in namespaces of its own.
+    // The guest has separate namespaces.
     let namespace = |pid: &str, kind: &str| {
         std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("it runs")
     };
@@ -152,9 +156,9 @@ fn wait_answers_at_the_end_and_after_it(containerd: &Containerd) {
     assert!(late.exited_at.is_some());
 }
 
-/// What Stats tells of a container: as version 1 or 2 of cgroups counts, whichever the host has.
+/// The metrics of a container that both versions of cgroups have.
 #[derive(Debug)]
-struct Told {
+struct Metrics {
     cpu: u64,
     memory: u64,
     memory_limit: u64,
@@ -163,33 +167,33 @@ struct Told {
     oom_kills: u64,
 }
 
-fn told(container: &Container<'_>) -> Told {
+fn metrics(container: &Container<'_>) -> Metrics {
     let answer: StatsResponse = Shim::of(container)
         .call("Stats", &request!(StatsRequest, container.id()))
         .expect("Stats answers");
     let any = answer.stats.into_option().expect("it has metrics");
     if unified() {
         assert_eq!(any.type_url, "io.containerd.cgroups.v2.Metrics");
-        let told = v2::Metrics::parse_from_bytes(&any.value).expect("metrics");
-        return Told {
-            cpu: told.cpu.usage_usec,
-            memory: told.memory.usage,
-            memory_limit: told.memory.usage_limit,
-            processes: told.pids.current,
-            written: told.io.usage.iter().map(|device| device.wbytes).sum(),
-            oom_kills: told.memory_events.oom_kill,
+        let given = v2::Metrics::parse_from_bytes(&any.value).expect("metrics");
+        return Metrics {
+            cpu: given.cpu.usage_usec,
+            memory: given.memory.usage,
+            memory_limit: given.memory.usage_limit,
+            processes: given.pids.current,
+            written: given.io.usage.iter().map(|device| device.wbytes).sum(),
+            oom_kills: given.memory_events.oom_kill,
         };
     }
     assert_eq!(any.type_url, "io.containerd.cgroups.v1.Metrics");
-    let told = v1::Metrics::parse_from_bytes(&any.value).expect("metrics");
-    let written = told.blkio.io_service_bytes_recursive.iter().filter(|entry| entry.op == "Write");
-    Told {
-        cpu: told.cpu.usage.total,
-        memory: told.memory.usage.usage,
-        memory_limit: told.memory.usage.limit,
-        processes: told.pids.current,
+    let given = v1::Metrics::parse_from_bytes(&any.value).expect("metrics");
+    let written = given.blkio.io_service_bytes_recursive.iter().filter(|entry| entry.op == "Write");
+    Metrics {
+        cpu: given.cpu.usage.total,
+        memory: given.memory.usage.usage,
+        memory_limit: given.memory.usage.limit,
+        processes: given.pids.current,
         written: written.map(|entry| entry.value).sum(),
-        oom_kills: told.memory_oom_control.oom_kill,
+        oom_kills: given.memory_oom_control.oom_kill,
     }
 }
 
@@ -199,14 +203,14 @@ fn unified() -> bool {
 
 fn stats_tell_all_before_and_after_the_end(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&spin()).memory(64 << 20));
-    wait_until("it has computed", DEADLINE, || told(&container).cpu > 0);
-    let before = told(&container);
+    wait_until("it has computed", DEADLINE, || metrics(&container).cpu > 0);
+    let before = metrics(&container);
     assert!(before.memory > 0 && before.memory <= before.memory_limit, "{before:?}");
     assert_eq!(before.memory_limit, 64 << 20);
     assert_eq!(before.processes, 1);
     assert_eq!(before.oom_kills, 0);
     ended(&container);
-    let after = told(&container);
+    let after = metrics(&container);
     assert!(after.cpu >= before.cpu, "{before:?} {after:?}");
     assert_eq!(after.memory_limit, 64 << 20);
 }
@@ -214,20 +218,20 @@ fn stats_tell_all_before_and_after_the_end(containerd: &Containerd) {
 fn stats_tell_an_oom_kill_after_the_end(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&glutton()).memory(64 << 20));
     wait_until("its end", DEADLINE, || container.ended());
-    assert_eq!(told(&container).oom_kills, 1);
+    assert_eq!(metrics(&container).oom_kills, 1);
 }
 
 fn stats_tell_what_was_written_to_a_disk(containerd: &Containerd) {
     if !unified() {
-        // There the kernel does not know whose the written pages are.
+        // On this host the kernel does not attribute written pages to a cgroup.
         return;
     }
-    // Not in /tmp, which may be memory.
+    // /tmp may be in memory.
     let folder = tempfile::TempDir::new_in("/var/tmp").expect("a temporary folder");
     let script = "busybox dd if=/dev/zero of=/data/file bs=64k count=16 conv=fsync; sleep 100000";
     let run = Run::new(&busybox()).args(&["sh", "-c", script]).bind(folder.path(), "/data");
     let container = containerd.start(&run);
-    wait_until("a megabyte", DEADLINE, || told(&container).written >= 1 << 20);
+    wait_until("a megabyte", DEADLINE, || metrics(&container).written >= 1 << 20);
 }
 
 fn a_checkpoint_is_refused_in_a_sentence(containerd: &Containerd) {
@@ -247,7 +251,7 @@ fn closing_stdin_is_seen_by_the_guest(containerd: &Containerd) {
     assert_eq!(container.wait(), 0);
 }
 
-/// Version 3 to containerd 2, and version 2 to the ones that speak no other.
+/// The shim announces version 3 to containerd 2, and version 2 to older ones.
 fn the_newest_version_of_the_api_is_announced(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&spin()));
     let (socket, announced) = container.shim_address();
@@ -259,8 +263,8 @@ fn the_newest_version_of_the_api_is_announced(containerd: &Containerd) {
     }
 }
 
-/// Asks the shim of a running container to create another one in a bundle of the test's own, with no
-/// mount: the bundle's own `rootfs` folder is its root.
+/// Creates another container in the shim of a running one, in a bundle without mounts: the bundle's
+/// `rootfs` folder is its root.
 fn create_beside(
     container: &Container<'_>,
     bundle: &Path,
@@ -286,11 +290,11 @@ fn a_bundle_whose_configuration_cannot_be_read_is_refused(containerd: &Container
         let (code, text) = Shim::of(&container).refused("State", &request!(StateRequest, "broken"));
         assert_eq!(code, Code::NOT_FOUND, "{text}");
     }
-    assert!(!container.ended(), "the shim's other container goes on");
+    assert!(!container.ended(), "the shim's other container continues");
     assert_eq!(container.shims().len(), 1);
 }
 
-/// A created container is there, and a signal reaches it before it is started.
+/// A created container has a process, and a signal reaches it before Start.
 fn a_signal_before_start_ends_a_created_container(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&spin()));
     let shim = Shim::of(&container);
@@ -323,10 +327,34 @@ fn a_signal_before_start_ends_a_created_container(containerd: &Containerd) {
         assert_eq!(code, Code::NOT_FOUND, "{text}");
         assert!(Process::of(pid).is_none());
     }
-    assert!(!container.ended(), "the shim's other container goes on");
+    assert!(!container.ended(), "the shim's other container continues");
+}
+
+/// As runc's shim answers.
+fn deleting_an_exec_that_was_never_started_answers_status_0(containerd: &Containerd) {
+    let container = containerd.start(&Run::new(&spin()));
+    let (shim, id) = (Shim::of(&container), container.id().to_owned());
+    let mut spec = Any::new();
+    spec.type_url = "types.containerd.io/opencontainers/runtime-spec/1/Process".to_owned();
+    spec.value = br#"{"args": ["/app.wasm"], "cwd": "/", "user": {"uid": 0, "gid": 0}}"#.to_vec();
+    let exec_id = "beside".to_owned();
+    let request = ExecProcessRequest {
+        id: id.clone(),
+        exec_id: exec_id.clone(),
+        spec: Some(spec).into(),
+        ..ExecProcessRequest::new()
+    };
+    let _: Empty = shim.call("Exec", &request).expect("Exec answers");
+    let request =
+        DeleteRequest { id: id.clone(), exec_id: exec_id.clone(), ..DeleteRequest::new() };
+    let deleted: DeleteResponse = shim.call("Delete", &request).expect("Delete answers");
+    assert_eq!((deleted.exit_status, deleted.pid), (0, 0));
+    let request = StateRequest { id, exec_id, ..StateRequest::new() };
+    assert_eq!(shim.refused("State", &request).0, Code::NOT_FOUND);
 }
 
 on_containerds!(
+    deleting_an_exec_that_was_never_started_answers_status_0,
     the_newest_version_of_the_api_is_announced,
     creating_an_id_twice_is_already_exists,
     an_unknown_id_is_not_found,

@@ -1,4 +1,5 @@
-//! A container's AppArmor profile holds for its guest, and for every program that is executed beside it.
+//! A container's AppArmor profile applies to its guest, and to every program that is executed in
+//! it.
 
 use std::fs;
 use std::io::Write;
@@ -25,7 +26,7 @@ profile wherry-test flags=(attach_disconnected,mediate_deleted) {
 }
 ";
 
-/// Has the kernel know the profile.
+/// Loads the profile into the kernel.
 fn load() {
     static LOADED: OnceLock<()> = OnceLock::new();
     LOADED.get_or_init(|| {
@@ -40,7 +41,7 @@ fn load() {
     });
 }
 
-/// A module and native programs.
+/// An image with a module and native programs.
 fn image() -> Image {
     busybox().folder("/allowed", 0o777).folder("/forbidden", 0o777).file(
         "/kit.wasm",
@@ -60,14 +61,14 @@ fn run(daemon: &dyn Daemon) -> Run {
     Run::new(&image()).extra(&words)
 }
 
-/// The profile that a process is under.
+/// The profile of a process.
 fn profile(pid: i32) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/attr/current")).expect("it runs");
     text.trim().to_owned()
 }
 
-/// Starts the container with these words, and expects its profile of the first process, which shows `name`, and of a
-/// module and a native program that are executed in it.
+/// Starts the container with these words, and expects its profile on the first process, which has
+/// the name `name`, and on a module and a native program that are executed in it.
 fn all_are_under_the_profile(daemon: &dyn Daemon, words: &[&str], name: &str) {
     let enforced = format!("{NAME} (enforce)");
     let container = daemon.start(&run(daemon).args(words));
@@ -102,7 +103,7 @@ fn a_profile_keeps_a_guest_from_writing(daemon: &dyn Daemon) {
     let outcome = daemon.run(&run(daemon).args(&["/kit.wasm", "do"]).args(&lines));
     assert_eq!(outcome.code, 1, "only one line fails: {outcome}");
     assert!(outcome.err().contains("/forbidden/file"), "{outcome}");
-    // Without the profile nothing forbids it.
+    // Without the profile the write succeeds.
     let open = Run::new(&image()).args(&["/kit.wasm", "do"]).args(&lines);
     daemon.run(&open).success();
 }

@@ -1,4 +1,5 @@
-//! A client leaves a container and comes back, and several watch one: the container does not mind.
+//! Clients detach from a container and attach again, and several read one; the container is not
+//! affected.
 
 use wherry_e2e::images::{fields, kit};
 use wherry_e2e::{on_all_daemons, on_containerds, on_dockers};
@@ -7,11 +8,11 @@ use wherry_testing::{
     wait_until,
 };
 
-/// What Docker takes for leaving: ctrl-p, ctrl-q.
+/// Docker's keys to detach: ctrl-p, ctrl-q.
 const LEAVE: &[u8] = b"\x10\x11";
 const NOTHING: Typed<'_> = Typed { after: "", keys: b"" };
 
-/// A guest that reads once, writes what it read to both outputs, and ends with 5.
+/// A guest that reads once, writes the input to both outputs, and exits with 5.
 fn answer() -> Image {
     fields(
         "answer",
@@ -26,7 +27,7 @@ fn answer() -> Image {
     )
 }
 
-/// The last whole number that a ticking guest's screen or log shows.
+/// The last whole number on the screen or in the log of a ticking guest.
 fn last_tick(text: &str) -> u32 {
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().rev().find_map(|line| line.trim().parse().ok()).unwrap_or(0)
@@ -62,7 +63,7 @@ mod docker {
         for word in ["one", "two"] {
             let mut client = attach_in_terminal(docker, container.id());
             client.say(format!("{word}\n").as_bytes());
-            // By the client's terminal or the container's, and by the guest.
+            // Once as the terminal's echo, and once from the guest.
             client.wait_for_times(word, 2);
             client.say(LEAVE);
             assert!(client.end().out().contains("read escape sequence"));
@@ -71,7 +72,7 @@ mod docker {
         let mut client = attach_in_terminal(docker, container.id());
         client.say(b"three\n");
         client.wait_for_times("three", 2);
-        // The terminal's end of the file, which the guest alone understands.
+        // The end-of-file character of the terminal, which only the guest interprets.
         client.say(b"\x04");
         assert_eq!(client.end().code, 0);
         assert_eq!(container.wait(), 0);
@@ -89,7 +90,7 @@ mod docker {
         let left = client.end();
         assert_eq!(left.code, 0, "{left}");
         let (seen, log) = (last_tick(&left.out()), || docker.docker(&["logs", &name]).out());
-        wait_until("it goes on", DEADLINE, || last_tick(&log()) > seen + 3);
+        wait_until("the next ticks", DEADLINE, || last_tick(&log()) > seen + 3);
         let logged = last_tick(&log());
         let mut client = attach_in_terminal(docker, &name);
         wait_until("it is shown again", DEADLINE, || last_tick(&client.shown()) > logged);
@@ -111,7 +112,7 @@ mod docker {
         assert_eq!(container.wait(), 137);
     }
 
-    /// Also for a program that asks at once.
+    /// The first instruction already sees the size.
     fn a_terminal_has_its_size_from_the_start(docker: &Docker) {
         let run = Run::new(&busybox()).args(&["stty", "size"]);
         let ended = docker.run_in_terminal(&run, &NOTHING);
@@ -126,14 +127,14 @@ mod docker {
         let run = Run::new(&busybox()).args(&["sh", "-c", script]).extra(&["--tty"]);
         let container = docker.start(&run);
         container.wait_for_output("ready");
-        // Nobody's terminal was there yet: the first to come gives it a size.
+        // No client was attached before: the first one sets the size.
         let client = attach_in_terminal(docker, container.id());
         client.wait_for(TERMINAL_SIZE);
         client.kill();
         assert!(!container.ended());
     }
 
-    /// A user who is not root may open it anew, as what runs in it does by the name of /dev/stdout.
+    /// A user other than root may reopen it, as programs do through /dev/stdout.
     fn a_terminal_is_the_users(docker: &Docker) {
         let script = "echo by its name > /dev/stdout; stat -c %u $(readlink /proc/self/fd/0)";
         let run = Run::new(&busybox().link("/bin/readlink", "busybox")).extra(&["--user", "1234"]);
@@ -183,16 +184,16 @@ mod docker {
             first.say(b".\n");
             first.shown().contains('.') && second.shown().contains('.')
         });
-        let mut tell = |from: u32| {
+        let mut send = |from: u32| {
             let lines: String = (from..from + 50_000).map(|n| format!("line {n}\n")).collect();
             first.say(lines.as_bytes());
             lines
         };
-        let both = tell(100_000);
+        let both = send(100_000);
         wait_until("the second has it all", DEADLINE, || second.shown().contains(&both));
         second.kill();
         // More than all pipes on the way hold.
-        let one = tell(200_000);
+        let one = send(200_000);
         let all = both + &one;
         wait_until("the first has it all", DEADLINE, || first.shown().contains(&all));
         assert!(!container.ended());
@@ -215,7 +216,7 @@ mod docker {
 mod containerd {
     use super::*;
 
-    /// The words of `ctr run` for the guest of many commands.
+    /// The arguments of `ctr run` for the kit.
     fn run(containerd: &Containerd, words: &[&str], id: &str, args: &[&str]) -> Vec<String> {
         let image = kit(false).pack();
         containerd.load(&image);
@@ -245,7 +246,7 @@ mod containerd {
             let mut client = attach();
             client.say(format!("{word}\n").as_bytes());
             client.wait_for_times(word, 2);
-            // Its window is closed.
+            // The terminal's window is closed.
             client.kill();
         }
         let mut client = attach();
@@ -263,7 +264,7 @@ mod containerd {
         client.wait_for("3\n");
         client.kill();
         let client = Client::start(containerd.ctr_command(&["task", "attach", &id]));
-        wait_until("it goes on", DEADLINE, || last_tick(&client.shown()) > 5);
+        wait_until("the next ticks", DEADLINE, || last_tick(&client.shown()) > 5);
         containerd.kill(&id, "KILL").success();
         assert_eq!(client.end().code, 137);
         remove(containerd, &id);

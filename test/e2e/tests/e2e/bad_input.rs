@@ -1,12 +1,12 @@
-//! A mistake is one clear sentence in what the client prints, and leaves nothing behind.
+//! A mistake is one clear sentence in the client's output, and leaves nothing behind.
 
 use std::process::Command;
 use wherry_e2e::images::{app, binary, hello, hello_fields, hello_wasm, text};
 use wherry_e2e::{on_all_daemons, on_own_daemons};
 use wherry_testing::{Daemon, Image, Leftovers, Run, bin_dir, busybox, engine};
 
-/// Runs what cannot be run, and asserts what the client says: every one of `words`, and no more than a
-/// sentence about the fault. Docker's exit code is 125, or 126 or 127 by the fault.
+/// Runs an invalid container, and asserts that the client prints every one of `words` and no more
+/// than a sentence about the fault. Docker's exit code is 125, or 126 or 127 by the fault.
 #[track_caller]
 fn refused(daemon: &dyn Daemon, run: &Run, docker_code: i32, words: &[&str]) {
     let outcome = daemon.run(run);
@@ -38,7 +38,7 @@ fn a_name_that_is_nowhere_in_path_is_named(daemon: &dyn Daemon) {
 
 fn an_empty_entrypoint_is_said(daemon: &dyn Daemon) {
     let image = app("empty", hello_wasm()).entrypoint(&[""]);
-    // Docker takes it for an image that names none, and asks nobody.
+    // Docker treats it as an image without an entrypoint, and calls no runtime.
     let words = if daemon.is_docker() { "o command specified" } else { "no entrypoint" };
     refused(daemon, &Run::new(&image), 125, &[words]);
 }
@@ -103,15 +103,15 @@ fn a_component_with_nothing_to_run_is_said(daemon: &dyn Daemon) {
 }
 
 fn a_compiled_file_from_an_image_is_never_loaded(daemon: &dyn Daemon) {
-    // What the engine's own compiler writes is an ELF file, too. It must be taken neither for native code nor
-    // for compiled code of ours: nobody vouches for what it does.
+    // The output of the engine's compiler is an ELF file, too. It must be taken neither for native
+    // code nor for compiled code of ours: its origin is unknown.
     let image = Image::new("compiled")
         .file("/app.cwasm", 0o755, compiled(&hello_wasm()))
         .entrypoint(&["/app.cwasm"]);
     refused(daemon, &Run::new(&image), 126, &["/app.cwasm"]);
 }
 
-/// What the engine's compiler makes of a module, out of a cache of its own.
+/// The output of the engine's compiler for a module, from a private cache.
 fn compiled(wasm: &[u8]) -> Vec<u8> {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let (file, cache) = (folder.path().join("app.wasm"), folder.path().join("cache"));
@@ -131,7 +131,7 @@ fn compiled(wasm: &[u8]) -> Vec<u8> {
 }
 
 fn a_library_in_an_image_is_never_loaded(daemon: &dyn Daemon) {
-    // The C library would load it to look up the user's home, or a host's address.
+    // The C library would load it to look up the user's home, or the address of a host.
     let image = Image::new("library")
         .file("/app.wasm", 0o644, hello_wasm())
         .file("/etc/nsswitch.conf", 0o644, "passwd: stranger\nhosts: stranger\n")
@@ -141,7 +141,7 @@ fn a_library_in_an_image_is_never_loaded(daemon: &dyn Daemon) {
     assert_eq!(daemon.run(&Run::new(&image)).success(), "hello\n");
 }
 
-/// A library that ends whatever loads it.
+/// A library that ends the process that loads it.
 fn ending_library() -> Vec<u8> {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let (source, library) = (folder.path().join("end.c"), folder.path().join("end.so"));
@@ -194,7 +194,7 @@ mod own {
     use wherry_testing::{Containerd, ContainerdVersion};
 
     fn a_failed_start_leaves_nothing_behind(daemon: &dyn Daemon) {
-        // Both images are there before the snapshot: unpacking leaves what it should leave.
+        // Both images are unpacked before the snapshot, because unpacking leaves files.
         daemon.run(&Run::new(&hello())).success();
         let gone = Image::new("gone").file("/other", 0o644, "x").entrypoint(&["/app.wasm"]);
         let invalid = app("invalid-too", &hello_wasm()[..40]);
@@ -205,13 +205,13 @@ mod own {
         daemon.run(&Run::new(&invalid)).failure();
         assert!(daemon.try_start(&Run::new(&invalid)).is_err());
         leftovers.assert_none_new();
-        // And what is in order still runs.
+        // A valid image still runs.
         assert_eq!(daemon.run(&Run::new(&hello())).success(), "hello\n");
     }
 
     on_own_daemons!(a_failed_start_leaves_nothing_behind);
 
-    /// A tmpfs with no room left, gone with the value.
+    /// A full tmpfs. Dropping it unmounts it.
     struct Full(tempfile::TempDir);
 
     impl Full {
@@ -233,7 +233,7 @@ mod own {
         }
     }
 
-    /// The compile cache on a full disk costs speed, never a start.
+    /// A full disk under the compile cache costs speed, never a start.
     fn a_full_cache_stops_nobody(version: ContainerdVersion) {
         let full = Full::new();
         let cache = full.0.path().display().to_string();

@@ -1,5 +1,6 @@
-//! What a container may cost: processes, programs, threads, memory, and the executables. All of it is counted: times
-//! are measured by `make bench`. Who makes something smaller lowers its number here, so that it stays small.
+//! The cost of a container: processes, programs, threads, memory, and executables. All of it is
+//! counted: times are measured by `make bench`. A change that makes something smaller lowers its
+//! number here, so that it stays small.
 
 use serde::Deserialize;
 use std::fs;
@@ -12,26 +13,26 @@ use wherry_testing::{
     repository, stripped_size, wait_until,
 };
 
-/// Running containers: what each of them takes is hidden by what all share if there are few.
+/// The number of running containers: with few of them, shared pages hide the cost of each.
 const RUNNING: usize = 20;
-/// Of each: the shim and the guest, with a thread each.
+/// Of each container: the shim and the guest, with one thread each.
 const PROCESSES: usize = 2;
 const THREADS: usize = 2;
 /// The programs of a life: the shim's `start`, the engine host, the shim's `delete`.
 const PROGRAMS: usize = 3;
-/// The processes of a life: those three, the daemon, the guest, and libcontainer's between host and guest, which continues as
-/// another one in a cgroup of version 2.
+/// The processes of a life: those three, the daemon, the guest, and libcontainer's between host and
+/// guest, which continues as another one in a cgroup of version 2.
 const FORKED: usize = 7;
 /// The shim without symbols, in bytes; no engine is in it.
 const SHIM: u64 = 4_000_000;
 
-/// What depends on the engine: `package.metadata.budget` in its `Cargo.toml`.
+/// The budgets that depend on the engine: `package.metadata.budget` in its `Cargo.toml`.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Budget {
-    /// The engine host without symbols, in bytes.
+    /// The size of the engine host without symbols, in bytes.
     host_bytes: u64,
-    /// Shim and guest of each of many running containers: their PSS, in bytes.
+    /// The PSS of shim and guest of each of many running containers, in bytes.
     container_bytes: u64,
 }
 
@@ -73,12 +74,12 @@ fn running_containers_take_little_and_rest() {
     let run = Run::new(&kit(false)).args(&["sleep", "1000000"]);
     let containers: Vec<_> = (0..RUNNING).map(|_| containerd.start(&run)).collect();
     containers.iter().for_each(|container| container.wait_for_output("ready\n"));
-    // What was needed to start them goes soon.
+    // The processes that started the containers end soon.
     wait_until("a shim and a guest for each, and nothing else", DEADLINE, || {
         let usage = Usage::of(&containerd);
         usage.shims + usage.others <= RUNNING * PROCESSES && usage.threads <= RUNNING * THREADS
     });
-    wait_until("nobody to be woken for three seconds", DEADLINE, || {
+    wait_until("three seconds without a context switch", DEADLINE, || {
         let before = Usage::of(&containerd);
         thread::sleep(Duration::from_secs(3));
         before.waits == Usage::of(&containerd).waits

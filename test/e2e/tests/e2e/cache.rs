@@ -1,4 +1,4 @@
-//! The cache of compiled code, as who looks after a machine meets it.
+//! The cache of compiled code, from an administrator's point of view.
 
 use containerd_shim_protos::api::{DeleteRequest, DeleteResponse, Empty, KillRequest};
 use containerd_shim_protos::ttrpc::Code;
@@ -17,7 +17,7 @@ use wherry_testing::{
     Usage, bin_dir, daemon_bin, engine, wait_for, wait_until,
 };
 
-/// A containerd whose shims have a cache of their own.
+/// A containerd whose shims have a private cache.
 struct World {
     containerd: Containerd,
     folder: TempDir,
@@ -31,7 +31,7 @@ impl World {
         World { containerd, folder }
     }
 
-    /// What the command `wherry-E` says.
+    /// The output of the command `wherry-E`.
     fn tool(&self, words: &[&str]) -> Outcome {
         let mut command = Command::new(bin_dir().join(format!("wherry-{}", engine())));
         let clients = daemon_bin(self.containerd.version().name());
@@ -41,7 +41,7 @@ impl World {
         wherry_testing::call(command, None)
     }
 
-    /// The code that is there now.
+    /// The files of compiled code.
     fn codes(&self) -> HashSet<PathBuf> {
         let files = fs::read_dir(self.folder.path().join("cache")).into_iter().flatten().flatten();
         let is_code = |path: &PathBuf| {
@@ -51,7 +51,7 @@ impl World {
         files.map(|file| file.path()).filter(is_code).collect()
     }
 
-    /// Starts what says hello, and tells whether something was compiled for it.
+    /// Runs the hello guest, and returns whether a module was compiled for it.
     fn compiles_for(&self, run: &Run) -> bool {
         let options = ["--trace=execve", "--successful-only", "--signal=none"];
         let trace = Trace::attach(&self.containerd, &[self.containerd.daemon_pid()], &options);
@@ -109,11 +109,11 @@ fn code_that_was_damaged_is_made_again(version: ContainerdVersion) {
     }
 }
 
-/// A module with a section in it that means nothing.
+/// A module with a meaningless custom section of this length.
 fn with_section(wasm: &[u8], length: usize) -> Vec<u8> {
     let seven = |shift: usize| u8::try_from(length >> shift & 0x7f).expect("seven bits");
     let head = [0, seven(0) | 0x80, seven(7) | 0x80, seven(14)];
-    // Of it, a name of no letters.
+    // The section's name is empty.
     [wasm, &head, &vec![0; length]].concat()
 }
 
@@ -133,7 +133,7 @@ fn a_known_module_is_not_read_again(version: ContainerdVersion) {
             .sum::<usize>()
     };
     assert!(read() > LARGE, "strace sees that it is read");
-    // What was unpacked just now might change without a trace.
+    // A change of a file that was written less than 2 s ago might leave its times equal.
     thread::sleep(Duration::from_secs(3));
     read();
     let again = read();
@@ -159,7 +159,7 @@ impl World {
         Shim::at(Path::new(address.trim_start_matches("unix://")), 2)
     }
 
-    /// Waits for a process of this containerd's shims that has this word in its command line.
+    /// Waits for a process of this containerd's shims with this word in its command line.
     fn process(&self, word: &str) -> Process {
         wait_for(&format!("a process '{word}'"), DEADLINE, || {
             let mut all = Usage::pids(&self.containerd).into_iter().filter_map(Process::of);
@@ -168,7 +168,7 @@ impl World {
     }
 }
 
-/// What ends a Create, and what it answers.
+/// The request that ends a Create, and the expected error.
 fn kill(shim: &Shim, id: &str) {
     let mut request = KillRequest::new();
     request.id = id.to_owned();
@@ -196,7 +196,7 @@ fn cancelled(world: &World, run: &Run, process: &str, end: fn(&Shim, &str)) {
             Process::of(working.pid).is_none_or(|now| now != working)
         });
     });
-    // The shim serves on, and the next start is in order.
+    // The shim still serves, and the next start succeeds.
     assert_eq!(world.containerd.run(&Run::new(&hello())).success(), "hello\n");
 }
 
@@ -213,7 +213,7 @@ fn a_large_module_is_read_in_its_containers_cgroup(version: ContainerdVersion) {
     let volume = world.folder.path().join("volume");
     fs::create_dir(&volume).expect("ours");
     let file = fs::File::create(volume.join("app.wasm")).expect("ours");
-    // All that may be: it would take minutes at this limit.
+    // The largest module allowed: with this limit of processor time, reading it takes minutes.
     file.set_len(1 << 30).expect("a filesystem with holes");
     std::io::Write::write_all(&mut &file, b"\0asm\x01\0\0\0").expect("ours");
     let image = Image::new("on-a-volume").file("/other", 0o644, "x").entrypoint(&["/v/app.wasm"]);
@@ -254,7 +254,7 @@ fn a_refused_module_is_not_compiled_at_each_restart(version: ContainerdVersion) 
 
 fn a_long_compilation_is_in_containerds_log(version: ContainerdVersion) {
     let world = World::new(version);
-    // A container of little memory has its module compiled all the same.
+    // The module of a container with little memory is compiled all the same.
     let run = Run::new(&app("laborious", laborious_wasm())).memory(32 << 20);
     assert_eq!(world.containerd.run(&run).success(), "hello\n");
     let log = || fs::read_to_string(world.containerd.log_path()).unwrap_or_default();
@@ -269,7 +269,7 @@ fn a_long_compilation_is_in_containerds_log(version: ContainerdVersion) {
 
 fn code_cannot_be_changed_by_who_runs_it(docker: &Docker) {
     let image = guests_and_tools().entrypoint(&["/spin.wasm"]);
-    // Appending opens for writing and changes nothing. The guest's streams are its own.
+    // Appending opens for writing and changes nothing. The guest's streams are skipped.
     let script = "cd /proc/1/fd && for f in [0-9]* ../map_files/*; do \
         case $f in 0|1|2) continue;; esac; [ ! -c $f ] || continue; \
         if ( : >> $f ) 2>/dev/null; then said=writable; else said=refused; fi; \
@@ -289,7 +289,8 @@ fn code_cannot_be_changed_by_who_runs_it(docker: &Docker) {
     let said = tried(&["SYS_PTRACE"]);
     assert!(!said.contains("writable "), "{said}");
     assert!(of_code(&said) > 0, "{said}");
-    // With these the kernel follows the names of mappings, too. The libraries of the engine host are the host's own files.
+    // With these capabilities the kernel also opens the names in map_files. The libraries of the
+    // engine host are files of the host.
     let said = tried(&["SYS_PTRACE", "SYS_ADMIN", "CHECKPOINT_RESTORE"]);
     let ours = |line: &&str| line.contains(" /run/wherry/") || line.contains(&code);
     let writable: Vec<&str> =

@@ -8,7 +8,7 @@ use wherry_testing::{
     DEADLINE, Daemon, Docker, Image, Leftovers, Outcome, Run, busybox, runtime, wait_until,
 };
 
-/// A compose project in a folder of its own.
+/// A compose project in a private folder.
 struct Project<'d> {
     docker: &'d Docker,
     name: String,
@@ -30,10 +30,10 @@ impl<'d> Project<'d> {
         self.docker.docker(&all)
     }
 
-    /// What a service has logged.
+    /// The log of a service.
     fn logs(&self, service: &str) -> String {
         let said = self.compose(&["logs", "--no-log-prefix", service]).success();
-        // Older ones clear the line first, also where there is no terminal.
+        // Older versions clear the line first, even without a terminal.
         said.trim_start_matches("\u{1b}[2K").to_owned()
     }
 
@@ -68,7 +68,7 @@ fn reference(docker: &Docker, image: &Image) -> String {
 
 fn a_project_of_wasm_and_native_services_runs(docker: &Docker) {
     let [guest, once, native] = [spin(), hello(), busybox()].map(|image| reference(docker, &image));
-    // What a daemon's first container leaves is no leftover.
+    // The lasting effects of a daemon's first container do not count as leftovers.
     docker.run(&Run::new(&cat()).stdin("")).success();
     let leftovers = Leftovers::snapshot(docker);
     let kind = runtime();
@@ -127,7 +127,7 @@ mod own {
     );
 }
 
-/// Services that wait for each other's health and find each other by name, both ways.
+/// Services wait for the health of each other and find each other by name, in both directions.
 fn services_talk_by_name_once_they_are_healthy(docker: &Docker) {
     let (guest, native, kind) =
         (reference(docker, &net()), reference(docker, &busybox()), runtime());
@@ -174,14 +174,14 @@ services:
     assert_eq!(project.logs("wasm-client"), "hello over tcp\n");
     assert_eq!(project.logs("native-client"), "hello to wasm\n");
 
-    // One that runs, by a process of its own.
+    // Exec in a running service.
     let exec = |service: &str, words: &[&str]| {
         project.compose(&[&["exec", "--no-TTY", service], words].concat())
     };
     let get = ["/app.wasm", "tcp-get", "native-server", "7000"];
     assert_eq!(exec("wasm-server", &get).success(), "hello over tcp\n");
 
-    // Under the same name after a restart, which may give it another address.
+    // The name stays valid after a restart, which may change the address.
     let started = |id: &str| docker.inspect(id, "{{.State.StartedAt}}");
     let before = project.ids("wasm-server");
     let then = started(&before.concat());
@@ -193,7 +193,7 @@ services:
         exec("native-server", &["sh", "-c", script]).out() == "after all\n"
     });
 
-    // Several of one service are several addresses of one name.
+    // Several containers of one service are several addresses of one name.
     for count in [3, 1] {
         project.compose(&["scale", "--no-deps", &format!("wasm-server={count}")]).success();
         assert_eq!(project.ids("wasm-server").len(), count);

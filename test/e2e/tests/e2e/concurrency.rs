@@ -1,4 +1,4 @@
-//! Many at once; and nobody waits for what another's guest does or leaves undone.
+//! Many containers at once, and no request that waits for another container's guest.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -38,8 +38,8 @@ fn thirty_at_once_all_run(docker: &Docker) {
     });
 }
 
-/// Calls a containerd from a runtime, with containers of [`guests_and_tools`]; the test is also given the path of a
-/// laborious guest that is its own.
+/// Calls a containerd within a tokio runtime, with containers of [`guests_and_tools`]. The test
+/// also gets the path of a guest that takes seconds to compile and is used by no other test.
 fn with_client(containerd: &Containerd, test: impl AsyncFnOnce(Client, &str)) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -49,7 +49,7 @@ fn with_client(containerd: &Containerd, test: impl AsyncFnOnce(Client, &str)) {
     });
 }
 
-/// Every RPC on a container that there is none of yet: it is made and comes to its end.
+/// Every RPC on a container that does not exist yet; it is then created and ends.
 async fn whole_life(client: &Client, id: &str, group: &str) {
     let wanted = Wanted { id, args: &["/cat.wasm"], terminal: false, group: Some(group) };
     client.make(wanted).await.expect("a container");
@@ -76,8 +76,8 @@ async fn every_rpc_while_it_runs(client: &Client, id: &str, pid: u32) {
     client.close_input(id, "").await.expect("CloseIO answers");
 }
 
-/// The guest floods its output, which nobody reads, never reads its input, of which there is more than any pipe
-/// holds, and never ends.
+/// The guest floods its output, which has no reader; it never reads its input, which is larger than
+/// any pipe; and it never ends.
 fn nobody_waits_for_a_guest_that_neither_reads_nor_ends(containerd: &Containerd) {
     with_client(containerd, async |client, _| {
         for terminal in [false, true] {
@@ -105,15 +105,15 @@ fn nobody_waits_for_a_guest_that_neither_reads_nor_ends(containerd: &Containerd)
     });
 }
 
-/// A compiler that does not get on until this is dropped.
+/// A compiler that is stopped until this is dropped.
 struct Held(Pid);
 
 impl Held {
-    /// Stops the compiler that reads a module of this name, once it is at work.
+    /// Stops the compiler that reads a module of this name, once it computes.
     fn compiler_of(module: &str) -> Held {
         let compiles = |pid: i32| {
             let input = std::fs::read_link(format!("/proc/{pid}/fd/0")).unwrap_or_default();
-            // It reads the image's own file, wherever that lies.
+            // It reads the image's file, at its path on the host.
             input.ends_with(module.trim_start_matches('/')) && ticks_of(pid) > 20
         };
         let find = || {
@@ -128,10 +128,10 @@ impl Held {
     }
 }
 
-/// How long a process has computed, in ticks of the clock.
+/// The processor time of a process, in clock ticks.
 fn ticks_of(pid: i32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name, in brackets, may hold blanks.
+    // The name, in parentheses, may contain blanks.
     let fields = stat.rsplit(')').next().unwrap_or_default();
     fields.split_whitespace().nth(11).and_then(|ticks| ticks.parse().ok()).unwrap_or(0)
 }
@@ -177,7 +177,7 @@ fn nobody_waits_for_a_create_that_compiles(containerd: &Containerd) {
     });
 }
 
-/// Not even Kill, Wait and Delete of the same container.
+/// This includes Kill, Wait and Delete of the same container.
 fn nobody_waits_for_an_exec_that_compiles(containerd: &Containerd) {
     with_client(containerd, async |client, module| {
         let id = &*containerd.new_id();
@@ -200,7 +200,7 @@ fn nobody_waits_for_an_exec_that_compiles(containerd: &Containerd) {
         assert_eq!(client.wait(id, "", DEADLINE).await.expect("Wait answers"), 137);
         assert!(!started.is_finished(), "it compiles all the while");
         client.delete(id, "").await.expect("Delete answers");
-        // The shim has nobody to serve any more, and its compiler nobody to compile for.
+        // The shim has no container left, and its compiler no request.
         wait_until("the compiler's end", DEADLINE, || Process::of(held.0.as_raw()).is_none());
         started.await.expect("it is there").expect_err("there is nothing left to start in");
         client.forget(id).await.expect("it is known");

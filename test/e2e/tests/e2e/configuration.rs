@@ -1,8 +1,8 @@
-//! A container's `config.json` with anything missing or wrong: it runs as it should, or is refused with one
-//! sentence that names the fault, and nothing stays behind.
+//! A container's `config.json` with missing and wrong values: the container runs, or is refused
+//! with one sentence that names the fault, and nothing stays behind.
 //!
-//! The many are tried on one containerd only: they are what the shim reads from the bundle, of which containerd
-//! knows nothing. A few are tried on each.
+//! Most cases run on one containerd only: the shim reads the file from the bundle, without
+//! containerd. A few run on each.
 
 use serde_json::{Value, json};
 use std::fs;
@@ -39,7 +39,7 @@ fn remove(config: &mut Value, pointer: &str) {
     }
 }
 
-/// Puts a value where the pointer says; objects on the way are made, and `-` is behind an array's end.
+/// Sets the value at a pointer; missing objects are created, and `-` appends to an array.
 fn set(config: &mut Value, pointer: &str, value: Value) {
     let mut at = config;
     for key in pointer.split('/').skip(1) {
@@ -57,7 +57,7 @@ fn set(config: &mut Value, pointer: &str, value: Value) {
     *at = value;
 }
 
-/// One live shim, and containers beside the one that containerd made.
+/// One live shim, and additional containers in it.
 struct Bench<'d> {
     containerd: &'d Containerd,
     container: wherry_testing::Container<'d>,
@@ -66,7 +66,7 @@ struct Bench<'d> {
     leftovers: Leftovers<'d>,
 }
 
-/// Containers without a cgroup of their own choice get one that is named like them: other tests must not have it.
+/// Containers without a cgroup path get a cgroup with their name: ids of other tests must differ.
 fn id(containerd: &Containerd) -> String {
     format!("beside-{}", containerd.namespace())
 }
@@ -76,13 +76,13 @@ impl<'d> Bench<'d> {
         let container = containerd.start(&Run::new(&spin()));
         let shim = Shim::of(&container);
         let config = Beside::config_like(&container, containerd, &id(containerd));
-        // Parents of cgroups come with the first container and stay.
+        // Parents of cgroups are created with the first container and stay.
         assert_eq!(Beside::new(containerd, &id(containerd), &config).run(&shim), Ok(0));
         let leftovers = Leftovers::snapshot(containerd);
         Bench { containerd, container, shim, config, leftovers }
     }
 
-    /// Runs a container with this configuration. Its exit code, or why it was refused.
+    /// Runs a container with this configuration. Returns its exit code, or the error.
     fn run(&self, what: &str, config: &Value) -> Result<u32, String> {
         let beside = Beside::new(self.containerd, &id(self.containerd), config);
         let result = beside.run(&self.shim);
@@ -99,7 +99,8 @@ impl<'d> Bench<'d> {
         })
     }
 
-    /// Asserts that a container runs, or is refused with a sentence that has one of the pointer's keys in it.
+    /// Asserts that a container runs, or is refused with a sentence that contains one of the
+    /// pointer's keys.
     fn runs_or_says(&self, what: &str, pointer: &str, config: &Value) {
         match self.run(what, config) {
             Ok(code) => assert_eq!(code, 0, "{what}"),
@@ -133,13 +134,13 @@ fn with_any_field_missing_it_runs_or_says_what_is_wrong(containerd: &Containerd)
         remove(&mut config, pointer);
         bench.runs_or_says(&format!("without {pointer}"), pointer, &config);
     }
-    // Without these there is no container.
+    // Required keys.
     for pointer in ["/linux", "/process", "/process/cwd", "/root", "/root/path", "/ociVersion"] {
         let mut config = bench.config.clone();
         remove(&mut config, pointer);
         bench.run(pointer, &config).expect_err(pointer);
     }
-    // And without these there is.
+    // Optional keys.
     for pointer in ["/linux/cgroupsPath", "/linux/resources", "/process/env", "/process/rlimits"] {
         let mut config = bench.config.clone();
         remove(&mut config, pointer);
@@ -152,7 +153,7 @@ fn with_a_value_of_the_wrong_type_it_runs_or_says_what_is_wrong(containerd: &Con
     let bench = Bench::new(containerd);
     let mut all = Vec::new();
     pointers(&bench.config, "", &mut all);
-    // Elements of a list are alike: the first two stand for all.
+    // Elements of a list are alike: the first two represent all.
     all.retain(|pointer| {
         pointer.split('/').all(|key| {
             key.parse::<usize>().is_ok_and(|index| index < 2) || key.parse::<usize>().is_err()
@@ -169,7 +170,7 @@ fn with_a_value_of_the_wrong_type_it_runs_or_says_what_is_wrong(containerd: &Con
     bench.ends();
 }
 
-/// What is asked for, where, and a word of the refusal; none where a container can be made of it.
+/// A value, its pointer, and a word of the error; none if a container can run with it.
 fn hostile_values(containerd: &Containerd) -> Vec<(&'static str, Value, Option<&'static str>)> {
     let long = "x".repeat(10_000);
     let mount = |kind: &str, source: &str, destination: &str, options: &[&str]| json!({"type": kind, "source": source, "destination": destination, "options": options});
@@ -234,7 +235,7 @@ fn hostile_values(containerd: &Containerd) -> Vec<(&'static str, Value, Option<&
         ("/linux/cgroupsPath", json!("../x"), Some("linux.cgroupsPath")),
         ("/linux/cgroupsPath", json!("/"), Some("linux.cgroupsPath")),
         ("/linux/cgroupsPath", json!(""), Some("linux.cgroupsPath")),
-        // All that is in it would end with the container.
+        // Every process in it would end with the container.
         (
             "/linux/cgroupsPath",
             json!(format!("/{}", containerd.namespace())),
@@ -275,7 +276,7 @@ fn a_hostile_value_does_no_harm(containerd: &Containerd) {
     bench.ends();
 }
 
-/// What the configuration does not give, a container's root does not have.
+/// Capabilities that the configuration does not mention are not given to root.
 fn without_capabilities_there_are_none(containerd: &Containerd) {
     let bench = Bench::new(containerd);
     for pointer in ["/process/capabilities", "/process/capabilities/permitted"] {

@@ -1,5 +1,5 @@
-//! A guest is confined as runc confines a native program of the same options, fact by fact. `differences` lists what
-//! differs.
+//! A guest is confined as runc confines a native program with the same options, fact by fact.
+//! `differences` lists the differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 use wherry_e2e::confined::{Facts, executed, facts, keyring, keyring_holders, sleeps};
@@ -25,7 +25,8 @@ const DOCKER: &[&[&str]] = &[
     &["--security-opt", "seccomp=unconfined"],
     &["--read-only"],
     &["--privileged"],
-    // Of open files the soft limit is the hard one: Go's runtime in runc raises it, at a moment that varies.
+    // The soft limit of open files equals the hard one: Go's runtime in runc raises it, at a
+    // varying moment.
     &["--ulimit", "nofile=200:200", "--ulimit", "core=0", "--ulimit", "fsize=100000:200000"],
     &["--device", "/dev/fuse"],
     &["--pids-limit", "77", "--memory", "64m", "--cpus", "0.5", "--oom-score-adj", "100"],
@@ -33,7 +34,7 @@ const DOCKER: &[&[&str]] = &[
     &["--workdir", "/tmp", "--tmpfs", "/tmp", "--shm-size", "1m"],
 ];
 
-/// Those of `ctr run`.
+/// The options of `ctr run`.
 const CTR: &[&[&str]] = &[
     &[],
     &["--user", "1234:5678"],
@@ -46,19 +47,19 @@ const CTR: &[&[&str]] = &[
     &["--memory-limit", "67108864", "--cpus", "0.5"],
 ];
 
-/// A module and native programs, without an entrypoint.
+/// An image with a module and native programs, without an entrypoint.
 fn image() -> Image {
     busybox().folder("/tmp", 0o777).file("/kit.wasm", 0o755, guests::bytes("kit.wasm"))
 }
 
-/// The facts about a container's first process, once that has begun to sleep.
+/// The facts about a container's first process, once it sleeps.
 fn of_first(scope: &str, container: &Container<'_>, program: Program) -> Facts {
     let pid = container.pid();
     wait_until("the first process sleeps", DEADLINE, || sleeps(pid, program.name()));
     facts(pid, container.id(), scope)
 }
 
-/// The facts about a program that is executed in a container; it is ended then.
+/// The facts about a program that is executed in a container, and then ended.
 fn of_exec(daemon: &dyn Daemon, container: &Container<'_>, program: Program) -> Facts {
     let (id, first, scope) = (container.id(), container.pid(), daemon.containerd().namespace());
     std::thread::scope(|threads| {
@@ -70,7 +71,7 @@ fn of_exec(daemon: &dyn Daemon, container: &Container<'_>, program: Program) -> 
         let process = nix::unistd::Pid::from_raw(pid);
         nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).expect("it runs");
         wait_until("the executed program has ended", DEADLINE, || Process::of(pid).is_none());
-        // With the process, what it held is given up.
+        // The references of the process end with it.
         facts.insert("keyring".to_owned(), keyring(keyring_holders(id) < holders));
         facts
     })
@@ -87,7 +88,8 @@ fn is_about(row: &Difference, name: &str) -> bool {
     }
 }
 
-/// Compares a process with runc's, and says what differs and is not meant to, or does not differ and is.
+/// Compares a process with runc's; returns the unlisted differences, and the rows without a
+/// difference.
 fn compare(subject: &Subject, runc: &Facts, ours: &Facts) -> Vec<String> {
     let mut wrong = Vec::new();
     let rows: Vec<&Difference> =
@@ -108,14 +110,14 @@ fn compare(subject: &Subject, runc: &Facts, ours: &Facts) -> Vec<String> {
     }
     for row in rows {
         if !names.iter().any(|name| is_about(row, name)) {
-            wrong.push(format!("{}: there is no such fact ({})", row.fact, row.reason));
+            wrong.push(format!("{}: the fact is missing ({})", row.fact, row.reason));
         }
     }
     wrong
 }
 
 fn guests_are_confined_as_runc_confines_native_programs(daemon: &dyn Daemon) {
-    // By what is wrong: of which processes.
+    // The processes of each fault.
     let mut wrong: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let scope = daemon.containerd().namespace();
     for &options in if daemon.is_docker() { DOCKER } else { CTR } {

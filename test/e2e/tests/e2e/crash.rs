@@ -1,4 +1,4 @@
-//! The shim may die: the guest goes with it, containerd reports the exit, and nothing stays behind.
+//! When a shim dies, its guest ends, containerd publishes the exit, and nothing stays behind.
 
 use std::process::Command;
 use wherry_e2e::images::{hello, spin};
@@ -10,9 +10,10 @@ fn send(signal: &str, pid: i32) {
     assert!(status.is_ok_and(|status| status.success()), "kill {signal} {pid}");
 }
 
-/// Kills the shim of a running container, and asserts what must follow.
+/// Kills the shim of a running container, and asserts the consequences.
 fn guest_goes_with_its_shim(daemon: &dyn Daemon, run: &Run) {
-    // What the first container of a daemon leaves (parents of cgroups, folders) is no leftover.
+    // The lasting effects of the first container of a daemon (parents of cgroups, folders) do not
+    // count as leftovers.
     daemon.run(&Run::new(&hello())).success();
     let leftovers = Leftovers::snapshot(daemon);
     let container = daemon.start(run);
@@ -43,7 +44,7 @@ fn a_normal_life_leaves_nothing_behind(daemon: &dyn Daemon) {
     for _ in 0..3 {
         assert_eq!(daemon.run(&Run::new(&hello())).success(), "hello\n");
     }
-    // Through `start` the sockets of the shims are known, and looked for as well.
+    // `start` records the sockets of the shims, so that they are checked too.
     daemon.start(&Run::new(&spin())).remove();
     let container = daemon.start(&Run::new(&spin()));
     container.kill("TERM");

@@ -1,5 +1,5 @@
-//! Kubernetes: pods through containerd's CRI plugin, with the runtime handler and the options that a node's
-//! configuration gives.
+//! Kubernetes: pods through containerd's CRI plugin, with the runtime handler and the options of a
+//! node's configuration.
 
 use std::fs;
 use wherry_e2e::cri::{Cri, Member, api};
@@ -19,7 +19,7 @@ fn a_wasm_container_runs_with_log_and_exit_code(cri: &Cri) {
     pod.remove();
 }
 
-/// The pause container, a native sidecar and a guest are one process of ours.
+/// One shim serves the pause container, a native sidecar and a guest.
 fn a_pod_has_one_shim(cri: &Cri) {
     let (native, wasm) = (busybox(), spin());
     let mut pod = cri.pod("one-shim");
@@ -35,7 +35,7 @@ fn a_pod_has_one_shim(cri: &Cri) {
     assert_eq!(state, api::READY);
     let ipc = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/ipc")).expect("it runs");
     assert_eq!((ipc(sidecar), ipc(guest)), (ipc(pause), ipc(pause)), "the pod's namespace");
-    // Another pod has another one.
+    // Another pod has another shim.
     let other = cri.pod("other");
     assert_ne!(other.shims(), shims);
     other.remove();
@@ -55,7 +55,7 @@ fn processes_are_shared_where_the_pod_says_so(cri: &Cri) {
     assert_ne!(pause, fs::read_link("/proc/self/ns/pid").expect("we run"));
     pod.stop(&guest);
     assert_eq!(pod.wait(&guest).exit_code, 143);
-    assert_eq!(pod.status(&sidecar).0.state, api::RUNNING, "the sidecar goes on");
+    assert_eq!(pod.status(&sidecar).0.state, api::RUNNING, "the sidecar continues");
     pod.remove();
 }
 
@@ -66,7 +66,7 @@ fn a_missing_entrypoint_is_one_sentence(cri: &Cri) {
     let error = pod.start(&id).expect_err("there is nothing to start");
     assert!(error.contains("/app.wasm") && error.contains("no such file or directory"), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
-    // The kubelet shows it as the reason why the container ended.
+    // The kubelet shows it as the reason for the container's end.
     let status = pod.wait(&id);
     assert!(status.message.contains("/app.wasm"), "{status:?}");
     pod.remove();
@@ -79,7 +79,7 @@ fn too_much_memory_is_oom_killed(cri: &Cri) {
     let status = pod.wait(&id);
     assert_eq!(status.exit_code, 137);
     wait_until("OOMKilled", DEADLINE, || pod.status(&id).0.reason == "OOMKilled");
-    assert_eq!(pod.state().0, api::READY, "the pod goes on");
+    assert_eq!(pod.state().0, api::READY, "the pod continues");
     pod.remove();
 }
 
@@ -96,7 +96,8 @@ fn stopping_needs_no_kill(cri: &Cri) {
 fn a_pod_survives_containerd_and_leaves_nothing_behind(cri: &Cri) {
     let (native, wasm) = (busybox(), spin());
     let leftovers = {
-        // What a daemon's first pod leaves (images, parents of cgroups) is no leftover.
+        // The lasting effects of a daemon's first pod (images, parents of cgroups) do not count as
+        // leftovers.
         let mut pod = cri.pod("first");
         pod.run(&Member::new("guest", &wasm));
         pod.run(&Member::new("sidecar", &native).args(&["true"]));
@@ -106,18 +107,18 @@ fn a_pod_survives_containerd_and_leaves_nothing_behind(cri: &Cri) {
         Leftovers::snapshot(cri.containerd())
     };
     let mut pod = cri.pod("survivor");
-    // It says a line whenever somebody has made the file.
+    // It prints a line each time the file is created.
     let script =
-        "n=0; while sleep 0.1; do [ -e /tell ] && rm /tell && n=$((n+1)) && echo told $n; done";
+        "n=0; while sleep 0.1; do [ -e /go ] && rm /go && n=$((n+1)) && echo line $n; done";
     let sidecar = pod.run(&Member::new("sidecar", &native).args(&["sh", "-c", script]));
     let guest = pod.run(&Member::new("guest", &wasm));
-    let tell = |times: usize| {
+    let print = |times: usize| {
         let pid = pod.status(&sidecar).1;
-        fs::write(format!("/proc/{pid}/root/tell"), "").expect("its root is there");
-        let lines = (1..=times).map(|n| format!("stdout F told {n}\n"));
+        fs::write(format!("/proc/{pid}/root/go"), "").expect("its root is there");
+        let lines = (1..=times).map(|n| format!("stdout F line {n}\n"));
         pod.wait_for_log("sidecar", &lines.collect::<String>());
     };
-    tell(1);
+    print(1);
     let pids = || (pod.state(), pod.status(&sidecar).1, pod.status(&guest).1);
     let before = pids();
     cri.restart();
@@ -125,7 +126,7 @@ fn a_pod_survives_containerd_and_leaves_nothing_behind(cri: &Cri) {
     for id in [&sidecar, &guest] {
         assert_eq!(pod.status(id).0.state, api::RUNNING);
     }
-    tell(2);
+    print(2);
     pod.stop(&guest);
     assert_eq!(pod.wait(&guest).exit_code, 143);
     let late = pod.run(&Member::new("late", &wasm));

@@ -1,4 +1,4 @@
-//! `ctr task`: what its commands show and do.
+//! The commands of `ctr task`.
 
 use std::fs;
 use wherry_e2e::images::{kit, spin};
@@ -9,7 +9,7 @@ fn sleeping() -> Run {
     Run::new(&kit(false)).args(&["sleep", "100000"])
 }
 
-/// The pid and the state that `ctr task ls` shows.
+/// The pid and the state in `ctr task ls`.
 fn listed(containerd: &Containerd, id: &str) -> Option<(i32, String)> {
     let list = containerd.ctr(&["task", "ls"]).success();
     let mut lines = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -103,7 +103,7 @@ fn a_checkpoint_is_refused_and_the_task_goes_on(containerd: &Containerd) {
     let container = containerd.start(&sleeping());
     let refused = containerd.ctr(&["task", "checkpoint", container.id()]).failure();
     assert!(refused.contains("checkpoint"), "{refused}");
-    wait_until("it goes on", DEADLINE, || {
+    wait_until("it computes again", DEADLINE, || {
         listed(containerd, container.id()).is_some_and(|(_, state)| state == "RUNNING")
     });
     container.kill("TERM");

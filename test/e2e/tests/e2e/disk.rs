@@ -1,4 +1,5 @@
-//! A disk that is full: at whatever point a container's files do not fit any more, Create says so, and nothing stays.
+//! A full disk: at each point at which a container's files no longer fit, Create reports it, and
+//! nothing stays.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -15,7 +16,7 @@ use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, Run, wait_until};
 
 const ID: &str = "beside";
 
-/// A small disk of a bundle's own, until this is dropped.
+/// A small disk for one bundle, until this is dropped.
 struct Disk(Beside);
 
 impl Disk {
@@ -45,7 +46,7 @@ impl Disk {
         file.set_len(length - free * 4096).expect("our own file");
     }
 
-    /// Fills it until there can be this many more files.
+    /// Fills it until this many more files can be created.
     fn leave_files(&self, free: usize) {
         let name = |number: usize| self.0.path().join(format!("fill-{number}"));
         let made = (0..).take_while(|number| File::create(name(*number)).is_ok()).count();
@@ -66,11 +67,11 @@ impl Drop for Disk {
             return;
         }
         // The engine host ends after the answer.
-        wait_until("nobody uses the bundle", DEADLINE, || unmount(&[]));
+        wait_until("the end of the last user of the bundle", DEADLINE, || unmount(&[]));
     }
 }
 
-/// The files of a bundle that are not the disk's filling.
+/// The files of a bundle, without those that fill the disk.
 fn files(bundle: &Path) -> Vec<String> {
     let entries = fs::read_dir(bundle).expect("it is there").flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());

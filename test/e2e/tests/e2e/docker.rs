@@ -1,4 +1,4 @@
-//! What Docker alone has: stop and restart, its own configuration, platforms, shared namespaces.
+//! Features of Docker alone: stop and restart, configured runtimes, platforms, shared namespaces.
 
 use serde_json::json;
 use std::fs;
@@ -13,7 +13,7 @@ fn stop_needs_no_kill(docker: &Docker) {
     let container = docker.start(&Run::new(&spin()));
     container.wait_for_output("ready\n");
     docker.docker(&["stop", "--time", "60", container.id()]).success();
-    // Docker's own kill after the time would have given 137.
+    // Docker's SIGKILL after the timeout would have given 137.
     assert_eq!(container.wait(), 143);
     assert_eq!(docker.inspect(container.id(), "{{.State.OOMKilled}}").as_deref(), Some("false"));
 }
@@ -72,13 +72,13 @@ fn logs_give_both_streams(docker: &Docker) {
 
 fn an_image_for_wasi_runs(docker: &Docker) {
     let image = app("for-wasi", hello_wasm()).platform("wasi", "wasm");
-    // The platform is said by the harness, as for every image that is not for Linux.
+    // The test library passes the platform, as for every image that is not for Linux.
     let outcome = docker.run(&Run::new(&image));
     assert!(outcome.command.contains("--platform wasi/wasm"), "{outcome}");
     assert_eq!(outcome.success(), "hello\n");
 }
 
-/// The namespaces of the host are no shelter from signals, and nothing stays in them.
+/// A guest in the host's namespaces is killed like any other, and nothing of it stays in them.
 fn in_the_hosts_namespaces_signals_work(docker: &Docker) {
     let namespace =
         |pid: &str, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("it runs");
@@ -119,28 +119,28 @@ on_dockers!(
     in_the_hosts_namespaces_signals_work,
 );
 
-/// With live-restore, containers outlive dockerd.
+/// With live-restore, containers survive dockerd.
 fn a_container_outlives_dockerd(version: DockerVersion) {
     let docker = Docker::start_with(version, json!({"live-restore": true}));
     docker.run(&Run::new(&hello())).success();
     let leftovers = Leftovers::snapshot(&docker);
-    let script = "while sleep 0.1; do [ -e /tell ] && cat /tell && rm /tell; done";
+    let script = "while sleep 0.1; do [ -e /text ] && cat /text && rm /text; done";
     let native = docker.start(&Run::new(&busybox()).args(&["sh", "-c", script]));
     let guest = docker.start(&Run::new(&spin()));
     guest.wait_for_output("ready\n");
     let pids = || [native.pid(), guest.pid()];
-    let tell = |text: &str| {
+    let print = |text: &str| {
         let root = format!("/proc/{}/root", native.pid());
-        fs::write(format!("{root}/.tell"), text).expect("its root is there");
-        fs::rename(format!("{root}/.tell"), format!("{root}/tell")).expect("its root is there");
+        fs::write(format!("{root}/.text"), text).expect("its root is there");
+        fs::rename(format!("{root}/.text"), format!("{root}/text")).expect("its root is there");
         native.wait_for_output(text);
     };
-    tell("before\n");
+    print("before\n");
     let before = pids();
     docker.kill9();
     docker.start_again();
     assert_eq!(pids(), before, "they are still the same processes");
-    tell("after\n");
+    print("after\n");
     assert_eq!(native.stdout(), b"before\nafter\n");
     assert_eq!(guest.stdout(), b"ready\n");
     docker.docker(&["stop", "--time", "60", guest.id()]).success();
@@ -151,7 +151,8 @@ fn a_container_outlives_dockerd(version: DockerVersion) {
     leftovers.assert_none_new();
 }
 
-/// A runtime of the user's own name, with and without options, also such as mean nothing to it.
+/// A runtime with a name of the user's choice, with and without options, including meaningless
+/// ones.
 fn a_runtime_from_the_configuration_runs(version: DockerVersion) {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let file = folder.path().join("options.toml");
@@ -176,19 +177,42 @@ fn a_runtime_from_the_configuration_runs(version: DockerVersion) {
     }
 }
 
+/// Docker's classic image store, without containerd's snapshots: dockerd mounts the root.
+fn an_image_in_dockers_own_store_runs(version: DockerVersion) {
+    let docker =
+        Docker::start_with(version, json!({"features": {"containerd-snapshotter": false}}));
+    let driver = docker.docker(&["info", "--format", "{{.Driver}}"]).success();
+    assert!(!driver.contains("overlayfs"), "{driver}");
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let text = "FROM scratch\nCOPY app.wasm /app.wasm\nENTRYPOINT [\"/app.wasm\"]\n";
+    fs::write(folder.path().join("Dockerfile"), text).expect("it is writable");
+    fs::write(folder.path().join("app.wasm"), hello_wasm()).expect("it is writable");
+    let folder = folder.path().display().to_string();
+    docker.docker(&["build", "--tag", "app", &folder]).success();
+    let run = ["run", "--rm", "--runtime", &runtime(), "app"];
+    for _ in 0..2 {
+        assert_eq!(docker.docker(&run).success(), "hello\n");
+    }
+}
+
 mod own {
-    use super::{a_container_outlives_dockerd, a_runtime_from_the_configuration_runs, tests_in};
+    use super::{
+        a_container_outlives_dockerd, a_runtime_from_the_configuration_runs,
+        an_image_in_dockers_own_store_runs, tests_in,
+    };
 
     tests_in!(
         docker_26,
         DockerVersion::V26,
         a_container_outlives_dockerd,
-        a_runtime_from_the_configuration_runs
+        a_runtime_from_the_configuration_runs,
+        an_image_in_dockers_own_store_runs
     );
     tests_in!(
         docker_28,
         DockerVersion::V28,
         a_container_outlives_dockerd,
-        a_runtime_from_the_configuration_runs
+        a_runtime_from_the_configuration_runs,
+        an_image_in_dockers_own_store_runs
     );
 }

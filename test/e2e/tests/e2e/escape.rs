@@ -1,6 +1,8 @@
-//! Ways out of a container that are closed: to the engine host's executable and to the guest's own process.
+//! Ways out of a container that are closed: to the engine host's executable and to the guest's own
+//! process.
 //!
-//! Each test tries what an image's author, a container's root or a process beside the guest would try.
+//! Each test makes the attempt of an image's author, a container's root, or a process beside the
+//! guest.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,11 +15,12 @@ use wherry_testing::{
     Containerd, Daemon, Docker, Image, Outcome, Run, bin_dir, busybox, engine, guests,
 };
 
-/// EROFS. While a process runs the file the kernel answers ETXTBSY first, unless the file is to be truncated.
+/// EROFS. While a process runs the file the kernel answers ETXTBSY first, unless the open truncates
+/// the file.
 const READ_ONLY: &str = "errno 30";
 const BUSY: &str = "errno 26";
 
-/// The files that must not be written from a container, by device and inode.
+/// The files that a container must not write to, by device and inode.
 fn executables() -> Vec<(u64, u64)> {
     let engine = engine();
     [
@@ -31,7 +34,7 @@ fn executables() -> Vec<(u64, u64)> {
     .collect()
 }
 
-/// The dynamic loader that the engine host names, if it is not linked statically.
+/// The dynamic loader of the engine host, if it is not linked statically.
 fn interpreter() -> Option<String> {
     let host = fs::read(bin_dir().join(format!("wherry-{}-host", engine()))).expect("it was built");
     let number = |at: usize, size: usize| {
@@ -47,7 +50,8 @@ fn interpreter() -> Option<String> {
     Some(String::from_utf8(path.to_vec()).expect("a path"))
 }
 
-/// An image whose dynamic loader is its own, and that runs the engine host in a way that the runtime does not see.
+/// An image with a malicious dynamic loader, which executes the engine host in a way that the
+/// runtime does not see.
 fn loader(entrypoint: &str, script: &str) -> Image {
     let intruder = guests::bytes("intruder.native");
     let loader = interpreter().unwrap_or("/lib64/ld-linux-x86-64.so.2".to_owned());
@@ -75,14 +79,15 @@ fn an_image_that_executes_the_engine_host_cannot_write_it(daemon: &dyn Daemon) {
         return;
     }
     let before = executables();
-    // The runtime looks at the script's own interpreter, and the kernel at that one's.
+    // The runtime inspects the interpreter of the script, and the kernel the interpreter of that
+    // one.
     let outcome = daemon.run(&Run::new(&loader("/script", "#!/inner\n")));
     let said = outcome.out();
     assert_eq!(executables(), before);
     if interpreter().is_none() {
-        // The kernel starts no loader, and the host itself only says what it is.
+        // The kernel starts no loader, and the host only prints its usage.
         assert_eq!(said, "", "{outcome}");
-        assert!(outcome.err().contains("The engine host of a wherry shim"), "{outcome}");
+        assert!(outcome.err().contains("A shim starts this program"), "{outcome}");
         return;
     }
     for name in ["executable", "executable-append", "descriptor"] {
@@ -93,15 +98,16 @@ fn an_image_that_executes_the_engine_host_cannot_write_it(daemon: &dyn Daemon) {
     assert!(!said.contains("opened"), "{outcome}");
 }
 
-/// For each regular file behind the names given to it: whether it can be written, and which file it is. Setting a file's times
-/// asks the mount, does no harm, and does not mind that a process runs the file.
+/// For each regular file among these names: whether it can be written, and which file it is.
+/// Setting a file's times checks the mount, changes no content, and works while a process runs the
+/// file.
 const LOOK_AT_ALL: &str = r#"for name in "$@"; do
     [ -f "$name" ] || continue
     if touch -c "$name" 2> /dev/null; then said=writable; else said=read-only; fi
     echo "$said $name $(stat -L -c '%d %i' "$name")"
 done"#;
 
-/// Checks that none of the files that were looked at is one that the guest's process has mapped and that can be written.
+/// Asserts that no file in the output is both mapped by the guest's process and writable.
 #[track_caller]
 fn none_is_writable(outcome: &Outcome, guest: i32) {
     let mapped = mapped(guest);
@@ -133,7 +139,7 @@ fn a_program_beside_the_guest_cannot_write_what_runs_the_guest(docker: &Docker) 
             "seccomp=unconfined",
         ],
     ];
-    // The libraries of an engine that is one are the host's own files: see SECURITY.md.
+    // The libraries of an engine in a shared library are files of the host: see SECURITY.md.
     let tried = if interpreter().is_none() { 3 } else { 2 };
     for options in configurations.into_iter().take(tried) {
         let run = Run::new(&guests_and_tools()).extra(options).args(&["/spin.wasm"]);
@@ -143,7 +149,7 @@ fn a_program_beside_the_guest_cannot_write_what_runs_the_guest(docker: &Docker) 
         let script = format!("set -- {names}\n{LOOK_AT_ALL}");
         let outcome = docker.exec(container.id(), &["/bin/sh", "-c", &script], b"");
         none_is_writable(&outcome, container.pid());
-        // With the right to look at the guest's process there is something to refuse.
+        // Only a process that may inspect the guest's process gets to a read-only file.
         let looked_at = outcome.out().contains("read-only /proc/1/exe");
         assert_eq!(looked_at, !options.is_empty(), "{options:?}: {outcome}");
     }
@@ -162,7 +168,7 @@ fn a_shared_pid_namespace_leads_to_no_executable(docker: &Docker) {
     none_is_writable(&outcome, guest.pid());
 }
 
-/// What procfs shows of a process that is for no guest.
+/// The entries of a process in procfs that a guest must not open.
 const SECRETS: [&str; 21] = [
     "mem",
     "maps",
@@ -270,7 +276,8 @@ fn a_guest_reads_of_procfs_what_programs_read(docker: &Docker) {
     }
 }
 
-/// Opens `proc` as a directory, `self` below it, and then `mem` below that: what an engine resolves name by name.
+/// Opens `proc` as a directory, `self` below it, and then `mem` below that: the path that an engine
+/// resolves name by name.
 fn descriptors_of_directories_lead_to_no_memory(daemon: &dyn Daemon) {
     let module = binary(
         r#"(module
@@ -300,7 +307,7 @@ fn descriptors_of_directories_lead_to_no_memory(daemon: &dyn Daemon) {
                  (call $open (local.get $self) (i32.const 80) (i32.const 3) (i32.const 0) (i64.const 0x2)))
                (call $must (i32.const 5)
                  (call $open (local.get $self) (i32.const 88) (i32.const 4) (i32.const 0) (i64.const 0x2)))
-               ;; Nor by another name.
+               ;; Another name of the same file.
                (call $must (i32.const 6)
                  (call $path_rename (local.get $self) (i32.const 80) (i32.const 3) (i32.const 3) (i32.const 88) (i32.const 4)))))"#,
     );
@@ -323,7 +330,7 @@ fn no_memory_of_a_guest_becomes_executable(docker: &Docker) {
     let container = docker.start(&Run::new(&kit(false)).args(&["sleep", "100000"]));
     container.wait_for_output("ready");
     let status = fs::read_to_string(format!("/proc/{}/status", container.pid())).expect("it runs");
-    // One of the container's, one of the engine's.
+    // One filter of the container's, one of the engine's.
     assert!(
         status.contains("\nSeccomp_filters:\t2\n") && status.contains("\nNoNewPrivs:\t1\n"),
         "{status}"

@@ -1,4 +1,4 @@
-//! What happens to a container is told in order: `docker events` and `ctr events`.
+//! The events of a container, in order: `docker events` and `ctr events`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 use wherry_e2e::images::{glutton, kit};
@@ -8,7 +8,7 @@ use wherry_testing::{Client, Containerd, DEADLINE, Daemon, Docker, Run, wait_unt
 mod docker {
     use super::*;
 
-    /// What `docker events` says of the containers of a label, from now on.
+    /// The output of `docker events` about the containers with a label, from now on.
     fn follow(docker: &Docker, label: &str) -> Client {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
         let format = "{{.Action}}{{with .Actor.Attributes.signal}} signal={{.}}{{end}}\
@@ -35,7 +35,7 @@ mod docker {
         container.wait();
         container.remove();
         events.wait_for("destroy");
-        let told = events.shown();
+        let seen = events.shown();
         let expected = [
             "create",
             "start",
@@ -51,7 +51,7 @@ mod docker {
             "die exitCode=137",
             "destroy",
         ];
-        assert_eq!(told.lines().collect::<Vec<_>>(), expected);
+        assert_eq!(seen.lines().collect::<Vec<_>>(), expected);
     }
 
     fn an_oom_kill_is_told_before_the_end(docker: &Docker) {
@@ -81,18 +81,18 @@ mod containerd {
             topics.retain(|topic| topic.starts_with("/tasks/"));
             topics
         };
-        let told = |topic: &str, count: usize| {
-            wait_until(&format!("{topic} is told"), DEADLINE, || {
-                topics().iter().filter(|told| *told == topic).count() == count
+        let published = |topic: &str, count: usize| {
+            wait_until(&format!("{topic} is published"), DEADLINE, || {
+                topics().iter().filter(|seen| *seen == topic).count() == count
             });
         };
         assert_eq!(containerd.exec(&id, &["/app.wasm", "exit", "3"], b"").code, 3);
-        told("/tasks/exit", 1);
+        published("/tasks/exit", 1);
         containerd.freeze(&id, true).success();
         containerd.freeze(&id, false).success();
         container.kill("TERM");
         assert_eq!(container.wait(), 143);
-        told("/tasks/delete", 1);
+        published("/tasks/delete", 1);
         let expected = "create start exec-added exec-started exit paused resumed exit delete";
         let expected: Vec<String> =
             expected.split(' ').map(|topic| format!("/tasks/{topic}")).collect();

@@ -1,4 +1,4 @@
-//! Another process in a container that runs: another module, the same one, or a native program.
+//! Another process in a running container: another module, the same one, or a native program.
 
 use wherry_e2e::images::kit;
 use wherry_e2e::inside::field;
@@ -7,7 +7,7 @@ use wherry_testing::{
     Containerd, DEADLINE, Daemon, Docker, Image, Process, Run, busybox, guests, wait_until,
 };
 
-/// The guest of many commands beside a native root filesystem.
+/// The kit beside a native root filesystem.
 fn both() -> Image {
     busybox()
         .folder("/tmp", 0o777)
@@ -119,7 +119,7 @@ fn it_is_confined_as_the_container_is(daemon: &dyn Daemon) {
     for key in ["CapEff", "CapPrm", "CapBnd", "CapAmb"] {
         assert_eq!(field(&said, key), field(&of_init, key), "{key}");
     }
-    // A wasm guest has the engine's filter besides.
+    // A wasm guest has the engine's filter too.
     let filters = |status| field(status, "Seccomp_filters")[0].parse::<u32>().expect("a number");
     assert_eq!(filters(&said) + 1, filters(&of_init));
 }
@@ -134,7 +134,7 @@ fn it_cannot_reach_the_engine_host(daemon: &dyn Daemon) {
 fn a_missing_program_is_said(daemon: &dyn Daemon) {
     let container = daemon.start(&Run::new(&kit(false)).args(&["sleep", "100000"]));
     let ended = daemon.exec(container.id(), &["/nope.wasm"], b"");
-    // Docker 26 makes 126 of every exec that does not start.
+    // Docker 26 returns 126 for every exec that does not start.
     let codes: &[i32] = if daemon.is_docker() { &[126, 127] } else { &[1] };
     assert!(codes.contains(&ended.code), "{ended}");
     let said = ended.out() + &ended.err();
@@ -153,7 +153,7 @@ fn it_dies_with_the_container(daemon: &dyn Daemon) {
             let all = wherry_testing::processes();
             all.into_iter()
                 .filter(|p| p.pid != first && namespace(p.pid) == own)
-                // So it is called when it runs; before that it is being made.
+                // The running process has this name; while it is created it has another.
                 .filter(|p| p.command == "/app.wasm spin")
                 .collect::<Vec<_>>()
         };
@@ -237,7 +237,7 @@ mod docker {
 mod names {
     use super::*;
 
-    /// No id meets a file that the shim or libcontainer keeps in the bundle.
+    /// No exec id collides with a file that the shim or libcontainer keeps in the bundle.
     fn ids_that_are_names_of_files_work(containerd: &Containerd) {
         let image = kit(false).pack();
         containerd.load(&image);

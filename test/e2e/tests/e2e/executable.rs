@@ -1,30 +1,24 @@
-//! The shim's executable itself, called as containerd calls it: its questions, and a bundle that is broken.
+//! The shim's executable, called as containerd calls it: its information commands, and damaged
+//! bundles.
 
 use containerd_shim_protos::api::{Empty, ShutdownRequest};
+use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult, Extension};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::oci::Options;
 use containerd_shim_protos::types::introspection::RuntimeInfo;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
+use wherry_e2e::direct::{Direct, NAMESPACE, call as shim};
+use wherry_e2e::images::hello_wasm;
 use wherry_e2e::shim::Shim;
-use wherry_testing::{DEADLINE, Process, bin_dir, engine, processes, runtime, wait_until};
+use wherry_testing::{
+    Containerd, ContainerdVersion, DEADLINE, Process, bin_dir, engine, processes, runtime,
+    wait_until,
+};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// Calls the shim with these arguments and this standard input, in this folder.
-fn shim(args: &[&str], stdin: &[u8], folder: &Path) -> Output {
-    let mut command = Command::new(bin_dir().join(format!("containerd-shim-{}-v1", engine())));
-    command.args(args).current_dir(folder);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the shim runs");
-    // It may end without reading it.
-    let _ = child.stdin.take().expect("piped").write_all(stdin);
-    // It ends at the end of both outputs, as containerd sees it: a daemon must not keep them.
-    child.wait_with_output().expect("our own child")
-}
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -34,8 +28,123 @@ fn text(bytes: &[u8]) -> String {
 fn the_version_is_told() {
     let output = shim(&["-v"], b"", Path::new("/"));
     assert!(output.status.success());
-    assert_eq!(text(&output.stdout), format!("{}:\n  Version:  {VERSION}\n", runtime()));
+    let said = text(&output.stdout);
+    let head = format!("{}:\n  Version:  {VERSION}\n  Engine:   ", runtime());
+    assert!(said.starts_with(&head) && !said.contains("unknown"), "{said}");
     assert_eq!(text(&output.stderr), "");
+}
+
+/// A question gets no usage error.
+#[test]
+fn every_executable_answers_for_help_and_its_version() {
+    let names = [
+        format!("containerd-shim-{}-v1", engine()),
+        format!("wherry-{}", engine()),
+        format!("wherry-{}-host", engine()),
+    ];
+    let mut engines = Vec::new();
+    for name in names {
+        let ask = |flag: &str| {
+            let output = Command::new(bin_dir().join(&name)).arg(flag).output().expect("it runs");
+            assert!(output.status.success(), "{name} {flag}: {}", text(&output.stderr));
+            assert_eq!(text(&output.stderr), "", "{name} {flag}");
+            text(&output.stdout)
+        };
+        let version = ask("--version");
+        assert!(version.contains(VERSION), "{version}");
+        assert_eq!(ask("-v"), version, "{name}");
+        let (_, engine) = version.split_once("ngine").expect("the engine's version");
+        let engine = engine.trim_start_matches(':').trim().lines().next().expect("a line");
+        engines.push(engine.to_owned());
+        let help = ask("--help");
+        assert_eq!(ask("-h"), help, "{name}");
+        assert!(help.contains(engine), "{help}");
+    }
+    assert!(engines.iter().all(|engine| *engine == engines[0]), "{engines:?}");
+}
+
+/// What containerd and its CRI plug-in read, in the form that `runc features` has.
+#[test]
+fn the_features_are_those_that_kubernetes_asks_for() {
+    let output = shim(&["-info"], b"", Path::new("/"));
+    let info = RuntimeInfo::parse_from_bytes(&output.stdout).expect("a RuntimeInfo");
+    let features: serde_json::Value =
+        serde_json::from_slice(&info.features.value).expect("JSON of the features");
+    let has = |pointer: &str, item: &str| {
+        let list = features.pointer(pointer).and_then(|list| list.as_array());
+        assert!(list.is_some_and(|list| list.iter().any(|one| one == item)), "{pointer}: {item}");
+    };
+    has("/mountOptions", "rro");
+    has("/linux/namespaces", "user");
+    has("/linux/capabilities", "CAP_NET_BIND_SERVICE");
+    has("/linux/seccomp/actions", "SCMP_ACT_NOTIFY");
+    has("/linux/seccomp/archs", "SCMP_ARCH_X86_64");
+    has("/linux/seccomp/operators", "SCMP_CMP_EQ");
+    assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
+    assert_eq!(features["linux"]["cgroup"]["systemd"], true);
+    assert_eq!(features["linux"]["apparmor"]["enabled"], true);
+}
+
+/// containerd 2.3 and later write one message to `start` in place of options.
+#[test]
+fn a_start_by_the_bootstrap_protocol_is_answered_in_its_format_and_has_its_options() {
+    let containerd = Containerd::shared(ContainerdVersion::V2);
+    let mut direct = Direct::start(containerd, "bootstrap", &hello_wasm());
+    let stop = |direct: &Direct| {
+        let id = direct.id().to_owned();
+        let request = ShutdownRequest { id, ..ShutdownRequest::new() };
+        let _: Empty = direct.connect().call("Shutdown", &request).expect("Shutdown answers");
+        direct.wait_gone(DEADLINE);
+    };
+    stop(&direct);
+    let cgroup = format!("/{NAMESPACE}/shims-{}", std::process::id());
+    let options = Options { shim_cgroup: cgroup.clone(), ..Options::new() };
+    let mut any = Any::new();
+    any.type_url = "containerd.runc.v1.Options".to_owned();
+    any.value = options.write_to_bytes().expect("a complete message");
+    let sockets = direct.path().join("s");
+    let params = BootstrapParams {
+        instance_id: direct.id().to_owned(),
+        namespace: NAMESPACE.to_owned(),
+        containerd_version: "2.4.0".to_owned(),
+        socket_dir: Some(sockets.display().to_string()),
+        extensions: vec![Extension { value: Some(any).into(), ..Extension::new() }],
+        ..BootstrapParams::new()
+    };
+    let stdin = params.write_to_bytes().expect("a complete message");
+    direct.start_again(&stdin);
+    assert_eq!(direct.socket().parent(), Some(&*sockets));
+    let daemon = direct.daemon().pid;
+    let joined = || fs::read_to_string(format!("/proc/{daemon}/cgroup")).unwrap_or_default();
+    wait_until("the shim's cgroup", DEADLINE, || joined().contains(&cgroup));
+    // The second container of a pod gets the same answer.
+    let output = direct.command("start", &stdin);
+    let result = BootstrapResult::parse_from_bytes(&output.stdout).expect("a BootstrapResult");
+    assert_eq!((result.version, result.protocol.as_str()), (3, "ttrpc"));
+    assert_eq!(result.address, format!("unix://{}", direct.socket().display()));
+    stop(&direct);
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
+        let _ = fs::remove_dir(hierarchy.path().join(cgroup.trim_start_matches('/')));
+    }
+    let _ = fs::remove_dir(format!("/sys/fs/cgroup{cgroup}"));
+}
+
+/// When memory is short, the kernel kills a shim before the containerd that has started it.
+#[test]
+fn the_shims_oom_score_is_containerds_plus_one() {
+    let score = |pid: &str| -> i32 {
+        let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("it runs");
+        text.trim().parse().expect("a number")
+    };
+    let containerd = Containerd::shared(ContainerdVersion::V2);
+    let direct = Direct::start(containerd, "oom-score", &hello_wasm());
+    let daemon = direct.daemon().pid.to_string();
+    let wanted = (score("self") + 1).min(1000);
+    wait_until("the daemon's score", DEADLINE, || score(&daemon) == wanted);
+    let id = direct.id().to_owned();
+    let request = ShutdownRequest { id, ..ShutdownRequest::new() };
+    let _: Empty = direct.connect().call("Shutdown", &request).expect("Shutdown answers");
+    direct.wait_gone(DEADLINE);
 }
 
 /// containerd 2 asks with the runtime's options as it has them: none, or of either kind.
@@ -54,7 +163,7 @@ fn the_runtime_is_described_whatever_its_options() {
         Vec::new(),
         any("containerd.runc.v1.Options", options),
         any("runtimeoptions.v1.Options", generic),
-        any("somebody.else.v7.Options", vec![1, 2, 3]),
+        any("another.runtime.v7.Options", vec![1, 2, 3]),
     ] {
         let output = shim(&["-info"], &stdin, Path::new("/"));
         assert!(output.status.success(), "{stdin:?}: {}", text(&output.stderr));
@@ -64,7 +173,7 @@ fn the_runtime_is_described_whatever_its_options() {
     }
 }
 
-/// A bundle in a temporary folder, for a container whose id nobody else has.
+/// A bundle in a temporary folder, for a container with a unique id.
 struct Bundle {
     folder: tempfile::TempDir,
     id: String,
@@ -84,7 +193,7 @@ impl Bundle {
     /// `start`, as containerd calls it.
     fn start(&self) -> Output {
         let address = self.folder.path().join("containerd.sock").display().to_string();
-        let words = ["-namespace", "nobody", "-address", &address, "-publish-binary", "/bin/true"];
+        let words = ["-namespace", "none", "-address", &address, "-publish-binary", "/bin/true"];
         shim(&[&words[..], &["-id", &self.id, "start"]].concat(), b"", self.folder.path())
     }
 
@@ -92,7 +201,7 @@ impl Bundle {
         processes().into_iter().filter(|process| process.command.contains(&self.id)).collect()
     }
 
-    /// Starts the shim of an intact bundle and sends it away again; returns where its socket was.
+    /// Starts the shim of an intact bundle and shuts it down; returns the path of its socket.
     fn socket_of_an_intact_one(&self) -> PathBuf {
         fs::write(self.config(), r#"{"ociVersion": "1.1.0"}"#).expect("it is writable");
         let output = self.start();
@@ -119,11 +228,11 @@ impl Bundle {
         });
     }
 
-    /// Asserts that the bundle as it is now is refused with one sentence that names its configuration.
+    /// Asserts that the current bundle is refused with one sentence that names its configuration.
     fn assert_refused(&self, socket: &Path) {
         let output = self.start();
         assert!(!output.status.success());
-        // containerd reads both, and shows what it has read.
+        // containerd reads both outputs, and shows their content.
         let said = text(&[output.stdout, output.stderr].concat());
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(said.contains(&self.config().display().to_string()), "{said}");

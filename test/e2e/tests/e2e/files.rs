@@ -1,4 +1,4 @@
-//! The guest sees the container's files, and no others, with the rights the container has.
+//! The guest has access to the container's files alone, with the container's rights.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,12 +13,12 @@ const ACCES: i32 = 2;
 const NOENT: i32 = 44;
 /// WASI's number for "operation not permitted".
 const PERM: i32 = 63;
-/// The error for what lies outside of the guest's directories.
+/// The error for a path outside of the guest's directories.
 const NOTCAPABLE: i32 = 76;
-/// The error for a read-only filesystem, and what Wasmtime makes of it: an error of the device.
+/// The error for a read-only filesystem, and the one that Wasmtime converts it to: an I/O error.
 const READ_ONLY: [i32; 2] = [69, 29];
 
-/// A folder of the host for a volume, which every user may write to.
+/// A folder of the host for a volume, writable for every user.
 fn volume() -> TempDir {
     let dir = TempDir::new().expect("a temporary folder");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("our own folder");
@@ -80,7 +80,7 @@ fn a_read_only_volume_cannot_be_written_to(daemon: &dyn Daemon) {
 
 fn a_volume_works_in_a_read_only_root(daemon: &dyn Daemon) {
     let dir = volume();
-    // Where it is mounted must be there already: nothing can be made in a read-only root.
+    // The mount point must exist: nothing can be created in a read-only root.
     let image = files().folder("/data", 0o755);
     daemon
         .run(&Run::new(&image).read_only().bind(dir.path(), "/data").args(&["w", "data/out"]))

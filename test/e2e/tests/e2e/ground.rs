@@ -1,5 +1,5 @@
-//! The ground the other tests stand on: the daemons run a native container under runc, with no help of ours.
-//! Where one of these fails, the fault is in the daemons or in the tests themselves.
+//! The base of the other tests: the daemons run a native container under runc, without Wherry. A
+//! failure here is a fault of the daemons or of the tests themselves.
 
 mod shared {
     use wherry_e2e::on_all_daemons;
@@ -72,10 +72,10 @@ mod own {
         assert!(socket.exists(), "{}", socket.display());
         let pid = container.pid();
         containerd.kill9();
-        container.say(b"nobody is there\n");
+        container.say(b"no client is attached\n");
         containerd.start_again();
         assert_eq!(container.pid(), pid);
-        container.wait_for_output("nobody is there\n");
+        container.wait_for_output("no client is attached\n");
         let events = containerd.events();
         container.kill("KILL");
         wait_until("the exit event", DEADLINE, || {
@@ -90,7 +90,7 @@ mod own {
         let state: StateResponse =
             Shim::of(&container).call("State", &request).expect("State answers");
         assert_eq!(i32::try_from(state.pid), Ok(container.pid()));
-        let request = StateRequest { id: "nobody".to_owned(), ..Default::default() };
+        let request = StateRequest { id: "missing".to_owned(), ..Default::default() };
         assert_eq!(Shim::of(&container).refused("State", &request).0, Code::NOT_FOUND);
     }
 

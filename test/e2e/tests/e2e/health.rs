@@ -6,7 +6,7 @@ use wherry_e2e::images::kit;
 use wherry_e2e::on_dockers;
 use wherry_testing::{Container, DEADLINE, Daemon, Docker, Image, Run, guests, wait_until};
 
-/// A sleeping guest, and a probe beside it: the guest of many commands, with these arguments.
+/// A sleeping guest, and the kit with these arguments as a probe.
 fn image(probe: &[&str]) -> Image {
     kit(false)
         .cmd(&["sleep", "100000"])
@@ -65,7 +65,7 @@ fn a_probe_that_hangs_is_ended(docker: &Docker) {
     wait_for_health(docker, &container, "unhealthy");
     let result = last_probe(docker, &container);
     assert!(result["Output"].as_str().is_some_and(|text| text.contains("exceeded")), "{result}");
-    // The next one is not started beside it.
+    // The next probe does not run beside it.
     wait_until("the probe's end", DEADLINE, || {
         let top = docker.docker(&["top", container.id()]).success();
         !top.contains("/probe.wasm spin")

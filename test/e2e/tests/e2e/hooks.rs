@@ -1,4 +1,4 @@
-//! The programs that a configuration has run at moments of a container's life: OCI hooks.
+//! OCI hooks: programs that a configuration names for moments of a container's life.
 
 use serde_json::{Value, json};
 use std::fs;
@@ -20,8 +20,8 @@ fn both() -> Image {
         .cmd(&["sleep", "100000"])
 }
 
-/// A folder on the host to which hooks write, and a configuration to which they are added: that of a
-/// container made by `ctr`, which lends its root filesystem too.
+/// A folder on the host that hooks write to, and a configuration to add hooks to: that of a
+/// container made by `ctr`, which also lends its root filesystem.
 struct Ground<'d> {
     lender: Container<'d>,
     config: Value,
@@ -51,7 +51,7 @@ impl<'d> Ground<'d> {
         Run::new(&both()).config(config)
     }
 
-    /// The shell's command as a hook. Inside of the container its folder is called `/out`.
+    /// A hook that runs a shell command. Inside the container the folder is `/out`.
     fn hook(&self, moment: &str, command: &str) -> Value {
         let folder = if moment == "startContainer" { Path::new("/out") } else { &self.folder };
         let script = format!("cd {}\n{command}", folder.display());
@@ -67,7 +67,7 @@ impl<'d> Ground<'d> {
 fn each_runs_at_its_moment_in_its_namespaces_and_is_told_of_the_container(containerd: &Containerd) {
     let ground = Ground::new(containerd);
     let script = |moment: &str| {
-        // The process that the state names is there, and it is the container's.
+        // The process in the state exists, and it is the container's.
         let named = match moment {
             "prestart" | "createRuntime" | "poststart" => {
                 r#"ls -l /proc/$(sed 's/.*"pid":\([0-9]*\).*/\1/' state)/ns >> ns"#
@@ -135,7 +135,7 @@ fn it_gets_its_arguments_and_environment(containerd: &Containerd) {
     assert!(ground.read("inherited").contains("PATH="), "as runc's hooks have it");
 }
 
-/// As a network plug-in does it: the state's pid leads to the network namespace.
+/// As a network plug-in does: the pid in the state leads to the network namespace.
 fn a_hook_sets_up_the_network(containerd: &Containerd) {
     let ground = Ground::new(containerd);
     let script = r#"pid=$(sed 's/.*"pid":\([0-9]*\).*/\1/')
@@ -149,7 +149,7 @@ fn a_hook_sets_up_the_network(containerd: &Containerd) {
     assert!(shown.contains("10.98.76.5"), "{shown}");
 }
 
-/// As the hooks for graphics cards do it: into the mount namespace, before the root filesystem is entered.
+/// As the hooks for GPUs do: into the mount namespace, before pivot_root.
 fn a_hook_puts_files_into_the_container(containerd: &Containerd) {
     let ground = Ground::new(containerd);
     let root = ground.lender.bundle().join("rootfs");
@@ -234,7 +234,7 @@ fn one_that_hangs_holds_up_its_own_container_alone(containerd: &Containerd) {
             wait_until(&format!("{moment}: it hangs"), DEADLINE, || hangs.exists());
             let said = containerd.exec(first.id(), &["/kit.wasm", "echo", "meanwhile"], b"");
             assert_eq!(said.success(), "meanwhile\n");
-            assert!(!second.is_finished(), "{moment}: nobody waited for the hook");
+            assert!(!second.is_finished(), "{moment}: Create did not wait for the hook");
             fs::write(ground.folder.join(format!("{moment}.go")), "").expect("ours");
             assert_eq!(second.join().expect("it ran").success(), "hi\n");
         });

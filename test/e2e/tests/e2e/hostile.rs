@@ -1,5 +1,5 @@
-//! What no honest client sends: the shim says what is wrong, with a code that fits, and lives on with its
-//! container.
+//! Requests that no honest client sends: the shim answers each with a suitable error code, and
+//! continues to serve its container.
 
 use containerd_shim_protos::api::{
     ConnectRequest, CreateTaskRequest, DeleteRequest, Empty, ExecProcessRequest, KillRequest,
@@ -62,7 +62,8 @@ fn bytes_that_are_no_message_are_an_invalid_argument(containerd: &Containerd) {
     lives_on(containerd, &container);
 }
 
-/// Protobuf skips a field of another wire type: what is left is a request without an id, or with one of 4 MB.
+/// Protobuf skips a field of another wire type: the rest is a request without an id, or with one of
+/// 4 MB.
 fn a_request_about_nobody_changes_nothing(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&spin()));
     let shim = Shim::of(&container);
@@ -75,7 +76,7 @@ fn a_request_about_nobody_changes_nothing(containerd: &Containerd) {
         for method in METHODS {
             let result = shim.call_with(shim.service(), method, payload.clone());
             if method == "Shutdown" {
-                // There is a container: it does not go.
+                // The shim has a container, so it does not exit.
                 result.expect("Shutdown answers");
                 continue;
             }
@@ -97,19 +98,19 @@ fn unknown_methods_and_services_are_said(containerd: &Containerd) {
     let shim = Shim::of(&container);
     for method in ["Explode", "", "state", "../State"] {
         let (code, text) =
-            shim.call_with(shim.service(), method, vec![]).expect_err("there is no such method");
+            shim.call_with(shim.service(), method, vec![]).expect_err("the method does not exist");
         assert_eq!(code, Code::UNIMPLEMENTED, "{text}");
     }
     for service in ["containerd.task.v9.Task", "", "containerd.services.images.v1.Images"] {
         let (code, text) =
-            shim.call_with(service, "State", vec![]).expect_err("there is no such service");
+            shim.call_with(service, "State", vec![]).expect_err("the service does not exist");
         assert!(matches!(code, Code::INVALID_ARGUMENT | Code::UNIMPLEMENTED), "{code:?} {text}");
         assert!(text.contains(service), "{text}");
     }
     lives_on(containerd, &container);
 }
 
-/// A frame: its length, as it says, the stream, the type, and what comes behind.
+/// A frame: the length in its header, the stream, the type, and the content.
 fn frame(length: usize, stream: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = u32::try_from(length).expect("it fits").to_be_bytes().to_vec();
     bytes.extend(stream.to_be_bytes());
@@ -155,7 +156,7 @@ fn frames_that_lie_end_their_own_connection_at_the_most(containerd: &Containerd)
         [frame(good.len(), 1, 1, &good), frame(good.len(), 1, 1, &good)].concat(),
     ];
     for bytes in &frames {
-        // Gone at once, gone after what it has to say, and gone in the middle of the answer.
+        // The client disconnects at once, after its request, and in the middle of the answer.
         for wait in [None, Some(0), Some(1)] {
             let mut stream = UnixStream::connect(&socket).expect("the shim listens");
             stream.write_all(bytes).expect("the shim reads");
@@ -189,7 +190,7 @@ fn a_create_whose_client_goes_away_is_carried_out(containerd: &Containerd) {
     lives_on(containerd, &container);
 }
 
-/// As containerd does when its own client has lost patience.
+/// containerd does this when its own client disconnects.
 fn a_delete_ends_the_create_that_is_on_its_way(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&spin()));
     let shim = Shim::of(&container);
@@ -202,7 +203,7 @@ fn a_delete_ends_the_create_that_is_on_its_way(containerd: &Containerd) {
         let about = DeleteRequest { id: id.clone(), ..Default::default() };
         let delete = request(&shim, "Delete", &about);
         let mut stream = UnixStream::connect(&socket).expect("the shim listens");
-        // On one connection requests begin in their order.
+        // The requests of one connection begin in order.
         let both = [frame(create.len(), 1, 1, &create), frame(delete.len(), 3, 1, &delete)];
         stream.write_all(&both.concat()).expect("the shim reads");
         let mut answers = [(); 2].map(|()| {
@@ -216,7 +217,7 @@ fn a_delete_ends_the_create_that_is_on_its_way(containerd: &Containerd) {
             (of, answer.status().code(), answer.status().message().to_owned())
         });
         answers.sort_by_key(|(of, ..)| *of);
-        // Cancelled on its way it is no container that could be deleted. It may have been there by then.
+        // Once cancelled, the container cannot be deleted. It may have existed by then.
         match &answers {
             [(_, Code::OK, _), (_, Code::OK, _)] => {}
             [(_, Code::UNKNOWN, text), (_, Code::NOT_FOUND, _)] => {
@@ -247,8 +248,8 @@ fn ids_that_are_none_are_refused(containerd: &Containerd) {
         if wrong.is_empty() {
             continue;
         }
-        // There cannot be such a process: whoever asks for it is told so. In the requests of all these methods
-        // the first two fields are the ids.
+        // Such a process cannot exist: each request for it gets NOT_FOUND. In the requests of all
+        // these methods the first two fields are the ids.
         let about =
             StateRequest { id: id.to_owned(), exec_id: wrong.to_owned(), ..Default::default() };
         for method in ["CloseIO", "Delete", "Kill", "ResizePty", "Start", "State", "Wait"] {
@@ -303,7 +304,7 @@ fn absurd_sizes_and_signals_are_refused(containerd: &Containerd) {
         assert_eq!(code, Code::INVALID_ARGUMENT, "{text}");
         assert!(text.contains(&signal.to_string()), "{text}");
     }
-    // Signal 0 asks whether there is somebody.
+    // Signal 0 checks for existence.
     let kill = KillRequest { id: id.to_owned(), signal: 0, all: true, ..Default::default() };
     shim.call::<Empty>("Kill", &kill).expect("there is");
     lives_on(containerd, &container);
@@ -321,7 +322,7 @@ fn absurd_limits_are_refused(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&spin()));
     let (shim, id) = (Shim::of(&container), container.id());
     let url = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
-    // No JSON, JSON of another kind, another type of message: the request is at fault.
+    // No JSON, JSON of another kind, another type of message: each is a fault of the request.
     let wrong = [
         any(url, ""),
         any(url, "\u{0}\u{1}"),
@@ -345,7 +346,7 @@ fn absurd_limits_are_refused(containerd: &Containerd) {
         assert_eq!(code, Code::INVALID_ARGUMENT, "{resources:?}: {text}");
         is_a_sentence(&text);
     }
-    // What the kernel does not take.
+    // Values that the kernel refuses.
     for resources in [
         json!({"memory": {"limit": -7}}),
         json!({"memory": {"limit": 1}}),
@@ -362,7 +363,7 @@ fn absurd_limits_are_refused(containerd: &Containerd) {
             resources: Some(any(url, resources.to_string())).into(),
             ..Default::default()
         };
-        // Some of them are the kernel's way to say "as little", or "as much, as can be".
+        // The kernel accepts some of them as the minimum or the maximum.
         if let Err((code, text)) = shim.call::<Empty>("Update", &update) {
             assert!(!matches!(code, Code::NOT_FOUND | Code::INTERNAL), "{resources}: {text}");
             assert!(text.contains("cannot set "), "{resources}: {text}");
@@ -388,28 +389,28 @@ fn a_process_that_cannot_be_is_refused(containerd: &Containerd) {
         is_a_sentence(&text);
     };
     let user = json!({"uid": 0, "gid": 0});
-    no("nothing", None, "the process to execute");
-    no("no JSON", Some(process(json!(null))), "the process to execute");
-    no("a list", Some(any("", "[[[[")), "the process to execute");
+    no("nothing", None, "invalid process to execute: ");
+    no("no JSON", Some(process(json!(null))), "invalid process to execute: ");
+    no("a list", Some(any("", "[[[[")), "invalid process to execute: ");
     no("another message", Some(any("google.protobuf.Empty", "{}")), "google.protobuf.Empty");
-    // The rest is told by Start.
+    // The remaining faults are errors of Start.
     let start = StartRequest { id: id.to_owned(), exec_id: "e".to_owned(), ..Default::default() };
     let delete = DeleteRequest { id: id.to_owned(), exec_id: "e".to_owned(), ..Default::default() };
-    let nobody = json!({"uid": -1, "gid": 0});
+    let invalid = json!({"uid": -1, "gid": 0});
     for (spec, word) in [
         (json!({"args": ["/app.wasm"], "user": user}), "cwd"),
         (json!({"args": ["/app.wasm"], "user": user, "cwd": "x"}), "cwd"),
         (json!({"args": 7, "cwd": "/"}), "args"),
         (json!({"args": ["/app.wasm", "a\0b"], "user": user, "cwd": "/"}), "NUL"),
         (json!({"args": ["/a"], "env": ["a=\0"], "user": user, "cwd": "/"}), "NUL"),
-        (json!({"args": ["/a"], "cwd": "/", "user": nobody}), "uid"),
+        (json!({"args": ["/a"], "cwd": "/", "user": invalid}), "uid"),
         (json!({"cwd": "/", "user": user}), "no entrypoint"),
         (json!({"args": [], "cwd": "/", "user": user}), "no entrypoint"),
         (json!({"args": ["/nope"], "cwd": "/", "user": user}), "\"/nope\""),
         (json!({"args": ["/app.wasm"], "cwd": "/nope", "user": user}), "/nope"),
         (json!({"args": ["x".repeat(300_000)], "cwd": "/", "user": user}), "larger"),
     ] {
-        shim.call::<Empty>("Exec", &request(Some(process(spec)))).expect("Start will tell");
+        shim.call::<Empty>("Exec", &request(Some(process(spec)))).expect("Start reports the fault");
         let (_, text) = shim.refused("Start", &start);
         assert!(text.contains(word), "{word}: {text}");
         is_a_sentence(&text);
@@ -463,9 +464,9 @@ fn options_of_the_wrong_type_are_refused(containerd: &Containerd) {
         assert!(text.contains("runtime options"), "{text}");
         is_a_sentence(&text);
     }
-    // Options that are for somebody else are none of ours.
+    // Options of another runtime are ignored.
     for options in [
-        any("somebody.elses.Options", vec![0xff; 1 << 20]),
+        any("another.runtime.Options", vec![0xff; 1 << 20]),
         toml(&format!("# {}\n[Table]\nx = 1\n", "x".repeat(1 << 20))),
     ] {
         shim.call::<Empty>("Create", &create(options)).expect("they are ignored");
@@ -541,7 +542,7 @@ fn mounts_and_streams_that_cannot_be_are_refused(containerd: &Containerd) {
     let left: Vec<_> = fs::read_dir(beside.path()).expect("it is there").flatten().collect();
     assert_eq!(left.len(), 2, "config.json and rootfs: {left:?}");
 
-    // A file to log to is one of containerd's ways.
+    // A log file is one of containerd's kinds of output.
     let log = beside.path().join("log.txt");
     let uri = format!("file://{}", log.display());
     let create = CreateTaskRequest { stdout: uri.clone(), stderr: uri, ..beside.request() };

@@ -1,4 +1,4 @@
-//! A container's limits hold for a guest, and what goes over them is told.
+//! A container's limits apply to a guest, and exceeding them is reported.
 
 use std::fs;
 use std::path::Path;
@@ -54,7 +54,7 @@ fn memory_and_cpu_limits_are_the_kernels(daemon: &dyn Daemon) {
         ),
     };
     assert_eq!(cpu, ("10000".to_owned(), "100000".to_owned()));
-    // The quota bites, also on a busy machine: a guest that computes without end is throttled.
+    // The quota takes effect on a busy machine too: a guest that computes without end is throttled.
     wait_until("the guest is throttled", DEADLINE, || {
         let stat = cgroup_value(pid, "cpu", "cpu.stat", "cpu.stat");
         stat.lines()
@@ -62,7 +62,8 @@ fn memory_and_cpu_limits_are_the_kernels(daemon: &dyn Daemon) {
     });
 }
 
-/// The cgroup is the kernel's word for it; with systemd's driver systemd has a scope of that name.
+/// The cgroup is the kernel's evidence; with systemd's driver systemd also has a scope of that
+/// name.
 fn its_cgroup_is_where_the_driver_says(daemon: &dyn Daemon) {
     let container = daemon.start(&Run::new(&spin()));
     let groups = fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).expect("it runs");
@@ -83,7 +84,7 @@ fn its_cgroup_is_where_the_driver_says(daemon: &dyn Daemon) {
 }
 
 fn a_device_that_it_was_not_given_cannot_be_opened(daemon: &dyn Daemon) {
-    // The kernel's log, which it may make a node of, but not read.
+    // The device of the kernel's log: creating its node is allowed, reading it is not.
     let script = "busybox mknod /kmsg c 1 11 && busybox head -c 1 /kmsg";
     let outcome = daemon.run(&Run::new(&busybox()).args(&["sh", "-c", script]));
     assert!(outcome.failure().contains("not permitted"), "{outcome}");
@@ -112,7 +113,7 @@ mod containerd {
         assert_eq!(container.wait(), 137);
     }
 
-    /// It is told at once, also when the container goes on.
+    /// The event is published at once, even if the container continues.
     fn the_kill_of_another_process_is_an_event(containerd: &Containerd) {
         let events = containerd.events();
         let run = Run::new(&kit(false)).args(&["sleep", "100000"]).memory(64 * MEGABYTE);
@@ -126,7 +127,7 @@ mod containerd {
         wait_until("the exit", DEADLINE, || {
             events.topics(container.id()).last().is_some_and(|topic| topic == "/tasks/exit")
         });
-        assert_eq!(oom(), 1, "the end of the container is no other kill");
+        assert_eq!(oom(), 1, "the end of the container counts as a second kill");
     }
 
     on_containerds!(an_oom_kill_is_an_event, the_kill_of_another_process_is_an_event);
@@ -185,7 +186,7 @@ mod docker {
         assert_eq!(field(&status.success(), "Cpus_allowed_list"), ["0"]);
     }
 
-    /// Only version 1 has it; Docker itself leaves it out on version 2.
+    /// Only version 1 has it; Docker omits it on version 2.
     fn the_oom_killer_is_off_where_told(docker: &Docker) {
         let run = Run::new(&spin()).memory(64 * MEGABYTE).extra(&["--oom-kill-disable"]);
         let container = docker.start(&run);
@@ -219,7 +220,7 @@ mod disk {
         let disks = fs::read_dir("/sys/block").expect("Linux").flatten();
         let disk = disks
             .map(|entry| entry.file_name().display().to_string())
-            // Loops come and go.
+            // Loop devices come and go.
             .filter(|name| !name.starts_with("loop"))
             .map(|name| format!("/dev/{name}"))
             .find(|path| Path::new(path).exists())
@@ -231,6 +232,6 @@ mod disk {
         assert!(rate.contains(&MEGABYTE.to_string()), "{disk}: {rate}");
     }
 
-    // Docker 26 leaves it out itself on a host with cgroup version 1.
+    // Docker 26 omits the option on a host with cgroup version 1.
     tests_in!(docker_28, Docker::shared(DockerVersion::V28), a_disk_is_read_at_the_rate_given);
 }

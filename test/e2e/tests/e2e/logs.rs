@@ -1,4 +1,4 @@
-//! `docker logs`, and the ways in which Docker keeps them.
+//! `docker logs`, and Docker's log drivers.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ fn logs(docker: &Docker, id: &str, words: &[&str]) -> String {
     docker.docker(&[&["logs"], words, &[id]].concat()).success()
 }
 
-/// A container that has said the numbers from 1 to this one, a line each, at times of their own.
+/// A container that has printed the numbers from 1 to this one, a line each, at different times.
 fn counted(docker: &Docker, to: u32) -> Container<'_> {
     let mut container = docker.start(&Run::new(&cat()));
     for number in 1..=to {
@@ -50,7 +50,7 @@ fn lines_are_chosen_by_number_and_time(docker: &Docker) {
     assert_eq!(follower.end().success(), "4\n5\n6\n");
 }
 
-/// Says much to a guest that repeats it, and waits until the log has the last line.
+/// Sends many lines to a guest that echoes them, and waits until the log contains the last one.
 fn say_much(docker: &Docker, container: &mut Container<'_>) {
     let lines: String = (10_000..20_000).map(|n| format!("line {n}\n")).collect();
     container.say(lines.as_bytes());
@@ -101,7 +101,7 @@ fn without_a_log_a_client_still_reads(docker: &Docker) {
     assert_eq!(docker.run(&hello).success(), "hello\n");
 }
 
-/// Docker logs in lines, long ones in pieces.
+/// Docker logs by line, and splits long lines.
 fn a_long_line_without_an_end_is_whole(docker: &Docker) {
     let name = docker.containerd().new_id();
     let words = ["--interactive", "--name", &name];

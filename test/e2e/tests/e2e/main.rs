@@ -1,4 +1,4 @@
-//! What a user is promised, tried on real containerd and real Docker. One file per subject.
+//! The promises to users, tested on real containerd and real Docker. One file per subject.
 
 mod api;
 mod apparmor;
@@ -16,8 +16,10 @@ mod cri;
 mod ctr;
 mod disk;
 mod docker;
+mod documents;
 mod escape;
 mod events;
+mod examples;
 mod exec;
 mod executable;
 mod files;
@@ -25,10 +27,12 @@ mod ground;
 mod health;
 mod hooks;
 mod hostile;
+mod lifecycle;
 mod limits;
 mod logs;
 mod mounts;
 mod network;
+mod node;
 mod options;
 mod pause;
 mod plugins;

@@ -1,7 +1,8 @@
-//! `docker run`'s volumes, tmpfs and devices, as a guest sees them.
+//! The volumes, tmpfs and devices of `docker run`, as a guest sees them.
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use tempfile::TempDir;
 use wherry_e2e::images::kit;
 use wherry_e2e::inside::{look, of, run};
@@ -10,7 +11,7 @@ use wherry_testing::{Daemon, Docker, Run};
 
 const MOUNTS: &str = "read /proc/self/mountinfo";
 
-/// The options of what is mounted at a place, and of its filesystem.
+/// The options of the mount at a place, and of its filesystem.
 fn options<'s>(said: &'s str, place: &str) -> Vec<&'s str> {
     let words = |line: &'s str| line.split(' ').collect::<Vec<_>>();
     let found = said.lines().map(words).find(|words| words.get(4) == Some(&place));
@@ -68,7 +69,7 @@ fn a_bind_is_of_the_host_and_read_only_where_told(docker: &Docker) {
     let outcome = run(docker, &kit(false), &["--mount", &mount(",readonly")], &lines);
     assert_eq!(outcome.code, 1, "only the write fails: {outcome}");
     assert!(!out.exists());
-    // One file alone.
+    // A mount of a single file.
     let file = format!("{}:/etc/one:ro", dir.path().join("in").display());
     let said = look(docker, &kit(false), &["--volume", &file], &["read /etc/one"]);
     assert!(said.ends_with("from the host\n"), "{said}");
@@ -91,7 +92,7 @@ fn a_device_is_there_with_the_rights_it_was_given(docker: &Docker) {
     assert_eq!(outcome.code, 1, "only the write fails: {outcome}");
     assert!(outcome.out().lines().any(|name| name == "mine"), "{outcome}");
     assert!(outcome.err().contains("/dev/mine: Operation not permitted"), "{outcome}");
-    // One that every container has anyway.
+    // A device that every container has anyway.
     let words = ["--device", "/dev/null", "--device-cgroup-rule", "c 1:3 rw"];
     look(docker, &kit(false), &words, &["write /dev/null x"]);
 }
@@ -105,7 +106,52 @@ fn a_mount_over_the_devices_is_refused(docker: &Docker) {
     }
 }
 
+/// A tmpfs whose mounts propagate to others and from them; unmounted when dropped.
+struct SharedMount(TempDir);
+
+impl SharedMount {
+    fn new() -> SharedMount {
+        let mount = SharedMount(TempDir::new().expect("a temporary folder"));
+        for words in [&["-t", "tmpfs", "none"][..], &["--make-shared"][..]] {
+            let status = Command::new("mount").args(words).arg(mount.0.path()).status();
+            assert!(status.expect("mount runs").success(), "{words:?}");
+        }
+        mount
+    }
+}
+
+impl Drop for SharedMount {
+    fn drop(&mut self) {
+        // A test that failed may have left nothing to unmount.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+fn a_volume_has_the_propagation_that_it_was_given(docker: &Docker) {
+    let shared = SharedMount::new();
+    for (propagation, tag) in [
+        ("private", None),
+        ("rprivate", None),
+        ("slave", Some("master:")),
+        ("rslave", Some("master:")),
+        ("shared", Some("shared:")),
+        ("rshared", Some("shared:")),
+    ] {
+        let source = shared.0.path().display();
+        let mount = format!("type=bind,src={source},dst=/data,bind-propagation={propagation}");
+        let said = look(docker, &kit(false), &["--mount", &mount], &[MOUNTS]);
+        let mut lines = said.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let line = lines.find(|words| words.get(4) == Some(&"/data"));
+        let line = line.unwrap_or_else(|| panic!("nothing is mounted at /data: {said}"));
+        match tag {
+            Some(tag) => assert!(line[6].starts_with(tag), "{propagation}: {line:?}"),
+            None => assert_eq!(line[6], "-", "{propagation}: {line:?}"),
+        }
+    }
+}
+
 on_dockers!(
+    a_volume_has_the_propagation_that_it_was_given,
     a_tmpfs_has_its_size_and_mode,
     a_named_volume_stays_and_begins_with_the_images_files,
     a_bind_is_of_the_host_and_read_only_where_told,

@@ -1,4 +1,5 @@
-//! A container has the network that its daemon gives it: a namespace, addresses, names, published ports.
+//! A container has the network that its daemon gives it: a namespace, addresses, names, published
+//! ports.
 
 use std::process::Command;
 use wherry_e2e::images::{app, binary, files, net, spin};
@@ -23,7 +24,7 @@ on_all_daemons!(a_guest_is_in_a_namespace_of_its_own);
 mod containerd {
     use super::*;
 
-    /// A named network namespace that goes with the value.
+    /// A named network namespace. Dropping it removes it.
     struct Netns(String);
 
     impl Netns {
@@ -74,7 +75,7 @@ mod containerd {
             containerd.run(&run(&["udp-send", "127.0.0.1", "7001", "a datagram"])).success(),
             "a datagram\n"
         );
-        // Nobody listens there.
+        // This port has no listener.
         let refused = containerd.run(&run(&["tcp-get", "127.0.0.1", "7002"]));
         assert!(refused.failure().contains("connection refused"), "{refused}");
         tcp.remove();
@@ -84,7 +85,7 @@ mod containerd {
     on_containerds!(a_given_namespace_is_joined, guests_talk_in_a_shared_namespace);
 }
 
-/// Says a few words to everybody who comes, with the sockets that WasmEdge has for modules.
+/// A server that sends a few words to each client, with WasmEdge's sockets for modules.
 const SOCKET_SERVER: &str = r#"(module
   (import "wasi_snapshot_preview1" "sock_open" (func $open (param i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "sock_bind" (func $bind (param i32 i32 i32) (result i32)))
@@ -93,7 +94,7 @@ const SOCKET_SERVER: &str = r#"(module
   (import "wasi_snapshot_preview1" "sock_send" (func $send (param i32 i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
   (memory (export "memory") 1)
-  ;; A buffer and its length, twice: the address 0.0.0.0, and the words.
+  ;; Two buffers and their lengths: the address 0.0.0.0, and the words.
   (data (i32.const 16) "\40\00\00\00\04\00\00\00")
   (data (i32.const 24) "\50\00\00\00\0e\00\00\00")
   (data (i32.const 80) "from a module\n")
@@ -159,7 +160,7 @@ mod docker {
             docker.start(&run(&["udp-serve", "7001"]).extra(&["--network-alias", "udp-server"]));
         tcp.wait_for_output("ready\n");
         udp.wait_for_output("ready\n");
-        // Docker's own name server answers inside the container's namespace.
+        // Docker's name server answers inside the container's namespace.
         let address =
             docker.inspect(tcp.id(), "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
         let found = docker.run(&run(&["lookup", "tcp-server"])).success();
@@ -214,7 +215,7 @@ mod docker {
         );
         let resolv = docker.run(&run.args(&["r", "etc/resolv.conf"])).success();
         assert!(resolv.lines().any(|line| line.trim() == "nameserver 192.0.2.53"), "{resolv}");
-        // And what resolves names uses them.
+        // Name lookup uses them.
         let found = docker.run(
             &Run::new(&net())
                 .args(&["lookup", "somewhere"])

@@ -1,4 +1,4 @@
-//! `docker run`'s options about the process: what it is called with, its limits, its end.
+//! The options of `docker run` about the process: its arguments, its limits, its end.
 
 use std::fs;
 use wherry_e2e::images::{binary, hello_fields, kit, spin, text};
@@ -92,7 +92,7 @@ fn what_does_not_stop_is_killed_after_its_time(docker: &Docker) {
     assert_eq!(container.wait(), 137);
 }
 
-/// No init could execute a module: the guest's own process does what an init does.
+/// No init program could execute a module: the guest's process does its work.
 fn with_init_a_guest_runs(docker: &Docker) {
     let image = kit(false).file("/hello.wasm", 0o644, guests::bytes("hello.wasm"));
     let said = look(docker, &image, &["--init"], &["show", "read /proc/self/status"]);
@@ -127,7 +127,7 @@ fn a_guest_leaves_no_zombies(docker: &Docker) {
     for options in [&[][..], &["--init"]] {
         let run = Run::new(&both()).args(&["sleep", "100000"]).extra(options);
         let container = docker.start(&run);
-        // The shell ends first: its child becomes the guest's, and ends there.
+        // The shell ends first: its child is reparented to the guest, and ends there.
         let script = "(sh -c 'while ! rm /go 2> /dev/null; do sleep 0.1; done' &)";
         docker.exec(container.id(), &["/bin/sh", "-c", script], b"").success();
         let others = || docker.docker(&["top", container.id()]).success().lines().count() - 2;

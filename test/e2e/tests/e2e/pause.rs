@@ -1,11 +1,11 @@
-//! A container is frozen, and goes on.
+//! A container is paused and resumed.
 
 use std::fs;
 use wherry_e2e::images::{cat, spin};
 use wherry_e2e::{on_all_daemons, on_containerds};
 use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, Run, wait_until};
 
-/// The processor time that a process has used so far, clock ticks.
+/// The processor time of a process so far, in clock ticks.
 fn ticks(pid: i32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     let fields: Vec<&str> = stat.rsplit_once(") ").expect("its form").1.split(' ').collect();
@@ -18,7 +18,7 @@ fn a_paused_guest_computes_nothing_until_it_goes_on(daemon: &dyn Daemon) {
     wait_until("it computes", DEADLINE, || ticks(pid) > 2);
     daemon.freeze(container.id(), true).success();
     let before = ticks(pid);
-    // Another container's life passes meanwhile.
+    // Another container runs to its end meanwhile.
     daemon.run(&Run::new(&wherry_e2e::images::hello())).success();
     assert_eq!(ticks(pid), before);
     daemon.freeze(container.id(), false).success();
@@ -27,7 +27,7 @@ fn a_paused_guest_computes_nothing_until_it_goes_on(daemon: &dyn Daemon) {
 
 fn its_input_waits(daemon: &dyn Daemon) {
     let mut container = daemon.start(&Run::new(&cat()));
-    // Docker attaches to no frozen container: the client is there before.
+    // Docker cannot attach to a paused container: the client attaches before.
     container.say(b"before\n");
     container.wait_for_output("before\n");
     daemon.freeze(container.id(), true).success();

@@ -1,4 +1,4 @@
-//! An engine's own plug-ins, which a runtime's options name.
+//! Plug-ins of an engine, named in the runtime options.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use wherry_e2e::images::{app, binary};
 use wherry_e2e::tests_in;
 use wherry_testing::{Daemon, Docker, DockerVersion, Image, Run, engine, runtime};
 
-/// A guest that ends with what the plug-in answers, 42.
+/// A guest that exits with the plug-in's answer, 42.
 fn asks() -> Image {
     app(
         "asks",
@@ -23,7 +23,7 @@ fn asks() -> Image {
     )
 }
 
-/// Compiles the plug-in of the engine's own tests into a folder.
+/// Compiles the plug-in of the engine's tests into a folder.
 fn build(folder: &Path) -> PathBuf {
     let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shims").join(engine());
     let said = Command::new(shim.join("setup.sh")).arg("env").output().expect("it has a setup.sh");

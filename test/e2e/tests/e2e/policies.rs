@@ -1,4 +1,4 @@
-//! Docker's restart policies: who is started again, and when.
+//! Docker's restart policies: which containers are restarted, and when.
 
 use std::process::Command;
 use wherry_e2e::images::{hello, kit, spin};
@@ -43,7 +43,8 @@ on_dockers!(
     a_policy_can_be_changed,
 );
 
-/// A restart of dockerd stops all containers, and starts those that nobody had stopped before, and `always`.
+/// A restart of dockerd stops all containers, and starts those that were not stopped before, and
+/// `always`.
 fn a_restarted_dockerd_starts_what_it_should(version: DockerVersion) {
     let docker = Docker::start(version);
     let run = Run::new(&kit(false)).args(&["sleep", "100000"]);

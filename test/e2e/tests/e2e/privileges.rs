@@ -1,4 +1,5 @@
-//! Who a guest is and what it may do: `docker run`'s users, groups, capabilities and security options.
+//! The user and the rights of a guest: users, groups, capabilities and security options of `docker
+//! run`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -10,7 +11,7 @@ use wherry_testing::{Docker, Image};
 
 const STATUS: &str = "read /proc/self/status";
 
-/// The kit among people.
+/// An image with the kit and a file of users.
 fn image() -> Image {
     let group = "root:x:0:\nguest:x:1234:\nteam:x:4000:\n";
     kit(false)
@@ -19,7 +20,7 @@ fn image() -> Image {
         .folder("/tmp", 0o777)
 }
 
-/// A folder of the host with one file in it, of this owner and mode; for `--volume`.
+/// A folder of the host with one file of this owner and mode; for `--volume`.
 fn private(owner: (u32, u32), mode: u32) -> (TempDir, String) {
     let dir = TempDir::new().expect("a temporary folder");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our own folder");
@@ -56,7 +57,7 @@ fn more_groups_open_their_files(docker: &Docker) {
 }
 
 fn capabilities_are_dropped_and_added(docker: &Docker) {
-    // Who may pass over the rights of files reads everybody's.
+    // A capability that overrides file permissions allows every read.
     let (_dir, volume) = private((1234, 1234), 0o600);
     let volume = ["--volume", &volume];
     look(docker, &image(), &volume, &["read /private/file"]);
@@ -97,7 +98,7 @@ fn a_seccomp_profile_holds_for_the_guest(docker: &Docker) {
 }
 
 fn seccomp_is_on_unless_told_otherwise(docker: &Docker) {
-    // Beside the container's profile there is the engine's own filter, which takes no_new_privs.
+    // In addition to the container's profile: the engine's own filter, which requires no_new_privs.
     let said = look(docker, &image(), &[], &["mkdir /tmp/new", STATUS]);
     assert_eq!((field(&said, "Seccomp"), field(&said, "Seccomp_filters")), (vec!["2"], vec!["2"]));
     let open = ["--security-opt", "seccomp=unconfined"];

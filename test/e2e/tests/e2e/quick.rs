@@ -9,7 +9,7 @@ fn better_code_is_made_behind_the_first_start(version: ContainerdVersion) {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let cache = folder.path().join("cache").display().to_string();
     let containerd = Containerd::start_with(version, &[("WHERRY_CACHE_DIR", &cache)]);
-    // How many modules' codes are there that were made quickly, and how many others.
+    // The number of files of quick code, and of other code.
     let codes = || {
         let names = fs::read_dir(&cache).into_iter().flatten().flatten();
         let names = names.map(|file| file.file_name().to_string_lossy().into_owned());
@@ -22,7 +22,7 @@ fn better_code_is_made_behind_the_first_start(version: ContainerdVersion) {
     };
     assert_eq!(containerd.run(&Run::new(&hello())).success(), "hello\n");
     assert_eq!(codes().0, 1, "the first start has waited for the best code");
-    // Its container has ended long before, and its shim.
+    // The container and its shim have ended before.
     wait_until("better code", DEADLINE, || codes() == (1, 1));
     assert_eq!(containerd.run(&Run::new(&hello())).success(), "hello\n");
     assert_eq!(codes(), (1, 1));

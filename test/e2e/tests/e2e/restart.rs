@@ -1,5 +1,5 @@
-//! containerd may be killed and started again while tasks run: every task is still there, and no output is
-//! lost.
+//! containerd may be killed and restarted while tasks run: every task is still there, and no output
+//! is lost.
 
 use wherry_e2e::images::{cat, spin};
 use wherry_e2e::{on_own_containerds, tests_in};
@@ -55,7 +55,7 @@ fn what_was_output_while_nobody_read_is_there_after(containerd: &Containerd) {
     let mut container = containerd.start(&Run::new(&cat()));
     let line: Vec<u8> = (0..200_000_u32).flat_map(|i| format!("{i}\n").into_bytes()).collect();
     containerd.kill9();
-    // More than the pipes hold: it flows while no daemon is there.
+    // More than the pipes hold: it flows while the daemon is down.
     for part in line.chunks(4096) {
         container.say(part);
     }

@@ -1,4 +1,5 @@
-//! A wasm image runs like any other: arguments, environment, entrypoints, and native programs beside it.
+//! A wasm image runs like any other: arguments, environment, entrypoints, and native programs
+//! beside it.
 
 use wherry_e2e::images::{guest, hello, hello_fields, hello_wasm, kit, kits, text, world};
 use wherry_e2e::{on_all_daemons, on_containerds};
@@ -10,16 +11,16 @@ fn hello_is_said(daemon: &dyn Daemon) {
 }
 
 fn a_second_run_says_the_same(daemon: &dyn Daemon) {
-    // The first has compiled the module; now it comes from the cache.
+    // The first run compiles the module; the others take it from the cache.
     for _ in 0..3 {
         assert_eq!(daemon.run(&Run::new(&hello())).success(), "hello\n");
     }
 }
 
-/// What the guest sees: its arguments, and its environment without what every daemon adds.
+/// The guest's arguments, and its environment without the variables that every daemon adds.
 fn world_of(daemon: &dyn Daemon, run: &Run) -> (Vec<String>, Vec<String>) {
     let said = daemon.run(run).success();
-    // An argument may be empty; the environment has no empty line: the last one parts the two.
+    // An argument may be empty; the environment has no empty line: the last one separates the two.
     let (args, env) =
         said.rsplit_once("\n\n").map_or((said.trim_end(), ""), |(args, env)| (args, env));
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
@@ -122,7 +123,7 @@ fn a_script_runs_natively(daemon: &dyn Daemon) {
     assert_eq!(daemon.run(&Run::new(&image).args(&["one"])).success(), "script one\n");
 }
 
-/// Preview 1 has no working directory: a guest is told through PWD, as a shell tells its children.
+/// Preview 1 has no working directory: a guest gets it in PWD, as the children of a shell do.
 fn the_working_directory_is_the_images_or_the_users(daemon: &dyn Daemon) {
     for kit in kits() {
         let image = kit.folder("/work/deep", 0o755).workdir("/work");
@@ -144,7 +145,7 @@ fn a_component_has_its_arguments_and_environment(daemon: &dyn Daemon) {
 }
 
 fn a_component_hands_its_exit_code_on(daemon: &dyn Daemon) {
-    // A component can only say whether it went well: wasi:cli/exit knows no numbers in preview 2.
+    // A component's exit is success or failure: wasi:cli/exit has no numbers in preview 2.
     assert_eq!(daemon.run(&Run::new(&kit(true)).args(&["exit", "0"])).code, 0);
     assert_eq!(daemon.run(&Run::new(&kit(true)).args(&["exit", "1"])).code, 1);
 }

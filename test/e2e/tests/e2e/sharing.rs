@@ -1,4 +1,5 @@
-//! What containers share with each other and with the host: names, processes, memory, the network, cgroups.
+//! Resources that containers share with each other and with the host: names, processes, memory, the
+//! network, cgroups.
 
 use std::fs;
 use wherry_e2e::images::{kit, net, spin};
@@ -39,7 +40,7 @@ fn processes_are_seen_where_they_are_shared(docker: &Docker) {
     let with = format!("container:{}", other.id());
     let (pid, seen, line) = shown(&["--pid", &with], &all);
     assert!(pid > 1 && seen == 2 && line.contains("sleep"), "{pid}, {seen}, {line}");
-    // Not listed: there processes come and go meanwhile.
+    // Without a list: processes of the host come and go.
     let (pid, _, line) = shown(&["--pid", "host"], &[]);
     assert!(pid > 1, "{pid}");
     assert_eq!(line, fs::read_to_string("/proc/1/cmdline").expect("it runs"));
@@ -102,7 +103,7 @@ fn a_linked_container_is_known_by_its_alias(docker: &Docker) {
 
 fn cgroups_are_hidden_where_told(docker: &Docker) {
     let line = "read /proc/self/cgroup";
-    // Version 1's own hierarchy of systemd is nobody's to hide.
+    // Version 1's named hierarchy of systemd is visible to all.
     let paths = |said: &str| -> Vec<String> {
         let lines = of(said, line).lines().filter(|line| !line.contains("name=systemd"));
         lines.filter_map(|line| line.splitn(3, ':').nth(2)).map(str::to_owned).collect()

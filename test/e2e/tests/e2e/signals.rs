@@ -1,4 +1,4 @@
-//! Signals end a guest as they end any program, and exit codes say how it ended.
+//! Signals end a guest as they end any program, and exit codes show the cause.
 
 use wherry_e2e::images::{cat, exit, spin, trap};
 use wherry_e2e::on_all_daemons;

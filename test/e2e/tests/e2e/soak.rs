@@ -14,7 +14,7 @@ fn the_shim_of_a_pod_does_not_grow(containerd: &Containerd) {
 
 on_own_containerds!(a_short_soak_leaves_everything_as_it_was, the_shim_of_a_pod_does_not_grow);
 
-/// `make soak`: `SOAK_CYCLES` lives, `SOAK_SEED` says which, `SOAK_CONTAINERD` where.
+/// `make soak`: the number `SOAK_CYCLES`, the seed `SOAK_SEED`, the containerd `SOAK_CONTAINERD`.
 #[test]
 #[ignore = "it takes minutes: `make soak`"]
 fn the_whole_soak() {

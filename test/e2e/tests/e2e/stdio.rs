@@ -1,4 +1,4 @@
-//! Output and input go through byte for byte, however much and however slowly.
+//! Output and input are transferred byte for byte, at any size and speed.
 
 use std::io::{Read, Write};
 use std::process::Stdio;
@@ -6,7 +6,7 @@ use wherry_e2e::images::{cat, fields};
 use wherry_e2e::{on_all_daemons, on_containerds};
 use wherry_testing::{Containerd, Daemon, Image, Run};
 
-/// Writes this many chunks of 65536 bytes, each of them 0, 1, … 255, 0, 1, …, and then ends.
+/// Writes this many chunks of 65536 bytes, each of them 0, 1, … 255, 0, 1, …, and then exits.
 fn flood(chunks: u32) -> Image {
     fields(
         "flood",
@@ -25,13 +25,13 @@ fn flood(chunks: u32) -> Image {
     )
 }
 
-/// How many bytes of `bytes` are as the flood writes them.
+/// The number of bytes at the start of `bytes` that match the flood.
 fn right(bytes: &[u8]) -> usize {
     bytes.iter().enumerate().take_while(|&(at, &byte)| byte == (at % 256) as u8).count()
 }
 
 fn a_hundred_megabytes_arrive_byte_for_byte(daemon: &dyn Daemon) {
-    // Docker keeps a copy of it all in its log: a tenth will do there.
+    // Docker also logs all of it: a tenth is enough there.
     let chunks = if daemon.is_docker() { 160 } else { 1600 };
     let run = Run::new(&flood(chunks));
     let outcome =
@@ -98,7 +98,7 @@ mod slow {
         let mut client = command.spawn().expect("ctr runs");
         let mut pipe = client.stdout.take().expect("piped");
         let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
-        // Every pipe on the way is full most of the time: nobody reads while we do something else.
+        // Every pipe on the way is full most of the time, because the client reads rarely.
         for turn in 0.. {
             let read = pipe.read(&mut buffer).expect("a pipe can be read");
             if read == 0 {

@@ -33,7 +33,8 @@ fn control_c_interrupts_a_computing_guest(daemon: &dyn Daemon) {
 
 fn an_exec_has_one_too(daemon: &dyn Daemon) {
     let container = daemon.start(&Run::new(&kit(false)).args(&["sleep", "100000"]));
-    // It ends when its client has read: `ctr` may lose what it has not yet begun to read when a process ends.
+    // It ends after its client has read: `ctr` may lose output that it has not read when a process
+    // ends.
     let typed = Typed { after: "2 terminal", keys: b"\x04" };
     let ended = daemon.exec_in_terminal(container.id(), &["/app.wasm", "do", "tty", "cat"], &typed);
     assert_eq!(ended.code, 0, "{ended}");

@@ -1,10 +1,10 @@
-//! A container that runs gets other limits.
+//! The limits of a running container change.
 
 use wherry_e2e::images::{glutton, spin};
 use wherry_e2e::on_dockers;
 use wherry_testing::{DEADLINE, Daemon, Docker, Run, systemd_cgroups, wait_until};
 
-/// What Docker's statistics say of a running container.
+/// Docker's statistics of a running container.
 fn statistics(docker: &Docker, id: &str, field: &str) -> String {
     docker.docker(&["stats", "--no-stream", "--format", field, id]).success().trim().to_owned()
 }

@@ -1,4 +1,4 @@
-//! Containers with a user namespace of their own: root inside is nobody outside.
+//! Containers with a user namespace: root inside has no rights outside.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -14,19 +14,19 @@ use wherry_testing::{
 const FIRST: u32 = 200_000;
 const MAP: &str = "0 200000 65536";
 
-/// A Docker with `userns-remap`, for the tests of this file. On 28 the user is one whom the machine has.
+/// A Docker with `userns-remap`, for the tests of this file. On 28 the user exists on the machine.
 fn remapped(version: DockerVersion) -> &'static Docker {
     static REMAPPED: [OnceLock<Docker>; 2] = [const { OnceLock::new() }; 2];
     let user = if version == DockerVersion::V26 { "default" } else { "daemon" };
     REMAPPED[version as usize].get_or_init(|| Docker::start_remapped(version, user, FIRST))
 }
 
-/// What asks for the namespace: with Docker its own configuration, with `ctr` the command line.
+/// The request for the namespace: Docker's configuration, or options of `ctr`.
 fn run(daemon: &dyn Daemon, image: &Image) -> Run {
     if daemon.is_docker() {
         return Run::new(image);
     }
-    // An image of the test's own: two clients that map the files of one at the same time meet each other.
+    // An image for each test: two clients that map the files of one image at the same time collide.
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     let map = MAP.replace(' ', ":");
     Run::new(&image.clone().file("/test", 0o644, test)).extra(&["--uidmap", &map, "--gidmap", &map])
@@ -66,7 +66,7 @@ fn root_inside_is_another_outside(daemon: &dyn Daemon) {
     assert_eq!(words(&said), format!("0 {MAP} 0"));
 }
 
-/// A folder on the host that belongs to the container's root, below one that nobody but root enters.
+/// A folder on the host that belongs to the container's root, below one that only root can enter.
 fn secret_folder(daemon: &dyn Daemon, name: &str) -> PathBuf {
     let secret = daemon.containerd().root().join(format!("secret-{name}"));
     let folder = secret.join("volume");
@@ -82,7 +82,7 @@ fn files_on_a_volume_belong_to_whom_it_is_outside(daemon: &dyn Daemon) {
     daemon.run(&run.clone().args(&["write", "/data/a", "text"])).success();
     let meta = fs::metadata(folder.join("a")).expect("it was written");
     assert_eq!((meta.uid(), meta.gid()), (FIRST, FIRST));
-    // What belongs to nobody inside stays as it is.
+    // Files of an unmapped owner keep it.
     chown(&folder, Some(0), Some(0)).expect("ours");
     let said = daemon.run(&run.args(&["write", "/data/b", "text"]));
     assert_ne!(said.code, 0, "{said}");
@@ -154,7 +154,7 @@ on_containerds!(
     it_lives_as_any_other,
 );
 
-/// The `ctr` of 1.6 cannot choose a user.
+/// The `ctr` of 1.6 cannot set a user.
 mod as_a_user {
     use super::{a_terminal_is_its_users, a_user_may_open_its_streams_anew};
 
@@ -205,7 +205,7 @@ mod docker {
         assert_eq!(container.wait(), 143);
     }
 
-    /// Another container's namespaces are that one's user namespace's, which is joined too.
+    /// The namespaces of another container belong to its user namespace, which is joined too.
     fn another_containers_network_can_be_shared(docker: &Docker) {
         let first = docker.start(&Run::new(&spin()));
         let network = format!("container:{}", first.id());
@@ -256,7 +256,7 @@ mod alone {
 mod idmapped {
     use super::*;
 
-    /// The image's files are mapped where they are mounted, and not copied.
+    /// The image's files are mapped by the mount, and not copied.
     fn an_image_is_mapped_in_place(containerd: &Containerd) {
         let run = |image: &Image| run(containerd, image).extra(&["--remap-labels"]);
         let said = containerd.run(&run(&kit(false)).args(&["echo", "hi"])).success();
@@ -266,7 +266,7 @@ mod idmapped {
         assert_eq!(words(&said), "0 0");
     }
 
-    /// Kubernetes mounts volumes so into a pod with `hostUsers: false`.
+    /// Kubernetes mounts volumes like this into a pod with `hostUsers: false`.
     fn a_volume_is_mapped_where_it_is_mounted(containerd: &Containerd) {
         let folder = secret_folder(containerd, "idmapped");
         chown(&folder, Some(0), Some(0)).expect("ours");
@@ -282,7 +282,7 @@ mod idmapped {
         config["mounts"].as_array_mut().expect("mounts").push(mount);
         config["process"]["args"] = serde_json::json!(["/kit.wasm", "write", "/data/a", "text"]);
         containerd.run(&Run::new(&both()).config(config)).success();
-        // Root's inside, and root's on the disk.
+        // Owned by root inside, and by root on the disk.
         assert_eq!(owner(&folder.join("a")), 0);
     }
 

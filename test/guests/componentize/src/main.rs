@@ -1,4 +1,4 @@
-//! `componentize IN.wasm OUT.wasm` makes a component of a command module of WASI preview 1.
+//! `componentize IN.wasm OUT.wasm` converts a command module of WASI preview 1 to a component.
 //!
 //! `componentize --bindings WORLD.wit WORLD FOLDER` writes the C bindings of a world: WORLD.c,
 //! WORLD.h and WORLD_component_type.o, to be linked into such a module.

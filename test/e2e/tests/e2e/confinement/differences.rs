@@ -1,9 +1,7 @@
-//! The differences between a process of ours and one of runc's of the same options: those that are meant, with the
-//! reason, and those that are faults.
+//! The differences between a process of ours and one of runc's with the same options: intended
+//! ones, with the reason, and faults.
 
-use std::path::Path;
-
-/// The words of a program that sleeps, and the name that the kernel shows of it.
+/// The arguments of a program that sleeps, and its name in the kernel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Program {
     Wasm,
@@ -23,7 +21,7 @@ impl Program {
     }
 }
 
-/// A process that is compared with runc's: what it runs, and in which container.
+/// A process that is compared with runc's: its program and its container.
 #[derive(Clone, Copy)]
 pub(super) struct Subject {
     pub(super) program: Program,
@@ -51,24 +49,19 @@ impl Subject {
     }
 }
 
-/// Whether this machine has cgroups of version 1.
-fn version_1() -> bool {
-    Path::new("/sys/fs/cgroup/memory").exists()
-}
-
 /// A difference between runc's process and ours.
 pub(super) struct Difference {
-    /// The fact's name; `*` stands for anything without a blank.
+    /// The name of the fact; `*` matches any characters but blanks.
     pub(super) fact: &'static str,
     pub(super) runc: &'static str,
-    /// One of these: engines differ.
+    /// Our value: one of these, because engines differ.
     pub(super) ours: &'static [&'static str],
-    /// For which processes.
+    /// The processes that the row applies to.
     pub(super) when: fn(&Subject) -> bool,
     pub(super) reason: &'static str,
 }
 
-/// The differences that are meant.
+/// The intended differences.
 pub(super) const MEANT: &[Difference] = &[
     Difference {
         fact: "NoNewPrivs",
@@ -146,7 +139,7 @@ pub(super) const MEANT: &[Difference] = &[
         ours: &[
             "/, /dev/urandom, anon_inode, compiled code, socket",
             "/, anon_inode, compiled code, socket",
-            // Code that the dynamic loader has mapped needs no descriptor any more.
+            // Code that the dynamic loader has mapped needs no descriptor.
             "/, anon_inode",
             // An interpreter has no code, and WAMR no event loop.
             "/",
@@ -158,10 +151,10 @@ pub(super) const MEANT: &[Difference] = &[
         fact: "other descriptors",
         runc: "",
         ours: &[
-            "/, /dev/urandom, /tmp, anon_inode, compiled code, socket",
-            "/, /tmp, anon_inode, compiled code, socket",
-            "/, /tmp, anon_inode",
-            "/, /tmp",
+            "/, /bin, /dev, /dev/urandom, /etc, /proc, /sys, /tmp, anon_inode, compiled code, socket",
+            "/, /bin, /dev, /etc, /proc, /sys, /tmp, anon_inode, compiled code, socket",
+            "/, /bin, /dev, /etc, /proc, /sys, /tmp, anon_inode",
+            "/, /bin, /dev, /etc, /proc, /sys, /tmp",
         ],
         when: |subject| subject.is_wasm() && subject.has("--workdir"),
         reason: "the engine's own, and the working directory",
@@ -189,34 +182,5 @@ pub(super) const MEANT: &[Difference] = &[
     },
 ];
 
-/// Differences that are faults. A row goes with its repair.
-pub(super) const KNOWN: &[Difference] = &[
-    Difference {
-        fact: "mount /sys filesystem's options",
-        runc: "ro",
-        ours: &["rw"],
-        when: |subject| !subject.has("--privileged"),
-        reason: "libcontainer makes the mount read-only, and not the sysfs of the new network namespace",
-    },
-    Difference {
-        fact: "mount /etc/* propagation",
-        runc: "",
-        ours: &["master"],
-        when: |subject| subject.docker,
-        reason: "libcontainer passes over a bind mount's propagation, here rprivate",
-    },
-    Difference {
-        fact: "/dev/cpu",
-        runc: "40755 (0, 0)",
-        ours: &["40777 (0, 0)"],
-        when: |subject| subject.has("--privileged"),
-        reason: "libcontainer makes the directories of devices without a umask",
-    },
-    Difference {
-        fact: "/dev/net",
-        runc: "40755 (0, 0)",
-        ours: &["40777 (0, 0)"],
-        when: |subject| subject.has("--privileged"),
-        reason: "libcontainer makes the directories of devices without a umask",
-    },
-];
+/// Differences that are faults. The fix of a fault removes its row.
+pub(super) const KNOWN: &[Difference] = &[];

@@ -1,0 +1,7 @@
+//! The executable `wherry-node`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wherry_node::main()
+}

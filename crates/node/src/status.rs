@@ -1,0 +1,46 @@
+//! `status`: what is installed, and whether containerd serves it.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::args::Status;
+use crate::error::NodeError;
+use crate::node::Node;
+use crate::record::{Kind, Record};
+use crate::{restart, say};
+
+/// Runs the command; it succeeds if containerd lists all that is installed.
+pub(crate) fn run(node: &Node, options: &Status) -> Result<ExitCode, NodeError> {
+    let record = Record::load(node)?;
+    let running = node.cri()?.running();
+    let fault = match &running {
+        _ if record.is_empty() => Some("nothing is installed".to_owned()),
+        Ok(running) => restart::missing(running, &record.engines),
+        Err(error) => Some(error.to_string()),
+    };
+    let configs = record.files.iter().filter(|file| file.kind != Kind::Executable);
+    let configs: Vec<String> = configs.map(|file| file.path.display().to_string()).collect();
+    let ready = fault.is_none();
+    if options.json {
+        let value = json!({
+            "ready": ready, "fault": fault, "version": record.version, "engines": record.engines,
+            "distribution": node.distribution.name(), "socket": node.socket, "binDir": record.bin_dir,
+            "configuration": configs,
+        });
+        say(value.to_string());
+    } else {
+        if !record.is_empty() {
+            say(format!("version:       {}", record.version));
+            say(format!("engines:       {}", record.engines.join(", ")));
+            say(format!("executables:   {}", record.bin_dir.display()));
+            say(format!("configuration: {}", configs.join(", ")));
+        }
+        say(format!("containerd:    {} ({})", node.socket.display(), node.distribution.name()));
+        say(format!(
+            "ready:         {}",
+            fault.map_or_else(|| "yes".to_owned(), |why| format!("no, {why}"))
+        ));
+    }
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

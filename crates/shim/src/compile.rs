@@ -1,0 +1,180 @@
+//! `wherry-E compile IMAGE-OR-FILE`: compiles modules before a container needs them.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use wherry_engine::Engine;
+use wherry_image::{CacheError, CacheEvent, Kind, Module, check_size, kind};
+use wherry_supervisor::compiler::{CompilerProgram, ProcessCompiler};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::images::{Daemon, Found};
+
+const USAGE: &str = "compile [--address CONTAINERD] [--namespace NAME] \
+     [--platform OS/ARCHITECTURE] IMAGE-OR-FILE";
+
+/// The name of a module without one.
+const UNNAMED: &str = "the module";
+
+/// Compiles what the arguments after `compile` name. Returns the text to print at the end.
+pub(crate) fn run(engine: &dyn Engine, config: &Config, args: &[&str]) -> Result<String> {
+    let (daemon, what) = parse(args).ok_or(Error::Usage(USAGE))?;
+    let file = Path::new(what);
+    if file.is_file() {
+        let read = |source| Error::Read { path: file.to_owned(), source };
+        if !is_wasm(file).map_err(read)? {
+            return Err(Error::NotWasm(what.to_owned()));
+        }
+        compile(engine, config, &[(file.to_owned(), what.to_owned())])?;
+        return Ok(String::new());
+    }
+    // The image stays mounted until this is dropped.
+    let image = daemon.find(what)?;
+    let modules = modules_of(&image)?;
+    if modules.is_empty() {
+        return Err(Error::NoWasm(what.to_owned()));
+    }
+    compile(engine, config, &modules)?;
+    let names: Vec<&str> = modules.iter().map(|(_, name)| name.as_str()).collect();
+    Ok(format!("{what} has {} of WebAssembly: {}\n", count(names.len()), names.join(", ")))
+}
+
+fn parse<'a>(args: &[&'a str]) -> Option<(Daemon, &'a str)> {
+    let mut daemon = Daemon::default();
+    let mut args = args.iter();
+    let what = loop {
+        let arg = *args.next()?;
+        let option = match arg {
+            "--address" | "-a" => &mut daemon.address,
+            "--namespace" | "-n" => &mut daemon.namespace,
+            "--platform" => &mut daemon.platform,
+            option if option.starts_with('-') => return None,
+            what => break what,
+        };
+        *option = Some((*args.next()?).to_owned());
+    };
+    args.next().is_none().then_some((daemon, what))
+}
+
+fn count(files: usize) -> String {
+    if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
+}
+
+/// Lists the WebAssembly in an image: the path of each file on this machine, and in the image.
+fn modules_of(image: &Found) -> Result<Vec<(PathBuf, String)>> {
+    let mut modules = Vec::new();
+    for root in image.directories() {
+        let mut stack = vec![root.clone()];
+        while let Some(directory) = stack.pop() {
+            let entries = match fs::read_dir(&directory) {
+                Ok(entries) => entries,
+                Err(source) => return Err(Error::Read { path: directory, source }),
+            };
+            for entry in entries.flatten() {
+                // `file_type` does not follow symbolic links, and devices are not read.
+                let Ok(kind) = entry.file_type() else { continue };
+                let path = entry.path();
+                if kind.is_dir() {
+                    stack.push(path);
+                } else if kind.is_file() && is_wasm(&path).unwrap_or(false) {
+                    let inside = path.strip_prefix(&root).unwrap_or(&path).display();
+                    let name = format!("/{inside}");
+                    modules.push((path, name));
+                }
+            }
+        }
+    }
+    modules.sort();
+    Ok(modules)
+}
+
+fn is_wasm(path: &Path) -> io::Result<bool> {
+    let mut head = Vec::new();
+    File::open(path)?.take(kind::PROBE as u64).read_to_end(&mut head)?;
+    Ok(matches!(Kind::of(&head), Kind::Module | Kind::Component | Kind::Text))
+}
+
+fn compile(engine: &dyn Engine, config: &Config, modules: &[(PathBuf, String)]) -> Result<()> {
+    let name = engine.name();
+    let key = engine.compile_key().ok_or(Error::NoCompiler(name))?;
+    let program = CompilerProgram::own().map_err(Error::OwnExecutable)?;
+    let cache = config.cache(name);
+    for (path, module) in modules {
+        let file = File::open(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let compiler = host_compiler(&program, config, module);
+        let (mut compiled, mut trouble) = (false, None);
+        let mut note = |note: CacheEvent| {
+            match &note {
+                CacheEvent::Warning(text) => trouble = Some(text.clone()),
+                note => say(&note.to_string()),
+            }
+            compiled |= matches!(note, CacheEvent::Compiled { .. });
+        };
+        // The cache must not remember this file's identity: a container gets the same module as
+        // another file.
+        let wanted = Module { file: &file, name: module, of_image: false };
+        cache.get(wanted, &key.0, &compiler, &mut note).map_err(failed(module))?;
+        match trouble {
+            // Other trouble, such as a damaged entry, is repaired by the compilation.
+            Some(text) if text.starts_with("compiled code is not stored") => {
+                return Err(Error::NotCached(text));
+            }
+            _ if compiled => {}
+            _ => say(&format!("{module} was compiled before")),
+        }
+    }
+    Ok(())
+}
+
+/// Compiles the module on standard input for later starts. A shim starts this and reads neither
+/// output nor error: a later start reports a fault of the module.
+pub(crate) fn in_background(engine: &dyn Engine, config: &Config) -> Result<String> {
+    wherry_compiler::yield_to_all();
+    let key = engine.compile_key().ok_or(Error::NoCompiler(engine.name()))?;
+    // A copy, because the container with the module may be deleted meanwhile.
+    let mut copy = tempfile::tempfile().map_err(Error::Temporary)?;
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(Error::Copy)?;
+    let mut module = File::from(stdin);
+    let size = check_size(&module, config.bounds.module)?;
+    module
+        .rewind()
+        .and_then(|()| io::copy(&mut module.take(size), &mut copy))
+        .map_err(Error::Copy)?;
+    let program = CompilerProgram::own().map_err(Error::OwnExecutable)?;
+    let compiler = ProcessCompiler { background: true, ..host_compiler(&program, config, UNNAMED) };
+    let wanted = Module { file: &copy, name: UNNAMED, of_image: false };
+    config
+        .cache(engine.name())
+        .get(wanted, &key.0, &compiler, &mut |_| {})
+        .map_err(failed(UNNAMED))?;
+    Ok(String::new())
+}
+
+fn failed(module: &str) -> impl FnOnce(CacheError) -> Error + '_ {
+    move |source| Error::Compile { module: module.to_owned(), source }
+}
+
+fn host_compiler<'a>(
+    program: &'a CompilerProgram,
+    config: &Config,
+    module: &'a str,
+) -> ProcessCompiler<'a> {
+    ProcessCompiler {
+        program,
+        reaper: None,
+        bounds: config.bounds,
+        module,
+        baseline: false,
+        background: false,
+        start: &[],
+        container: None,
+    }
+}
+
+fn say(text: &str) {
+    // Progress only: the exit status tells whether the command succeeded.
+    let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
+}

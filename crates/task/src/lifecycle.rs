@@ -1,0 +1,182 @@
+//! When the daemon ends without a Shutdown: containerd sends one after each Delete and each failed
+//! Create, but not when it was killed in between, or when it cleaned up with the `delete` command.
+//!
+//! The daemon ends when it has had no container and no Create for [`IDLE_TIMEOUT`]. A client that
+//! is still connected does not keep it: containerd 2.1 leaks its connection when it gives up a shim
+//! after a restart. Before the first client and the first Create, the daemon waits longer, for a
+//! machine that is slow to start containerd's requests.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::connections::Connections;
+use crate::registry::Registry;
+
+/// The idle timeout before the first Create, unless the first client has disconnected without one.
+const FIRST_CREATE_TIMEOUT: Duration = Duration::from_secs(120);
+/// The idle timeout after that. Shutdown follows Delete within milliseconds, so it has been lost by
+/// then.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a daemon without a client checks whether `delete` has removed its ended containers.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Closes the registry when its idle timeout has passed, and then returns.
+pub(crate) async fn idle(registry: &Registry, connections: &Connections) {
+    let (mut changes, mut clients) = (registry.changes(), connections.changes());
+    let mut connected = !connections.none();
+    let mut disconnected_at = None;
+    loop {
+        if !connected {
+            registry.forget_removed();
+        }
+        // Changes up to here are seen below.
+        changes.mark_unchanged();
+        let deadline = registry.empty().map(|empty| match (empty.used, disconnected_at) {
+            (true, _) => empty.since + IDLE_TIMEOUT,
+            (false, Some(at)) if !connected => at + IDLE_TIMEOUT,
+            (false, _) => empty.since + FIRST_CREATE_TIMEOUT,
+        });
+        let now = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= now) && registry.close_if_empty() {
+            return;
+        }
+        let sweep = !connected && registry.has_containers();
+        let wake = deadline.or_else(|| sweep.then(|| now + SWEEP_INTERVAL));
+        let timer = async {
+            match wake {
+                Some(wake) => sleep_until(wake).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The senders live in `registry` and `connections`: neither channel can close.
+            _ = changes.changed() => {}
+            _ = clients.changed() => {
+                let was_connected = connected;
+                connected = *clients.borrow_and_update() > 0;
+                if was_connected && !connected {
+                    disconnected_at = Some(Instant::now());
+                }
+            }
+            () = timer => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::timeout;
+
+    use crate::error::Error;
+
+    /// Whether the daemon ends within `limit`, and after how many seconds.
+    async fn ends_after(
+        registry: &Registry,
+        connections: &Connections,
+        limit: Duration,
+    ) -> Option<u64> {
+        let start = Instant::now();
+        timeout(limit, idle(registry, connections)).await.ok()?;
+        Some(start.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_gets_no_create_ends() {
+        for clients in [0, 1] {
+            let (registry, connections) = (Registry::new(), Connections::default());
+            let _clients: Vec<_> = (0..clients).map(|_| connections.open()).collect();
+            let limit = FIRST_CREATE_TIMEOUT * 2;
+            assert_eq!(ends_after(&registry, &connections, limit).await, Some(120));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_whose_first_client_left_without_a_create_ends_soon() {
+        let (registry, connections) = (Registry::new(), Connections::default());
+        let client = connections.open();
+        let leave = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(client);
+            std::future::pending::<()>().await;
+        };
+        let ended = async { ends_after(&registry, &connections, FIRST_CREATE_TIMEOUT).await };
+        tokio::select! {
+            () = leave => {}
+            after = ended => assert_eq!(after, Some(70)),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_whose_create_failed_ends_soon_also_while_a_client_is_connected() {
+        for leaks in [false, true] {
+            let (registry, connections) = (Registry::new(), Connections::default());
+            let client = connections.open();
+            drop(registry.reserve("x").unwrap());
+            let _leaked = leaks.then_some(client);
+            assert_eq!(ends_after(&registry, &connections, FIRST_CREATE_TIMEOUT).await, Some(10));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_create_in_progress_keeps_the_daemon() {
+        let (registry, connections) = (Registry::new(), Connections::default());
+        let reserved = registry.reserve("x").unwrap();
+        assert_eq!(ends_after(&registry, &connections, FIRST_CREATE_TIMEOUT * 10).await, None);
+        drop(reserved);
+        assert_eq!(ends_after(&registry, &connections, FIRST_CREATE_TIMEOUT).await, Some(10));
+    }
+
+    /// Every order of Create, its failure or cancellation, Shutdown, connections and
+    /// disconnections, with pauses: the daemon never closes while a Create is in progress, and
+    /// always ends when none is.
+    #[tokio::test(start_paused = true)]
+    async fn in_any_order_the_daemon_ends_when_it_is_idle_and_not_before() {
+        for seed in 0..500 {
+            let mut random = crate::random::Random::new(seed);
+            let (registry, connections) = (Registry::new(), Connections::default());
+            let (mut clients, mut creates) = (Vec::new(), Vec::new());
+            let watch = idle(&registry, &connections);
+            tokio::pin!(watch);
+            let mut ended = false;
+            for step in 0..40 {
+                match random.below(7) {
+                    0 => clients.push(connections.open()),
+                    1 => drop(clients.pop()),
+                    2 => {
+                        let id = random.below(3).to_string();
+                        match registry.reserve(&id) {
+                            Ok(reserved) => creates.push(reserved),
+                            Err(Error::ShuttingDown) => {
+                                assert!(creates.is_empty(), "seed {seed}, step {step}");
+                            }
+                            Err(error) => assert!(matches!(error, Error::ContainerExists(_))),
+                        }
+                    }
+                    3 => drop(creates.pop()),
+                    4 => {
+                        let _ = registry.cancel(&random.below(3).to_string());
+                    }
+                    5 => registry.request_shutdown(),
+                    _ => {}
+                }
+                let pause = Duration::from_secs(random.below(30));
+                ended |= timeout(pause, &mut watch).await.is_ok();
+                if ended {
+                    assert!(creates.is_empty(), "seed {seed}, step {step}");
+                    break;
+                }
+            }
+            creates.clear();
+            let closed = async {
+                tokio::select! {
+                    () = registry.closed() => {}
+                    () = &mut watch, if !ended => {}
+                }
+            };
+            let ends = timeout(FIRST_CREATE_TIMEOUT + Duration::from_secs(1), closed).await;
+            assert!(ends.is_ok(), "seed {seed}: the daemon stays");
+        }
+    }
+}
