@@ -1,4 +1,4 @@
-//! A cache whose files have any bytes, and any names beside them: whatever is in it, the code that
+//! A cache whose files have any bytes, and any names beside them: in every case the code that
 //! a module gets is what the compiler makes of this very module.
 //!
 //! Input: a byte that says which file is changed, one that says how, a byte for the length of a

@@ -1,5 +1,5 @@
 //! A `config.json` of any bytes, through all that is read of it before anything is made: the group,
-//! the configuration itself, what is checked of it, the cgroup's name, the entrypoint, and
+//! the configuration itself, its validation, the cgroup's name, the entrypoint, and
 //! libcontainer's own reading. The same bytes are runtime options, and a program's first bytes.
 #![no_main]
 
@@ -48,7 +48,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = Kind::of(bytes);
 });
 
-/// One line, that somebody can read.
+/// One readable line.
 fn sentence(text: &str) {
     assert!(!text.is_empty() && !text.contains("Error("), "{text}");
 }
@@ -56,7 +56,7 @@ fn sentence(text: &str) {
 fn named_cgroup(bundle: &Bundle, config: &Config) {
     for systemd in [false, true] {
         match CgroupName::parse(config.cgroups_path(), bundle.id(), systemd) {
-            // Whatever is made or removed below that name stays below the hierarchy's root.
+            // Everything that is made or removed below that name stays below the hierarchy's root.
             Ok(name) => assert!(
                 !name.path.as_os_str().is_empty()
                     && !name.path.display().to_string().contains("/../")

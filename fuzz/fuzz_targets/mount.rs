@@ -1,5 +1,5 @@
 //! Mount options of any text; and directories that are made in a root filesystem of any symbolic
-//! links: whatever the links, nothing outside of it is made or changed.
+//! links: nothing outside of it is made or changed.
 //!
 //! Input: lines. `link NAME TARGET` and `folder NAME` and `file NAME` make up the root filesystem,
 //! `make PATH` makes a directory in it, and any other line is a mount option.
@@ -59,7 +59,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(own.iter().all(|option| !option.starts_with("upperdir=")), "{own:?}: {data}");
 });
 
-/// A place for what the root filesystem is made of: below folders of it, that are no links.
+/// A place for a part of the root filesystem: below its folders, not below links.
 fn inside(root: &Path, name: &[u8]) -> Option<PathBuf> {
     let mut place = root.to_owned();
     let parts: Vec<&[u8]> = name.split(|byte| *byte == b'/').collect();

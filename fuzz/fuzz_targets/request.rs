@@ -45,9 +45,9 @@ const METHODS: [&str; 17] = [
     "Checkpoint",
     "Shutdown",
 ];
-/// More than the kernel has: nobody is hit by a signal.
-const NOBODY: i32 = i32::MAX - 1;
-/// What is not answered within this waits for an end that does not come.
+/// A pid above the kernel's maximum: no process receives a signal.
+const NO_PROCESS: i32 = i32::MAX - 1;
+/// A request without an answer after this time waits for an exit that does not come.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 fuzz_target!(|bytes: &[u8]| {
@@ -82,8 +82,8 @@ impl World {
     fn new() -> World {
         let supervisor = Arc::new(Supervisor {
             host: program(),
-            compiler: CompilerProgram::beside(&program(), "nobody"),
-            cache: Cache::new(folder().join("cache"), "nobody", 0),
+            compiler: CompilerProgram::beside(&program(), "missing"),
+            cache: Cache::new(folder().join("cache"), "missing", 0),
             bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
             reaper: Reaper::default(),
             spare: SpareHost::default(),
@@ -114,9 +114,9 @@ impl World {
         let answer =
             tokio::time::timeout(PATIENCE, handler.handler(TtrpcContext::default(), request)).await;
         if let Ok(answer) = answer {
-            let answer = answer.expect("what is wrong is in the answer");
+            let answer = answer.expect("the answer contains the error");
             let (code, text) = (answer.status().code(), answer.status().message());
-            // A panic is told as INTERNAL.
+            // A panic is reported as INTERNAL.
             assert_ne!(code, Code::INTERNAL, "{method}: {text}");
             assert!(
                 code == Code::OK || (!text.is_empty() && text.len() < 2000),
@@ -126,12 +126,12 @@ impl World {
     }
 }
 
-/// An engine host that forks nobody.
+/// An engine host that forks no process.
 fn host() -> Host {
     let (ours, theirs) = Channel::pair().expect("there is room");
     std::thread::spawn(move || {
         if let Ok(Some(packet)) = theirs.receive::<HostRequest>() {
-            let _ = theirs.send(&HostReply::Forked { pid: NOBODY }, &[]);
+            let _ = theirs.send(&HostReply::Forked { pid: NO_PROCESS }, &[]);
             drop(packet);
         }
     });
@@ -143,7 +143,7 @@ fn folder() -> PathBuf {
     let folder = FOLDER.get_or_init(|| {
         let folder = TempDir::new_in("/dev/shm").expect("there is room");
         let config =
-            include_str!("../seeds/config/ctr.json").replace("/fuzz/", "/wherry-fuzz-nobody/");
+            include_str!("../seeds/config/ctr.json").replace("/fuzz/", "/wherry-fuzz-missing/");
         std::fs::write(folder.path().join("config.json"), config).expect("there is room");
         folder
     });
@@ -154,9 +154,9 @@ fn folder() -> PathBuf {
 fn program() -> HostProgram {
     static PROGRAM: OnceLock<HostProgram> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| {
-        let link = std::env::current_exe().expect("it runs").with_file_name("wherry-nobody-host");
+        let link = std::env::current_exe().expect("it runs").with_file_name("wherry-missing-host");
         let _ = std::os::unix::fs::symlink("/bin/false", link);
-        HostProgram::find("nobody").expect("it has just been made")
+        HostProgram::find("missing").expect("it has just been made")
     });
     program.clone()
 }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Where WasmEdge's library and headers are for a build, and how to get them. See docs/adding-an-engine.md.
+# Finds WasmEdge's library and headers for a build, or fetches them. See docs/adding-an-engine.md.
 #
-#   shims/wasmedge/setup.sh check     succeeds if they are there, and says in one sentence what is missing otherwise
-#   shims/wasmedge/setup.sh env       prints the variables that the build needs, one KEY=VALUE a line
-#   shims/wasmedge/setup.sh fetch     gets what is missing, from Debian's packages, into $WHERRY_CACHE/wasmedge
+#   shims/wasmedge/setup.sh check     succeeds if they are installed, else names the missing file
+#   shims/wasmedge/setup.sh env       prints the build's variables, one KEY=VALUE per line
+#   shims/wasmedge/setup.sh fetch     fetches Debian's packages into $WHERRY_CACHE/wasmedge
 #
-# Debian carries a new enough WasmEdge from testing on. On an older system what is fetched comes with the C library that it
-# was built for, and with that one's dynamic loader; `wherry-wasmedge` then begins with this loader. The system's own
-# packages are neither used nor changed.
+# Debian has a recent WasmEdge from testing on. On an older system the fetched library comes with
+# the C library that it was built for, and with the dynamic loader of that; `wherry-wasmedge` then
+# starts with this loader. The system's own packages are neither used nor changed.
 set -euo pipefail
 
 CACHE=${WHERRY_CACHE:-/var/cache/wherry}
@@ -77,7 +77,8 @@ fetch() {
     trap "rm -rf '$new'" EXIT
     mkdir -p "$new/debs/partial"
     read_lists "$SUITE"
-    # To apt nothing is installed in its folder, so it takes all that they depend on, down to the C library.
+    # To apt nothing is installed in its folder, so it takes all dependencies, including the C
+    # library.
     # shellcheck disable=SC2086
     suite_apt "$SUITE" -o Dir::Cache::archives="$new/debs" -o APT::Install-Recommends=0 \
         --download-only -y install $PACKAGES \
@@ -85,7 +86,7 @@ fetch() {
     for deb in "$new"/debs/*.deb; do
         dpkg -x "$deb" "$new/root" || fail "$(basename "$deb") cannot be unpacked"
     done
-    # The loader looks into one folder, and the linker must see nothing of another C library.
+    # The loader searches one folder, and the linker must see nothing of another C library.
     mkdir "$new/lib" "$new/link" "$new/include"
     find "$new/root" \( -name '*.so' -o -name '*.so.*' \) -path '*lib*' -not -path '*/gconv/*' \
         -exec cp -a -n -t "$new/lib" {} + || true
@@ -95,7 +96,7 @@ fetch() {
     rm -rf "$new/root" "$new/debs"
     new_enough "$(version "$new/include")" || fail "Debian's suite '$SUITE' has $(version "$new/include"), and $NEEDED is needed"
     "$(echo "$new"/lib/ld-linux-*.so.*)" --library-path "$new/lib" --list "$new/lib/libwasmedge.so.0" > /dev/null \
-        || fail "what was fetched does not run on this machine"
+        || fail "the fetched library does not run on this machine"
     chmod 755 "$new"
     rm -rf "$FETCHED"
     mv "$new" "$FETCHED"

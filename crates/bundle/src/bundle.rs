@@ -29,7 +29,7 @@ pub enum BundleError {
         /// The cause.
         source: io::Error,
     },
-    /// The file is no OCI runtime configuration.
+    /// The file is not an OCI runtime configuration.
     #[error("cannot read {}: {source}", .path.display())]
     Parse {
         /// The file.
@@ -39,7 +39,7 @@ pub enum BundleError {
     },
 }
 
-/// Why JSON is not what it should be.
+/// Why a JSON document is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseError {
     /// A field has an invalid value.
@@ -131,7 +131,7 @@ impl Bundle {
         self.state_root().join("@rewritten")
     }
 
-    /// Whether Create has begun with this bundle.
+    /// Whether Create has started to use this bundle.
     #[must_use]
     pub fn is_used(&self) -> bool {
         self.state_root().exists()

@@ -1,7 +1,7 @@
 //! The fields of a configuration that the daemon acts on.
 //!
 //! The engine host parses all of `config.json` and validates it. A machine has as many daemons as
-//! containers, so the daemon parses only what it needs.
+//! containers, so the daemon parses only the fields that it uses.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

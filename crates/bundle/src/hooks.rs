@@ -419,7 +419,7 @@ mod tests {
         Process::new(pid).signal(9).unwrap();
     }
 
-    /// In a process of its own: the reaper would reap the children of other tests.
+    /// In a separate process: the reaper would reap the children of other tests.
     #[test]
     fn with_a_reaper_the_exit_comes_from_there() {
         if !wherry_sys::alone("hooks::tests::with_a_reaper_the_exit_comes_from_there") {

@@ -1,9 +1,9 @@
 //! The setup lock: cleanup waits for every process that still sets up the container.
 //!
 //! A daemon may die in the middle of Create or Exec, or a container may end while a process is
-//! about to join it. The engine host, a process of its own, continues for a moment: it mounts,
-//! creates cgroups, forks. What it made after the cleanup would stay for ever, or be taken from the
-//! next container with the same id.
+//! about to join it. The engine host, a separate process, continues for a moment: it mounts,
+//! creates cgroups, forks. Objects that it made after the cleanup would stay for ever, or be taken
+//! from the next container with the same id.
 //!
 //! The lock is a file in the bundle (flock(2)). Setup holds it shared: the descriptor travels with
 //! the request to the host, and every process that the host forks inherits it, until the guest

@@ -9,8 +9,14 @@ use std::time::{Duration, Instant};
 use crate::path::{Scope, below_root, directories};
 use crate::{CgroupError, is_unified, signal_all};
 
-/// How long a killed process may take to end, and systemd to collect its scope.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a killed process may take to end.
+const END: Duration = Duration::from_secs(10);
+
+/// How long systemd may take to learn from the kernel that a scope is empty, and to collect it.
+const NOTIFICATION: Duration = Duration::from_millis(200);
+
+/// How long systemd may take to execute a command. containerd kills `delete` after five seconds.
+const COLLECTION: Duration = Duration::from_millis(1500);
 
 /// Kills every process in the cgroup `path` of a configuration and removes it, also as a systemd
 /// scope. A cgroup that does not exist counts as removed.
@@ -41,7 +47,7 @@ fn remove_all(directories: &[PathBuf]) -> Result<(), CgroupError> {
         let _ = fs::write(directory.join("freezer.state"), "THAWED");
     }
     for directory in directories {
-        let removed = retry(|| match remove_tree(directory) {
+        let removed = retry(END, || match remove_tree(directory) {
             // systemd also removes the cgroups that it has created.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => {
@@ -73,22 +79,27 @@ fn collect_scope(scope: &Scope) {
     let collected = || {
         if Scope::exists(&scope.unit) { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
     };
-    let result = retry(collected).or_else(|_| {
+    let systemctl = |verb: &str| {
+        Command::new("systemctl").args(["--quiet", "--no-block", verb, &scope.unit]).spawn()?;
+        retry(COLLECTION, collected)
+    };
+    let result = retry(NOTIFICATION, collected)
+        // The kernel notifies systemd of an empty cgroup from a work queue. If the cgroup goes
+        // before that, the notification is lost, and systemd keeps the scope as active.
+        .or_else(|_| systemctl("stop"))
         // A failed unit stays until it is reset, as one does that systemd itself has killed.
-        Command::new("systemctl").args(["--quiet", "reset-failed", &scope.unit]).spawn()?;
-        retry(collected)
-    });
+        .or_else(|_| systemctl("reset-failed"));
     if let Err(error) = result {
         log::warn!("systemd does not release the unit {}: {error}", scope.unit);
     }
 }
 
-fn retry(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+fn retry(deadline: Duration, mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
         match attempt() {
-            Err(error) if start.elapsed() > DEADLINE => return Err(error),
+            Err(error) if start.elapsed() > deadline => return Err(error),
             Err(_) => {}
             Ok(()) => return Ok(()),
         }

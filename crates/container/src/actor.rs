@@ -2,7 +2,7 @@
 //!
 //! A container's first process has one, and each process that is added to it. The actor takes
 //! requests one after the other, and waits for the process's exit meanwhile. It never waits for a
-//! guest: what takes time (a start, the draining of output) runs beside it.
+//! guest: slow work (a start, the draining of output) runs beside it.
 //!
 //! ```text
 //!  Created ── Start ──▶ Starting ── ok ──▶ Running ── exit ──▶ Exited ── Delete ──▶ (end)
@@ -294,7 +294,7 @@ impl Actor {
             // Another Start is running, or has failed: as if the process were running.
             running.after(Transition::Started)?;
         }
-        // Without a thread nothing has begun, and Start may be repeated.
+        // Without a thread nothing was started, and Start may be repeated.
         let thread = Thread::take()?;
         let Phase::Created(live) = std::mem::replace(&mut self.phase, Phase::Exited) else {
             return Err(Error::Gone);
@@ -340,7 +340,7 @@ impl Actor {
             if self.operations.oom_kills() > reported {
                 self.publish(EventKind::OutOfMemory);
             }
-            // In a pid namespace of its own the kernel has killed the others; without one they are
+            // In a private pid namespace the kernel has killed the others; without one they are
             // killed here. Either way no other process holds the streams open.
             self.operations.signal_all(SIGKILL, None);
         }
@@ -363,7 +363,7 @@ impl Actor {
                 operations.release();
             });
             tasks.spawn(async {
-                // A panic was logged; Delete goes on.
+                // A panic was logged; Delete continues.
                 let _ = released.await;
             });
         }
@@ -455,7 +455,7 @@ impl Actor {
                 let _ = copied.await;
             }
         };
-        // After a timeout the output that nobody reads is given up.
+        // After a timeout, output without a reader is discarded.
         let _ = timeout(COPY_TIMEOUT, copied).await;
         let drained = async { while tasks.join_next().await.is_some() {} };
         let _ = timeout(READER_TIMEOUT, drained).await;

@@ -22,7 +22,7 @@ use crate::state::{Refused, State};
 use crate::stdio::StdioPaths;
 use crate::thread::{self, NoThread};
 
-/// A container. Queries answer at once, whatever the guest does.
+/// A container. Queries answer at once, also while the guest is busy.
 #[derive(Clone)]
 pub struct Container {
     runtime: Arc<Runtime>,

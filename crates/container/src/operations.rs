@@ -1,7 +1,7 @@
 //! What an actor does to the processes, the cgroup and the files of its container.
 //!
 //! The actor decides when; the implementation for a container's first process and the one for an
-//! added process say how. Tests have one of their own, which needs no container.
+//! added process say how. Tests have a third one, which needs no container.
 
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

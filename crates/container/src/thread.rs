@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(sum, 4950);
     }
 
-    /// In a process of its own, which gives up root's powers: no limit on processes holds for root.
+    /// In a separate process, which gives up root's powers: no limit on processes holds for root.
     #[test]
     fn a_thread_that_cannot_be_had_is_an_error() {
         if !wherry_sys::alone("thread::tests::a_thread_that_cannot_be_had_is_an_error") {

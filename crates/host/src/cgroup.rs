@@ -29,8 +29,8 @@ pub(crate) struct LimitsError {
 }
 
 /// Makes the processes that libcontainer forks from now on join cgroups without waiting. systemd
-/// moves those of its own driver. `may_be_replaced`: libcontainer does not use the pid of such a
-/// process afterwards.
+/// moves those of the systemd driver. `may_be_replaced`: libcontainer does not use the pid of such
+/// a process afterwards.
 pub(crate) fn join_without_waiting(may_be_replaced: bool) {
     libcgroups::common::enter_by(move |path| {
         if is_unified() {
@@ -115,7 +115,7 @@ pub(crate) fn complete(pid: i32, resources: &LinuxResources) -> Result<(), Limit
     let Some(Cgroup::V2(directory)) = Cgroup::of(pid) else { return Ok(()) };
     apply(&directory, resources)
         .map_err(|source| LimitsError { cgroup: directory.clone(), source })?;
-    // systemd resets what it does not know whenever it reloads its configuration.
+    // systemd resets limits that it was not asked for whenever it reloads its configuration.
     if let Some(cpu) =
         resources.cpu().as_ref().filter(|cpu| cpu.cpus().is_some() || cpu.mems().is_some())
     {

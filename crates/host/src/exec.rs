@@ -62,7 +62,7 @@ fn fork(
     stdio: Option<Stdio>,
     owner: (u32, u32),
 ) -> Result<Forked, HostError> {
-    // libcontainer has no file of this name, whatever the id.
+    // libcontainer has no file of this name for any id.
     let path = bundle.state().join(format!("exec-{}.json", request.exec_id));
     let bytes = serde_json::to_vec(process).map_err(io::Error::from);
     bytes

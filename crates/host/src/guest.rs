@@ -223,7 +223,7 @@ fn reopen_null() {
 pub fn run_to_end(program: Box<dyn Program>, name: &str) -> ! {
     // The name is for `ps` alone.
     let _ = nix::sys::prctl::set_name(&CString::new(name).unwrap_or_default());
-    // Unwind safe: the process ends, whatever state the panic left.
+    // Unwind safe: the process ends, so the state that the panic left is not used.
     let status = match panic::catch_unwind(AssertUnwindSafe(|| program.run())) {
         Ok(Ok(code)) => i32::from(code.0),
         Ok(Err(trap)) => {

@@ -228,7 +228,8 @@ mod tests {
             let pid = i32::try_from(self.child.id()).unwrap();
             thread::scope(|scope| {
                 let thread = scope.spawn(|| {
-                    // setns to a mount namespace takes a root and a working directory of its own.
+                    // setns to a mount namespace requires a root and a working directory that no
+                    // other thread shares.
                     unshare(CloneFlags::CLONE_FS).unwrap();
                     let result = complete(pid, &spec);
                     assert!(self.source.path().exists(), "not back in the namespace of the host");

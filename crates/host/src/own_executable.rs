@@ -36,7 +36,7 @@ pub(crate) fn is_executed_by(path: &Path) -> bool {
             .is_some_and(|line| is_own(Path::new(std::ffi::OsStr::from_bytes(&line))))
 }
 
-/// The interpreter of a script. None if the file is no script.
+/// The interpreter of a script. None if the file is not a script.
 fn interpreter(path: &Path) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     // O_NONBLOCK: without it the open of a named pipe waits for a writer.

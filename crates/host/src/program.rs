@@ -173,7 +173,7 @@ impl Loader<'_> {
                     .load_module(&file, guest(process, entry, args))
                     .map_err(|source| ProgramError::Module { path, source })?;
                 // Last: the profile need not allow the engine to receive and map its compiled code,
-                // which is no file of the container.
+                // which is not a file of the container.
                 apparmor::change_profile(&process.apparmor_profile)?;
                 Ok(Loaded::Wasm { program, name, args: args.to_vec() })
             }

@@ -209,8 +209,8 @@ fn rewrite_propagation(rewritten: &mut Spec) {
 }
 
 /// Makes a read-only sysfs read-only as a filesystem, too. The kernel reads `ro=…` as `ro`, and
-/// libcontainer passes what it does not know to the filesystem. A sysfs of a network namespace that
-/// has one already keeps its own mode.
+/// libcontainer passes options that it does not know to the filesystem. A sysfs of a network
+/// namespace that has one already keeps its own mode.
 fn rewrite_sysfs(rewritten: &mut Spec) {
     let mounts = rewritten.mounts_mut().iter_mut().flatten();
     let is_read_only = |mount: &&mut Mount| {

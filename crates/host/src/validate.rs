@@ -50,7 +50,7 @@ pub enum ConfigError {
     NoProc,
     /// A bind mount over files that libcontainer creates.
     #[error(
-        "cannot mount {} at {}: every container has devices of its own there; add others with --device",
+        "cannot mount {} at {}: the container has its own devices there; add others with --device",
         .device.display(), .destination.display()
     )]
     OverDevices {
@@ -250,7 +250,7 @@ fn over_devices(mount: &Mount) -> Result<(), ConfigError> {
     Err(ConfigError::OverDevices { device, destination: destination.clone() })
 }
 
-/// No process, whatever its capabilities, can raise its limit above the kernel's.
+/// No process, not even with all capabilities, can raise its limit above the kernel's.
 fn open_files(limit: &PosixRlimit) -> Result<(), ConfigError> {
     let hard = limit.hard();
     // A container host without procfs cannot be checked; setrlimit fails there.

@@ -1,16 +1,17 @@
 //! The file of an image's layer that an open file is.
 //!
 //! A container's root filesystem is an overlay, as a rule: each container mounts its own over the
-//! same layers. What fstat(2) reports of a file in it is no identity: the device is made up for the
-//! mount and reused after it, and a file that was copied up keeps its inode number. The layer's own
-//! file is permanent. So the file is searched in the layers, on the host, and is the same one if
-//! inode, size and times are the same: a change in the container makes a copy with a later ctime.
+//! same layers. The result of fstat(2) on such a file does not identify it: the device is made up
+//! for the mount and reused after it, and a file that was copied up keeps its inode number. The
+//! layer's own file is permanent. So the file is searched in the layers, on the host, and is the
+//! same one if inode, size and times are the same: a change in the container makes a copy with a
+//! later ctime.
 //!
-//! No container can write to a layer, so what is recorded of a layer's file holds for all
-//! containers. A guest that passes another file for one of its own image gets the code of the file
+//! No container can write to a layer, so a record of a layer's file holds for all
+//! containers. A guest that passes another file for one of its image gets the code of the file
 //! in the image; no other container is affected.
 //!
-//! A layer may be a filesystem of its own: an image of erofs or ext4, or FUSE. There the image's
+//! A layer may be a separate filesystem: an image of erofs or ext4, or FUSE. There the image's
 //! author chooses inode, size and times, and the device number is reused for the next image. So a
 //! file counts only if the kernel wrote its metadata: if it lies on the device of the overlay's
 //! upper directory, where containerd unpacks images, and on a local filesystem whose ctime cannot

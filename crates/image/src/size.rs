@@ -56,7 +56,7 @@ pub fn check_size(module: &File, max: u64) -> Result<u64, SizeError> {
     Ok(bytes)
 }
 
-/// Reads a whole file from its start, whatever its offset is.
+/// Reads a whole file from its start, independently of its offset.
 ///
 /// # Errors
 /// If it cannot be read, or does not fit into memory.

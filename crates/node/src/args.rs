@@ -14,8 +14,8 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// Where the host is, and overrides for what is otherwise detected. All paths but `--root` are the
-/// host's.
+/// Where the host is, and overrides for values that are otherwise detected. All paths but `--root`
+/// are the host's.
 #[derive(Debug, Group)]
 pub(crate) struct Host {
     /// Directory at which the host's root filesystem is mounted.
@@ -48,9 +48,9 @@ pub(crate) enum Command {
     /// Copies the executables, adds the runtimes to containerd's configuration, restarts containerd
     /// if that changed.
     Install(Install),
-    /// Puts back what was there before `install`.
+    /// Restores the state before `install`.
     Uninstall(Uninstall),
-    /// Prints what is installed; fails if containerd does not list the runtimes.
+    /// Prints the installed runtimes and files; fails if containerd does not list the runtimes.
     Status(Status),
     /// Checks this machine, and says for each fault what to do.
     Doctor(Doctor),

@@ -16,7 +16,7 @@ pub(crate) enum Distribution {
 }
 
 impl Distribution {
-    /// Those with a containerd of their own, which is the node's where its socket exists, and plain
+    /// Those that ship a containerd, which is the node's where its socket exists, and plain
     /// containerd last.
     pub(crate) const ALL: [Distribution; 5] =
         [Self::Rke2, Self::K3s, Self::K0s, Self::Microk8s, Self::Plain];

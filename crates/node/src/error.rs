@@ -94,7 +94,7 @@ pub(crate) enum NodeError {
 }
 
 impl NodeError {
-    /// For `map_err`: what was done to which file.
+    /// For `map_err`: the action that failed, and its file.
     pub(crate) fn file(
         doing: &'static str,
         path: impl Into<PathBuf>,

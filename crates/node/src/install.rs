@@ -101,7 +101,7 @@ fn configure(
     record.save(node)?;
     let running = node.cri().and_then(|cri| cri.running());
     // Asked of the daemon that runs, so that a restart by hand, or one that was interrupted, counts
-    // for what it did.
+    // for its effect.
     if running.is_ok_and(|running| restart::differs(&running, wanted).is_none()) {
         say("containerd serves the runtimes already");
         return Ok(());
@@ -128,7 +128,7 @@ enum Choice {
     Write(Vec<Edit>),
 }
 
-/// A file that has what it needs already settles it; so does the file of the last installation.
+/// A file with all settings already settles it; so does the file of the last installation.
 fn choose(candidates: Vec<Edit>, record: &Record) -> Choice {
     if candidates.iter().any(|edit| edit.old.as_ref() == Some(&edit.new)) {
         return Choice::Nothing;

@@ -8,7 +8,7 @@
 //! | [`plan`] | which file of the configuration is changed |
 //! | [`config`] | what the configuration gets: pure functions from text to text |
 //! | [`executables`] | the files of the runtimes |
-//! | [`record`] | what was installed, and what was there before |
+//! | [`record`] | the installed files and the original ones |
 //! | [`cri`], [`systemd`], [`restart`] | the running containerd |
 //! | [`install`], [`uninstall`], [`status`], [`doctor`] | the commands |
 //! | [`kubernetes`] | labels of the node, and the log of a test pod |
@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
     match run(&args) {
         Ok(code) => code,
         Err(error) => {
-            // Without standard error there is no other place for the text.
+            // Without standard error the text cannot be shown.
             let _ = writeln!(std::io::stderr(), "wherry-node: {error}");
             ExitCode::FAILURE
         }

@@ -120,7 +120,7 @@ impl Node {
     pub(crate) fn read(&self, path: &Path) -> Result<Option<String>, NodeError> {
         let bytes = files::read(&self.root.resolve(path)?)?;
         let text = bytes.map(String::from_utf8).transpose();
-        // What is put back must be what was there, byte for byte.
+        // The restored file must equal the original, byte for byte.
         text.map_err(|e| NodeError::file("reading as UTF-8", path)(io::Error::other(e)))
     }
 }

@@ -1,7 +1,7 @@
-//! Which file of containerd's configuration gets the runtimes, and what it becomes.
+//! Which file of containerd's configuration gets the runtimes, and its new text.
 //!
-//! The candidates are in the order of preference: a file of our own where containerd imports a
-//! folder and merges what it imports (≥ 2.0); else the file that holds the CRI plug-in's settings.
+//! The candidates are in the order of preference: a separate file where containerd imports a
+//! folder and merges imported files (≥ 2.0); else the file that holds the CRI plug-in's settings.
 //! The installer takes the first with which containerd's effective configuration gains the runtimes
 //! and nothing else.
 
@@ -12,7 +12,7 @@ use crate::error::NodeError;
 use crate::node::Node;
 use crate::record::Kind;
 
-/// A file of our own in a folder that containerd imports. Late in the order, as later files win.
+/// A separate file in a folder that containerd imports. Late in the order, as later files win.
 const DROP_IN: &str = "90-wherry.toml";
 /// The folder that containerd ≥ 2.2 imports where it has no configuration file.
 const DEFAULT_FOLDER: (&str, &str) = ("/etc/containerd/config.toml", "/etc/containerd/conf.d");
@@ -22,7 +22,7 @@ const DEFAULT_FOLDER: (&str, &str) = ("/etc/containerd/config.toml", "/etc/conta
 pub(crate) struct Edit {
     pub(crate) path: PathBuf,
     pub(crate) kind: Kind,
-    /// The present text; `None` if there is no file.
+    /// The present text; `None` without a file.
     pub(crate) old: Option<String>,
     pub(crate) new: String,
 }
@@ -121,7 +121,7 @@ impl Planner<'_> {
         Ok(found)
     }
 
-    /// The folder of the first pattern of imports that takes any file. Before 2.0 a file of our own
+    /// The folder of the first pattern of imports that takes any file. Before 2.0 a separate file
     /// would replace the CRI plug-in's settings instead of being merged into them.
     fn imported_folder(&self, main: &str) -> Option<PathBuf> {
         let head = document::head(main, self.version).ok()?;
@@ -161,7 +161,7 @@ impl Planner<'_> {
         Ok(found)
     }
 
-    /// A file of our own. It has the version of the main file: containerd 2.0 to 2.3 convert all
+    /// A separate file. It has the version of the main file: containerd 2.0 to 2.3 convert all
     /// files by one number.
     fn drop_in(&self, folder: &Path, number: i64) -> Result<Edit, NodeError> {
         let path = folder.join(DROP_IN);

@@ -1,4 +1,5 @@
-//! What was installed and what was there before, so that `uninstall` leaves what it found.
+//! The record of an installation: the installed files and the original ones, so that `uninstall`
+//! restores them.
 //!
 //! It is written before a file of the host is changed: an installation that was interrupted can be
 //! undone.
@@ -35,7 +36,7 @@ pub(crate) struct Written {
     pub(crate) kind: Kind,
     /// The digest of what we wrote.
     digest: String,
-    /// The name of the copy of what was there; `None` if nothing was.
+    /// The name of the copy of the original; `None` without an original.
     original: Option<String>,
 }
 
@@ -91,7 +92,7 @@ impl Record {
         Ok(())
     }
 
-    /// Keeps what is at `path`, where `new` will be written, and saves the record.
+    /// Copies the file at `path`, where `new` will be written, and saves the record.
     pub(crate) fn keep(
         &mut self,
         node: &Node,
@@ -145,7 +146,7 @@ impl Record {
         text.map_or(bytes, String::into_bytes)
     }
 
-    /// Puts back what was at a file's place.
+    /// Restores the original of a file.
     pub(crate) fn restore(&self, node: &Node, file: &Written) -> Result<Restored, NodeError> {
         let path = node.root.resolve(&file.path)?;
         let Some(current) = files::read(&path)? else { return Ok(Restored::Left) };

@@ -96,8 +96,8 @@ impl HostRoot {
         command
     }
 
-    /// Runs a shell command on the host to its end; it must succeed. What it starts belongs to the
-    /// host: it is not in our namespaces.
+    /// Runs a shell command on the host to its end; it must succeed. Processes that it starts
+    /// belong to the host: they are not in our namespaces.
     pub(crate) fn shell(&self, script: &str) -> Result<(), NodeError> {
         let mut command = if self.is_ours() {
             self.command("/bin/sh")

@@ -1,4 +1,4 @@
-//! `status`: what is installed, and whether containerd serves it.
+//! `status`: the installed runtimes and files, and whether containerd serves it.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `uninstall`: puts back what was there before `install`.
+//! `uninstall`: restores the state before `install`.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! A channel: a pair of connected `SOCK_SEQPACKET` sockets.
 //!
 //! One packet is one message, JSON, with file descriptors beside it. Both ends are the same build
-//! of this project, so there is no version to negotiate; a packet that does not parse ends the
+//! of this project, so no version is negotiated; a packet that does not parse ends the
 //! conversation.
 
 use std::io::{self, IoSlice, IoSliceMut};

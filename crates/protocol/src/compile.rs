@@ -1,4 +1,4 @@
-//! How the daemon and the compiler, a process of its own, talk: arguments and exit codes.
+//! How the daemon and the compiler, a separate process, talk: arguments and exit codes.
 //!
 //! ```text
 //! wherry-E compile --descriptors DIGEST BOUNDS SLOT [baseline]   < module   > code

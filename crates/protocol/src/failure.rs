@@ -12,7 +12,7 @@ pub struct Failure {
     pub message: String,
 }
 
-/// The kind of a failure. Each kind has an exit status and a gRPC code of its own.
+/// The kind of a failure. Each kind has its exit status and gRPC code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureKind {
     /// The program does not exist. A shell would exit with 127.
@@ -47,8 +47,9 @@ impl Failure {
 /// The approximate maximum length of a sentence, bytes.
 const SENTENCE_MAX: usize = 1024;
 
-/// Shortens a sentence to about [`SENTENCE_MAX`] bytes, so that it fits into a message whatever it
-/// names. The start names the object of the error and the end its cause, so the middle is cut out.
+/// Shortens a sentence to about [`SENTENCE_MAX`] bytes, so that it always fits into a message,
+/// however long the names in it are. The start names the object of the error and the end its cause,
+/// so the middle is cut out.
 #[must_use]
 pub fn shortened(text: String) -> String {
     if text.len() <= SENTENCE_MAX {

@@ -165,7 +165,7 @@ pub enum HostReply {
         /// The pid in the daemon's pid namespace.
         pid: i32,
     },
-    /// There is no process, and nothing is left of it.
+    /// The process was not started, and nothing is left of it.
     Failed(Failure),
 }
 

@@ -175,6 +175,6 @@ fn host_compiler<'a>(
 }
 
 fn say(text: &str) {
-    // Progress only: the exit status tells whether the command succeeded.
+    // Progress only: the exit status shows whether the command succeeded.
     let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
 }

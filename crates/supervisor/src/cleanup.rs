@@ -1,7 +1,7 @@
 //! Cleanup: removes a container's processes, cgroup, mounts and state.
 //!
 //! It works from the bundle alone, because it also runs when the daemon that set the container up
-//! is dead. Every step is tried, whatever the result of the one before.
+//! is dead. Every step is tried, also after a failed one.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -60,7 +60,7 @@ pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<CleanupError> 
     let config = bundle.config().ok();
     let start = Instant::now();
     loop {
-        // The lock first: what a setup makes after the look at the bundle would be missed.
+        // The lock first: objects that a setup creates after the bundle was read would be missed.
         let lock = setup_lock::try_exclusive(bundle);
         // Unused: nothing was made, or it was removed before, with its hooks. The cgroup that the
         // configuration names may be another container's.

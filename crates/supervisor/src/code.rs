@@ -24,7 +24,7 @@ pub(crate) struct Order<'a> {
     pub(crate) cancel: &'a Cancel,
 }
 
-/// Why there is no code.
+/// Why compiled code is not available.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CodeError {
     #[error(transparent)]
@@ -38,7 +38,7 @@ pub(crate) enum CodeError {
 }
 
 impl Order<'_> {
-    /// The code of a module under `key`, or under `baseline` if there is none. Everything that
+    /// The code of a module under `key`, or under `baseline` if that is missing. Everything that
     /// comes from the guest's process is validated.
     pub(crate) fn code(
         &self,

@@ -1,4 +1,4 @@
-//! The compiler, `wherry-E compile`, a process of its own: the side of the daemon.
+//! The compiler, `wherry-E compile`, a separate process: the side of the daemon.
 
 use std::fs::File;
 use std::io;
@@ -174,7 +174,7 @@ impl Compiler for ProcessCompiler<'_> {
 }
 
 impl ProcessCompiler<'_> {
-    /// Why the compiler ended without code. `text` is what it wrote to standard error.
+    /// Why the compiler ended without code. `text` is its standard error.
     fn cause(&self, status: u32, text: String) -> CacheError {
         let Bounds { memory, seconds, code, .. } = self.bounds;
         match status {

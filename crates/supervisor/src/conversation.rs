@@ -81,7 +81,7 @@ pub(crate) struct Conversation<'a> {
     received: Received,
 }
 
-/// What has been received so far.
+/// The messages received so far.
 #[derive(Default)]
 struct Received {
     messages: usize,
@@ -184,7 +184,7 @@ impl<'a> Conversation<'a> {
         self.received.reason = failure;
     }
 
-    /// Validates the host's reply, and returns the process, or why there is none.
+    /// Validates the host's reply, and returns the process, or the reason of the failure.
     pub(crate) fn conclude(
         self,
         packet: Packet<HostReply>,
@@ -296,7 +296,7 @@ mod tests {
 
     use crate::launch::Host;
 
-    /// The service of a test: counts what it was asked for.
+    /// The service of a test: counts the requests.
     #[derive(Default)]
     struct Done {
         compiled: usize,

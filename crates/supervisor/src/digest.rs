@@ -1,8 +1,8 @@
 //! The digest of a large module, computed by a process in the container's cgroup.
 //!
-//! The daemon is in no container's cgroup: what it reads itself is charged to the machine, and a
+//! The daemon is in no container's cgroup: its reads are charged to the machine, and a
 //! Kill or Delete could not end it. So a process of the daemon's own executable joins the cgroup,
-//! reads the module, and is killed when the module is no longer wanted.
+//! reads the module, and is killed when Create is cancelled.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -71,7 +71,7 @@ const DIGITS: usize = 64;
 
 const KILLED: u32 = 128 + Signal::SIGKILL as u32;
 
-/// Why there is no digest.
+/// Why a digest could not be computed.
 #[derive(Debug, thiserror::Error)]
 enum DigestError {
     #[error("usage: digest BYTES cgroupfs|systemd CGROUP")]
@@ -107,7 +107,7 @@ fn parse(args: &[String]) -> Result<(u64, CgroupName), DigestError> {
 }
 
 fn join_and_digest(size: u64, cgroup: &CgroupName) -> Result<String, DigestError> {
-    // A group of its own, which the daemon kills. It fails only for a group's leader.
+    // A separate process group, which the daemon kills. It fails only for a group's leader.
     let _ = nix::unistd::setsid();
     // Ends with the daemon's thread that waits for it. The signal is valid, so it cannot fail.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);

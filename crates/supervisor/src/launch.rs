@@ -106,8 +106,8 @@ impl Host {
     /// Sends a request and answers the host's and the process's messages until the process exists.
     ///
     /// # Errors
-    /// With the reason that the process reported, if it did. What was mounted or created for the
-    /// container stays: [`crate::cleanup::container`] removes it.
+    /// With the reason that the process reported, if it did. Mounts and files that were created for
+    /// the container stay: [`crate::cleanup::container`] removes them.
     pub(crate) fn fork(
         &self,
         request: &HostRequest,

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use crate::process::{Exit, status_of};
 use crate::reaper::Reaper;
 
-/// The most bytes of output that are kept, whatever a hostile module makes the helper print.
+/// The most bytes of output that are kept: a hostile module may make the helper print without end.
 const OUTPUT_MAX: usize = 4096;
 /// How often the exit, the deadline and the cancellation are checked.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -29,14 +29,14 @@ pub enum End {
     Status(u32),
     /// Killed: it ran longer than allowed.
     Late,
-    /// Killed: its result is no longer wanted.
+    /// Killed: its result is not needed any more.
     Cancelled,
     /// Unknown: this process is shutting down.
     Unknown,
 }
 
-/// Waits for `child`, which leads a process group of its own by then, and returns how it ended and
-/// what it wrote to `output`, as one line. With a `reaper`, the exit comes from there. Calls
+/// Waits for `child`, which leads its process group by then, and returns how it ended and
+/// its text in `output`, as one line. With a `reaper`, the exit comes from there. Calls
 /// `check` every [`INTERVAL`] with the time since the start; an error kills the process.
 ///
 /// # Errors

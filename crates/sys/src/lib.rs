@@ -20,7 +20,7 @@ pub mod tty;
 pub mod xattr;
 
 /// Whether this process runs the test `name` alone. In the process of all tests, runs that test
-/// in a process of its own and returns false: some tests reap every child of their process, or
+/// in a separate process and returns false: some tests reap every child of their process, or
 /// must not leave a descriptor to the children of others.
 ///
 /// # Panics

@@ -112,7 +112,7 @@ pub enum SignalError {
     /// The process has ended and was reaped.
     #[error("the process has ended")]
     Gone,
-    /// The number is no signal of this kernel.
+    /// The kernel has no signal of this number.
     #[error("invalid signal {0}: signals are 1 to 64")]
     Unknown(u32),
     /// Any other error of `pidfd_send_signal(2)`.
@@ -158,7 +158,7 @@ impl Process {
     }
 
     /// Reads from `/proc/PID`, whose path `read` gets. A pid is free for another process only after
-    /// the reap, and the pidfd shows afterwards that there was none.
+    /// the reap, and the pidfd shows afterwards that the process was not reaped.
     ///
     /// # Errors
     /// Those of `read`; [`io::ErrorKind::NotFound`] if the process was reaped.

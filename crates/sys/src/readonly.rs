@@ -88,7 +88,7 @@ fn create(views: &Path, view: &Path, path: &Path, original: &fs::Metadata) -> io
         return Ok(());
     }
     unmount_unlinked(views);
-    // A view of another file, or one that is no longer read-only.
+    // A view of another file, or one that is writable now.
     remove(view);
     let directory = if original.is_dir() { view } else { view.parent().unwrap_or(views) };
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;

@@ -195,7 +195,7 @@ mod tests {
         }
     }
 
-    /// In a process of its own: the reaper would reap the children of other tests.
+    /// In a separate process: the reaper would reap the children of other tests.
     #[test]
     #[expect(clippy::zombie_processes, reason = "the reaper waits for them")]
     fn an_exit_is_told_whether_asked_for_before_or_after() {

@@ -156,7 +156,7 @@ impl Filter {
         match result {
             0 => Ok(()),
             // The number of a thread that could not be synchronised.
-            1.. => Err(io::Error::other(format!("thread {result} has a filter of its own"))),
+            1.. => Err(io::Error::other(format!("thread {result} has another filter"))),
             _ => Err(io::Error::last_os_error()),
         }
     }

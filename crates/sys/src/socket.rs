@@ -38,7 +38,7 @@ pub struct SocketName {
     file: (u64, u64),
 }
 
-/// Binds `path`, with mode 0600 whatever the umask. Replaces the socket of a dead daemon.
+/// Binds `path`, with mode 0600 for every umask. Replaces the socket of a dead daemon.
 ///
 /// # Errors
 /// If the directory or the socket cannot be created.

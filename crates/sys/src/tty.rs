@@ -8,7 +8,7 @@ use nix::errno::Errno;
 /// Sets the size of a terminal, columns and rows. Its foreground processes get SIGWINCH.
 ///
 /// # Errors
-/// If a number is above 65,535, or `terminal` is no terminal.
+/// If a number is above 65,535, or `terminal` is not a terminal.
 #[allow(unsafe_code)]
 pub fn resize(terminal: &impl AsFd, columns: u64, rows: u64) -> io::Result<()> {
     let fit = |value: u64| {
@@ -30,7 +30,7 @@ pub fn resize(terminal: &impl AsFd, columns: u64, rows: u64) -> io::Result<()> {
 /// The number of unread bytes in a pipe.
 ///
 /// # Errors
-/// If `pipe` is no pipe.
+/// If `pipe` is not a pipe.
 #[allow(unsafe_code)]
 pub fn unread(pipe: &impl AsFd) -> io::Result<usize> {
     let mut count: libc::c_int = 0;

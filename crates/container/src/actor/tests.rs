@@ -247,7 +247,7 @@ async fn a_life_is_published_in_order() {
     let expected = ["started", "paused", "resumed", "oom", "exited 7", "deleted 7"];
     assert_eq!(harness.published(), expected);
     assert_eq!(*harness.fake.removed.lock().unwrap(), 1);
-    // Whatever the container has left behind is killed at its exit.
+    // The container's remaining processes are killed at its exit.
     assert_eq!(*harness.fake.signalled.lock().unwrap(), [SIGKILL]);
 }
 

@@ -4,7 +4,7 @@
 //! and an invalid byte in the same words. It runs in `wherry-E`, and in the host of an interpreter
 //! alone: an engine host that loads compiled code has no parser.
 //!
-//! Imports and exports lie in sections of their own, so a missing import is reported after
+//! Imports and exports lie in separate sections, so a missing import is reported after
 //! milliseconds, also for a module that takes half a minute to compile. Function bodies are
 //! validated last.
 
@@ -144,7 +144,7 @@ fn check_module(
             missing.push(import);
             continue;
         }
-        // Engines with sockets of their own define the functions `sock_*` differently.
+        // Engines that extend WASI with sockets define the functions `sock_*` differently.
         let defined =
             Some(name).filter(|name| from == preview1::MODULE && !name.starts_with("sock_"));
         if let Some(expected) = defined.and_then(preview1::function) {

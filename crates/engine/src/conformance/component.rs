@@ -34,7 +34,7 @@ pub(super) fn component<'a>(host: &'a Host, world: &str, text: &str) -> Guest<'a
     host.file("guest.wasm", &component)
 }
 
-/// A component that exports `succeed` and `fail`, which return what they are called.
+/// A component that exports `succeed` and `fail`, which return success and failure.
 fn library(host: &Host) -> Guest<'_> {
     component(
         host,

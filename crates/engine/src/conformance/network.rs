@@ -9,7 +9,7 @@ use super::component::component;
 use super::host::Guest;
 
 /// WASI's functions as the canonical ABI lowers them, and a few helpers. Results are returned at
-/// 0: a tag, and from 4 on (8 for what has 64 bits) the payload.
+/// 0: a tag, and from 4 on (8 for 64-bit values) the payload.
 const PRELUDE: &str = r#"
   (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
   (import "wasi:io/poll@0.2.0" "[resource-drop]pollable" (func $drop_pollable (param i32)))

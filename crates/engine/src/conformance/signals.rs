@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT end a guest at once, whatever it does.
+//! SIGTERM and SIGINT end a guest at once, also a busy one.
 
 use std::time::Duration;
 

@@ -250,7 +250,7 @@ fn read_link(directory: u64, path: u64, buffer: u64, size: u64) -> Answer {
             answer = links::rewrite(&link, directory, buffer, size, answer);
         }
     }
-    // With an empty path the kernel reports ENOENT for a file that is no link.
+    // With an empty path the kernel reports ENOENT for a file that is not a link.
     if answer == -i64::from(libc::ENOENT) { -i64::from(libc::EINVAL) } else { answer }
 }
 

@@ -110,7 +110,7 @@ pub(crate) fn remove(text: &str, handlers: &[&str]) -> Result<String, ConfigErro
     for format in [Format::V2, Format::V3] {
         let mut item = Some(document.as_item_mut());
         for name in format.path() {
-            // Not `Item::get_mut`, which inserts what is missing.
+            // Not `Item::get_mut`, which inserts missing tables.
             item = item.and_then(Item::as_table_like_mut).and_then(|table| table.get_mut(name));
         }
         if let Some(table) = item.and_then(Item::as_table_like_mut) {
@@ -182,7 +182,7 @@ fn child<'i>(parent: &'i mut Item, name: &str, path: &[&str]) -> Result<&'i mut 
             Item::Value(Value::InlineTable(InlineTable::new()))
         } else {
             let mut table = Table::new();
-            // No header of its own: containerd's own files have none for the tables in between.
+            // No header: containerd's own files have none for the tables in between.
             table.set_implicit(true);
             Item::Table(table)
         };

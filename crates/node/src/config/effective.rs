@@ -8,8 +8,8 @@ use toml::{Table, Value};
 
 use super::{Format, Runtime};
 
-/// Why a changed configuration is not what was meant; `None` if it is. Both texts are what
-/// `containerd config dump` prints. The runtimes in `gone` may be missing afterwards.
+/// Why a changed configuration does not have the intended effect; `None` if it has. Both texts are
+/// what `containerd config dump` prints. The runtimes in `gone` may be missing afterwards.
 pub(crate) fn fault(
     before: &str,
     after: &str,

@@ -32,7 +32,7 @@ pub(crate) enum ConfigError {
     /// Something else has the name of a table.
     #[error("{0} is not a table")]
     NotATable(String),
-    /// The edited text would mean something else besides what was added.
+    /// The edited text would change something besides the runtimes.
     #[error(
         "the runtimes cannot be added without changing other settings; add them by hand, docs/kubernetes.md shows how"
     )]

@@ -1,5 +1,5 @@
-//! Editing a Go template of k3s or rke2, which is no TOML: a block between two marks comes and
-//! goes.
+//! Editing a Go template of k3s or rke2, which is not TOML: a block between two marks is added and
+//! removed.
 
 use super::{Format, Runtime};
 

@@ -29,7 +29,7 @@ pub(super) fn check(patient: &Patient, found: &[Found], findings: &mut Findings)
         return findings.skip("containers", "no runtime to start one with");
     }
     let Some(ctr) = ctr(patient) else {
-        return findings.skip("containers", "there is no ctr to start one with");
+        return findings.skip("containers", "ctr is missing, which would start one");
     };
     let rootfs = patient.node.state.join("doctor");
     let made = patient.node.root.resolve(&rootfs).and_then(|path| prepare(&path).map(|()| path));

@@ -113,7 +113,7 @@ fn classes(patient: &Patient, running: &Running, findings: &mut Findings) {
     let Some(kubectl) = root.find_program("kubectl", SEARCH_PATH) else {
         return findings.skip(
             "RuntimeClasses",
-            "there is no kubectl here; compare: kubectl get runtimeclasses",
+            "kubectl is missing here; compare: kubectl get runtimeclasses",
         );
     };
     let mut command = root.command(&kubectl);

@@ -86,7 +86,7 @@ fn agent(authority: &[u8]) -> Result<Agent, NodeError> {
     let config = Agent::config_builder()
         .tls_config(tls)
         .https_only(true)
-        // The API server is reached directly, whatever proxy a pod's environment names.
+        // The API server is reached directly, not through a proxy that the pod's environment names.
         .proxy(None)
         // The answer's text names the forbidden action.
         .http_status_as_error(false)
