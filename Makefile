@@ -168,9 +168,16 @@ test-vm: setup executables
 	test/setup/packages.sh vm
 	WHERRY_ENGINE=$(ENGINE) test/vm/run.sh $(BIN)
 
+SHARE = $(DESTDIR)$(PREFIX)/share
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES) wherry-node) $(DESTDIR)$(PREFIX)/bin
+	install -d $(addprefix $(SHARE)/,man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	$(foreach engine,$(ENGINES),\
+	    $(BIN)/wherry-$(engine) man $(SHARE)/man/man1 && \
+	    $(BIN)/wherry-$(engine) completions bash > $(SHARE)/bash-completion/completions/wherry-$(engine) && \
+	    $(BIN)/wherry-$(engine) completions zsh > $(SHARE)/zsh/site-functions/_wherry-$(engine) && \
+	    $(BIN)/wherry-$(engine) completions fish > $(SHARE)/fish/vendor_completions.d/wherry-$(engine).fish &&) true
 
 check:
 	test/setup/packages.sh build

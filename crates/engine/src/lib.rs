@@ -10,6 +10,7 @@
 //! container's Create returns, so that the client prints them. [`Program::run`] reports only faults
 //! of the running guest.
 
+pub mod about;
 #[cfg(feature = "check")]
 pub mod check;
 #[cfg(feature = "conformance")]

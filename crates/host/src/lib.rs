@@ -22,6 +22,7 @@ pub mod guest;
 mod hook_proxy;
 mod keyring;
 mod libcontainer_state;
+mod main_function;
 mod mount;
 mod mount_namespace;
 mod mount_options;
@@ -47,7 +48,8 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 pub use hook_proxy::{HOOKS, hooks};
-pub use serve::serve;
+pub use main_function::main;
+use serve::serve;
 
 /// Takes ownership of a descriptor that the kernel has just opened for this process.
 #[allow(unsafe_code)]

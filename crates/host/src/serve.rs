@@ -52,7 +52,10 @@ pub(crate) struct Forked {
 /// configuration sets none: this process has inherited the daemon's, which is not for guests.
 /// Without an engine every request fails with the reason.
 #[must_use]
-pub fn serve(engine: Result<Rc<dyn Engine>, LoadError>, oom_score_adj: Option<&str>) -> ExitCode {
+pub(crate) fn serve(
+    engine: Result<Rc<dyn Engine>, LoadError>,
+    oom_score_adj: Option<&str>,
+) -> ExitCode {
     let Ok(Inherited { channel, log }) = Inherited::take() else { return ExitCode::FAILURE };
     let channel = Channel::from_fd(channel);
     logger::log_to_descriptor(log);

@@ -16,6 +16,9 @@ use crate::channel::Channel;
 use crate::failure::Failure;
 use crate::options::RuntimeOptions;
 
+/// The argument with which a shim asks the engine host's executable for the engine's version.
+pub const ENGINE_VERSION: &str = "engine-version";
+
 /// Daemon to engine host. [`Descriptors`] travel beside it.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum HostRequest {

@@ -6,13 +6,14 @@ use std::process::{Command, Stdio};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
+use wherry_protocol::message::ENGINE_VERSION;
 use wherry_supervisor::launch::HostProgram;
 
 use crate::error::{Error, Result};
-use crate::{Shim, args, features, host};
+use crate::{Shim, args, features};
 
 /// The version of this project.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// containerd's type URL of a runtime's features, which are JSON.
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
@@ -56,7 +57,7 @@ fn engine_version(engine: &str) -> String {
         Err(failure) => return format!("unknown: {}", failure.message),
     };
     let path = program.path();
-    let output = Command::new(path).arg(host::ENGINE_VERSION).stdin(Stdio::null()).output();
+    let output = Command::new(path).arg(ENGINE_VERSION).stdin(Stdio::null()).output();
     match output {
         Ok(output) if output.status.success() => {
             String::from_utf8_lossy(&output.stdout).trim().to_owned()

@@ -1,39 +1,25 @@
-//! The executables of an engine. Each is one call:
+//! `containerd-shim-E-v1`, the executable that containerd calls.
 //!
-//! ```ignore
-//! fn main() -> ExitCode { wherry_shim::shim("wasmtime") }         // containerd-shim-wasmtime-v1
-//! fn main() -> ExitCode { wherry_shim::host(Wasmtime::new()) }    // wherry-wasmtime-host
-//! fn main() -> ExitCode { wherry_shim::tool(Wasmtime::new()) }    // wherry-wasmtime
-//! ```
-//!
-//! containerd runs the first as [`start`], which prints the address of the container's daemon and
-//! forks it if needed, as `delete`, which cleans up after a dead daemon, and with `-info`.
-//! [`serve`] is the daemon that `start` forks.
+//! It is called as [`start`], which prints the address of the container's daemon and forks it if
+//! needed, as `delete`, which cleans up after a dead daemon, and with `-info`. [`serve`] is the
+//! daemon that `start` forks.
 
 mod args;
 mod bootstrap;
-mod cache;
 mod caller;
-mod compile;
-mod config;
 mod delete;
 mod error;
 mod features;
 pub mod group;
-mod host;
-mod images;
 mod info;
 mod peer;
 mod serve;
 mod start;
-mod tool;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 pub use error::Error;
-pub use host::host;
-pub use tool::tool;
 use wherry_supervisor::digest::{DIGEST, digest};
 
 use args::{Action, Args};
@@ -52,7 +38,7 @@ impl Shim {
 
 /// The main function of `containerd-shim-<engine>-v1`.
 #[must_use]
-pub fn shim(engine: &'static str) -> ExitCode {
+pub fn main(engine: &'static str) -> ExitCode {
     let shim = Shim { engine };
     let mut args = std::env::args().skip(1);
     if args.next().is_some_and(|word| word == DIGEST) {

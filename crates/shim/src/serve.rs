@@ -11,13 +11,13 @@ use wherry_bundle::Bundle;
 use wherry_container::Runtime;
 use wherry_supervisor::compiler::CompilerProgram;
 use wherry_supervisor::launch::{Host, HostProgram};
+use wherry_supervisor::settings::Settings;
 use wherry_supervisor::{SpareHost, Supervisor};
 use wherry_sys::reaper::Reaper;
 use wherry_sys::socket::SocketName;
 use wherry_sys::{daemon, memory, readonly};
 use wherry_task::{Connections, Publisher, Service, services};
 
-use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::peer::Trusted;
 
@@ -104,7 +104,7 @@ async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
     let reaper = Reaper::default();
     wherry_container::reap_children(reaper.clone()).map_err(Error::Daemon)?;
     let publisher = Publisher::start(&daemon.ttrpc_address, &daemon.namespace);
-    let config = Config::read();
+    let config = Settings::read();
     for warning in &config.warnings {
         log::warn!("{warning}");
     }

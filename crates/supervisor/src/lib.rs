@@ -14,6 +14,7 @@ pub mod create;
 pub mod digest;
 pub mod exec;
 pub mod launch;
+pub mod settings;
 
 use std::sync::{Mutex, PoisonError};
 

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wherry_shim::host(wherry_wamr::Wamr::new())
+    wherry_host::main(wherry_wamr::Wamr::new())
 }

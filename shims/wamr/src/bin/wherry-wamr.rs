@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wherry_shim::tool(wherry_wamr::Wamr::new())
+    wherry_cli::main(wherry_wamr::Wamr::new())
 }

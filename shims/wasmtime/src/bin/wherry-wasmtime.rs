@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wherry_shim::tool(wherry_wasmtime::Wasmtime::new())
+    wherry_cli::main(wherry_wasmtime::Wasmtime::new())
 }

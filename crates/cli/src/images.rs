@@ -8,15 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::args::Daemon;
 use crate::error::{Error, Result};
-
-/// Where to search for an image: the default places, unless a field says otherwise.
-#[derive(Debug, Default)]
-pub(crate) struct Daemon {
-    pub(crate) address: Option<String>,
-    pub(crate) namespace: Option<String>,
-    pub(crate) platform: Option<String>,
-}
 
 /// containerd's default socket.
 const ADDRESS: &str = "/run/containerd/containerd.sock";
@@ -50,54 +43,52 @@ impl Drop for Found {
     }
 }
 
-impl Daemon {
-    /// Finds an image.
-    ///
-    /// # Errors
-    /// [`Error::NoImage`], with the answer of each daemon.
-    pub(crate) fn find(&self, reference: &str) -> Result<Found> {
-        let address = self.address.as_deref().unwrap_or(ADDRESS);
-        let namespaces = match &self.namespace {
-            Some(namespace) => vec![namespace.as_str()],
-            None => NAMESPACES.to_vec(),
-        };
-        let mut attempts = Vec::new();
-        // `ctr` would wait ten seconds for a containerd that does not run.
-        if let Err(source) = UnixStream::connect(address) {
-            attempts.push(Error::Connect { address: address.to_owned(), source });
-        } else {
-            for namespace in namespaces {
-                match self.mount(address, namespace, &full(reference)) {
-                    Ok(found) => return Ok(found),
-                    Err(error) => attempts.push(error),
-                }
-            }
-        }
-        if self.address.is_none() && self.namespace.is_none() {
-            match docker(reference) {
+/// Finds an image.
+///
+/// # Errors
+/// [`Error::NoImage`], with the answer of each daemon.
+pub(crate) fn find(daemon: &Daemon, reference: &str) -> Result<Found> {
+    let address = daemon.address.as_deref().unwrap_or(ADDRESS);
+    let namespaces = match &daemon.namespace {
+        Some(namespace) => vec![namespace.as_str()],
+        None => NAMESPACES.to_vec(),
+    };
+    let mut attempts = Vec::new();
+    // `ctr` would wait ten seconds for a containerd that does not run.
+    if let Err(source) = UnixStream::connect(address) {
+        attempts.push(Error::Connect { address: address.to_owned(), source });
+    } else {
+        for namespace in namespaces {
+            match mount(daemon, address, namespace, &full(reference)) {
                 Ok(found) => return Ok(found),
                 Err(error) => attempts.push(error),
             }
         }
-        Err(Error::NoImage { reference: reference.to_owned(), attempts })
     }
-
-    fn mount(&self, address: &str, namespace: &str, reference: &str) -> Result<Found> {
-        let directory = tempfile::tempdir().map_err(Error::Temporary)?;
-        let target = directory.path().display().to_string();
-        let words = ["--address", address, "--namespace", namespace, "images"];
-        let mut words = words.map(str::to_owned).to_vec();
-        let mut mount = words.clone();
-        mount.push("mount".to_owned());
-        if let Some(platform) = &self.platform {
-            mount.extend(["--platform".to_owned(), platform.clone()]);
+    if daemon.address.is_none() && daemon.namespace.is_none() {
+        match docker(reference) {
+            Ok(found) => return Ok(found),
+            Err(error) => attempts.push(error),
         }
-        mount.extend([reference.to_owned(), target.clone()]);
-        words.extend(["unmount".to_owned(), "--rm".to_owned(), target]);
-        ctr(&mount).map(|_| Found::Mounted { directory, unmount: words }).map_err(|error| {
-            Error::Mount { namespace: namespace.to_owned(), source: Box::new(error) }
-        })
     }
+    Err(Error::NoImage { reference: reference.to_owned(), attempts })
+}
+
+fn mount(daemon: &Daemon, address: &str, namespace: &str, reference: &str) -> Result<Found> {
+    let directory = tempfile::tempdir().map_err(Error::Temporary)?;
+    let target = directory.path().display().to_string();
+    let words = ["--address", address, "--namespace", namespace, "images"];
+    let mut words = words.map(str::to_owned).to_vec();
+    let mut mount = words.clone();
+    mount.push("mount".to_owned());
+    if let Some(platform) = &daemon.platform {
+        mount.extend(["--platform".to_owned(), platform.clone()]);
+    }
+    mount.extend([reference.to_owned(), target.clone()]);
+    words.extend(["unmount".to_owned(), "--rm".to_owned(), target]);
+    ctr(&mount)
+        .map(|_| Found::Mounted { directory, unmount: words })
+        .map_err(|error| Error::Mount { namespace: namespace.to_owned(), source: Box::new(error) })
 }
 
 /// Finds the layers of an image in Docker's own store.

@@ -8,55 +8,40 @@ use std::path::{Path, PathBuf};
 use wherry_engine::Engine;
 use wherry_image::{CacheError, CacheEvent, Kind, Module, check_size, kind};
 use wherry_supervisor::compiler::{CompilerProgram, ProcessCompiler};
+use wherry_supervisor::settings::Settings;
 
-use crate::config::Config;
+use crate::args;
 use crate::error::{Error, Result};
-use crate::images::{Daemon, Found};
-
-const USAGE: &str = "compile [--address CONTAINERD] [--namespace NAME] \
-     [--platform OS/ARCHITECTURE] IMAGE-OR-FILE";
+use crate::images::{self, Found};
 
 /// The name of a module without one.
 const UNNAMED: &str = "the module";
 
-/// Compiles what the arguments after `compile` name. Returns the text to print at the end.
-pub(crate) fn run(engine: &dyn Engine, config: &Config, args: &[&str]) -> Result<String> {
-    let (daemon, what) = parse(args).ok_or(Error::Usage(USAGE))?;
-    let file = Path::new(what);
+/// Compiles a file, or the modules of an image. Returns the text to print at the end.
+pub(crate) fn run(
+    engine: &dyn Engine,
+    settings: &Settings,
+    args: &args::Compile,
+) -> Result<String> {
+    let source = args.source.as_str();
+    let file = Path::new(source);
     if file.is_file() {
-        let read = |source| Error::Read { path: file.to_owned(), source };
+        let read = |error| Error::Read { path: file.to_owned(), source: error };
         if !is_wasm(file).map_err(read)? {
-            return Err(Error::NotWasm(what.to_owned()));
+            return Err(Error::NotWasm(source.to_owned()));
         }
-        compile(engine, config, &[(file.to_owned(), what.to_owned())])?;
+        compile(engine, settings, &[(file.to_owned(), source.to_owned())])?;
         return Ok(String::new());
     }
     // The image stays mounted until this is dropped.
-    let image = daemon.find(what)?;
+    let image = images::find(&args.daemon, source)?;
     let modules = modules_of(&image)?;
     if modules.is_empty() {
-        return Err(Error::NoWasm(what.to_owned()));
+        return Err(Error::NoWasm(source.to_owned()));
     }
-    compile(engine, config, &modules)?;
+    compile(engine, settings, &modules)?;
     let names: Vec<&str> = modules.iter().map(|(_, name)| name.as_str()).collect();
-    Ok(format!("{what} has {} of WebAssembly: {}\n", count(names.len()), names.join(", ")))
-}
-
-fn parse<'a>(args: &[&'a str]) -> Option<(Daemon, &'a str)> {
-    let mut daemon = Daemon::default();
-    let mut args = args.iter();
-    let what = loop {
-        let arg = *args.next()?;
-        let option = match arg {
-            "--address" | "-a" => &mut daemon.address,
-            "--namespace" | "-n" => &mut daemon.namespace,
-            "--platform" => &mut daemon.platform,
-            option if option.starts_with('-') => return None,
-            what => break what,
-        };
-        *option = Some((*args.next()?).to_owned());
-    };
-    args.next().is_none().then_some((daemon, what))
+    Ok(format!("{source} has {} of WebAssembly: {}\n", count(names.len()), names.join(", ")))
 }
 
 fn count(files: usize) -> String {
@@ -97,14 +82,14 @@ fn is_wasm(path: &Path) -> io::Result<bool> {
     Ok(matches!(Kind::of(&head), Kind::Module | Kind::Component | Kind::Text))
 }
 
-fn compile(engine: &dyn Engine, config: &Config, modules: &[(PathBuf, String)]) -> Result<()> {
+fn compile(engine: &dyn Engine, settings: &Settings, modules: &[(PathBuf, String)]) -> Result<()> {
     let name = engine.name();
     let key = engine.compile_key().ok_or(Error::NoCompiler(name))?;
     let program = CompilerProgram::own().map_err(Error::OwnExecutable)?;
-    let cache = config.cache(name);
+    let cache = settings.cache(name);
     for (path, module) in modules {
         let file = File::open(path).map_err(|source| Error::Read { path: path.clone(), source })?;
-        let compiler = host_compiler(&program, config, module);
+        let compiler = host_compiler(&program, settings, module);
         let (mut compiled, mut trouble) = (false, None);
         let mut note = |note: CacheEvent| {
             match &note {
@@ -131,26 +116,27 @@ fn compile(engine: &dyn Engine, config: &Config, modules: &[(PathBuf, String)]) 
 
 /// Compiles the module on standard input for later starts. A shim starts this and reads neither
 /// output nor error: a later start reports a fault of the module.
-pub(crate) fn in_background(engine: &dyn Engine, config: &Config) -> Result<String> {
+pub(crate) fn in_background(engine: &dyn Engine, settings: &Settings) -> Result<()> {
     wherry_compiler::yield_to_all();
     let key = engine.compile_key().ok_or(Error::NoCompiler(engine.name()))?;
     // A copy, because the container with the module may be deleted meanwhile.
     let mut copy = tempfile::tempfile().map_err(Error::Temporary)?;
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(Error::Copy)?;
     let mut module = File::from(stdin);
-    let size = check_size(&module, config.bounds.module)?;
+    let size = check_size(&module, settings.bounds.module)?;
     module
         .rewind()
         .and_then(|()| io::copy(&mut module.take(size), &mut copy))
         .map_err(Error::Copy)?;
     let program = CompilerProgram::own().map_err(Error::OwnExecutable)?;
-    let compiler = ProcessCompiler { background: true, ..host_compiler(&program, config, UNNAMED) };
+    let compiler =
+        ProcessCompiler { background: true, ..host_compiler(&program, settings, UNNAMED) };
     let wanted = Module { file: &copy, name: UNNAMED, of_image: false };
-    config
+    settings
         .cache(engine.name())
         .get(wanted, &key.0, &compiler, &mut |_| {})
         .map_err(failed(UNNAMED))?;
-    Ok(String::new())
+    Ok(())
 }
 
 fn failed(module: &str) -> impl FnOnce(CacheError) -> Error + '_ {
@@ -159,13 +145,13 @@ fn failed(module: &str) -> impl FnOnce(CacheError) -> Error + '_ {
 
 fn host_compiler<'a>(
     program: &'a CompilerProgram,
-    config: &Config,
+    settings: &Settings,
     module: &'a str,
 ) -> ProcessCompiler<'a> {
     ProcessCompiler {
         program,
         reaper: None,
-        bounds: config.bounds,
+        bounds: settings.bounds,
         module,
         baseline: false,
         background: false,

@@ -22,21 +22,23 @@ const COMPILE_SECONDS: (&str, u64) = ("WHERRY_COMPILE_SECONDS", 600);
 
 /// The settings.
 #[derive(Debug)]
-pub(crate) struct Config {
+pub struct Settings {
     cache_dir: PathBuf,
     cache_size: u64,
-    pub(crate) bounds: Bounds,
+    /// The limits of a compilation.
+    pub bounds: Bounds,
     /// One sentence for each variable that is invalid and ignored.
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
-impl Config {
+impl Settings {
     /// Reads the environment.
-    pub(crate) fn read() -> Config {
-        Config::from(|name| std::env::var(name).ok())
+    #[must_use]
+    pub fn read() -> Settings {
+        Settings::from(|name| std::env::var(name).ok())
     }
 
-    fn from(variable: impl Fn(&str) -> Option<String>) -> Config {
+    fn from(variable: impl Fn(&str) -> Option<String>) -> Settings {
         let mut warnings = Vec::new();
         let mut size = |(name, default): (&str, u64)| {
             let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return default };
@@ -61,11 +63,12 @@ impl Config {
                 .push(format!("ignored {name}={text}: expected an absolute path; using {default}"));
         }
         let cache_dir = cache_dir.unwrap_or_else(|| default.to_owned()).into();
-        Config { cache_dir, cache_size, bounds, warnings }
+        Settings { cache_dir, cache_size, bounds, warnings }
     }
 
     /// Returns the cache of compiled code of an engine.
-    pub(crate) fn cache(&self, engine: &str) -> Cache {
+    #[must_use]
+    pub fn cache(&self, engine: &str) -> Cache {
         let cache = Cache::new(self.cache_dir.clone(), engine, self.cache_size);
         cache.with_modules_up_to(self.bounds.module)
     }
@@ -105,14 +108,14 @@ mod tests {
     fn code_is_bounded_by_the_caches_size_within_reason() {
         let code = |size: &str| {
             let of = |name: &str| (name == "WHERRY_CACHE_SIZE").then(|| size.to_owned());
-            Config::from(of).bounds.code
+            Settings::from(of).bounds.code
         };
         assert_eq!([code("1GiB"), code("0"), code("1T")], [1 << 30, 256 << 20, 4 << 30]);
     }
 
     #[test]
     fn what_cannot_be_read_is_said_and_the_usual_value_holds() {
-        let config = Config::from(|name| match name {
+        let config = Settings::from(|name| match name {
             "WHERRY_CACHE_SIZE" => Some("lots".into()),
             "WHERRY_CACHE_DIR" => Some("relative".into()),
             "WHERRY_COMPILE_SECONDS" => Some("7".into()),

@@ -1,0 +1,53 @@
+//! The main function of `wherry-E-host`.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use wherry_engine::about::{VERSION, engine_version};
+use wherry_engine::{Engine, LoadError};
+use wherry_protocol::message::ENGINE_VERSION;
+
+use crate::{HOOKS, hooks, serve};
+
+const HELP: &str = "\
+A shim starts this program, which runs guests. The commands for people are those of wherry-ENGINE.
+
+  -v   print the version
+  -h   print this help
+";
+
+/// The main function of `wherry-E-host`, with its engine or the reason why that cannot be loaded.
+#[must_use]
+pub fn main<E: Engine + 'static>(engine: Result<E, LoadError>) -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next();
+    match command.as_deref() {
+        Some("host") => {
+            let engine = engine.map(|engine| Rc::new(engine) as Rc<dyn Engine>);
+            serve(engine, args.next().as_deref())
+        }
+        Some(HOOKS) => hooks(args),
+        Some(ENGINE_VERSION) => print(&format!("{}\n", engine_version(engine.as_ref()))),
+        Some("-v" | "--version") => print(&version(engine.as_ref())),
+        Some("-h" | "--help") => print(&format!("{}\n{HELP}", version(engine.as_ref()))),
+        _ => {
+            // There is nowhere else to report that standard error is closed.
+            let _ = io::stderr().write_all(HELP.as_bytes());
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn version<E: Engine>(engine: Result<&E, &LoadError>) -> String {
+    let name = engine.map_or("ENGINE", |engine| engine.name());
+    format!("wherry-{name}-host {VERSION}, engine {}\n", engine_version(engine))
+}
+
+/// Prints an answer. It failed if standard output is closed.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
