@@ -69,6 +69,19 @@ for crate in supervisor container task shim; do
         || complain "crates/$crate depends on libcontainer through another crate"
 done
 
+# The journey in ARCHITECTURE.md names functions that exist.
+journey=$(sed -n 's/^|[^|]*| `\([^`]*\.rs\)` | `\([a-z_]*\)` |.*/\1 \2/p' ARCHITECTURE.md)
+[ "$(wc -l <<< "$journey")" -gt 20 ] || complain "ARCHITECTURE.md: the journey of ctr run is missing"
+while read -r file function; do
+    grep -qE "fn $function\b" "$file" 2> /dev/null || complain "ARCHITECTURE.md: $file has no function $function"
+done <<< "$journey"
+
+# Source files that documents name exist, by the end of their path.
+sources=$(git ls-files '*.rs')
+for file in $(grep -hoE '`[A-Za-z0-9_/.-]+\.rs`' -- *.md docs/*.md docs/design/*.md | tr -d '`' | sort -u); do
+    grep -qE "(^|/)${file//./\\.}\$" <<< "$sources" || complain "documents name $file, which does not exist"
+done
+
 # `unsafe` is in these crates and, where an engine's interface demands it, in shims/: elsewhere the
 # lint forbids it.
 for manifest in crates/*/Cargo.toml test/{bench,e2e,k8s}/Cargo.toml; do

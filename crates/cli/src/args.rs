@@ -77,7 +77,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "PATH")]
     pub(crate) plugins: Option<PathBuf>,
     /// The file, a function to call instead of its entrypoint, and the guest's arguments.
-    #[arg(required = true, trailing_var_arg = true, value_name = "FILE[#FUNCTION]> [ARG")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "FILE")]
     pub(crate) guest: Vec<String>,
 }
 
@@ -130,7 +130,11 @@ pub(crate) fn command(program: &str, version: &str) -> clap::Command {
         .name(program.to_owned())
         .bin_name(program.to_owned())
         .version(version.to_owned())
-        .before_help(format!("{program} {version}"))
+        .before_help(format!("{program} {}", version.trim_end()))
+        // Words after the file are the guest's, which clap cannot express as two arguments.
+        .mut_subcommand("run", |run| {
+            run.override_usage(format!("{program} run [OPTIONS] FILE[#FUNCTION] [ARG]..."))
+        })
 }
 
 /// Parses `words`; the first is the program's name.
