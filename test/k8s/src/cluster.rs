@@ -74,6 +74,7 @@ impl Cluster {
             _keeper: keeper,
         };
         cluster.make_classes();
+        cluster.nodes.iter().for_each(Node::start_kubelet);
         cluster.wait_ready(&cluster.nodes);
         cluster
     }
