@@ -102,11 +102,11 @@ test-e2e: setup executables
 
 # The tests on a Kubernetes cluster of two nodes. The first run builds Kubernetes, which takes some
 # ten minutes.
-test-k8s: setup executables
+test-k8s: setup image
 	test/setup/packages.sh k8s
 	test/k8s/build.sh
-	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) \
-	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast
+	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) WHERRY_NODE_IMAGE=$(IMAGE_DIR)/wherry-node-$(VERSION).tar \
+	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast -- --test-threads 4
 
 # What others get must run on any host of a kernel ≥ 5.10: all executables of an engine that needs
 # no shared library, linked statically. Only the last step differs from `executables`, whose files

@@ -37,18 +37,15 @@ use std::time::Duration;
 /// processors, and other tests make pods at the same time.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Makes two tests of each function that takes a [`Kind`]: `wasm::NAME` and `runc::NAME`. Those
-/// after a semicolon and a reason are ignored with wasm, because of a fault in Wherry.
+/// Makes two tests of each function that takes a [`Kind`]: `wasm::NAME` and `runc::NAME`.
 #[macro_export]
 macro_rules! on_both {
-    ($($test:ident),* $(,)? $(; $reason:literal: $($faulty:ident),+ $(,)?)*) => {
+    ($($test:ident),* $(,)?) => {
         mod wasm {
             $(#[test] fn $test() { super::$test($crate::Kind::Wasm); })*
-            $($(#[test] #[ignore = $reason] fn $faulty() { super::$faulty($crate::Kind::Wasm); })+)*
         }
         mod runc {
             $(#[test] fn $test() { super::$test($crate::Kind::Runc); })*
-            $($(#[test] fn $faulty() { super::$faulty($crate::Kind::Runc); })+)*
         }
     };
 }

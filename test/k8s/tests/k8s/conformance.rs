@@ -8,7 +8,7 @@ fn critest_passes_as_many_specifications_as_with_runc() {
     let cluster = Cluster::shared();
     let [first, second] = cluster.lone_nodes() else { panic!("two nodes") };
     let (wasm, runc) = thread::scope(|scope| {
-        let wasm = scope.spawn(|| critest::run(cluster, first, "wasm"));
+        let wasm = scope.spawn(|| critest::run(cluster, first, "wasm-features"));
         let runc = scope.spawn(|| critest::run(cluster, second, "runc"));
         (wasm.join().expect("a report"), runc.join().expect("a report"))
     });

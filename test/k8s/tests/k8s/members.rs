@@ -156,8 +156,6 @@ wherry_k8s::on_both!(
     sidecars_start_first_and_end_with_the_pod,
     a_sidecar_that_ends_is_restarted,
     containers_share_a_folder_with_native_ones,
-    ;
-    "Create fails with `cannot mount cgroup v1` in a shared pid namespace":
     containers_see_each_others_processes_where_the_pod_says_so,
     a_container_is_restarted_among_shared_processes,
     a_debug_container_sees_the_target,

@@ -101,7 +101,7 @@ fn a_hook_that_fails_is_an_event(kind: Kind) {
     let hook = json!({"exec": {"command": ["/kit", "exit", "3"]}});
     let pod = space.pod("hook", sleeper(json!({"lifecycle": {"postStart": hook}})));
     let event = pod.wait_event("FailedPostStartHook");
-    assert!(event.contains("main"), "{event}");
+    assert!(event.contains("PostStartHook failed"), "{event}");
 }
 
 wherry_k8s::on_both!(
