@@ -81,8 +81,7 @@ fn wait_rolled_out() {
     let words =
         ["--namespace", NAMESPACE, "rollout", "status", "daemonset/wherry", "--timeout=240s"];
     let outcome = cluster.kubectl(&words);
-    let installer =
-        ["logs", "--selector", "app.kubernetes.io/component=installer", "--all-containers"];
+    let installer = ["logs", "--selector=app.kubernetes.io/component=installer", "--prefix"];
     let logs = cluster.kubectl(&[&["--namespace", NAMESPACE][..], &installer].concat());
     assert_eq!(outcome.code, 0, "{outcome}\n{logs}");
 }
@@ -92,6 +91,13 @@ fn uninstall() {
         .success();
     wait_rolled_out();
     helm(&["uninstall", "wherry", "--wait"], "").success();
+    // Pods that have ended are removed without the runtime.
+    let space = Space::existing(NAMESPACE, Kind::Runc);
+    for pod in space.list("pods", "app.kubernetes.io/component=test") {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        space.api().delete(&space.path(&format!("pods/{name}")));
+    }
+    wait_until("the pods are gone", PATIENCE, || space.list("pods", "").is_empty());
 }
 
 #[test]
@@ -159,17 +165,20 @@ fn the_chart_says_what_is_wrong_with_a_node_and_leaves_it_alone() {
     helm(&["install", "wherry", &chart()], &values(&["wasmtime"])).success();
     let space = Space::existing(NAMESPACE, Kind::Runc);
     let selector = "app.kubernetes.io/component=installer";
-    let mut name = String::new();
-    wait_until("the installer has failed on the node", PATIENCE, || {
+    let mut log = String::new();
+    wait_until("the installer has failed on the node, and named the file", PATIENCE, || {
         let pods = space.list("pods", selector);
         let Some(pod) = pods.iter().find(|pod| pod["spec"]["nodeName"] == node.name()) else {
             return false;
         };
-        name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        status(pod, "install")["restartCount"].as_u64() >= Some(1)
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let tried = status(pod, "install")["restartCount"].as_u64() >= Some(1);
+        if tried {
+            log = Pod::new(&space, name).log("install");
+        }
+        // The log may be that of an attempt in progress.
+        tried && log.contains(config)
     });
-    let log = Pod::new(&space, &name).log("install");
-    assert!(log.contains(config), "{log}");
     assert!(
         log.contains(&format!("line {}", good.lines().count() + 2)) || log.contains("TOML"),
         "{log}"
