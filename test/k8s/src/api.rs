@@ -40,7 +40,7 @@ impl Api {
 
     /// A request whose answer may be that something is missing or refused.
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
-        // The proxy's connection to the API server may break under load: a second try tells.
+        // The proxy's connection to the API server may break under load: try again.
         for _ in 0..5 {
             match self.try_request(method, path, body) {
                 Some(answer) if !matches!(answer.status, 429 | 502..=504) => return answer,

@@ -94,10 +94,10 @@ impl Cluster {
         let bare = self.bare.get().into_iter().flatten();
         let found = self.nodes.iter().chain(self.spare.get()).chain(bare);
         let mut found = found.filter(|node| node.name() == name);
-        found.next().unwrap_or_else(|| panic!("there is no node {name}"))
+        found.next().unwrap_or_else(|| panic!("unknown node {name}"))
     }
 
-    /// One more node for a test that kills its daemons or counts what is on it. No other test has
+    /// One more node for a test that kills its daemons or counts its pods. No other test has
     /// it meanwhile, and nothing is scheduled there: the test's pods name the node.
     pub fn spare(&self) -> (MutexGuard<'_, ()>, &Node) {
         let guard = self.lent.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -152,7 +152,7 @@ impl Cluster {
     }
 
     /// What an HTTP server answers at an address like `10.81.0.5:80`, as seen from the control
-    /// plane's machine; nothing if there is no answer.
+    /// plane's machine; nothing without an answer.
     pub fn http_get(&self, address: &str, path: &str) -> Option<String> {
         let (address, path) = (address.to_owned(), path.to_owned());
         self.hub.in_network(move || {

@@ -1,7 +1,7 @@
 //! A Kubernetes cluster of two nodes on this machine, and what its tests share.
 //!
 //! - [`Cluster`] is etcd, a control plane and nodes of the real programs, which `test/k8s/build.sh`
-//!   builds. Each node has network, mount and pid namespaces of its own, so that two kubelets and
+//!   builds. Each node is a set of network, mount and pid namespaces, so that two kubelets and
 //!   two containerds find the folders, sockets and ports that they expect, and all of it ends with
 //!   one process.
 //! - [`Space`] is a namespace of the API for one test, [`Pod`] a pod in it, [`Kind`] says what runs

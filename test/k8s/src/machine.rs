@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use wherry_testing::{DEADLINE, Outcome, call, wait_for};
 
-/// Namespaces of their own, held by their first process. When that process ends, the kernel kills
+/// Separate namespaces, held by their first process. When that process ends, the kernel kills
 /// all others in the pid namespace, and mounts and network interfaces go with the last of them.
 pub struct Machine {
     root: PathBuf,
@@ -67,7 +67,7 @@ impl Machine {
         call(self.command(&["bash", "-c", script]), None)
     }
 
-    /// Starts a daemon under a name, in an empty folder of its own: the kubelet's garbage
+    /// Starts a daemon under a name, in a separate empty folder: the kubelet's garbage
     /// collection of logs removes what a pattern matches in its working directory. Its log is
     /// NAME.log in the machine's folder.
     pub(crate) fn spawn(&self, name: &str, path: &str, words: &[&str]) {

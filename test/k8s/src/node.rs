@@ -93,7 +93,7 @@ impl Node {
         network::address(number(&self.name))
     }
 
-    /// Runs a shell script on the node, and returns what it printed.
+    /// Runs a shell script on the node, and returns its output.
     #[track_caller]
     pub fn shell(&self, script: &str) -> String {
         self.machine.shell(script).success()
@@ -116,7 +116,7 @@ impl Node {
         wherry_testing::call(command, Some(text.as_bytes())).success();
     }
 
-    /// Runs `crictl` with its containerd, and returns what it printed.
+    /// Runs `crictl` with its containerd, and returns its output.
     pub fn crictl(&self, words: &str) -> String {
         let crictl = format!("PATH={} crictl -r unix://{SOCKET} {words}", self.path);
         self.machine.shell(&crictl).success()
@@ -183,7 +183,7 @@ impl Node {
             "tlsCertFile": file("kubelet.crt"),
             "tlsPrivateKeyFile": file("kubelet.key"),
             "cgroupDriver": "cgroupfs",
-            // Two kubelets share the machine's cgroups: each has a root of its own.
+            // Two kubelets share the machine's cgroups: each has a separate root.
             "cgroupRoot": format!("{}/{}", self.cgroup, self.name),
             "failCgroupV1": false,
             "failSwapOn": false,

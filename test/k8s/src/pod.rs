@@ -119,7 +119,7 @@ impl<'s> Pod<'s> {
         }
     }
 
-    /// What was said of it, one event to a line.
+    /// Its events, one per line.
     pub fn events(&self) -> String {
         let selector = format!("events?fieldSelector=involvedObject.name={}", self.name);
         let events = self.space.get(&selector);

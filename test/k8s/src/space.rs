@@ -47,7 +47,7 @@ impl Space {
         Cluster::shared().api()
     }
 
-    /// The path of what is in the namespace, like `pods` or `pods/NAME/log`.
+    /// The path of objects in the namespace, like `pods` or `pods/NAME/log`.
     pub fn path(&self, rest: &str) -> String {
         let group = match rest.split('/').next().unwrap_or_default() {
             "deployments" | "daemonsets" | "statefulsets" | "replicasets" => "/apis/apps/v1",
@@ -89,7 +89,7 @@ impl Space {
     }
 
     /// A pod template: its specification's fields, with what most pods of the tests have in common
-    /// in place of what is missing. `metadata` among the fields is the template's.
+    /// in place of missing ones. `metadata` among the fields is the template's.
     pub fn template(&self, fields: Value) -> Value {
         let mut spec = json!({
             "runtimeClassName": self.kind.class(),

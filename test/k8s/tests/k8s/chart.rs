@@ -1,4 +1,4 @@
-//! The chart: what it does to nodes that have nothing of Wherry, and what it leaves.
+//! The chart on nodes without Wherry: installation, upgrade, removal.
 
 use serde_json::{Value, json};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! How containers, pods and jobs end, and what is said of it.
+//! How containers, pods and jobs end, and how that is reported.
 
 use serde_json::json;
 use wherry_k8s::{Kind, Space};

@@ -74,7 +74,7 @@ fn a_read_only_mount_is_so_below_other_mounts(kind: Kind) {
     let args = ["do", "write /host/file no", "write /host/inner/file no"];
     let mut fields = with_host_folder(&folder, mount, json!({"args": args}));
     if kind == Kind::Wasm {
-        // The kubelet needs a handler that says what it can do.
+        // The kubelet needs a handler that lists its features.
         fields["runtimeClassName"] = json!("wasm-features");
     }
     let pod = space.pod("read-only", fields);

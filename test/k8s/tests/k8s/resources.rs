@@ -140,7 +140,7 @@ fn the_nodes_summary_has_the_processor_time_of_the_cgroup(kind: Kind) {
     pod.wait_ready();
     let used = || {
         let text = cgroup_file(&pod, 0, "cpuacct/cpuacct.usage", "cpu.stat");
-        // Version 2 says microseconds, in a line of its own.
+        // Version 2 has microseconds, in a separate line.
         match text.lines().find_map(|line| line.strip_prefix("usage_usec ")) {
             Some(micro) => micro.trim().parse::<u64>().expect("a number") * 1000,
             None => text.trim().parse::<u64>().expect("a number"),

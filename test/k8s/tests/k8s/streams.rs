@@ -1,4 +1,4 @@
-//! What goes into a container and comes out of it: logs, exec, attach, port-forward.
+//! The streams of a container: logs, exec, attach, port-forward.
 
 use serde_json::json;
 use wherry_k8s::{Cluster, Kind, PATIENCE, Space};

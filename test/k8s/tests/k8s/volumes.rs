@@ -1,4 +1,4 @@
-//! Volumes: what they hold, who may read and write it, and what changes while a pod runs.
+//! Volumes: contents, permissions, and changes while a pod runs.
 
 use serde_json::json;
 use wherry_k8s::{Kind, PATIENCE, Pod, Space};
