@@ -106,7 +106,7 @@ test-k8s: setup image
 	test/setup/packages.sh k8s
 	test/k8s/build.sh
 	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) WHERRY_NODE_IMAGE=$(IMAGE_DIR)/wherry-node-$(VERSION).tar \
-	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast -- --test-threads 4
+	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast -- --test-threads 8
 
 # What others get must run on any host of a kernel ≥ 5.10: all executables of an engine that needs
 # no shared library, linked statically. Only the last step differs from `executables`, whose files
