@@ -35,7 +35,7 @@ FOUND = $(filter-out $(patsubst wherry-%/bundled,%,$(FEATURES)),$(WITH_LIBRARY))
 ENVIRONMENT = $(foreach engine,$(FOUND),$(shell shims/$(engine)/setup.sh env))
 CARGO_IN = test/setup/engines.sh check $(FOUND) && env $(ENVIRONMENT) $(CARGO)
 
-.PHONY: build executables demo bench test test-unit test-e2e test-vm test-chart portable image dist soak fuzz setup install check fmt clean
+.PHONY: build executables demo bench test test-unit test-e2e test-k8s test-vm test-chart portable image dist soak fuzz setup install check fmt clean
 .NOTPARALLEL:
 
 build: executables
@@ -88,7 +88,7 @@ test: test-unit test-e2e test-chart
 
 # Unit tests and the engines' conformance suite.
 test-unit: setup
-	$(CARGO_IN) test --release --locked $(WORKSPACE) --exclude wherry-e2e --no-fail-fast
+	$(CARGO_IN) test --release --locked $(WORKSPACE) --exclude wherry-e2e --exclude wherry-k8s --no-fail-fast
 
 # The end-to-end tests with each engine; they prove docs/compatibility.md, and write it.
 test-e2e: setup executables
@@ -99,6 +99,14 @@ test-e2e: setup executables
 	        $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast -- $$skip | tee $$log || failed=1; \
 	    $(BIN)/compatibility $$engine < $$log || failed=1; \
 	done; [ -z "$$failed" ]
+
+# The tests on a Kubernetes cluster of two nodes. The first run builds Kubernetes, which takes some
+# ten minutes.
+test-k8s: setup image
+	test/setup/packages.sh k8s
+	test/k8s/build.sh
+	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) WHERRY_NODE_IMAGE=$(IMAGE_DIR)/wherry-node-$(VERSION).tar \
+	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast -- --test-threads 8
 
 # What others get must run on any host of a kernel ≥ 5.10: all executables of an engine that needs
 # no shared library, linked statically. Only the last step differs from `executables`, whose files

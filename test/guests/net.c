@@ -1,6 +1,8 @@
 /* A guest that uses the network, through the sockets of WASI preview 2: `net COMMAND ARGS...`.
  *
  *   tcp-serve PORT           prints "ready", then echoes the bytes of each connection
+ *   http-serve PORT          prints "ready", then answers each HTTP request with 200 and "ok", or with
+ *                            500 if it contains "fail"
  *   tcp-get HOST PORT        sends a line, prints the answer
  *   udp-serve PORT           prints "ready", then sends each datagram back to its sender
  *   udp-send HOST PORT TEXT  sends a datagram, prints the answer
@@ -8,6 +10,7 @@
  *
  * HOST is a name or an address. IPv4 only. Its bindings (net.h) are made by `componentize`.
  */
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,7 +141,29 @@ static void close_tcp(tcp_socket socket, input from, output to) {
   wasi_sockets_tcp_tcp_socket_drop_own(socket);
 }
 
-static int tcp_serve(const char *port) {
+/* Sends back what arrives, to the end. */
+static void echo(input from, output to) {
+  net_list_u8_t bytes;
+  while (receive(from, &bytes)) {
+    bool sent = transmit(to, &bytes);
+    net_list_u8_free(&bytes);
+    if (!sent) break;
+  }
+}
+
+/* Answers one HTTP request, which must fit into one read. */
+static void answer(input from, output to) {
+  static const char good[] = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n";
+  static const char bad[] = "HTTP/1.1 500 Asked for\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+  net_list_u8_t bytes;
+  if (!receive(from, &bytes)) return;
+  bool fail = memmem(bytes.ptr, bytes.len, "fail", 4) != NULL;
+  net_list_u8_free(&bytes);
+  net_list_u8_t out = {(uint8_t *)(fail ? bad : good), fail ? sizeof bad - 1 : sizeof good - 1};
+  transmit(to, &out);
+}
+
+static int serve(const char *port, void (*each)(input, output)) {
   tcp_socket socket = tcp();
   wasi_sockets_tcp_borrow_tcp_socket_t borrowed = wasi_sockets_tcp_borrow_tcp_socket(socket);
   address local = any(port);
@@ -155,12 +180,7 @@ static int tcp_serve(const char *port) {
     bool ok = wasi_sockets_tcp_method_tcp_socket_accept(borrowed, &client, &error);
     if (!ok && error == WOULD_BLOCK) continue;
     must(ok, "accept", error);
-    net_list_u8_t bytes;
-    while (receive(client.f1, &bytes)) {
-      bool sent = transmit(client.f2, &bytes);
-      net_list_u8_free(&bytes);
-      if (!sent) break;
-    }
+    each(client.f1, client.f2);
     close_tcp(client.f0, client.f1, client.f2);
   }
 }
@@ -270,7 +290,8 @@ int main(int argc, char **argv) {
   const char *command = argc > 1 ? argv[1] : "";
   network = wasi_sockets_network_borrow_network(wasi_sockets_instance_network_instance_network());
 
-  if (argc == 3 && strcmp(command, "tcp-serve") == 0) return tcp_serve(argv[2]);
+  if (argc == 3 && strcmp(command, "tcp-serve") == 0) return serve(argv[2], echo);
+  if (argc == 3 && strcmp(command, "http-serve") == 0) return serve(argv[2], answer);
   if (argc == 4 && strcmp(command, "tcp-get") == 0) return tcp_get(argv[2], argv[3]);
   if (argc == 3 && strcmp(command, "udp-serve") == 0) return udp_serve(argv[2]);
   if (argc == 5 && strcmp(command, "udp-send") == 0) return udp_send(argv[2], argv[3], argv[4]);

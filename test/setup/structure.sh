@@ -84,7 +84,7 @@ done
 
 # `unsafe` is in these crates and, where an engine's interface demands it, in shims/: elsewhere the
 # lint forbids it.
-for manifest in crates/*/Cargo.toml test/{bench,e2e}/Cargo.toml; do
+for manifest in crates/*/Cargo.toml test/{bench,e2e,k8s}/Cargo.toml; do
     folder=$(dirname "$manifest")
     case $folder in crates/sys | crates/protocol | crates/host | crates/compiler | crates/container) continue ;; esac
     if ! grep -qE '^\[lints\]' "$manifest" && ! grep -qE '^unsafe_code *= *"forbid"' "$manifest"; then

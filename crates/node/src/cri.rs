@@ -96,6 +96,9 @@ struct Pod {
     handler: String,
 }
 
+/// `SANDBOX_READY` of the CRI's `PodSandboxState`.
+const READY: i32 = 0;
+
 #[derive(Clone, PartialEq, prost::Message)]
 struct ListPodsResponse {
     #[prost(message, repeated, tag = "1")]
@@ -161,10 +164,14 @@ impl Cri {
         Ok(running(answer))
     }
 
-    /// The pods, as NAMESPACE/NAME, that these handlers run.
+    /// The pods, as NAMESPACE/NAME, that these handlers run. Without those that have ended:
+    /// containerd removes them without the runtime.
     pub(crate) fn pods_of(&self, handlers: &[&str]) -> Result<Vec<String>, NodeError> {
         let answer: ListPodsResponse = self.call("ListPodSandbox", Empty {})?;
-        let ours = answer.pods.into_iter().filter(|pod| handlers.contains(&pod.handler.as_str()));
+        let ours = answer
+            .pods
+            .into_iter()
+            .filter(|pod| pod.state == READY && handlers.contains(&pod.handler.as_str()));
         let name = |pod: Pod| {
             let metadata = pod.metadata.unwrap_or_default();
             format!("{}/{}", metadata.namespace, metadata.name)

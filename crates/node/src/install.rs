@@ -23,6 +23,8 @@ pub(crate) fn run(node: &Node, options: &Install) -> Result<ExitCode, NodeError>
         node.distribution.name(),
         node.socket.display()
     ));
+    // An invalid configuration is an error before anything is changed.
+    node.dump()?;
     let mut record = Record::load(node)?;
     let from = source(options)?;
     let engines = executables::engines(&from, &options.engines)?;

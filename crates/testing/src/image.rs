@@ -31,6 +31,7 @@ enum Entry {
     File { path: String, mode: u32, bytes: Vec<u8> },
     Folder { path: String, mode: u32 },
     Link { path: String, target: String },
+    HardLink { path: String, target: String },
 }
 
 /// An image's archive on disk.
@@ -89,6 +90,13 @@ impl Image {
     #[must_use]
     pub fn link(mut self, path: &str, target: &str) -> Image {
         self.entries.push(Entry::Link { path: path.to_owned(), target: target.to_owned() });
+        self
+    }
+
+    /// Adds another name of a file that was added before.
+    #[must_use]
+    pub fn hard_link(mut self, path: &str, target: &str) -> Image {
+        self.entries.push(Entry::HardLink { path: path.to_owned(), target: target.to_owned() });
         self
     }
 
@@ -250,8 +258,10 @@ impl Image {
         let mut tar = Tar::new();
         let mut made = BTreeSet::new();
         for entry in &self.entries {
-            let (Entry::File { path, .. } | Entry::Folder { path, .. } | Entry::Link { path, .. }) =
-                entry;
+            let (Entry::File { path, .. }
+            | Entry::Folder { path, .. }
+            | Entry::Link { path, .. }
+            | Entry::HardLink { path, .. }) = entry;
             let above: Vec<&Path> = Path::new(path).ancestors().skip(1).collect();
             for folder in above.into_iter().rev().filter(|folder| folder.parent().is_some()) {
                 if made.insert(folder.to_owned()) {
@@ -264,7 +274,11 @@ impl Image {
                     made.insert(path.into());
                     tar.folder(path, *mode);
                 }
-                Entry::Link { path, target } => tar.link(path, target),
+                Entry::Link { path, target } => tar.link(tar::EntryType::Symlink, path, target),
+                Entry::HardLink { path, target } => {
+                    let target = target.trim_start_matches('/');
+                    tar.link(tar::EntryType::Link, path, target);
+                }
             }
         }
         tar.end()
@@ -304,8 +318,8 @@ impl Tar {
             .expect("tar in memory");
     }
 
-    fn link(&mut self, path: &str, target: &str) {
-        let mut header = Tar::header(tar::EntryType::Symlink, 0o777, 0);
+    fn link(&mut self, kind: tar::EntryType, path: &str, target: &str) {
+        let mut header = Tar::header(kind, 0o777, 0);
         self.0
             .append_link(&mut header, path.trim_start_matches('/'), target)
             .expect("tar in memory");

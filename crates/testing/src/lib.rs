@@ -52,6 +52,7 @@ pub use leftovers::Leftovers;
 pub use places::{bin_dir, cache_dir, daemon_bin, engine, repository, runtime, systemd_cgroups};
 pub use processes::{Process, processes};
 pub use run::{Daemon, Run};
+pub use scope::Scope;
 pub use terminal::Typed;
 pub use trace::Trace;
 pub use usage::{Usage, stripped_size};

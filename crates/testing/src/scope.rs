@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A helper process waits for the end of this value, which comes with [`Drop`] or with the death of
 /// the test process: statics are not dropped, and a test run may be interrupted. The helper then
 /// kills the processes of the folder, unmounts, and removes network namespace, cgroups and folder.
-pub(crate) struct Scope {
+pub struct Scope {
     root: PathBuf,
     name: String,
     log: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) struct Scope {
 
 impl Scope {
     /// Creates the folder and starts the helper. `what` becomes part of the log's name.
-    pub(crate) fn new(what: &str) -> Scope {
+    pub fn new(what: &str) -> Scope {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         // Short: socket paths below it must fit into 108 bytes. The last letter prevents that the
         // name of one scope is a prefix of another's.
@@ -47,23 +47,23 @@ impl Scope {
     }
 
     /// The folder.
-    pub(crate) fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// The folder of files that need not survive a reboot: in memory.
-    pub(crate) fn state(&self) -> PathBuf {
+    pub fn state(&self) -> PathBuf {
         self.root.join(STATE)
     }
 
     /// A unique name for objects outside of the folder: cgroup, network namespace, containerd
     /// namespace.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Opens the log for one more daemon process. The log survives the folder.
-    pub(crate) fn log(&self) -> File {
+    pub fn log(&self) -> File {
         File::options()
             .create(true)
             .append(true)
@@ -72,12 +72,12 @@ impl Scope {
     }
 
     /// The path of the log.
-    pub(crate) fn log_path(&self) -> &Path {
+    pub fn log_path(&self) -> &Path {
         &self.log
     }
 
     /// Includes the log of this scope in the message of a failing test on this thread.
-    pub(crate) fn mark_used(&self) {
+    pub fn mark_used(&self) {
         USED.with_borrow_mut(|used| {
             if !used.contains(&self.log) {
                 used.push(self.log.clone());

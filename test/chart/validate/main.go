@@ -120,7 +120,12 @@ func daemonSet(set *apps.DaemonSet) []string {
 func privileges(about string, spec *core.PodSpec, installer bool) []string {
 	var faults []string
 	say := func(text string) { faults = append(faults, about+text) }
-	if spec.HostPID || spec.HostNetwork || spec.HostIPC {
+	// A command that restarts a daemon of the host runs in the namespaces of the host.
+	restarts := false
+	for _, container := range spec.InitContainers {
+		restarts = restarts || installer && strings.Contains(strings.Join(container.Args, " "), "--restart-command")
+	}
+	if spec.HostPID && !restarts || spec.HostNetwork || spec.HostIPC {
 		say("it shares a namespace with the host")
 	}
 	if spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken {
