@@ -50,7 +50,7 @@ pub enum ConfigError {
     NoProc,
     /// A bind mount over files that libcontainer creates.
     #[error(
-        "cannot mount {} at {}: the container has its own devices there; add others with --device",
+        "cannot mount {} at {}: every container has devices there already; add others with --device",
         .device.display(), .destination.display()
     )]
     OverDevices {
