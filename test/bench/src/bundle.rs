@@ -4,12 +4,14 @@ use std::fs::{self, File, Permissions};
 use std::io::Read;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 use wherry_bench::wire::Message;
-use wherry_testing::Containerd;
+use wherry_testing::{Containerd, DEADLINE};
 
 /// The layer of the root filesystem, the configuration of a container in it, and the folder of the
 /// containers.
@@ -97,12 +99,17 @@ impl Bundle {
             .text(7, &text(&self.path.join("stderr")))
     }
 
-    /// The output of the container so far.
-    pub(crate) fn said(&mut self) -> String {
-        let mut said = Vec::new();
-        // It returns "would block", because the pipe never ends.
-        let _ = self.stdout.read_to_end(&mut said);
-        String::from_utf8_lossy(&said).into_owned()
+    /// Reads the container's only line as soon as it is written, as a client does: the shim
+    /// publishes an exit when the output has been read.
+    pub(crate) fn read_line(&mut self) -> String {
+        let (mut line, start) = (Vec::new(), Instant::now());
+        while !line.ends_with(b"\n") {
+            assert!(start.elapsed() < DEADLINE, "the guest printed {line:?} in {DEADLINE:?}");
+            thread::sleep(Duration::from_micros(20));
+            // It returns "would block", because the pipe never ends.
+            let _ = self.stdout.read_to_end(&mut line);
+        }
+        String::from_utf8_lossy(&line).into_owned()
     }
 
     /// Removes the bundle, once its container is deleted.
