@@ -80,7 +80,8 @@ fn collect_scope(scope: &Scope) {
         if Scope::exists(&scope.unit) { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
     };
     let systemctl = |verb: &str| {
-        Command::new("systemctl").args(["--quiet", "--no-block", verb, &scope.unit]).spawn()?;
+        let words = ["--quiet", "--no-block", verb, "--", &scope.unit];
+        Command::new("systemctl").args(words).spawn()?;
         retry(COLLECTION, collected)
     };
     let result = retry(NOTIFICATION, collected)

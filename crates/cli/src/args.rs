@@ -8,7 +8,7 @@ use clap_complete::Shell;
 
 /// Runs and compiles WebAssembly without containerd, and manages the cache of compiled code.
 #[derive(Debug, Parser)]
-#[command(arg_required_else_help = true, disable_version_flag = true, infer_long_args = false)]
+#[command(arg_required_else_help = true, disable_version_flag = true)]
 pub(crate) struct Args {
     /// Print the version.
     #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
