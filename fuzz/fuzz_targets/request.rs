@@ -20,9 +20,8 @@ use wherry_container::{Event, EventSink, Runtime};
 use wherry_image::Cache;
 use wherry_protocol::compile::Bounds;
 use wherry_protocol::{Channel, HostReply, HostRequest};
-use wherry_supervisor::compiler::CompilerProgram;
-use wherry_supervisor::launch::{Host, HostProgram};
-use wherry_supervisor::{SpareHost, Supervisor};
+use wherry_supervisor::launch::Host;
+use wherry_supervisor::{Program, SpareHost, Supervisor};
 use wherry_sys::reaper::Reaper;
 use wherry_task::{Connections, Service, services};
 
@@ -82,7 +81,7 @@ impl World {
     fn new() -> World {
         let supervisor = Arc::new(Supervisor {
             host: program(),
-            compiler: CompilerProgram::beside(&program(), "missing"),
+            compiler: program().compiler("missing"),
             cache: Cache::new(folder().join("cache"), "missing", 0),
             bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
             reaper: Reaper::default(),
@@ -151,14 +150,8 @@ fn folder() -> PathBuf {
 }
 
 /// A host that ends at once, for a request that finds no other.
-fn program() -> HostProgram {
-    static PROGRAM: OnceLock<HostProgram> = OnceLock::new();
-    let program = PROGRAM.get_or_init(|| {
-        let link = std::env::current_exe().expect("it runs").with_file_name("wherry-missing-host");
-        let _ = std::os::unix::fs::symlink("/bin/false", link);
-        HostProgram::find("missing").expect("it has just been made")
-    });
-    program.clone()
+fn program() -> Program {
+    Program::new("/bin/false".into())
 }
 
 /// The bundle is ours, and so are all files: the fuzzer runs as root.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use wherry_engine::Engine;
 use wherry_image::{CacheError, CacheEvent, Kind, Module, check_size, kind};
-use wherry_supervisor::compiler::{CompilerProgram, ProcessCompiler};
+use wherry_supervisor::Program;
+use wherry_supervisor::compiler::ProcessCompiler;
 use wherry_supervisor::settings::Settings;
 
 use crate::args;
@@ -85,7 +86,7 @@ fn is_wasm(path: &Path) -> io::Result<bool> {
 fn compile(engine: &dyn Engine, settings: &Settings, modules: &[(PathBuf, String)]) -> Result<()> {
     let name = engine.name();
     let key = engine.compile_key().ok_or(Error::NoCompiler(name))?;
-    let program = CompilerProgram::own().map_err(Error::OwnExecutable)?;
+    let program = Program::own().map_err(Error::OwnExecutable)?;
     let cache = settings.cache(name);
     for (path, module) in modules {
         let file = File::open(path).map_err(|source| Error::Read { path: path.clone(), source })?;
@@ -128,7 +129,7 @@ pub(crate) fn in_background(engine: &dyn Engine, settings: &Settings) -> Result<
         .rewind()
         .and_then(|()| io::copy(&mut module.take(size), &mut copy))
         .map_err(Error::Copy)?;
-    let program = CompilerProgram::own().map_err(Error::OwnExecutable)?;
+    let program = Program::own().map_err(Error::OwnExecutable)?;
     let compiler =
         ProcessCompiler { background: true, ..host_compiler(&program, settings, UNNAMED) };
     let wanted = Module { file: &copy, name: UNNAMED, of_image: false };
@@ -144,7 +145,7 @@ fn failed(module: &str) -> impl FnOnce(CacheError) -> Error + '_ {
 }
 
 fn host_compiler<'a>(
-    program: &'a CompilerProgram,
+    program: &'a Program,
     settings: &Settings,
     module: &'a str,
 ) -> ProcessCompiler<'a> {

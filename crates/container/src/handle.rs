@@ -340,10 +340,8 @@ mod tests {
     use wherry_image::Cache;
     use wherry_protocol::RuntimeOptions;
     use wherry_protocol::compile::Bounds;
-    use wherry_supervisor::compiler::CompilerProgram;
     use wherry_supervisor::create::ContainerConfig;
-    use wherry_supervisor::launch::HostProgram;
-    use wherry_supervisor::{SpareHost, Supervisor};
+    use wherry_supervisor::{Program, SpareHost, Supervisor};
     use wherry_sys::reaper::Reaper;
 
     use crate::actor::tests::Fake;
@@ -360,13 +358,11 @@ mod tests {
     #[tokio::test]
     async fn a_container_whose_actor_has_panicked_can_be_deleted() {
         let folder = tempfile::tempdir().unwrap();
-        // HostProgram::find searches beside this executable. The test runs no host.
-        let beside = std::env::current_exe().unwrap().with_file_name("wherry-none-host");
-        std::fs::write(beside, "").unwrap();
         let events = Arc::new(Published::default());
         let supervisor = Supervisor {
-            host: HostProgram::find("none").unwrap(),
-            compiler: CompilerProgram::own().unwrap(),
+            // The test runs neither.
+            host: Program::new("wherry-none-host".into()),
+            compiler: Program::new("wherry-none".into()),
             cache: Cache::new(folder.path().join("cache"), "none", 0),
             bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
             reaper: Reaper::default(),

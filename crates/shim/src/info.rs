@@ -7,7 +7,7 @@ use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 use wherry_protocol::message::ENGINE_VERSION;
-use wherry_supervisor::launch::HostProgram;
+use wherry_supervisor::Program;
 
 use crate::error::{Error, Result};
 use crate::{Shim, args, features};
@@ -52,7 +52,7 @@ pub(crate) fn help(shim: Shim) -> Result<()> {
 /// Asks the engine host, because no engine is linked into the shim. The reason if it does not
 /// answer.
 fn engine_version(engine: &str) -> String {
-    let program = match HostProgram::find(engine) {
+    let program = match Program::host(engine) {
         Ok(program) => program,
         Err(failure) => return format!("unknown: {}", failure.message),
     };

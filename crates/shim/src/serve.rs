@@ -9,10 +9,9 @@ use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 use wherry_bundle::Bundle;
 use wherry_container::Runtime;
-use wherry_supervisor::compiler::CompilerProgram;
-use wherry_supervisor::launch::{Host, HostProgram};
+use wherry_supervisor::launch::Host;
 use wherry_supervisor::settings::Settings;
-use wherry_supervisor::{SpareHost, Supervisor};
+use wherry_supervisor::{Program, SpareHost, Supervisor};
 use wherry_sys::reaper::Reaper;
 use wherry_sys::socket::SocketName;
 use wherry_sys::{daemon, memory, readonly};
@@ -26,7 +25,7 @@ pub(crate) struct Daemon {
     pub(crate) engine: &'static str,
     pub(crate) listener: UnixListener,
     pub(crate) name: OwnName,
-    pub(crate) program: HostProgram,
+    pub(crate) program: Program,
     pub(crate) namespace: String,
     pub(crate) bundle: PathBuf,
     /// containerd's ttrpc socket, which takes events.
@@ -108,9 +107,13 @@ async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    let compiler = daemon.program.compiler(daemon.engine);
+    if let Err(error) = compiler.pin() {
+        log::warn!("cannot open {}: {error}", compiler.path().display());
+    }
     let connections = Connections::default();
     let supervisor = Supervisor {
-        compiler: CompilerProgram::beside(&daemon.program, daemon.engine),
+        compiler,
         host: daemon.program,
         // Guests get descriptors of these files.
         cache: config.cache(daemon.engine).reading_through(readonly::view),

@@ -7,7 +7,7 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use wherry_supervisor::launch::HostProgram;
+use wherry_supervisor::Program;
 use wherry_sys::daemon;
 use wherry_sys::socket::{self, Listen};
 
@@ -25,7 +25,7 @@ const ADDRESS_FILE: &str = "address";
 pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
     let bundle = bundle(args)?;
     // Before the socket and the daemon exist: a missing host is an error of this program.
-    let program = HostProgram::find(shim.engine)?;
+    let program = Program::host(shim.engine)?;
     let group = group::of(&bundle, &args.id)?;
     let ttrpc_address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let bootstrap = Bootstrap::new(args, &ttrpc_address, &read_stdin());

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -13,44 +13,17 @@ use wherry_protocol::compile::{
     BACKGROUND, BASELINE, Bounds, DESCRIPTORS, EXIT_CHANGED, EXIT_INVALID, EXIT_IO, MEMORY_MIN,
 };
 use wherry_sys::child::{self, End};
-use wherry_sys::readonly;
 use wherry_sys::reaper::Reaper;
 
 use crate::cancel::Cancel;
 use crate::digest;
-use crate::launch::HostProgram;
-
-/// The compiler's executable, `wherry-E`.
-#[derive(Debug, Clone)]
-pub struct CompilerProgram(PathBuf);
-
-impl CompilerProgram {
-    /// The compiler beside an engine host.
-    #[must_use]
-    pub fn beside(host: &HostProgram, engine: &str) -> CompilerProgram {
-        CompilerProgram(host.path().with_file_name(format!("wherry-{engine}")))
-    }
-
-    /// This executable, for its other commands.
-    ///
-    /// # Errors
-    /// If the kernel does not say where it is.
-    pub fn own() -> io::Result<CompilerProgram> {
-        std::env::current_exe().map(CompilerProgram)
-    }
-
-    /// The path to execute: a read-only view, because a process can open its own executable for
-    /// writing and the compiler is root's. Users other than root cannot mount one, nor write to it.
-    fn to_execute(&self) -> io::Result<PathBuf> {
-        if nix::unistd::geteuid().is_root() { readonly::view(&self.0) } else { Ok(self.0.clone()) }
-    }
-}
+use crate::program::Program;
 
 /// Compiles modules with `wherry-E compile`.
 #[derive(Debug)]
 pub struct ProcessCompiler<'a> {
     /// The executable.
-    pub program: &'a CompilerProgram,
+    pub program: &'a Program,
     /// Reaps the compiler. None: it is waited for directly.
     pub reaper: Option<&'a Reaper>,
     /// The resource limits.
@@ -81,12 +54,8 @@ pub struct Charged<'a> {
 ///
 /// # Errors
 /// If the process cannot be started.
-pub fn compile_in_background(
-    program: &CompilerProgram,
-    module: &File,
-    lock: File,
-) -> io::Result<Child> {
-    let mut command = Command::new(program.to_execute()?);
+pub fn compile_in_background(program: &Program, module: &File, lock: File) -> io::Result<Child> {
+    let mut command = program.command()?;
     command.args(["compile", BACKGROUND]).current_dir("/");
     // It prints nothing: standard output holds the lock for as long as the process lives.
     command.stdin(module.try_clone()?).stdout(lock).stderr(Stdio::null());
@@ -106,7 +75,7 @@ impl Compiler for ProcessCompiler<'_> {
     fn compile(&self, wasm: &File, digest: &str, slot: u32, out: &File) -> Result<(), CacheError> {
         let failed = |error: io::Error| CacheError::Compiler(error.to_string());
         let (reader, writer) = io::pipe().map_err(failed)?;
-        let mut command = Command::new(self.program.to_execute().map_err(failed)?);
+        let mut command = self.program.command().map_err(failed)?;
         command
             .args(["compile", DESCRIPTORS, digest, &self.bounds.to_string(), &slot.to_string()])
             .args(self.baseline.then_some(BASELINE))
@@ -117,7 +86,7 @@ impl Compiler for ProcessCompiler<'_> {
             .stdout(out.try_clone().map_err(failed)?)
             .stderr(writer);
         let child = command.spawn().map_err(|error| {
-            CacheError::Compiler(format!("cannot run {}: {error}", self.program.0.display()))
+            CacheError::Compiler(format!("cannot run {}: {error}", self.program.path().display()))
         })?;
         // Closes this process's writing end of the pipe.
         drop(command);

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio as ProcessStdio};
+use std::process::Stdio as ProcessStdio;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wherry_bundle::hooks::Batch;
@@ -16,57 +16,14 @@ use wherry_protocol::message::Descriptors;
 use wherry_protocol::{Channel, Failure, FailureKind, HostReply, HostRequest, SetupMessage, Stdio};
 use wherry_sys::process::{Pid, Ticks};
 use wherry_sys::reaper::Reaper;
-use wherry_sys::{daemon, logger, readonly};
+use wherry_sys::{daemon, logger};
 
 use crate::conversation::{self, Conversation, Forked, SetupService};
+use crate::program::Program;
 
 /// Room for the process title, bytes: the engine host overwrites its environment with the guest's
 /// command line.
 const TITLE_ROOM: usize = 1024;
-
-/// The engine host's executable, `wherry-E-host`: an engine without its compiler.
-#[derive(Debug, Clone)]
-pub struct HostProgram(PathBuf);
-
-impl HostProgram {
-    /// Searches for `wherry-<engine>-host` beside this executable, in `../libexec/wherry` from
-    /// there, and in PATH.
-    ///
-    /// # Errors
-    /// If it is in none of these; the text names them.
-    pub fn find(engine: &str) -> Result<HostProgram, Failure> {
-        let name = format!("wherry-{engine}-host");
-        let own = std::env::current_exe().ok();
-        let beside = own.as_deref().and_then(Path::parent);
-        let mut directories: Vec<PathBuf> = Vec::new();
-        directories.extend(beside.map(Path::to_owned));
-        directories.extend(beside.and_then(Path::parent).map(|up| up.join("libexec/wherry")));
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = directories
-            .iter()
-            .cloned()
-            .chain(std::env::split_paths(&path))
-            .map(|directory| directory.join(&name))
-            .find(|candidate| candidate.is_file());
-        found.map(HostProgram).ok_or_else(|| {
-            let directories: Vec<String> =
-                directories.iter().map(|directory| directory.display().to_string()).collect();
-            Failure::new(
-                FailureKind::System,
-                format!(
-                    "cannot find the engine host {name}: searched in {} and PATH; install it beside the shim",
-                    directories.join(", ")
-                ),
-            )
-        })
-    }
-
-    /// The path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
 
 /// A running engine host.
 #[derive(Debug)]
@@ -81,10 +38,10 @@ impl Host {
     ///
     /// # Errors
     /// If it cannot be executed.
-    pub fn spawn(program: &HostProgram) -> io::Result<Host> {
+    pub fn spawn(program: &Program) -> io::Result<Host> {
         let (ours, theirs) = Channel::pair()?;
         let score = daemon::inherited_oom_score_adj();
-        let mut command = Command::new(readonly::view(&program.0)?);
+        let mut command = program.command()?;
         command.args(["host", score]).current_dir("/").env_clear();
         // The title begins at argv[0] and may extend over the environment.
         command.arg0("wherry").env("TITLE", "-".repeat(TITLE_ROOM));

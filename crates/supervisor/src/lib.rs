@@ -14,6 +14,7 @@ pub mod create;
 pub mod digest;
 pub mod exec;
 pub mod launch;
+pub mod program;
 pub mod settings;
 
 use std::sync::{Mutex, PoisonError};
@@ -24,16 +25,16 @@ use wherry_protocol::{Failure, FailureKind};
 use wherry_sys::reaper::Reaper;
 
 pub use cancel::Cancel;
-use compiler::CompilerProgram;
-use launch::{Host, HostProgram};
+use launch::Host;
+pub use program::Program;
 
 /// What all containers of one process share.
 #[derive(Debug)]
 pub struct Supervisor {
     /// The engine host's executable.
-    pub host: HostProgram,
+    pub host: Program,
     /// The compiler's executable.
-    pub compiler: CompilerProgram,
+    pub compiler: Program,
     /// The cache of compiled code.
     pub cache: Cache,
     /// The limits of a compilation.

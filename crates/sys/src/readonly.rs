@@ -13,8 +13,9 @@
 //! copy in memory.
 //!
 //! A view lies in a directory that is named after the device and inode of its original: an
-//! executable that is replaced by rename gets another view, and the view of the old one, whose link
-//! count is 0, is unmounted when the next view is mounted.
+//! executable that is replaced by rename gets another view. The view of the old one, whose link
+//! count is 0, is unmounted when the next view is mounted and no process uses it any more: it must
+//! not be detached while processes run from it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -125,12 +126,13 @@ fn make_private(views: &Path) -> io::Result<()> {
     Ok(mount(none, views, none, MsFlags::MS_UNBINDABLE, none)?)
 }
 
-/// Unmounts the views of files that were replaced or removed. Processes that run from one keep it.
+/// Unmounts the views of files that were replaced or removed, unless a process uses one.
 fn unmount_unlinked(views: &Path) {
     let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
     for view in entries(views).flat_map(|directory| entries(&directory.path())) {
         let view = view.path();
-        if fs::metadata(&view).is_ok_and(|shown| shown.nlink() == 0) {
+        let is_unlinked = fs::metadata(&view).is_ok_and(|shown| shown.nlink() == 0);
+        if is_unlinked && umount2(&view, MntFlags::UMOUNT_NOFOLLOW).is_ok() {
             remove(&view);
         }
     }
@@ -205,12 +207,15 @@ mod tests {
         let new = view_below(&views.path(), &original).unwrap();
         assert_ne!(old, new);
         assert_eq!(fs::read_to_string(new).unwrap(), "new");
-        assert!(!old.exists());
-        // A process that has the old one open keeps it, read-only.
+        // A process that has the old one open keeps it, read-only and mounted.
         assert_eq!(io::read_to_string(&open).unwrap(), "old");
         let again = format!("/proc/self/fd/{}", open.as_raw_fd());
         let error = OpenOptions::new().write(true).open(again).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        assert!(is_view_of(&old, &open.metadata().unwrap()));
+        drop(open);
+        view_below(&views.path(), views.0.path()).unwrap();
+        assert!(!old.exists());
     }
 
     #[test]

@@ -47,4 +47,5 @@ mod soak;
 mod stdio;
 mod terminal;
 mod update;
+mod upgrade;
 mod userns;
