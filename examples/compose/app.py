@@ -6,14 +6,15 @@ import socket
 
 from wit_world import exports
 
-DATABASE = os.environ.get("DATABASE", "db")
 PORT = 8080
 
 
 async def increment(key: str) -> int:
     # asyncio resolves names on a thread, and WASI has no threads: the name is resolved here. It is
     # passed as bytes because the component has no codec for international names.
-    address = socket.getaddrinfo(DATABASE.encode(), 6379, type=socket.SOCK_STREAM)[0][4]
+    # The environment is read here: the code outside of functions runs when the component is built.
+    database = os.environ.get("DATABASE", "db")
+    address = socket.getaddrinfo(database.encode(), 6379, type=socket.SOCK_STREAM)[0][4]
     reader, writer = await asyncio.open_connection(address[0], address[1])
     writer.write(f"INCR {key}\r\n".encode())
     reply = await reader.readline()

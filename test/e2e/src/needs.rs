@@ -24,6 +24,7 @@ const NEEDS: &[(&str, Capability)] = &[
     ("concurrency::nobody_waits_for_an_exec_that_compiles", Compiler),
     ("examples::hello_in_python_runs", Components),
     ("examples::a_tcp_server_answers_on_its_published_port", Components),
+    ("examples::a_web_server_greets_and_keeps_an_access_log", Components),
     ("examples::a_guest_counts_in_a_native_database", Components),
     ("exec::a_component_runs_too", Components),
     ("lifecycle::a_shutdown_during_a_create_ends_the_shim_when_that_fails", Compiler),

@@ -79,6 +79,35 @@ fn a_tcp_server_answers_on_its_published_port(docker: &Docker) {
     wait_until("an answer", DEADLINE, || docker.beside(&["sh", "-c", &script]).out() == "HELLO\n");
 }
 
+fn a_web_server_greets_and_keeps_an_access_log(docker: &Docker) {
+    let log = tempfile::TempDir::new().expect("a temporary folder");
+    let volume = format!("{}:/log", log.path().display());
+    let options = ["--publish", "127.0.0.1::8080", "--hostname", "web", "--volume", &volume];
+    let run = Run::new(&examples::image("web")).extra(&options);
+    let container = docker.start(&run.env("ACCESS_LOG", "/log/access.log"));
+    container.wait_for_output("listening on port 8080\n");
+    let port = docker.docker(&["port", container.id(), "8080/tcp"]).success();
+    let url = format!("http://{}/visit", port.trim());
+    let busybox = host_busybox();
+    let get = || docker.beside(&[&busybox, "wget", "-q", "-O", "-", &url]);
+    wait_until("a greeting", DEADLINE, || get().out() == "hello from web\n");
+    let log = fs::read_to_string(log.path().join("access.log")).expect("the log exists");
+    assert!(log.ends_with("GET /visit HTTP/1.1\n"), "{log}");
+}
+
+fn the_steps_of_a_workflow_share_a_volume(docker: &Docker) {
+    let work = tempfile::TempDir::new().expect("a temporary folder");
+    let volume = format!("{}:/work", work.path().display());
+    let image = examples::image("steps");
+    let step =
+        |words: &[&str]| docker.run(&Run::new(&image).extra(&["--volume", &volume]).args(words));
+    step(&["generate", "100"]).success();
+    assert_eq!(step(&["add"]).success(), "the sum is 5050\n");
+    assert_eq!(step(&["verify", "5050"]).success(), "verified: 5050\n");
+    let wrong = step(&["verify", "1"]);
+    assert_eq!((wrong.code, wrong.out().as_str()), (3, "the sum is 5050, expected 1\n"), "{wrong}");
+}
+
 /// Debian's Redis, as the image `redis:7` of the example.
 fn redis() -> Image {
     let mut image = Image::new("redis").folder("/tmp", 0o1777).env("PATH", "/usr/bin").cmd(&[
@@ -143,6 +172,8 @@ mod newest {
         Docker::shared(DockerVersion::V28),
         docker_builds_the_dockerfiles,
         a_tcp_server_answers_on_its_published_port,
+        a_web_server_greets_and_keeps_an_access_log,
+        the_steps_of_a_workflow_share_a_volume,
         a_guest_counts_in_a_native_database
     );
 }

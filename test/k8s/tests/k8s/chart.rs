@@ -14,7 +14,7 @@ const RESTART: &str = "old=$(cat /run/containerd.pid); kill $old; \
     while [ \"$(cat /run/containerd.pid)\" = $old ]; do sleep 0.1; done";
 
 /// One test at a time has the two nodes.
-fn nodes() -> (MutexGuard<'static, ()>, &'static [Node]) {
+pub(crate) fn nodes() -> (MutexGuard<'static, ()>, &'static [Node]) {
     static LENT: Mutex<()> = Mutex::new(());
     let guard = LENT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let cluster = Cluster::shared();
@@ -76,6 +76,13 @@ fn labels(node: &Node) -> Value {
     node["metadata"]["labels"].clone()
 }
 
+/// Installs the chart with these engines on the nodes.
+pub(crate) fn install(engines: &[&str]) {
+    make_namespace();
+    helm(&["install", "wherry", &chart()], &values(engines)).success();
+    wait_rolled_out();
+}
+
 fn wait_rolled_out() {
     let cluster = Cluster::shared();
     let words =
@@ -86,7 +93,8 @@ fn wait_rolled_out() {
     assert_eq!(outcome.code, 0, "{outcome}\n{logs}");
 }
 
-fn uninstall() {
+/// Takes the runtimes off the nodes, and removes the chart.
+pub(crate) fn uninstall() {
     helm(&["upgrade", "wherry", &chart(), "--reuse-values", "--set", "mode=uninstall"], "")
         .success();
     wait_rolled_out();
@@ -103,11 +111,9 @@ fn uninstall() {
 #[test]
 fn the_chart_installs_upgrades_under_pods_and_leaves_the_nodes_as_they_were() {
     let (_guard, nodes) = nodes();
-    make_namespace();
     let before: Vec<String> = nodes.iter().map(picture).collect();
 
-    helm(&["install", "wherry", &chart()], &values(&["wasmtime"])).success();
-    wait_rolled_out();
+    install(&["wasmtime"]);
     for node in nodes {
         assert_eq!(labels(node)["wherry/wasmtime"], "true", "{}", node.name());
     }

@@ -6,6 +6,7 @@ mod conformance;
 mod crowds;
 mod daemons;
 mod endings;
+mod examples;
 mod members;
 mod mounts;
 mod network;
