@@ -13,6 +13,8 @@ use wherry_protocol::{
 use wherry_sys::process::{Pid, Process, Ticks};
 use wherry_sys::reaper::{NotNew, Reaper};
 
+use crate::code::CodeError;
+
 /// The sender of a [`SetupMessage`], in a sentence.
 pub(crate) const PROCESS: &str = "the container's process";
 /// The most details that are kept; the first are the closest to the fault.
@@ -23,15 +25,14 @@ const MESSAGES_MAX: usize = 64;
 /// What the daemon does on request while a process is set up.
 pub(crate) trait SetupService {
     /// Answers [`SetupMessage::Compile`] with the compiled code of `module`, under the engine's
-    /// compile key or the key of baseline code, if it can start under the conditions `start`. The
-    /// error is a sentence for the user.
+    /// compile key or the key of baseline code, if it can start under the conditions `start`.
     fn compile(
         &mut self,
         module: &File,
         key: &str,
         baseline: Option<&str>,
         start: &[String],
-    ) -> Result<File, String>;
+    ) -> Result<File, CodeError>;
 
     /// Answers [`SetupMessage::Hooks`]. `pid` is the container's first process.
     fn run_hooks(&mut self, pid: i32) -> Result<(), Failure>;
@@ -148,15 +149,17 @@ impl<'a> Conversation<'a> {
                 first(&mut self.received.compile, name, true)?;
                 let module = fds.into_iter().next().map(File::from);
                 let code = match &module {
-                    Some(_) if Start::from_args(&start).is_none() => {
-                        Err(format!("invalid conditions of a start: {start:?}"))
-                    }
+                    Some(_) if Start::from_args(&start).is_none() => Err(CodeError::Start(start)),
                     Some(module) => self.service.compile(module, &key, baseline.as_deref(), &start),
-                    None => Err("the module is missing".to_owned()),
+                    None => Err(CodeError::NoModule),
                 };
                 match code {
                     Ok(code) => self.send(&SetupReply::Compiled, Some(&code)),
-                    Err(text) => self.send(&SetupReply::Refused(text), None),
+                    // Shortened: a text that does not fit into a message would leave the process
+                    // without an answer.
+                    Err(error) => {
+                        self.send(&SetupReply::Refused(shortened(error.to_string())), None);
+                    }
                 }
             }
         }

@@ -12,7 +12,7 @@ use wherry_protocol::{
 use wherry_sys::process::Process;
 
 use crate::cancel::Cancel;
-use crate::code::Order;
+use crate::code::{CodeError, Order};
 use crate::conversation::{Forked, SetupService};
 use crate::{Supervisor, cleanup, launch};
 
@@ -201,7 +201,7 @@ impl SetupService for CreateSetup<'_> {
         key: &str,
         baseline: Option<&str>,
         start: &[String],
-    ) -> Result<File, String> {
+    ) -> Result<File, CodeError> {
         let order = Order {
             supervisor: self.supervisor,
             id: &self.config.id,
@@ -210,7 +210,7 @@ impl SetupService for CreateSetup<'_> {
             memory: self.spec.memory_limit(),
             cancel: self.cancel,
         };
-        order.code(module, key, baseline, start).map_err(|error| error.to_string())
+        order.code(module, key, baseline, start)
     }
 
     fn run_hooks(&mut self, pid: i32) -> Result<(), Failure> {

@@ -3,13 +3,18 @@ use std::io;
 use std::process::Command;
 
 use wherry_bundle::{Bundle, SetupLock};
+use wherry_image::CacheError;
 use wherry_protocol::{CreateRequest, RuntimeOptions, Stdio};
 
 use crate::launch::Host;
 
-/// The service of a test: counts the requests.
+mod ends;
+mod orders;
+
+/// The service of a test: counts the requests, and fails each with `failed`.
 #[derive(Default)]
 struct Done {
+    failed: Option<Failure>,
     compiled: usize,
     hooks: Vec<i32>,
     cgroups: usize,
@@ -22,20 +27,36 @@ impl SetupService for Done {
         _: &str,
         _: Option<&str>,
         _: &[String],
-    ) -> Result<File, String> {
+    ) -> Result<File, CodeError> {
         self.compiled += 1;
-        Ok(File::open("/dev/null").unwrap())
+        self.failed.as_ref().map_or_else(
+            || Ok(File::open("/dev/null").unwrap()),
+            |_| Err(CodeError::Cache(CacheError::Cancelled)),
+        )
     }
 
     fn run_hooks(&mut self, pid: i32) -> Result<(), Failure> {
         self.hooks.push(pid);
-        Ok(())
+        self.failed.clone().map_or(Ok(()), Err)
     }
 
     fn create_cgroup(&mut self) -> Result<(), Failure> {
         self.cgroups += 1;
-        Ok(())
+        self.failed.clone().map_or(Ok(()), Err)
     }
+}
+
+fn create(terminal: bool) -> HostRequest {
+    HostRequest::Create(CreateRequest {
+        id: "x".into(),
+        bundle: "/bundle".into(),
+        rootfs: Vec::new(),
+        cwd: "/".into(),
+        terminal,
+        systemd_cgroup: false,
+        options: RuntimeOptions::default(),
+        module_max: 1 << 20,
+    })
 }
 
 /// Runs `speak` at the host's and the process's ends, and returns the daemon's result.
@@ -53,16 +74,7 @@ fn conversation(
     let stdio = Stdio { stdin: null(), stdout: null(), stderr: null() };
     let lock = SetupLock::shared(&Bundle::new(directory.path(), "x")).unwrap();
     let mut done = Done::default();
-    let request = HostRequest::Create(CreateRequest {
-        id: "x".into(),
-        bundle: directory.path().into(),
-        rootfs: Vec::new(),
-        cwd: "/".into(),
-        terminal: false,
-        systemd_cgroup: false,
-        options: RuntimeOptions::default(),
-        module_max: 1 << 20,
-    });
+    let request = create(false);
     let reaper = Reaper::default();
     let forked = Host::over(ours).fork(&request, lock, Some(stdio), &reaper, &mut done);
     let result = forked.map(|forked| forked.process.pid()).map_err(|failure| failure.message);
@@ -93,6 +105,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
+        // The test may have ended it and waited for it.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
