@@ -223,4 +223,16 @@ mod tests {
             assert!(age(wrong).is_err(), "{wrong}");
         }
     }
+
+    #[test]
+    fn a_variable_keeps_its_further_equals_signs_and_may_be_empty() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(variable("A=b=c").unwrap(), pair("A", "b=c"));
+        assert_eq!(variable("A=").unwrap(), pair("A", ""));
+    }
+
+    #[test]
+    fn an_age_that_overflows_is_refused() {
+        assert!(age("18446744073709551615d").is_err());
+    }
 }
