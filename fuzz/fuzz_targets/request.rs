@@ -131,6 +131,7 @@ fn host() -> Host {
     let (ours, theirs) = Channel::pair().expect("there is room");
     std::thread::spawn(move || {
         if let Ok(Some(packet)) = theirs.receive::<HostRequest>() {
+            // The other end may be closed.
             let _ = theirs.send(&HostReply::Forked { pid: NO_PROCESS }, &[]);
             drop(packet);
         }
@@ -155,6 +156,7 @@ fn program() -> HostProgram {
     static PROGRAM: OnceLock<HostProgram> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| {
         let link = std::env::current_exe().expect("it runs").with_file_name("wherry-missing-host");
+        // It exists from an earlier run.
         let _ = std::os::unix::fs::symlink("/bin/false", link);
         HostProgram::find("missing").expect("it has just been made")
     });

@@ -219,7 +219,9 @@ mod tests {
 
     #[test]
     fn a_process_that_was_killed_while_it_was_set_up_says_by_which_limits() {
-        let text = explained(&["failed to wait for init ready err=BrokenChannel"]);
+        let text = explained(&[
+            r#"failed to wait for init ready: failed to receive. "waiting for init ready". BrokenChannel"#,
+        ]);
         assert!(text.starts_with("the container's first process was killed before"), "{text}");
     }
 }
