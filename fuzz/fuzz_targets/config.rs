@@ -36,6 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(spec) => configuration(&bundle, &spec),
         Err(error) => sentence(&error.to_string()),
     }
+    // Most inputs are refused: only a panic is a fault here and below.
     let _ = parse::<Process>(bytes).map(|process| validate::process(&process));
     let _ = parse::<LinuxResources>(bytes);
     for type_url in ["containerd.runc.v1.Options", "runtimeoptions.v1.Options", "x"] {
@@ -82,6 +83,7 @@ fn configuration(bundle: &Bundle, spec: &Spec) {
             assert!(entrypoint.path.is_absolute());
         }
     }
+    // As above: libcontainer may refuse, and must not panic.
     let _ = Validator::validate_spec(spec);
     let _ = UserNamespaceConfig::new(spec);
     let _ = YoukiConfig::from_spec(spec, bundle.id());

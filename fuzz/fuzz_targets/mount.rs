@@ -34,6 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
             [b"folder", name] => {
                 if let Some(place) = inside(&root, name) {
+                    // An earlier instruction may have made the name, here and below.
                     let _ = fs::create_dir(place);
                 }
             }

@@ -130,6 +130,7 @@ fn host() -> Host {
     let (ours, theirs) = Channel::pair().expect("there is room");
     std::thread::spawn(move || {
         if let Ok(Some(packet)) = theirs.receive::<HostRequest>() {
+            // The other end may be closed.
             let _ = theirs.send(&HostReply::Forked { pid: NO_PROCESS }, &[]);
             drop(packet);
         }

@@ -259,6 +259,7 @@ mod tests {
 
     impl Drop for Sleeper {
         fn drop(&mut self) {
+            // The test may have ended it and waited for it.
             let _ = self.0.kill();
             let _ = self.0.wait();
         }

@@ -180,4 +180,29 @@ mod tests {
             "cannot set net_cls.classid: this host has no net_cls controller"
         );
     }
+
+    #[test]
+    fn values_that_mean_unset_are_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let controllers = ["blkio", "cpu", "devices", "memory"];
+        let all = controllers.map(|name| (name.to_owned(), directory.path().to_owned()));
+        fs::write(directory.path().join("devices.allow"), "").unwrap();
+        // None of these files exists: a write would fail.
+        let limits = r#"{
+            "memory": {"swappiness": 18446744073709551615, "kernel": 0, "kernelTCP": 0},
+            "cpu": {"realtimeRuntime": 0, "realtimePeriod": 0},
+            "blockIO": {"weight": 0}
+        }"#;
+        Cgroup::V1(all.into()).limit_v1(&serde_json::from_str(limits).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn the_name_of_a_page_size_cannot_leave_the_cgroup() {
+        let directory = tempfile::tempdir().unwrap();
+        let all = [("hugetlb".to_owned(), directory.path().to_owned())];
+        let limits = r#"{"hugepageLimits": [{"pageSize": "../x", "limit": 7}]}"#;
+        let limits = serde_json::from_str(limits).unwrap();
+        let refused = Cgroup::V1(all.into()).limit_v1(&limits).unwrap_err().to_string();
+        assert!(refused.contains("../x"), "{refused}");
+    }
 }

@@ -261,4 +261,30 @@ mod tests {
         let error = parse(Some("/a/../../etc")).unwrap_err().to_string();
         assert!(error.contains("/a/../../etc"), "{error}");
     }
+
+    #[test]
+    fn a_unit_that_is_a_slice_has_no_scope() {
+        let scope = Scope::parse(Path::new("a.slice:x:b.slice")).unwrap();
+        assert_eq!((scope.unit.as_str(), scope.path), ("b.slice", "a.slice/b.slice".into()));
+    }
+
+    #[test]
+    fn the_client_chooses_the_driver_where_the_path_does_not() {
+        let parse = |path: &str, systemd| {
+            CgroupName::parse(Some(path.into()), "x", systemd).unwrap().systemd
+        };
+        assert!(parse("/a/b", true));
+        assert!(!parse("/a/b", false));
+        // Docker names the driver by the path alone.
+        assert!(parse("system.slice:docker:x", false));
+    }
+
+    #[test]
+    fn a_path_that_is_invalid_is_named_in_a_sentence() {
+        let parse =
+            |path: &str| CgroupName::parse(Some(path.into()), "x", false).unwrap_err().to_string();
+        let parent = "linux.cgroupsPath is \"../x\": it must not contain \"..\"";
+        assert_eq!(parse("../x"), parent);
+        assert_eq!(parse("/."), "linux.cgroupsPath is \"/.\": it names no cgroup");
+    }
 }

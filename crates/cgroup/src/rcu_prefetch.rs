@@ -5,8 +5,7 @@ use std::{fs, thread};
 
 use crate::{Cgroup, is_unified};
 
-/// Starts an RCU grace period in the background if `by_systemd` returns true, which it is asked on
-/// that thread: then systemd will move a process into the container's cgroup.
+/// Starts an RCU grace period in the background.
 ///
 /// A write to `cgroup.procs` waits until no processor can be in the middle of a fork, which the
 /// kernel learns from an RCU grace period: some ten milliseconds. A move that comes while another
@@ -15,13 +14,13 @@ use crate::{Cgroup, is_unified};
 ///
 /// A process that joins a cgroup without waiting (`tasks`, `CLONE_INTO_CGROUP`) would be held up by
 /// this. Must not be called by a process that is about to be moved itself.
-pub fn start_grace_period(by_systemd: impl FnOnce() -> bool + Send + 'static) {
+pub fn start_grace_period() {
     static WAITING: AtomicBool = AtomicBool::new(false);
     if !is_unified() || WAITING.swap(true, Ordering::Relaxed) {
         return;
     }
-    let moved = thread::Builder::new().name("cgroup".to_owned()).spawn(move || {
-        let moved = by_systemd().then(move_in_place).flatten();
+    let moved = thread::Builder::new().name("cgroup".to_owned()).spawn(|| {
+        let moved = move_in_place();
         WAITING.store(false, Ordering::Relaxed);
         moved
     });

@@ -182,4 +182,84 @@ mod tests {
         assert_eq!(after("cpu.max"), "50000 100000");
         assert_eq!(after("pids.max"), "max");
     }
+
+    #[test]
+    fn swap_of_version_2_is_without_the_memory() {
+        let swap = |text: &str| swap_v2(&serde_json::from_str(text).unwrap());
+        assert_eq!(swap(r#"{"limit": 100, "swap": 300}"#), Some(200));
+        assert_eq!(swap(r#"{"limit": 100, "swap": 100}"#), Some(0));
+        assert_eq!(swap(r#"{"limit": 300, "swap": 100}"#), Some(0));
+        assert_eq!(swap(r#"{"limit": 100, "swap": -1}"#), Some(-1));
+        assert_eq!(swap(r#"{"swap": 300}"#), None, "the memory is not known");
+        assert_eq!(swap(r#"{"limit": -1, "swap": 300}"#), None);
+        assert_eq!(swap(r#"{"limit": 100}"#), None);
+    }
+
+    #[test]
+    fn a_weight_is_within_the_range_of_version_2() {
+        for (shares, expected) in
+            [(0, 1), (2, 1), (1024, 39), (262_144, 10_000), (u64::MAX, 10_000)]
+        {
+            assert_eq!(weight(shares), expected, "{shares}");
+        }
+    }
+
+    #[test]
+    fn unlimited_is_max_in_version_2_and_zero_changes_nothing() {
+        let after = update(
+            r#"{"memory":{"limit":-1,"swap":-1},"cpu":{"shares":0,"quota":-1,"period":50000}}"#,
+        );
+        assert_eq!((after("memory.max"), after("memory.swap.max")), ("max".into(), "max".into()));
+        assert_eq!((after("cpu.weight"), after("cpu.max")), ("before".into(), "max 50000".into()));
+        let after = update(r#"{"memory":{"limit":0},"cpu":{"quota":0}}"#);
+        assert_eq!((after("memory.max"), after("cpu.max")), ("before".into(), "before".into()));
+    }
+
+    /// Updates a cgroup of version 1 whose memory controller has `files`.
+    fn update_v1(files: &[&str], resources: &str) -> impl Fn(&str) -> String + use<> {
+        let directory = tempfile::tempdir().unwrap();
+        for name in files {
+            fs::write(directory.path().join(name), "before").unwrap();
+        }
+        let all = ["memory", "cpu", "cpuset", "pids"];
+        let all = all.map(|name| (name.to_owned(), directory.path().to_owned()));
+        let group = Cgroup::V1(all.into());
+        group.update(&serde_json::from_str(resources).unwrap()).unwrap();
+        move |name| fs::read_to_string(directory.path().join(name)).unwrap()
+    }
+
+    #[test]
+    fn version_1_without_swap_accounting_takes_the_limit_of_memory_alone() {
+        let resources = r#"{"memory":{"limit":100,"swap":200,"reservation":50}}"#;
+        let files = ["memory.limit_in_bytes", "memory.soft_limit_in_bytes"];
+        let after = update_v1(&files, resources);
+        assert_eq!(after("memory.limit_in_bytes"), "100");
+        assert_eq!(after("memory.soft_limit_in_bytes"), "50");
+        let both = "memory.memsw.limit_in_bytes";
+        let after = update_v1(&["memory.limit_in_bytes", both, files[1]], resources);
+        assert_eq!(after(both), "200");
+    }
+
+    #[test]
+    fn version_1_has_shares_quota_and_sets_of_processors() {
+        let files =
+            ["cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us", "cpuset.cpus", "cpuset.mems"];
+        let resources =
+            r#"{"cpu":{"shares":512,"period":50000,"quota":-1,"cpus":"0-1","mems":""}}"#;
+        let after = update_v1(&files, resources);
+        let values = files.map(after);
+        assert_eq!(values, ["512", "50000", "-1", "0-1", "before"]);
+    }
+
+    #[test]
+    fn a_value_that_the_kernel_refuses_is_named_with_its_file() {
+        // A cgroup without this file: it cannot be created.
+        let directory = tempfile::tempdir().unwrap();
+        let group = Cgroup::V2(directory.path().to_owned());
+        let resources = serde_json::from_str(r#"{"pids":{"limit":5}}"#).unwrap();
+        let text = group.update(&resources).unwrap_err().to_string();
+        let path = directory.path().join("pids.max");
+        assert!(text.contains(&path.display().to_string()) && text.contains('5'), "{text}");
+        assert!(!path.exists());
+    }
 }

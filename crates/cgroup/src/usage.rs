@@ -270,4 +270,46 @@ mod tests {
         assert_eq!(entries[0].device, (8, 0));
         assert_eq!(entries[1].value, 1);
     }
+
+    #[test]
+    fn version_1_is_read_from_its_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+        write("cpuacct.usage", "100\n");
+        write("cpuacct.usage_percpu", "40 60 \n");
+        write("cpu.stat", "nr_periods 3\n");
+        write("memory.usage_in_bytes", "4096\n");
+        write("memory.limit_in_bytes", "8192\n");
+        write("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n");
+        write("pids.max", "max\n");
+        let all = ["cpuacct", "cpu", "memory", "pids"];
+        let all = all.map(|name| (name.to_owned(), directory.path().to_owned()));
+        let group = Cgroup::V1(all.into());
+        assert_eq!(group.oom_kills(), Some(2));
+        let Usage::V1(usage) = group.usage() else { panic!("another version") };
+        assert_eq!((usage.cpu_total, usage.cpu_each), (100, vec![40, 60]));
+        assert_eq!(usage.throttling["nr_periods"], 3);
+        assert_eq!((usage.memory_usage.usage, usage.memory_usage.limit), (4096, 8192));
+        // No limit, no swap accounting, no blkio controller.
+        assert_eq!((usage.pids, usage.swap), ((0, 0), Counter::default()));
+        assert!(usage.io_bytes.is_empty());
+    }
+
+    #[test]
+    fn lines_that_cannot_be_parsed_are_left_out() {
+        assert!(io_v1("8:0 Read\nx:y Read 1\n8 Read 1\n\n").is_empty());
+        let two = io_v2("8:0 rbytes=1 wbytes=x\nnonsense\n8:16\n");
+        assert_eq!(two, [((8, 0), [("rbytes".to_owned(), 1)].into())]);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("stat");
+        fs::write(&path, "a 1\nb\nc x\nd 2\n").unwrap();
+        assert_eq!(keyed(&path), [("a".to_owned(), 1), ("d".to_owned(), 2)].into());
+        assert!(keyed(&directory.path().join("missing")).is_empty());
+    }
+
+    #[test]
+    fn a_cgroup_that_is_gone_has_no_count_of_kills() {
+        assert_eq!(Cgroup::V2("/no/such/cgroup".into()).oom_kills(), None);
+        assert_eq!(Cgroup::V1([].into()).oom_kills(), None);
+    }
 }

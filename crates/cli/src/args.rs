@@ -145,18 +145,27 @@ pub(crate) fn parse(command: clap::Command, words: &[String]) -> Result<Args, cl
     Args::from_arg_matches(&command.try_get_matches_from(words)?)
 }
 
-fn variable(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+/// Why the value of an option is invalid.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum InvalidValue {
+    #[error("expected KEY=VALUE")]
+    Variable,
+    #[error("expected a number with s, m, h or d")]
+    Age,
+}
+
+fn variable(text: &str) -> Result<(String, String), InvalidValue> {
+    let (key, value) = text.split_once('=').ok_or(InvalidValue::Variable)?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
 const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
 
-fn age(text: &str) -> Result<Duration, String> {
+fn age(text: &str) -> Result<Duration, InvalidValue> {
     let seconds = UNITS.iter().find_map(|(unit, seconds)| {
         text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*seconds)
     });
-    seconds.map(Duration::from_secs).ok_or_else(|| "expected a number with s, m, h or d".to_owned())
+    seconds.map(Duration::from_secs).ok_or(InvalidValue::Age)
 }
 
 #[cfg(test)]
@@ -222,5 +231,17 @@ mod tests {
         for wrong in ["", "d", "7", "-1d", "1 week"] {
             assert!(age(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_variable_keeps_its_further_equals_signs_and_may_be_empty() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(variable("A=b=c").unwrap(), pair("A", "b=c"));
+        assert_eq!(variable("A=").unwrap(), pair("A", ""));
+    }
+
+    #[test]
+    fn an_age_that_overflows_is_refused() {
+        assert!(age("18446744073709551615d").is_err());
     }
 }

@@ -104,4 +104,9 @@ mod tests {
         let pruned = run(args::Cache::Prune { older_than: None });
         assert!(pruned.starts_with("removed 0 modules"), "{pruned}");
     }
+
+    #[test]
+    fn modules_are_counted_in_the_singular_and_the_plural() {
+        assert_eq!([0, 1, 2].map(count), ["0 modules", "1 module", "2 modules"]);
+    }
 }

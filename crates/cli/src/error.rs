@@ -185,3 +185,30 @@ impl Error {
 fn sentences(errors: &[Error]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_run_has_the_exit_status_of_a_shell() {
+        let open = |kind: io::ErrorKind| Error::Open { path: "/x".into(), source: kind.into() };
+        assert_eq!(open(io::ErrorKind::NotFound).exit_code(), 127);
+        assert_eq!(open(io::ErrorKind::PermissionDenied).exit_code(), 126);
+        assert_eq!(Error::NoCompiler("wamr").exit_code(), 1);
+    }
+
+    #[test]
+    fn an_image_that_no_daemon_has_names_the_reason_of_each() {
+        let attempts = vec![
+            Error::Connect { address: "/c.sock".into(), source: io::ErrorKind::NotFound.into() },
+            Error::DockerStore,
+        ];
+        let text = Error::NoImage { reference: "hello".into(), attempts }.to_string();
+        assert_eq!(
+            text,
+            "hello is not a file, and no such image was found: cannot connect to containerd at \
+             /c.sock: entity not found; docker: the image is in another store than overlay2"
+        );
+    }
+}

@@ -135,8 +135,10 @@ fn try_all(out: &mut dyn Write) {
             ("io_uring_setup", errno(libc::syscall(libc::SYS_io_uring_setup, 1, 0))),
             ("keyctl", errno(libc::syscall(libc::SYS_keyctl, 0, 0, 0))),
         ] {
+            // Writing to a String cannot fail.
             let _ = writeln!(said, "{name}={result}");
         }
+        // As above.
         let _ = writeln!(said, "nice={}", libc::getpriority(libc::PRIO_PROCESS, 0));
         let _ = writeln!(said, "policy={}", libc::sched_getscheduler(0));
         let mut limit = std::mem::zeroed();
@@ -201,6 +203,7 @@ fn a_compilation_is_bounded_in_time_and_output_and_says_which_it_was() {
     assert_eq!(status(spin, brief), signalled(Signal::SIGXCPU));
     let flood: fn(&mut dyn Write) = |out| {
         for _ in 0..3 {
+            // The limit ends the process in a write.
             let _ = out.write_all(&[1; 1 << 20]);
         }
     };
@@ -237,6 +240,7 @@ fn the_process_that_compiles_ends_with_the_one_that_waits_for_it() {
     let outer = match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let say: fn(&mut dyn Write) = |_| {
+                // The test fails if nothing arrives.
                 let _ = io::stdout().as_fd().try_clone_to_owned().map(|out| {
                     let _ = File::from(out).write_all(b"x");
                 });

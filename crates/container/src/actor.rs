@@ -97,6 +97,12 @@ pub(crate) async fn ask<T>(
     answer.await.map_err(|_| Error::Gone)?
 }
 
+/// Answers a request.
+fn answer<T>(reply: Reply<T>, result: Result<T, Error>) {
+    // A client that no longer waits for an answer needs none.
+    let _ = reply.send(result);
+}
+
 /// Waits for the exit of an actor's process.
 pub(crate) async fn wait(snapshot: &watch::Receiver<Snapshot>) -> Result<Exit, Error> {
     let mut snapshot = snapshot.clone();
@@ -242,26 +248,25 @@ impl Actor {
 
     /// Handles a request. Returns true after the last one.
     async fn handle(&mut self, request: Request) -> bool {
-        // A client that no longer waits for an answer needs none.
         match request {
             Request::Start(reply) => self.start(reply),
             Request::Kill { signal, all, reply } => {
-                let _ = reply.send(self.kill(signal, all));
+                answer(reply, self.kill(signal, all));
             }
             Request::CloseStdin(reply) => {
                 if let Some(streams) = self.phase.streams() {
                     streams.close_stdin();
                 }
-                let _ = reply.send(Ok(()));
+                answer(reply, Ok(()));
             }
             Request::Resize { columns, rows, reply } => {
-                let _ = reply.send(self.resize(columns, rows));
+                answer(reply, self.resize(columns, rows));
             }
             Request::Pause(reply) => {
-                let _ = reply.send(self.freeze(true).await);
+                answer(reply, self.freeze(true).await);
             }
             Request::Resume(reply) => {
-                let _ = reply.send(self.freeze(false).await);
+                answer(reply, self.freeze(false).await);
             }
             Request::Delete(reply) => {
                 let (result, overlay) = match self.delete().await {
@@ -269,7 +274,7 @@ impl Actor {
                     Err(error) => (Err(error), None),
                 };
                 let last = result.is_ok();
-                let _ = reply.send(result);
+                answer(reply, result);
                 if let Some(overlay) = overlay {
                     drop(thread::run_or_block(move || drop(overlay)));
                 }
@@ -283,7 +288,7 @@ impl Actor {
         match self.begin_start() {
             Ok((live, result)) => self.phase = Phase::Starting { live, result, reply },
             Err(error) => {
-                let _ = reply.send(Err(error));
+                answer(reply, Err(error));
             }
         }
     }
@@ -331,7 +336,7 @@ impl Actor {
                 Err(failure.into())
             }
         };
-        let _ = reply.send(result);
+        answer(reply, result);
     }
 
     fn exited(&mut self, exit: Exit) {

@@ -38,13 +38,15 @@ pub(crate) fn create(
     let opened = stdio::open_unless_terminal(stdio, container.terminal)?;
     let (ends, retained) = opened.map_or((None, None), |(ends, kept)| (Some(ends), Some(kept)));
     let created = supervisor.create(container, ends, cancel)?;
-    let CreatedContainer { process, start, console, bundle, meter, mount_namespace } = created;
-    let streams =
-        Streams::start(retained, console, stdio).inspect_err(|_| supervisor.remove(&bundle))?;
+    let CreatedContainer { process, start, console, bundle, remains, meter, mount_namespace } =
+        created;
+    let streams = Streams::start(retained, console, stdio)
+        .inspect_err(|_| supervisor.remove(&bundle, &remains))?;
     let init = Init {
         supervisor: Arc::clone(supervisor),
         config: Arc::new(container.clone()),
         bundle,
+        remains,
         start,
         meter,
         mount_namespace: Mutex::new(mount_namespace),

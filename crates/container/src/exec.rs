@@ -23,7 +23,7 @@ impl Exec {
     pub(crate) fn add(runtime: &Runtime, operations: operations::Exec) -> Exec {
         if operations.container.options.systemd_cgroup {
             // At Start systemd moves the process into the container's cgroup.
-            wherry_cgroup::start_grace_period(|| true);
+            wherry_cgroup::start_grace_period();
         }
         let operations = Arc::new(operations);
         let spec = actor::Spec {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wherry_bundle::Bundle;
 use wherry_cgroup::Meter;
 use wherry_protocol::Failure;
+use wherry_supervisor::cleanup::Remains;
 use wherry_supervisor::create::{ContainerConfig, Start};
 use wherry_supervisor::exec::ExecConfig;
 use wherry_supervisor::{Cancel, Supervisor, cleanup};
@@ -54,6 +55,7 @@ pub(crate) struct Init {
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) config: Arc<ContainerConfig>,
     pub(crate) bundle: Bundle,
+    pub(crate) remains: Remains,
     pub(crate) start: Start,
     /// None if the process ended before its cgroup could be read.
     pub(crate) meter: Option<Meter>,
@@ -103,7 +105,7 @@ impl Operations for Init {
     fn remove(&self) -> Option<File> {
         let overlay = cleanup::hold(&self.bundle, &self.config.rootfs);
         self.release();
-        self.supervisor.remove(&self.bundle);
+        self.supervisor.remove(&self.bundle, &self.remains);
         overlay
     }
 }

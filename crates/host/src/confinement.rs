@@ -157,3 +157,23 @@ pub(crate) fn raised(configured: Option<&LinuxCapabilities>) -> LinuxCapabilitie
     raised.set_permitted(add(raised.permitted().as_ref()));
     raised
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_joins_has_the_configured_capabilities_and_three_more_until_it_is_confined() {
+        let more = [Capability::SysAdmin, Capability::Setpcap, Capability::Chown];
+        let none = raised(None);
+        for set in [none.bounding(), none.effective(), none.permitted()] {
+            assert!(more.iter().all(|one| set.as_ref().unwrap().contains(one)));
+        }
+        let mut configured = LinuxCapabilities::default();
+        let kill: Capabilities = [Capability::Kill].into_iter().collect();
+        configured.set_effective(Some(kill.clone())).set_inheritable(Some(kill.clone()));
+        let some = raised(Some(&configured));
+        assert_eq!(some.effective().as_ref().unwrap().len(), 4);
+        assert_eq!(some.inheritable(), &Some(kill), "as it was configured");
+    }
+}

@@ -167,3 +167,59 @@ fn own_stream(stream: &OwnedFd, (uid, gid): (u32, u32)) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Waits for the cgroup with a daemon that sends `reply` and ends.
+    fn wait(reply: Option<&SetupReply>) -> Result<(), String> {
+        let (channel, daemon) = Channel::pair().unwrap();
+        if let Some(reply) = reply {
+            daemon.send(reply, &[]).unwrap();
+        }
+        drop(daemon);
+        wait_for_cgroup(&channel).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_process_is_forked_only_when_the_daemon_has_created_the_cgroup() {
+        assert_eq!(wait(Some(&SetupReply::Proceed)), Ok(()));
+        let refused = SetupReply::Refused("cannot set pids.max".to_owned());
+        assert_eq!(wait(Some(&refused)).unwrap_err(), "cannot set pids.max");
+        let none = "the shim ended before it created the cgroup";
+        assert_eq!(wait(Some(&SetupReply::Compiled)).unwrap_err(), none);
+        assert_eq!(wait(None).unwrap_err(), none);
+    }
+
+    #[test]
+    fn streams_belong_to_the_user_and_to_that_of_the_options_if_the_user_is_root() {
+        let user = |uid, gid| -> User {
+            serde_json::from_value(json!({ "uid": uid, "gid": gid })).unwrap()
+        };
+        assert_eq!(stream_owner(Some(&user(5, 6)), (5, 6), (7, 8)), (5, 6));
+        assert_eq!(stream_owner(Some(&user(0, 6)), (0, 6), (7, 8)), (7, 6));
+        assert_eq!(stream_owner(Some(&user(0, 0)), (100_000, 100_000), (0, 0)), (100_000, 100_000));
+        assert_eq!(stream_owner(None, (0, 0), (7, 0)), (7, 0));
+    }
+
+    #[test]
+    fn a_process_whose_pid_libcontainer_still_needs_is_not_replaced() {
+        let spec = |linux: serde_json::Value| -> Spec {
+            let mut config = serde_json::to_value(Spec::default()).unwrap();
+            for (field, value) in linux.as_object().unwrap() {
+                config["linux"][field] = value.clone();
+            }
+            serde_json::from_value(config).unwrap()
+        };
+        assert!(may_be_replaced(&Spec::default(), None));
+        assert!(!may_be_replaced(&spec(json!({"namespaces": [{"type": "user"}]})), None));
+        let offsets = json!({"timeOffsets": {"boottime": {"secs": 1, "nanosecs": 0}}});
+        assert!(!may_be_replaced(&spec(offsets), None));
+        let mut process = Spec::default().process().clone().unwrap();
+        process
+            .set_exec_cpu_affinity(Some(serde_json::from_value(json!({"initial": "0"})).unwrap()));
+        assert!(!may_be_replaced(&Spec::default(), Some(&process)));
+    }
+}

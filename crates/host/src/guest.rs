@@ -267,3 +267,18 @@ fn clear_environment() {
     // SAFETY: this process has a single thread.
     unsafe { libc::clearenv() };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_descriptor_that_a_guest_must_not_have_is_found() {
+        let (one, other) = Channel::pair().unwrap();
+        let all = open_descriptors();
+        assert!(all.contains(&one.as_raw_fd()) && all.contains(&other.as_raw_fd()), "{all:?}");
+        assert!(all.iter().all(|fd| *fd > 2), "{all:?}");
+        // A number above all that this process may have open.
+        assert!(!all.contains(&255), "{all:?}");
+    }
+}

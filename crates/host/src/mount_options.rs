@@ -123,4 +123,58 @@ mod tests {
         );
         assert!(data.ends_with(",upperdir=/u"));
     }
+
+    #[test]
+    fn each_flag_has_its_opposite_and_the_last_of_two_counts() {
+        for (set, unset, flag) in [
+            ("ro", "rw", MsFlags::MS_RDONLY),
+            ("nosuid", "suid", MsFlags::MS_NOSUID),
+            ("nodev", "dev", MsFlags::MS_NODEV),
+            ("noexec", "exec", MsFlags::MS_NOEXEC),
+            ("sync", "async", MsFlags::MS_SYNCHRONOUS),
+            ("relatime", "norelatime", MsFlags::MS_RELATIME),
+            ("strictatime", "nostrictatime", MsFlags::MS_STRICTATIME),
+        ] {
+            assert_eq!(options(&[unset, set]).flags, flag, "{unset},{set}");
+            assert_eq!(options(&[set, unset]).flags, MsFlags::empty(), "{set},{unset}");
+        }
+        assert_eq!(options(&["noatime", "atime"]).flags, MsFlags::empty());
+    }
+
+    #[test]
+    fn a_bind_is_recursive_only_as_rbind() {
+        assert_eq!(options(&["bind"]).flags, MsFlags::MS_BIND);
+        assert_eq!(options(&["rbind"]).flags, MsFlags::MS_BIND | MsFlags::MS_REC);
+    }
+
+    #[test]
+    fn options_that_mean_nothing_are_not_passed_to_the_filesystem() {
+        let parsed = options(&["", "defaults", "loop"]);
+        assert_eq!((parsed.flags, parsed.fit()), (MsFlags::empty(), (None, String::new())));
+    }
+
+    #[test]
+    fn layers_that_fit_into_a_page_keep_their_paths() {
+        let data = "lowerdir=/a/1:/a/2,upperdir=/u";
+        assert_eq!(options(&[data]).fit(), (None, data.to_owned()));
+    }
+
+    #[test]
+    fn data_that_cannot_be_shortened_is_passed_as_it_is() {
+        let long = "x".repeat(DATA_MAX + 1);
+        assert_eq!(options(&[&long]).fit(), (None, long.clone()));
+        let apart = format!("lowerdir=/a/{long}:/b/{long}");
+        assert_eq!(options(&[&apart]).fit(), (None, apart.clone()));
+    }
+
+    #[test]
+    fn the_common_directory_is_the_deepest_above_all_paths() {
+        let common = |paths: &[&str]| common_directory(paths.iter().copied());
+        assert_eq!(common(&["/a/b/1", "/a/b/2"]), Some("/a/b".into()));
+        assert_eq!(common(&["/a/b/1", "/a/c/2"]), Some("/a".into()));
+        assert_eq!(common(&["/a/b"]), Some("/a".into()));
+        // By whole components: `/ab` is not below `/a`.
+        assert_eq!(common(&["/a/1", "/ab/1"]), None);
+        assert_eq!(common(&[]), None);
+    }
 }

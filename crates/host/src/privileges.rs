@@ -62,3 +62,110 @@ pub(crate) fn drop_as_exec_would() -> Result<(), PrivilegeError> {
 fn read(set: CapSet) -> Result<caps::CapsHashSet, PrivilegeError> {
     caps::read(None, set).map_err(|source| PrivilegeError::Read { set, source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use caps::{Capability, CapsHashSet};
+    use oci_spec::runtime::LinuxCapabilitiesBuilder;
+
+    /// Capabilities belong to a thread: each test changes those of a thread that ends with it.
+    fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+    }
+
+    fn held(set: CapSet) -> CapsHashSet {
+        caps::read(None, set).unwrap()
+    }
+
+    const SETS: [CapSet; 5] = [
+        CapSet::Ambient,
+        CapSet::Bounding,
+        CapSet::Effective,
+        CapSet::Permitted,
+        CapSet::Inheritable,
+    ];
+
+    #[test]
+    fn a_process_without_configured_capabilities_has_none() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        on_a_thread(|| {
+            clear_unset_capabilities(None).unwrap();
+            for set in SETS {
+                assert!(held(set).is_empty(), "{set:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_set_that_is_configured_is_left_to_libcontainer() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let chown = [oci_spec::runtime::Capability::Chown];
+        let configured = LinuxCapabilitiesBuilder::default()
+            .bounding(chown)
+            .effective(chown)
+            .permitted(chown)
+            .inheritable(std::collections::HashSet::new())
+            .ambient(std::collections::HashSet::new())
+            .build()
+            .unwrap();
+        on_a_thread(|| {
+            let before = SETS.map(held);
+            clear_unset_capabilities(Some(&configured)).unwrap();
+            assert_eq!(SETS.map(held), before);
+        });
+    }
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn a_user_other_than_root_keeps_the_ambient_capabilities_alone() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        on_a_thread(|| {
+            nix::sys::prctl::set_keepcaps(true).unwrap();
+            // SAFETY: takes integers. The system call itself, which changes this thread alone.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 1234, 1234, 1234) }, 0);
+            let kept: CapsHashSet =
+                [Capability::CAP_CHOWN, Capability::CAP_KILL, Capability::CAP_SETPCAP].into();
+            caps::set(None, CapSet::Permitted, &kept).unwrap();
+            caps::set(None, CapSet::Effective, &kept).unwrap();
+            caps::set(None, CapSet::Inheritable, &[Capability::CAP_KILL].into()).unwrap();
+            caps::raise(None, CapSet::Ambient, Capability::CAP_KILL).unwrap();
+            drop_as_exec_would().unwrap();
+            for set in [CapSet::Effective, CapSet::Permitted] {
+                assert_eq!(held(set), [Capability::CAP_KILL].into(), "{set:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn root_keeps_its_capabilities() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        on_a_thread(|| {
+            let before = SETS.map(held);
+            drop_as_exec_would().unwrap();
+            assert_eq!(SETS.map(held), before);
+        });
+    }
+
+    /// In a separate process: the C library changes the groups of all threads.
+    #[test]
+    fn the_groups_of_the_service_manager_are_left() {
+        const NAME: &str = "privileges::tests::the_groups_of_the_service_manager_are_left";
+        if !nix::unistd::geteuid().is_root() || !wherry_sys::alone(NAME) {
+            return;
+        }
+        nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(4), nix::unistd::Gid::from_raw(27)])
+            .unwrap();
+        leave_groups();
+        assert!(nix::unistd::getgroups().unwrap().is_empty());
+    }
+}

@@ -297,32 +297,4 @@ fn load_native(path: &Path, process: &ProcessFields) -> Result<Loaded, ProgramEr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kind_of_a_failure_follows_from_the_error() {
-        let kind = |error: ProgramError| Failure::from(error).kind;
-        let exec = |errno| ProgramError::Exec { path: "/x".into(), errno };
-        assert_eq!(kind(exec(Errno::ENOENT)), FailureKind::NotFound);
-        assert_eq!(kind(exec(Errno::ENOEXEC)), FailureKind::NotExecutable);
-        let module = |source| ProgramError::Module { path: "/x".into(), source };
-        assert_eq!(kind(module(ModuleError::Refused("y".into()))), FailureKind::Invalid);
-        assert_eq!(kind(module(ModuleError::NoReply)), FailureKind::System);
-        assert_eq!(
-            Failure::from(exec(Errno::E2BIG)).message,
-            "exec \"/x\": argument list too long"
-        );
-    }
-
-    #[test]
-    fn a_guest_has_its_working_directory_in_pwd_unless_the_configuration_sets_it() {
-        let env = |env: &[&str]| {
-            let env: Vec<String> = env.iter().map(|pair| (*pair).to_owned()).collect();
-            environment(&env, Path::new("/w"))
-        };
-        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        assert_eq!(env(&["A=B=C", "none"]), [pair("A", "B=C"), pair("PWD", "/w")]);
-        assert_eq!(env(&["PWD=/x"]), [pair("PWD", "/x")]);
-    }
-}
+mod tests;

@@ -140,3 +140,72 @@ fn yield_processor() {
     // SAFETY: the kernel reads the one structure.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const idle) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use wherry_protocol::{CreateRequest, RuntimeOptions};
+
+    fn request(terminal: bool) -> HostRequest {
+        HostRequest::Create(CreateRequest {
+            id: "x".into(),
+            bundle: "/no/such/bundle".into(),
+            rootfs: Vec::new(),
+            cwd: "/".into(),
+            terminal,
+            systemd_cgroup: false,
+            options: RuntimeOptions::default(),
+            module_max: 0,
+        })
+    }
+
+    fn refused(engine: Result<Rc<dyn Engine>, LoadError>, fds: usize, terminal: bool) -> String {
+        let fds = (0..fds).map(|_| std::fs::File::open("/dev/null").unwrap().into()).collect();
+        handle(&engine, &request(terminal), fds).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn without_an_engine_every_request_fails_with_the_reason() {
+        let missing = LoadError::Engine("cannot load libengine.so".to_owned());
+        let expected = missing.to_string();
+        assert_eq!(refused(Err(missing), 5, false), expected);
+    }
+
+    #[test]
+    fn a_request_with_other_descriptors_than_it_takes_is_refused() {
+        struct Never;
+        impl Engine for Never {
+            fn name(&self) -> &'static str {
+                "never"
+            }
+
+            fn version(&self) -> wherry_engine::Version {
+                unreachable!("the request is refused before")
+            }
+
+            fn compile_key(&self) -> Option<wherry_engine::CompileKey> {
+                None
+            }
+
+            fn load(
+                &self,
+                _: wherry_engine::Code,
+                _: wherry_engine::Guest,
+            ) -> Result<Box<dyn wherry_engine::Program>, LoadError> {
+                unreachable!("the request is refused before")
+            }
+        }
+        for (count, terminal) in
+            [(0, false), (2, false), (4, false), (1, true), (3, true), (5, true)]
+        {
+            let text = refused(Ok(Rc::new(Never)), count, terminal);
+            assert_eq!(text, format!("a request came with {count} descriptors"));
+        }
+        // With the right ones the bundle is read.
+        for (count, terminal) in [(5, false), (2, true)] {
+            let text = refused(Ok(Rc::new(Never)), count, terminal);
+            assert!(text.starts_with("cannot read /no/such/bundle/config.json: "), "{text}");
+        }
+    }
+}

@@ -236,6 +236,7 @@ mod tests {
 
     impl Drop for Overlay {
         fn drop(&mut self) {
+            // A failing test may have mounted nothing.
             let _ = umount2(&self.path("at"), MntFlags::MNT_DETACH);
         }
     }

@@ -266,4 +266,45 @@ mod tests {
         ));
         assert!(other.receive::<SetupMessage>().unwrap().is_none());
     }
+
+    #[test]
+    fn a_message_above_the_maximum_is_not_sent() {
+        let (one, other) = Channel::pair().unwrap();
+        let error = one.send(&SetupReply::Refused("x".repeat(MESSAGE_MAX)), &[]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+        // The channel can still be used.
+        one.send(&SetupReply::Proceed, &[]).unwrap();
+        let packet = other.receive::<SetupReply>().unwrap().unwrap();
+        assert!(matches!(packet.message, SetupReply::Proceed));
+    }
+
+    #[test]
+    fn a_packet_above_the_maximum_is_refused_and_the_next_one_is_whole() {
+        let (one, other) = Channel::pair().unwrap();
+        let huge = serde_json::to_vec(&"x".repeat(MESSAGE_MAX)).unwrap();
+        nix::sys::socket::send(one.as_raw_fd(), &huge, MsgFlags::empty()).unwrap();
+        assert_eq!(other.receive::<String>().unwrap_err().to_string(), "a message was truncated");
+        one.send(&SetupReply::Proceed, &[]).unwrap();
+        assert!(other.receive::<SetupReply>().unwrap().is_some());
+    }
+
+    #[test]
+    fn descriptors_close_when_a_program_is_executed() {
+        let (one, other) = Channel::pair().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        one.send(&SetupReply::Compiled, &[null.as_raw_fd()]).unwrap();
+        let packet = other.receive::<SetupReply>().unwrap().unwrap();
+        for fd in [one.as_fd(), other.as_fd(), packet.fds[0].as_fd()] {
+            let flags = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+            assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
+        }
+    }
+
+    #[test]
+    fn bytes_without_a_descriptor_are_an_error_of_the_one_who_waits_for_it() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        (&theirs).write_all(b"tty").unwrap();
+        let error = receive_descriptor(&ours.into()).unwrap_err();
+        assert_eq!(error.to_string(), "no descriptor was sent");
+    }
 }

@@ -203,4 +203,25 @@ mod tests {
     fn nothing_said_is_no_sentence() {
         assert_eq!(sentence(&[], Path::new("/")), None);
     }
+
+    #[test]
+    fn an_errno_is_found_in_each_of_its_forms() {
+        let denied = Some("Permission denied".to_owned());
+        assert_eq!(cause("Mount(Syscall(Nix(EACCES)))"), denied);
+        assert_eq!(cause("EACCES"), denied);
+        assert_eq!(cause("Permission denied (os error 13)"), denied);
+        let os = r#"Os { code: 13, kind: PermissionDenied, message: "Permission denied" }"#;
+        assert_eq!(cause(os), denied);
+        for none in ["", "Error", "EVERYTHING", "failed to mount", "(os error x)"] {
+            assert_eq!(cause(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_was_killed_while_it_was_set_up_says_by_which_limits() {
+        let text = explained(&[
+            r#"failed to wait for init ready: failed to receive. "waiting for init ready". BrokenChannel"#,
+        ]);
+        assert!(text.starts_with("the container's first process was killed before"), "{text}");
+    }
 }

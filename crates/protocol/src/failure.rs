@@ -72,4 +72,12 @@ mod tests {
         assert!(short.starts_with("cannot open ü") && short.ends_with("ü: is missing"));
         assert_eq!(shortened("short".to_owned()), "short");
     }
+
+    #[test]
+    fn each_kind_has_the_exit_status_of_a_shell() {
+        assert_eq!(FailureKind::NotFound.exit_status(), 127);
+        assert_eq!(FailureKind::NotExecutable.exit_status(), 126);
+        assert_eq!(FailureKind::Invalid.exit_status(), 126);
+        assert_eq!(FailureKind::System.exit_status(), 125);
+    }
 }

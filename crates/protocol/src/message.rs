@@ -210,3 +210,39 @@ pub enum SetupReply {
     /// The request failed, with the sentence for the user.
     Refused(String),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn null() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn descriptors_are_received_in_the_order_in_which_they_are_sent() {
+        let (setup, _other) = Channel::pair().unwrap();
+        let stdio = Stdio { stdin: null(), stdout: null(), stderr: null() };
+        let sent = Descriptors { setup, setup_lock: null(), stdio: Some(stdio) };
+        let numbers = sent.as_raw();
+        let Descriptors { setup, setup_lock, stdio } = sent;
+        let Stdio { stdin, stdout, stderr } = stdio.unwrap();
+        let fds = vec![setup.into_fd(), setup_lock, stdin, stdout, stderr];
+        assert_eq!(Descriptors::receive(fds, false).unwrap().as_raw(), numbers);
+    }
+
+    #[test]
+    fn any_other_number_of_descriptors_is_refused() {
+        let receive = |count: usize, terminal| {
+            Descriptors::receive((0..count).map(|_| null()).collect(), terminal)
+        };
+        for (count, terminal) in
+            [(0, true), (1, true), (3, true), (5, true), (2, false), (4, false)]
+        {
+            let refused = receive(count, terminal).unwrap_err();
+            assert_eq!(refused.to_string(), format!("a request came with {count} descriptors"));
+        }
+        assert!(receive(2, true).unwrap().stdio.is_none());
+        assert!(receive(5, false).unwrap().stdio.is_some());
+    }
+}

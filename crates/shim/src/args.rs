@@ -146,4 +146,26 @@ mod tests {
         let unknown = error("-namespace a -id b stop");
         assert_eq!(unknown, "unknown action \"stop\": expected start or delete");
     }
+
+    #[test]
+    fn the_flags_may_come_after_the_action() {
+        let args = parse("start -id b -namespace a").unwrap();
+        assert_eq!((args.action, args.id.as_str()), (Action::Start, "b"));
+    }
+
+    #[test]
+    fn a_value_that_looks_like_a_flag_is_a_value() {
+        let args = parse("-namespace -debug -id -v delete").unwrap();
+        assert_eq!(
+            (args.namespace.as_str(), args.id.as_str(), args.debug),
+            ("-debug", "-v", false)
+        );
+    }
+
+    #[test]
+    fn an_empty_id_or_namespace_is_missing() {
+        let error = |line: &str| parse(line).unwrap_err().to_string();
+        assert_eq!(error("-namespace= -id=x start"), "flag -namespace is missing");
+        assert_eq!(error("-namespace=x -id= delete"), "flag -id is missing");
+    }
 }

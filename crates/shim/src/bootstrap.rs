@@ -219,4 +219,36 @@ mod tests {
         params.instance_id = "y".into();
         assert_ne!(read(&params).format, Format::Protobuf);
     }
+
+    #[test]
+    fn params_of_another_namespace_are_not_taken_for_ours() {
+        let mut params = params();
+        params.namespace = "other".into();
+        assert_ne!(read(&params).format, Format::Protobuf);
+    }
+
+    #[test]
+    fn input_that_is_malformed_is_ignored() {
+        for stdin in [&b"\xff\xff\xff"[..], b"{}", b"\x0a\xff"] {
+            let bootstrap = Bootstrap::new(&args(), "/env.sock.ttrpc", stdin);
+            assert_ne!(bootstrap.format, Format::Protobuf, "{stdin:?}");
+            assert_eq!(bootstrap.address, "/flag.sock");
+            assert_eq!(bootstrap.options, RuntimeOptions::default());
+        }
+    }
+
+    #[test]
+    fn an_empty_socket_directory_is_none() {
+        let mut params = params();
+        params.socket_dir = Some(String::new());
+        assert_eq!(read(&params).socket_dir, None);
+    }
+
+    #[test]
+    fn the_address_of_the_params_counts_where_the_flag_is_missing() {
+        let mut args = args();
+        args.address.clear();
+        let bootstrap = Bootstrap::new(&args, "", &params().write_to_bytes().unwrap());
+        assert_eq!(bootstrap.address, "/params.sock");
+    }
 }

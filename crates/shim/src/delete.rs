@@ -8,7 +8,7 @@ use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use wherry_bundle::Bundle;
-use wherry_supervisor::cleanup;
+use wherry_supervisor::cleanup::{self, Remains};
 use wherry_sys::socket;
 
 use crate::args::Args;
@@ -24,10 +24,10 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {
     let bundle = Bundle::new(&path, &args.id);
     // containerd copies standard error to its log.
     wherry_sys::logger::log_to_stderr();
-    let left = cleanup::container(&bundle, None);
+    let left = cleanup::container(&bundle, Remains::read(&bundle).as_ref(), None);
     let socket = start::announced(&path).unwrap_or_else(|| {
         // Without a readable configuration the container had its own daemon.
-        let group = group::of(&path, &args.id).unwrap_or_else(|_| args.id.clone());
+        let group = group::of(&path, &args.id).map_or_else(|_| args.id.clone(), |of| of.name);
         let (address, namespace) = (args.address.as_str(), args.namespace.as_str());
         let key = group::Key { engine: shim.engine, address, namespace, group: &group };
         group::socket(None, key)

@@ -22,19 +22,35 @@ pub(crate) const ANNOTATIONS: [&str; 2] =
 /// there too.
 const SOCKETS: &str = "/run/containerd/s";
 
-/// The only part of a configuration that `start` parses: parsing all of it would take longer than
+/// The only fields of a configuration that `start` parses: parsing all of it would take longer than
 /// the rest of `start`.
 #[derive(Deserialize)]
 struct Annotated {
-    #[serde(default)]
     annotations: Option<HashMap<String, String>>,
+    linux: Option<Linux>,
 }
 
-/// Returns the group of the container in a bundle: its id, unless an annotation names another.
+#[derive(Deserialize)]
+struct Linux {
+    #[serde(rename = "cgroupsPath")]
+    cgroups_path: Option<PathBuf>,
+}
+
+/// The group of a container, and what else `start` needs of its configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The group's name.
+    pub name: String,
+    /// Whether the path of the container's cgroup has the form of systemd's driver.
+    pub by_systemd: bool,
+}
+
+/// Returns the group of the container in a bundle. Its name is the container's id, unless an
+/// annotation names another.
 ///
 /// # Errors
 /// [`Error::Read`], [`Error::Parse`].
-pub fn of(bundle: &Path, id: &str) -> Result<String> {
+pub fn of(bundle: &Path, id: &str) -> Result<Group> {
     let path = bundle.join("config.json");
     let file = match File::open(&path) {
         Ok(file) => file,
@@ -44,7 +60,11 @@ pub fn of(bundle: &Path, id: &str) -> Result<String> {
         .map_err(|source| Error::Parse { path, source })?;
     let annotations = spec.annotations.unwrap_or_default();
     let group = ANNOTATIONS.iter().find_map(|name| annotations.get(*name));
-    Ok(group.map_or(id, String::as_str).to_owned())
+    let cgroup = spec.linux.and_then(|linux| linux.cgroups_path);
+    Ok(Group {
+        name: group.map_or(id, String::as_str).to_owned(),
+        by_systemd: cgroup.is_some_and(|path| wherry_cgroup::is_systemd_path(&path)),
+    })
 }
 
 /// All that distinguishes two daemons.
@@ -77,7 +97,20 @@ mod tests {
     fn group(config: &str) -> Result<String> {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("config.json"), config).unwrap();
-        of(directory.path(), "own")
+        of(directory.path(), "own").map(|group| group.name)
+    }
+
+    #[test]
+    fn the_driver_is_read_with_the_group() {
+        let by_systemd = |config: &str| {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join("config.json"), config).unwrap();
+            of(directory.path(), "own").unwrap().by_systemd
+        };
+        assert!(by_systemd(r#"{"linux":{"cgroupsPath":"system.slice:docker:x","seccomp":{}}}"#));
+        assert!(!by_systemd(r#"{"linux":{"cgroupsPath":"/docker/x"}}"#));
+        assert!(!by_systemd(r#"{"linux":{}}"#) && !by_systemd(r#"{"linux":null}"#));
+        assert!(!by_systemd("{}"));
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
-use wherry_bundle::Bundle;
 use wherry_container::Runtime;
 use wherry_supervisor::launch::Host;
 use wherry_supervisor::settings::Settings;
@@ -28,6 +27,8 @@ pub(crate) struct Daemon {
     pub(crate) program: Program,
     pub(crate) namespace: String,
     pub(crate) bundle: PathBuf,
+    /// Whether the path of the first container's cgroup has the form of systemd's driver.
+    pub(crate) by_systemd: bool,
     /// containerd's ttrpc socket, which takes events.
     pub(crate) ttrpc_address: String,
     pub(crate) shim_cgroup: String,
@@ -47,12 +48,8 @@ const QUIET_PERIOD: Duration = Duration::from_millis(500);
 /// Serves until the service ends, then exits.
 pub(crate) fn serve(daemon: Daemon) -> ! {
     memory::share_one_heap();
-    if daemon.shim_cgroup.is_empty() {
-        let bundle = Bundle::new(&daemon.bundle, "");
-        wherry_cgroup::start_grace_period(move || {
-            let path = bundle.config().ok().and_then(|config| config.cgroups_path());
-            path.is_some_and(|path| wherry_cgroup::is_systemd_path(&path))
-        });
+    if daemon.shim_cgroup.is_empty() && daemon.by_systemd {
+        wherry_cgroup::start_grace_period();
     }
     // A bundle without a named pipe for the log is still served, without a log.
     let _ = wherry_sys::logger::log_to_pipe(&daemon.bundle.join("log"), daemon.debug);

@@ -14,6 +14,7 @@ use wherry_sys::socket::{self, Listen};
 use crate::args::Args;
 use crate::bootstrap::{self, Bootstrap, Format};
 use crate::error::{Error, Result};
+use crate::group::Group;
 use crate::serve::{self, Daemon, OwnName};
 use crate::{Shim, group};
 
@@ -26,7 +27,7 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
     let bundle = bundle(args)?;
     // Before the socket and the daemon exist: a missing host is an error of this program.
     let program = Program::host(shim.engine)?;
-    let group = group::of(&bundle, &args.id)?;
+    let Group { name: group, by_systemd } = group::of(&bundle, &args.id)?;
     let ttrpc_address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let bootstrap = Bootstrap::new(args, &ttrpc_address, &read_stdin());
     let key = group::Key {
@@ -59,6 +60,7 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
         program,
         namespace: args.namespace.clone(),
         bundle,
+        by_systemd,
         ttrpc_address: bootstrap.ttrpc_address,
         shim_cgroup: bootstrap.options.shim_cgroup,
         debug: bootstrap.debug,
@@ -93,4 +95,28 @@ fn read_stdin() -> Vec<u8> {
     // containerd may close it or leave it out; the flags suffice to serve the container.
     let _ = io::stdin().lock().take(STDIN_MAX).read_to_end(&mut bytes);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_that_start_announced_is_found_by_delete() {
+        let bundle = tempfile::tempdir().unwrap();
+        assert_eq!(announced(bundle.path()), None);
+        let file = bundle.path().join(ADDRESS_FILE);
+        std::fs::write(&file, "unix:///run/containerd/s/1").unwrap();
+        assert_eq!(announced(bundle.path()), Some("/run/containerd/s/1".into()));
+        std::fs::write(&file, "vsock://3:1").unwrap();
+        assert_eq!(announced(bundle.path()), None);
+    }
+
+    #[test]
+    fn a_bundle_that_does_not_exist_is_named() {
+        let line = "-namespace a -id b -bundle /no/such/bundle delete";
+        let args = Args::parse(line.split(' ').map(str::to_owned)).unwrap();
+        let text = bundle(&args).unwrap_err().to_string();
+        assert!(text.contains("/no/such/bundle") && text.contains("No such file"), "{text}");
+    }
 }

@@ -1,7 +1,8 @@
 //! Cleanup: removes a container's processes, cgroup, mounts and state.
 //!
 //! It works from the bundle alone, because it also runs when the daemon that set the container up
-//! is dead. Every step is tried, also after a failed one.
+//! is dead; a daemon that has parsed the configuration passes what cleanup needs of it. Every step
+//! is tried, also after a failed one.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -37,6 +38,39 @@ pub enum CleanupError {
     },
 }
 
+/// What cleanup needs of a container's configuration.
+#[derive(Debug, Clone)]
+pub struct Remains {
+    /// The cgroup's path. None if it is invalid: Create refuses such a path.
+    cgroup: Option<PathBuf>,
+    /// The poststop hooks. None if there are no such hooks: most containers have none.
+    poststop: Option<Batch>,
+}
+
+impl Remains {
+    /// From a configuration that was parsed.
+    #[must_use]
+    pub fn new(bundle: &Bundle, config: &Config) -> Remains {
+        let cgroup = CgroupName::parse(config.cgroups_path(), bundle.id(), false);
+        let poststop = Batch::new(Moment::Poststop, bundle, config);
+        Remains {
+            cgroup: cgroup.ok().map(|name| name.path),
+            poststop: (!poststop.is_empty()).then_some(poststop),
+        }
+    }
+
+    /// Parses the configuration of a bundle, for a process that did not create the container. None
+    /// if it cannot be read: then mounts and state alone are removed.
+    #[must_use]
+    pub fn read(bundle: &Bundle) -> Option<Remains> {
+        bundle.config().ok().map(|config| Remains::new(bundle, &config))
+    }
+
+    fn remove_cgroup(&self) -> Result<(), CgroupError> {
+        self.cgroup.as_deref().map_or(Ok(()), wherry_cgroup::remove)
+    }
+}
+
 /// Opens the overlay that is a container's root filesystem, so that [`container`] is not its last
 /// user: with the last one the kernel writes back the whole filesystem of the layers, and the
 /// holder of this descriptor waits for that.
@@ -54,10 +88,14 @@ pub fn hold(bundle: &Bundle, rootfs: &[Mount]) -> Option<File> {
 }
 
 /// Removes everything of a container except its bundle, and runs its poststop hooks. Returns what
-/// could not be removed. `reaper`: see [`Batch::run`].
+/// could not be removed. `remains`: [`Remains::new`] or [`Remains::read`]; `reaper`: see
+/// [`Batch::run`].
 #[must_use]
-pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<CleanupError> {
-    let config = bundle.config().ok();
+pub fn container(
+    bundle: &Bundle,
+    remains: Option<&Remains>,
+    reaper: Option<&Reaper>,
+) -> Vec<CleanupError> {
     let start = Instant::now();
     loop {
         // The lock first: objects that a setup creates after the bundle was read would be missed.
@@ -66,25 +104,25 @@ pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<CleanupError> 
         // configuration names may be another container's.
         let used = bundle.is_used();
         if lock.is_some() || start.elapsed() > SETUP_DEADLINE {
-            let errors = if used { undo(bundle, config.as_ref(), reaper) } else { Vec::new() };
+            let errors = if used { undo(bundle, remains, reaper) } else { Vec::new() };
             if let Some(lock) = lock {
                 setup_lock::remove(bundle, &lock);
             }
             return errors;
         }
         // Kill what the setup has put into the cgroup already, so that it ends sooner.
-        if let Some(config) = config.as_ref().filter(|_| used) {
+        if let Some(remains) = remains.filter(|_| used) {
             // Tried again below, where an error counts.
-            let _ = remove_cgroup(bundle, config);
+            let _ = remains.remove_cgroup();
         }
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-fn undo(bundle: &Bundle, config: Option<&Config>, reaper: Option<&Reaper>) -> Vec<CleanupError> {
+fn undo(bundle: &Bundle, remains: Option<&Remains>, reaper: Option<&Reaper>) -> Vec<CleanupError> {
     // The cgroup first: its processes may use the mounts.
-    let mut errors: Vec<CleanupError> = config
-        .and_then(|config| remove_cgroup(bundle, config).err())
+    let mut errors: Vec<CleanupError> = remains
+        .and_then(|remains| remains.remove_cgroup().err())
         .map(CleanupError::from)
         .into_iter()
         .collect();
@@ -93,20 +131,12 @@ fn undo(bundle: &Bundle, config: Option<&Config>, reaper: Option<&Reaper>) -> Ve
             errors.push(CleanupError::Unmount { path: mounted, source });
         }
     }
-    if let Some(config) = config {
+    if let Some(poststop) = remains.and_then(|remains| remains.poststop.as_ref()) {
         // A failure of a poststop hook is logged and has no other effect.
-        let _ = Batch::new(Moment::Poststop, bundle, config).run(None, reaper);
+        let _ = poststop.run(None, reaper);
     }
     bundle.remove_state();
     errors
-}
-
-fn remove_cgroup(bundle: &Bundle, config: &Config) -> Result<(), CgroupError> {
-    match CgroupName::parse(config.cgroups_path(), bundle.id(), false) {
-        Ok(name) => wherry_cgroup::remove(&name.path),
-        // Create refuses an invalid path.
-        Err(_) => Ok(()),
-    }
 }
 
 /// Unmounts every mount at `path`, the topmost first.
@@ -144,5 +174,75 @@ mod tests {
         assert!(hold(&bundle, &[mount("ext4", &["index=off"])]).is_none());
         assert!(hold(&bundle, &[overlay.clone(), overlay]).is_none());
         assert!(hold(&bundle, &[]).is_none());
+    }
+
+    /// A bundle whose cgroup does not exist, with a poststop hook that counts its runs.
+    fn used() -> (tempfile::TempDir, Bundle) {
+        let directory = tempfile::tempdir().unwrap();
+        let runs = directory.path().join("runs");
+        let config = format!(
+            r#"{{"linux": {{"cgroupsPath": "/wherry-test-none/{}"}},
+                "hooks": {{"poststop": [{{"path": "/bin/sh",
+                    "args": ["sh", "-c", "echo x >> {}"]}}]}}}}"#,
+            std::process::id(),
+            runs.display()
+        );
+        std::fs::write(directory.path().join("config.json"), config).unwrap();
+        let bundle = Bundle::new(directory.path(), "x");
+        std::fs::create_dir_all(bundle.state()).unwrap();
+        (directory, bundle)
+    }
+
+    fn runs(directory: &tempfile::TempDir) -> usize {
+        let text = std::fs::read_to_string(directory.path().join("runs"));
+        text.map_or(0, |text| text.lines().count())
+    }
+
+    #[test]
+    fn a_container_is_removed_once_with_its_hooks() {
+        let (directory, bundle) = used();
+        let remains = Remains::read(&bundle).unwrap();
+        for _ in 0..2 {
+            assert!(container(&bundle, Some(&remains), None).is_empty());
+            assert!(!bundle.is_used());
+            assert_eq!(runs(&directory), 1);
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_create_has_not_used_is_left_alone() {
+        let (directory, bundle) = used();
+        bundle.remove_state();
+        assert!(container(&bundle, Remains::read(&bundle).as_ref(), None).is_empty());
+        assert_eq!(runs(&directory), 0);
+        assert!(directory.path().join("config.json").exists());
+    }
+
+    #[test]
+    fn state_is_removed_also_without_a_configuration_that_can_be_read() {
+        let (directory, bundle) = used();
+        std::fs::write(directory.path().join("config.json"), "{").unwrap();
+        let remains = Remains::read(&bundle);
+        assert!(remains.is_none());
+        assert!(container(&bundle, remains.as_ref(), None).is_empty());
+        assert!(!bundle.is_used());
+    }
+
+    #[test]
+    fn cleanup_waits_for_a_setup_and_removes_its_lock() {
+        let (_directory, bundle) = used();
+        let lock = wherry_bundle::SetupLock::shared(&bundle).unwrap();
+        let released = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Time for the cleanup to begin; it may as well begin later.
+                std::thread::sleep(Duration::from_millis(20));
+                released.store(true, std::sync::atomic::Ordering::SeqCst);
+                drop(lock);
+            });
+            assert!(container(&bundle, None, None).is_empty());
+            assert!(released.load(std::sync::atomic::Ordering::SeqCst));
+        });
+        assert!(!bundle.path().join("wherry.lock").exists());
     }
 }

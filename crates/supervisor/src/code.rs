@@ -35,6 +35,12 @@ pub(crate) enum CodeError {
     Bundle(#[from] BundleError),
     #[error(transparent)]
     Path(#[from] PathError),
+    /// The process's conditions of the start cannot be parsed.
+    #[error("invalid conditions of a start: {0:?}")]
+    Start(Vec<String>),
+    /// No descriptor came with the request.
+    #[error("the module is missing")]
+    NoModule,
 }
 
 impl Order<'_> {

@@ -12,7 +12,8 @@ use wherry_protocol::{
 use wherry_sys::process::Process;
 
 use crate::cancel::Cancel;
-use crate::code::Order;
+use crate::cleanup::Remains;
+use crate::code::{CodeError, Order};
 use crate::conversation::{Forked, SetupService};
 use crate::{Supervisor, cleanup, launch};
 
@@ -42,6 +43,8 @@ pub struct CreatedContainer {
     pub console: Option<std::os::fd::OwnedFd>,
     /// The bundle.
     pub bundle: Bundle,
+    /// What its removal needs.
+    pub remains: Remains,
     /// The statistics of its cgroup. None if the process ended before they could be read.
     pub meter: Option<Meter>,
     /// Its mount namespace. None if the process ended before it could be opened.
@@ -87,7 +90,7 @@ impl Supervisor {
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
         if cgroup.systemd {
             // Again, for a pod's next container, and after a pause between `start` and Create.
-            wherry_cgroup::start_grace_period(|| true);
+            wherry_cgroup::start_grace_period();
         }
         let setup = CreateSetup {
             supervisor: self,
@@ -100,6 +103,7 @@ impl Supervisor {
         let forked = self.fork_first(setup, stdio);
         // A cancelled Create is undone as a failed one.
         let result = if cancel.commit() { forked } else { Err(cancelled(&config.id)) };
+        let remains = Remains::new(&bundle, &spec);
         match result {
             Ok(Forked { process, setup, console }) => {
                 let poststart = Batch::new(Moment::Poststart, &bundle, &spec);
@@ -114,10 +118,11 @@ impl Supervisor {
                     start: Start { bundle: bundle.clone(), setup, poststart, pid },
                     console,
                     bundle,
+                    remains,
                 })
             }
             Err(failure) => {
-                self.remove(&bundle);
+                self.remove(&bundle, &remains);
                 Err(failure)
             }
         }
@@ -154,8 +159,8 @@ impl Supervisor {
     }
 
     /// Removes everything of a container but its bundle. Logs what could not be removed.
-    pub fn remove(&self, bundle: &Bundle) {
-        for error in cleanup::container(bundle, Some(&self.reaper)) {
+    pub fn remove(&self, bundle: &Bundle, remains: &Remains) {
+        for error in cleanup::container(bundle, Some(remains), Some(&self.reaper)) {
             log::error!("{}: {error}", bundle.id());
         }
     }
@@ -201,7 +206,7 @@ impl SetupService for CreateSetup<'_> {
         key: &str,
         baseline: Option<&str>,
         start: &[String],
-    ) -> Result<File, String> {
+    ) -> Result<File, CodeError> {
         let order = Order {
             supervisor: self.supervisor,
             id: &self.config.id,
@@ -210,7 +215,7 @@ impl SetupService for CreateSetup<'_> {
             memory: self.spec.memory_limit(),
             cancel: self.cancel,
         };
-        order.code(module, key, baseline, start).map_err(|error| error.to_string())
+        order.code(module, key, baseline, start)
     }
 
     fn run_hooks(&mut self, pid: i32) -> Result<(), Failure> {

@@ -85,9 +85,9 @@ struct ExecSetup<'a> {
     cancel: &'a Cancel,
 }
 
-impl ExecSetup<'_> {
-    fn code(
-        &self,
+impl SetupService for ExecSetup<'_> {
+    fn compile(
+        &mut self,
         module: &File,
         key: &str,
         baseline: Option<&str>,
@@ -106,18 +106,6 @@ impl ExecSetup<'_> {
             cancel: self.cancel,
         };
         order.code(module, key, baseline, start)
-    }
-}
-
-impl SetupService for ExecSetup<'_> {
-    fn compile(
-        &mut self,
-        module: &File,
-        key: &str,
-        baseline: Option<&str>,
-        start: &[String],
-    ) -> Result<File, String> {
-        self.code(module, key, baseline, start).map_err(|error| error.to_string())
     }
 
     fn run_hooks(&mut self, _pid: i32) -> Result<(), Failure> {

@@ -177,3 +177,93 @@ fn system(error: io::Error) -> Failure {
 fn host_gone(error: io::Error) -> Failure {
     Failure::new(FailureKind::System, format!("the engine host ended early: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::io::Read;
+    use std::os::unix::net::UnixListener;
+
+    use wherry_bundle::Config;
+    use wherry_bundle::hooks::Moment;
+
+    /// A container whose first process waits for Start: its bundle, and both ends of its channel.
+    struct Waiting {
+        bundle: Bundle,
+        socket: UnixListener,
+        setup: Channel,
+        process: Channel,
+        poststart: Batch,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Waiting {
+        fn new(config: &str) -> Waiting {
+            let directory = tempfile::tempdir().unwrap();
+            // Longer than the 107 bytes of a socket's address.
+            let path = directory.path().join("d".repeat(120));
+            let bundle = Bundle::new(&path, "x");
+            fs::create_dir_all(bundle.state()).unwrap();
+            let short = directory.path().join("s");
+            let socket = UnixListener::bind(&short).unwrap();
+            fs::rename(short, bundle.start_socket()).unwrap();
+            let (setup, process) = Channel::pair().unwrap();
+            let config: Config = wherry_bundle::parse(config.as_bytes()).unwrap();
+            let poststart = Batch::new(Moment::Poststart, &bundle, &config);
+            Waiting { bundle, socket, setup, process, poststart, _directory: directory }
+        }
+
+        /// Starts it. `process` is its first process, once it has read the message.
+        fn start(self, process: impl FnOnce(Channel) + Send) -> Result<(), Failure> {
+            let Waiting { bundle, socket, setup, process: end, poststart, _directory } = self;
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    let mut text = String::new();
+                    socket.accept().unwrap().0.read_to_string(&mut text).unwrap();
+                    assert_eq!(text, "start container");
+                    process(end);
+                });
+                let reaper = Reaper::default();
+                start(&bundle, &setup, &poststart, 7, &reaper)
+            })
+        }
+    }
+
+    #[test]
+    fn a_container_is_started_when_its_process_closes_the_channel() {
+        Waiting::new("{}").start(drop).unwrap();
+    }
+
+    #[test]
+    fn a_failure_between_start_and_the_guest_is_the_error_of_start() {
+        let failure = Failure::new(FailureKind::NotExecutable, "exec /app: permission denied");
+        let expected = failure.clone();
+        let started = Waiting::new("{}").start(move |channel| {
+            channel.send(&SetupMessage::Failed(failure), &[]).unwrap();
+        });
+        assert_eq!(started, Err(expected));
+    }
+
+    #[test]
+    fn a_message_that_is_no_failure_after_start_is_an_error_of_start() {
+        let started = Waiting::new("{}").start(|channel| {
+            channel.send(&SetupMessage::Cgroup, &[]).unwrap();
+        });
+        let text = "the container's process sent a Cgroup message when none was due";
+        assert_eq!(started.unwrap_err().message, text);
+    }
+
+    #[test]
+    fn a_container_whose_process_waits_no_more_cannot_be_started() {
+        let mut waiting = Waiting::new("{}");
+        waiting.socket =
+            UnixListener::bind(waiting.bundle.path().parent().unwrap().join("o")).unwrap();
+        let Waiting { bundle, setup, poststart, .. } = &waiting;
+        let failure = start(bundle, setup, poststart, 7, &Reaper::default()).unwrap_err();
+        assert!(failure.message.starts_with("cannot start the container: "), "{}", failure.message);
+        fs::remove_dir_all(bundle.path()).unwrap();
+        let failure = start(bundle, setup, poststart, 7, &Reaper::default()).unwrap_err();
+        assert!(failure.message.contains("No such file or directory"), "{}", failure.message);
+    }
+}

@@ -215,4 +215,54 @@ mod tests {
         }
         assert_eq!(Pid::new(2).map(Pid::number), Some(2));
     }
+
+    #[test]
+    fn a_killed_process_has_the_exit_status_of_a_shell() {
+        let status = |script: &str| {
+            let mut command = std::process::Command::new("sh");
+            status_of(command.args(["-c", script]).status().unwrap())
+        };
+        assert_eq!(status("exit 0"), 0);
+        assert_eq!(status("exit 255"), 255);
+        assert_eq!(status("kill -9 $$"), 137);
+        assert_eq!(status("kill -15 $$"), 143);
+    }
+
+    #[test]
+    fn a_start_time_is_read_behind_any_name_of_a_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let fields: Vec<String> = (3..53).map(|field| field.to_string()).collect();
+        for name in ["sh", "a) S 1 (b", "x\ny"] {
+            let stat = format!("7 ({name}) {}", fields.join(" "));
+            std::fs::write(directory.path().join("stat"), stat).unwrap();
+            assert_eq!(Ticks::of(directory.path()).unwrap(), Ticks(22), "{name:?}");
+        }
+        std::fs::write(directory.path().join("stat"), "7 (sh) S 1").unwrap();
+        assert_eq!(Ticks::of(directory.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_takes_signals_until_it_is_reaped() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = Process::new(i32::try_from(child.id()).unwrap());
+        assert!(!process.has_ended());
+        child.kill().unwrap();
+        while !process.has_ended() {
+            std::thread::yield_now();
+        }
+        assert_eq!(process.signal(9), Ok(()));
+        assert!(process.inspect(Ticks::of).is_ok());
+        child.wait().unwrap();
+        assert_eq!(process.signal(9), Err(SignalError::Gone));
+        assert_eq!(process.inspect(Ticks::of).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_signal_number_that_does_not_exist_is_named() {
+        let process = Process::new(i32::try_from(std::process::id()).unwrap());
+        for number in [65, 4000, u32::MAX] {
+            let text = process.signal(number).unwrap_err().to_string();
+            assert_eq!(text, format!("invalid signal {number}: signals are 1 to 64"));
+        }
+    }
 }

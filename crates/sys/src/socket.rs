@@ -245,4 +245,28 @@ mod tests {
         assert!(matches!(serve_at(&path).unwrap(), Listen::Served));
         drop(waiting);
     }
+
+    #[test]
+    fn a_socket_whose_path_is_too_long_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(serve_at(&directory.path().join("s".repeat(108))).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_socket_is_replaced_as_a_dead_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new").join("s");
+        let _socket = bound(&path);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        let _other = bound(&path);
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn a_path_that_does_not_exist_needs_no_removal() {
+        let directory = tempfile::tempdir().unwrap();
+        remove_dead_socket(&directory.path().join("s"));
+        remove_dead_socket(Path::new("/no/such/directory/s"));
+    }
 }

@@ -49,3 +49,24 @@ impl Drop for Connected {
         self.0.0.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_connection_that_closes_wakes_those_that_wait() {
+        let connections = Connections::default();
+        assert!(connections.none());
+        let (one, other) = (connections.open(), connections.clone().open());
+        drop(one);
+        assert!(!connections.none());
+        let waiting = tokio::spawn({
+            let connections = connections.clone();
+            async move { connections.closed().await }
+        });
+        drop(other);
+        waiting.await.unwrap();
+        assert!(connections.none());
+    }
+}

@@ -105,4 +105,30 @@ mod tests {
             assert_eq!(name, used);
         }
     }
+
+    #[test]
+    fn a_moment_before_the_epoch_is_the_epoch() {
+        let stamp = timestamp(UNIX_EPOCH - Duration::from_secs(5));
+        assert_eq!((stamp.seconds, stamp.nanos), (0, 0));
+    }
+
+    #[test]
+    fn json_of_another_type_is_refused_and_without_a_type_accepted() {
+        let any = |url: &str, value: &str| {
+            let mut any = Any::new();
+            any.type_url = url.to_owned();
+            any.value = value.as_bytes().to_vec();
+            any
+        };
+        let read = |any: &Any| json::<Vec<u32>>("Process", "process to execute", any);
+        for url in ["", "Process", "types.containerd.io/opencontainers/runtime-spec/1/Process"] {
+            assert_eq!(read(&any(url, "[1]")).unwrap(), [1], "{url:?}");
+        }
+        assert_eq!(
+            read(&any("a/LinuxResources", "[1]")).unwrap_err().to_string(),
+            "invalid process to execute: expected type Process, found \"a/LinuxResources\""
+        );
+        let text = read(&any("Process", "[-1]")).unwrap_err().to_string();
+        assert!(text.starts_with("invalid process to execute: [0]: "), "{text}");
+    }
 }

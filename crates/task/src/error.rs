@@ -153,4 +153,56 @@ mod tests {
         let gone = Error::from(ContainerError::Signal(SignalError::Gone));
         assert_eq!(gone.status().message(), "process already finished");
     }
+
+    #[test]
+    fn every_cause_of_a_container_has_its_code() {
+        let failure = |kind| ContainerError::Failure(wherry_protocol::Failure::new(kind, "x"));
+        let io = || std::io::Error::other("x");
+        for (error, code) in [
+            (failure(FailureKind::Invalid), Code::INVALID_ARGUMENT),
+            (failure(FailureKind::NotFound), Code::UNKNOWN),
+            (failure(FailureKind::NotExecutable), Code::UNKNOWN),
+            (failure(FailureKind::System), Code::UNKNOWN),
+            (ContainerError::NotStarted, Code::FAILED_PRECONDITION),
+            (ContainerError::NotRunning("paused"), Code::FAILED_PRECONDITION),
+            (ContainerError::ExecExists("e".into()), Code::ALREADY_EXISTS),
+            (ContainerError::Terminal(io()), Code::INVALID_ARGUMENT),
+            (ContainerError::NoTerminal, Code::INVALID_ARGUMENT),
+            (ContainerError::Panicked, Code::INTERNAL),
+            (ContainerError::Gone, Code::NOT_FOUND),
+            (ContainerError::Signal(SignalError::Gone), Code::NOT_FOUND),
+            (ContainerError::Signal(SignalError::Unknown(99)), Code::INVALID_ARGUMENT),
+        ] {
+            let text = error.to_string();
+            assert_eq!(Error::from(error).status().code(), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_cause_of_a_request_has_its_code() {
+        let payload = || Error::Payload { field: "resources", cause: "x".into() };
+        let found = String::from("other");
+        for (error, code) in [
+            (Error::ContainerExists("a".into()), Code::ALREADY_EXISTS),
+            (Error::InvalidId { kind: "exec", id: "/".into() }, Code::INVALID_ARGUMENT),
+            (Error::RelativeBundle("b".into()), Code::INVALID_ARGUMENT),
+            (payload(), Code::INVALID_ARGUMENT),
+            (
+                Error::PayloadType { field: "resources", expected: "A", found },
+                Code::INVALID_ARGUMENT,
+            ),
+            (Error::Unsupported("a checkpoint"), Code::UNIMPLEMENTED),
+            (Error::NoUsage("a".into()), Code::FAILED_PRECONDITION),
+        ] {
+            assert_eq!(error.status().code(), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_status_has_a_text_of_bounded_length() {
+        let id = "x".repeat(1 << 20);
+        let status = Error::ContainerNotFound(id).status();
+        assert!(status.message().len() < 1100, "{}", status.message().len());
+        assert!(status.message().ends_with("not found"));
+    }
 }

@@ -342,4 +342,31 @@ mod tests {
     async fn an_event_waits_for_a_containerd_that_has_no_time() {
         assert_eq!(sent(Code::UNAVAILABLE, 6).await, [topics::TASK_OOM_EVENT_TOPIC; 6]);
     }
+
+    /// The topic and the type of an event.
+    fn encoded(exec_id: &str, kind: EventKind) -> (&'static str, Any) {
+        message(Event { id: "c".into(), exec_id: exec_id.into(), kind }).unwrap()
+    }
+
+    #[test]
+    fn the_exit_of_a_first_process_has_the_containers_id_and_that_of_an_added_one_its_own() {
+        let exit = wherry_sys::process::Exit::now(3);
+        for (exec_id, id) in [("", "c"), ("e", "e")] {
+            let (topic, any) = encoded(exec_id, EventKind::Exited { pid: 7, exit });
+            assert_eq!(topic, topics::TASK_EXIT_EVENT_TOPIC);
+            let message = TaskExit::parse_from_bytes(&any.value).unwrap();
+            assert_eq!((message.container_id.as_str(), message.id.as_str()), ("c", id));
+            assert_eq!((message.pid, message.exit_status), (7, 3));
+        }
+    }
+
+    #[test]
+    fn the_start_of_an_added_process_is_another_event_than_that_of_a_container() {
+        let (topic, any) = encoded("", EventKind::Started { pid: 7 });
+        assert_eq!(topic, topics::TASK_START_EVENT_TOPIC);
+        assert_eq!(TaskStart::parse_from_bytes(&any.value).unwrap().pid, 7);
+        let (topic, any) = encoded("e", EventKind::Started { pid: 7 });
+        assert_eq!(topic, topics::TASK_EXEC_STARTED_EVENT_TOPIC);
+        assert_eq!(TaskExecStarted::parse_from_bytes(&any.value).unwrap().exec_id, "e");
+    }
 }

@@ -156,6 +156,7 @@ mod tests {
                     }
                     3 => drop(creates.pop()),
                     4 => {
+                        // Valid with and without a Create of this id.
                         let _ = registry.cancel(&random.below(3).to_string());
                     }
                     5 => registry.request_shutdown(),

@@ -101,3 +101,106 @@ fn failed(error: &Error) -> Response {
     response.set_status(error.status());
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::sync::oneshot;
+    use ttrpc::Code;
+
+    /// A method that ends when a test says so.
+    struct Slow {
+        proceed: std::sync::Mutex<Option<oneshot::Receiver<()>>>,
+        done: Arc<AtomicBool>,
+    }
+
+    #[async_trait]
+    impl MethodHandler for Slow {
+        async fn handler(&self, _: TtrpcContext, _: Request) -> ttrpc::Result<Response> {
+            let proceed = self.proceed.lock().unwrap().take().unwrap();
+            // A test that drops the sender lets the method proceed too.
+            let _ = proceed.await;
+            self.done.store(true, Ordering::SeqCst);
+            Ok(Response::new())
+        }
+    }
+
+    struct Faulty(fn() -> ttrpc::Result<Response>);
+
+    #[async_trait]
+    impl MethodHandler for Faulty {
+        async fn handler(&self, _: TtrpcContext, _: Request) -> ttrpc::Result<Response> {
+            self.0()
+        }
+    }
+
+    fn context() -> TtrpcContext {
+        TtrpcContext {
+            mh: ttrpc::proto::MessageHeader::default(),
+            metadata: std::collections::HashMap::new(),
+            timeout_nano: 0,
+            connection_data: Arc::default(),
+        }
+    }
+
+    fn request(method: &str) -> Request {
+        let mut request = Request::new();
+        request.method = method.to_owned();
+        request
+    }
+
+    /// Calls `method`, whose client leaves before the method ends. Returns whether it ended.
+    async fn abandoned(method: &str) -> bool {
+        let (proceed, receiver) = oneshot::channel();
+        let done = Arc::new(AtomicBool::new(false));
+        let slow = Slow { proceed: std::sync::Mutex::new(Some(receiver)), done: done.clone() };
+        let in_flight = InFlight::new();
+        let handler = Uncancellable { handler: Arc::new(slow), in_flight: in_flight.clone() };
+        let request = request(method);
+        let call = tokio::spawn(async move { handler.handler(context(), request).await });
+        let counted = method != WAIT;
+        if counted {
+            in_flight.0.subscribe().wait_for(|count| *count == 1).await.unwrap();
+        }
+        tokio::task::yield_now().await;
+        call.abort();
+        // The task was aborted: its result is of no interest.
+        let _ = call.await;
+        assert_eq!(*in_flight.0.borrow(), usize::from(counted), "{method}");
+        drop(proceed);
+        in_flight.none().await;
+        tokio::task::yield_now().await;
+        done.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test]
+    async fn a_method_ends_also_when_its_client_has_left_except_wait() {
+        assert!(abandoned("Create").await);
+        assert!(abandoned("Delete").await);
+        assert!(!abandoned(WAIT).await);
+    }
+
+    async fn status(result: fn() -> ttrpc::Result<Response>) -> (Code, String) {
+        let handler =
+            Uncancellable { handler: Arc::new(Faulty(result)), in_flight: InFlight::new() };
+        let response = handler.handler(context(), request("State")).await.unwrap();
+        (response.status().code(), response.status().message().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_request_that_cannot_be_decoded_is_the_clients_fault() {
+        let (code, text) = status(|| Err(ttrpc::Error::Others("truncated".to_owned()))).await;
+        assert_eq!(code, Code::INVALID_ARGUMENT);
+        assert!(text.starts_with("cannot decode the State request: "), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_a_method_is_answered_as_an_internal_error() {
+        let (code, text) = status(|| panic!("a test")).await;
+        assert_eq!(code, Code::INTERNAL);
+        assert!(text.starts_with("State failed: "), "{text}");
+    }
+}

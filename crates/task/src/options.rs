@@ -92,8 +92,7 @@ pub fn parse(any: Option<&Any>) -> Result<RuntimeOptions, OptionsError> {
                 shim_cgroup: runc.shim_cgroup,
                 io_uid: runc.io_uid,
                 io_gid: runc.io_gid,
-                plugins: PathBuf::new(),
-                no_engine_seccomp: false,
+                ..RuntimeOptions::default()
             })
         }
         GENERIC_OPTIONS => Generic::parse(&any.value).map_err(malformed)?.read(),
@@ -249,5 +248,46 @@ mod tests {
         let missing = parse(Some(&generic("/no/such", ""))).unwrap_err().to_string();
         assert!(missing.starts_with("cannot read runtime options from /no/such: "), "{missing}");
         assert!(parse(Some(&any("runtimeoptions.v1.Options", vec![0x1a, 200]))).is_err());
+    }
+
+    #[test]
+    fn a_body_counts_more_than_a_file() {
+        let options = parse(Some(&generic("/no/such", "IoGid = 6"))).unwrap();
+        assert_eq!(options.io_gid, 6);
+    }
+
+    #[test]
+    fn options_that_only_runc_has_are_accepted() {
+        let toml = IGNORED.map(|key| format!("{key} = \"x\"\n")).concat();
+        assert_eq!(from_toml(&toml, "a test").unwrap(), RuntimeOptions::default());
+    }
+
+    #[test]
+    fn a_file_of_options_that_is_a_device_or_a_directory_is_not_read() {
+        for path in ["/dev/zero", "/"] {
+            let refused = parse(Some(&generic(path, ""))).unwrap_err().to_string();
+            let expected = format!("cannot read runtime options from {path}: not a regular file");
+            assert_eq!(refused, expected);
+        }
+    }
+
+    #[test]
+    fn toml_that_is_not_text_is_refused() {
+        let body = vec![0x1a, 2, 0xff, 0xfe];
+        let refused = parse(Some(&any("runtimeoptions.v1.Options", body))).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("invalid runtime options: the TOML is not UTF-8: "),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn fields_of_a_newer_message_are_skipped() {
+        // 4: a number; 5: eight bytes; 6: text; 7: four bytes. Then the body.
+        let mut value =
+            vec![0x20, 1, 0x29, 0, 0, 0, 0, 0, 0, 0, 0, 0x32, 1, b'x', 0x3d, 0, 0, 0, 0];
+        value.extend([0x1a, 9]);
+        value.extend(b"IoUid = 5");
+        assert_eq!(parse(Some(&any("runtimeoptions.v1.Options", value))).unwrap().io_uid, 5);
     }
 }

@@ -271,4 +271,62 @@ mod tests {
         drop(reserved);
         assert!(registry.close_if_empty());
     }
+
+    #[tokio::test]
+    async fn an_id_is_reserved_once_and_released_by_the_create_that_fails() {
+        let registry = Registry::new();
+        let reserved = registry.reserve("x").unwrap();
+        let again = registry.reserve("x").err().unwrap().to_string();
+        assert_eq!(again, "container \"x\" already exists");
+        assert!(registry.get("x").is_none(), "it does not exist yet");
+        assert!(registry.empty().is_none() && !registry.has_containers());
+        drop(reserved);
+        assert!(registry.reserve("x").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_create_that_fails_does_not_settle_another() {
+        let registry = Registry::new();
+        let (one, other) = (registry.reserve("x").unwrap(), registry.reserve("y").unwrap());
+        drop(one);
+        let mut settled = std::pin::pin!(registry.settled("y"));
+        let pending = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(settled.as_mut().poll(context).is_pending())
+        });
+        assert!(pending.await);
+        drop(other);
+        settled.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_is_empty_since_its_last_release() {
+        let registry = Registry::new();
+        let made = registry.empty().unwrap();
+        assert!(!made.used);
+        drop(registry.reserve("x").unwrap());
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        let (one, other) = (registry.reserve("x").unwrap(), registry.reserve("y").unwrap());
+        drop(one);
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        drop(other);
+        let empty = registry.empty().unwrap();
+        assert!(empty.used);
+        assert_eq!(empty.since.duration_since(made.since).as_secs(), 2);
+        // What releases nothing does not begin the idle time again.
+        tokio::time::advance(std::time::Duration::from_secs(5)).await;
+        registry.remove("z");
+        registry.forget_removed();
+        assert_eq!(registry.empty(), Some(empty));
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_without_containers_closes_at_once_and_for_ever() {
+        let registry = Registry::new();
+        registry.request_shutdown();
+        registry.closed().await;
+        assert_eq!(
+            registry.reserve("x").err().unwrap().to_string(),
+            "the shim is shutting down: create the container again"
+        );
+    }
 }

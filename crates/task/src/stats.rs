@@ -227,4 +227,40 @@ mod tests {
         let two = v2::Metrics::parse_from_bytes(&two.unwrap().value).unwrap();
         assert_eq!(two.memory_events.oom_kill, 2);
     }
+
+    #[test]
+    fn a_file_that_the_kernel_does_not_have_counts_as_zero() {
+        let two = metrics(&Usage::V2(Box::default())).unwrap();
+        let two = v2::Metrics::parse_from_bytes(&two.value).unwrap();
+        assert_eq!((two.memory.anon, two.cpu.usage_usec, two.io.usage.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn devices_and_limits_arrive() {
+        let counts: Keyed = [("rbytes".to_owned(), 5), ("wios".to_owned(), 6)].into();
+        let usage = V2 {
+            io: vec![((8, 1), counts)],
+            pids: (3, 10),
+            memory_usage: 7,
+            memory_limit: u64::MAX,
+            ..V2::default()
+        };
+        let any = metrics(&Usage::V2(Box::new(usage))).unwrap();
+        let two = v2::Metrics::parse_from_bytes(&any.value).unwrap();
+        let io = &two.io.usage[0];
+        assert_eq!((io.major, io.minor, io.rbytes, io.wios, io.wbytes), (8, 1, 5, 6, 0));
+        assert_eq!((two.pids.current, two.pids.limit), (3, 10));
+        assert_eq!((two.memory.usage, two.memory.usage_limit), (7, u64::MAX));
+
+        let entry = IoEntry { device: (8, 1), operation: "Read".to_owned(), value: 9 };
+        let memory_usage = Counter { limit: 1, usage: 2, max: 3, failures: 4 };
+        let usage = V1 { io_bytes: vec![entry], memory_usage, cpu_total: 5, ..V1::default() };
+        let any = metrics(&Usage::V1(Box::new(usage))).unwrap();
+        let one = v1::Metrics::parse_from_bytes(&any.value).unwrap();
+        let io = &one.blkio.io_service_bytes_recursive[0];
+        assert_eq!((io.major, io.minor, io.op.as_str(), io.value), (8, 1, "Read", 9));
+        let memory = &one.memory.usage;
+        assert_eq!((memory.limit, memory.usage, memory.max, memory.failcnt), (1, 2, 3, 4));
+        assert_eq!(one.cpu.usage.total, 5);
+    }
 }

@@ -129,6 +129,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        // The client may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

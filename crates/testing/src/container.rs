@@ -177,6 +177,7 @@ pub(crate) fn shim_address(bundle: &Path) -> Option<(PathBuf, u32)> {
 impl Drop for Container<'_> {
     fn drop(&mut self) {
         if let Streams::Docker { attach: Some(client), .. } = &mut self.streams {
+            // The client may have ended by itself.
             let _ = client.kill();
             let _ = client.wait();
         }

@@ -29,6 +29,7 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
+        // The client may have ended by itself.
         let _ = self.client.kill();
         let _ = self.client.wait();
     }

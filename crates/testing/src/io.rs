@@ -89,6 +89,7 @@ pub fn call(mut command: Command, stdin: Option<&[u8]>) -> Outcome {
             }
         };
         if ended.is_none() {
+            // It may have ended since.
             let _ = child.kill();
         }
         let (stdout, stderr) =
@@ -118,6 +119,7 @@ pub(crate) fn code_of(status: ExitStatus) -> i32 {
 
 fn read_all(from: &mut impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
+    // What could be read is part of the report of a failure.
     let _ = from.read_to_end(&mut bytes);
     bytes
 }

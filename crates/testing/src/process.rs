@@ -67,6 +67,7 @@ pub(crate) fn terminate(child: &mut Child) {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
+    // It may have ended since.
     let _ = child.kill();
     let _ = child.wait();
 }

@@ -101,6 +101,7 @@ fn mount_state(path: &Path) {
 impl Drop for Scope {
     fn drop(&mut self) {
         drop(self.reaper.stdin.take());
+        // It ends when its input is closed; its status does not matter.
         let _ = self.reaper.wait();
     }
 }
@@ -121,6 +122,7 @@ fn logs_dir() -> PathBuf {
             changed.and_then(|at| at.elapsed().ok()).is_some_and(|age| age.as_secs() > 24 * 3600)
         };
         for file in fs::read_dir(&dir).into_iter().flatten().flatten().filter(old) {
+            // Another test may have removed it first.
             let _ = fs::remove_file(file.path());
         }
     });

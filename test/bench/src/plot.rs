@@ -42,6 +42,7 @@ pub(crate) fn svg(results: &Results, engines: &[String]) -> String {
         for (share, text, colour) in bars {
             // A bar that would leave the picture is cut off; its number gives its length.
             let length = WHOLE * share.min(1.05);
+            // Writing to a String cannot fail.
             let _ = writeln!(
                 body,
                 r#"<rect x="{LEFT}" y="{y:.1}" width="{length:.1}" height="{:.1}" fill="{colour}" rx="2"/>"#,
@@ -62,6 +63,7 @@ pub(crate) fn svg(results: &Results, engines: &[String]) -> String {
     let floor = (NOTHING, FLOOR);
     let names = engines.iter().map(String::as_str).zip(COLOURS.into_iter().cycle());
     for (name, colour) in names.chain([floor]) {
+        // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             r#"<rect x="{x}" y="14" width="11" height="11" fill="{colour}" rx="2"/>"#
@@ -70,6 +72,7 @@ pub(crate) fn svg(results: &Results, engines: &[String]) -> String {
         x += 36.0 + 7.0 * name.len() as f64;
     }
     label(&mut text, edge, 42.0, "middle", "runc = 1");
+    // Writing to a String cannot fail.
     let _ = writeln!(
         text,
         r##"<line x1="{edge}" y1="48" x2="{edge}" y2="{:.1}" stroke="#d93025" stroke-dasharray="4 3"/>"##,
@@ -93,6 +96,7 @@ fn bar<'c>(
 
 fn label(to: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    // Writing to a String cannot fail.
     let _ = writeln!(
         to,
         r##"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" fill="#202124">{text}</text>"##

@@ -20,6 +20,7 @@ pub(crate) fn tables(results: &Results, engines: &[String]) -> String {
     for measure in &MEASURES {
         let cells: Vec<String> = columns.iter().map(|who| cell(results, measure, who)).collect();
         if cells.iter().any(|cell| !cell.is_empty()) {
+            // Writing to a String cannot fail.
             let _ = writeln!(text, "| {} | {} |", measure.text, cells.join(" | "));
         }
     }
@@ -28,6 +29,7 @@ pub(crate) fn tables(results: &Results, engines: &[String]) -> String {
         for verdict in verdicts(results, engine) {
             let (bound, met) = (verdict.bound, if verdict.met { "met" } else { "**not met**" });
             let (limit, value) = (verdict.limit_text(), bound.text_of(verdict.value));
+            // As above.
             let _ = writeln!(text, "| {engine} | {} | {limit} | {value} | {met} |", bound.text);
         }
     }
@@ -52,10 +54,13 @@ fn cell(results: &Results, measure: &Measure, who: &str) -> String {
     let digits = if median < 10.0 { 2 } else { 1 };
     let mut text = format!("{median:.digits$}");
     if values.len() > 1 {
+        // As above.
         let _ = write!(text, " ± {deviation:.digits$}");
     }
+    // As above.
     let _ = write!(text, " {}", measure.unit.text());
     if let Some(ratio) = results.ratio(measure.key, who, RUNC).filter(|_| who != RUNC) {
+        // As above.
         let _ = write!(text, " ({ratio:.2})");
     }
     text

@@ -7,14 +7,21 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::stdio::Retained;
 
+mod phases;
+
 /// Operations that record what the actor does, and wait for nothing but a start.
 #[derive(Default)]
 pub(crate) struct Fake {
     /// The next result of a start, which waits until there is one.
     start: Mutex<Option<std::sync::mpsc::Receiver<StartResult>>>,
     frozen: Mutex<Vec<bool>>,
-    signalled: Mutex<Vec<u32>>,
+    /// Whether the kernel refuses to freeze and to thaw.
+    freeze_fails: bool,
+    /// The signals to all processes, each with the process that does not get it.
+    signalled: Mutex<Vec<(u32, Option<i32>)>>,
     pub(crate) removed: Mutex<usize>,
+    /// Whether the first removal panics.
+    remove_panics: std::sync::atomic::AtomicBool,
     oom_kills: u64,
 }
 
@@ -24,11 +31,14 @@ impl Operations for Fake {
         result.map_or(Ok(None), |result| result.recv().unwrap())
     }
 
-    fn signal_all(&self, signal: u32, _: Option<i32>) {
-        self.signalled.lock().unwrap().push(signal);
+    fn signal_all(&self, signal: u32, spared: Option<i32>) {
+        self.signalled.lock().unwrap().push((signal, spared));
     }
 
     fn freeze(&self, frozen: bool) -> Result<(), Error> {
+        if self.freeze_fails {
+            return Err(Error::Gone);
+        }
         self.frozen.lock().unwrap().push(frozen);
         Ok(())
     }
@@ -42,6 +52,7 @@ impl Operations for Fake {
     fn release(&self) {}
 
     fn remove(&self) -> Option<File> {
+        assert!(!self.remove_panics.swap(false, std::sync::atomic::Ordering::SeqCst), "a test");
         *self.removed.lock().unwrap() += 1;
         None
     }
@@ -52,6 +63,7 @@ struct Sink(mpsc::UnboundedSender<Event>);
 
 impl EventSink for Sink {
     fn send(&self, event: Event) {
+        // A test that reads no event may have ended.
         let _ = self.0.send(event);
     }
 }
@@ -76,6 +88,7 @@ impl Sleeper {
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
+        // The test may have ended it and waited for it.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -248,7 +261,7 @@ async fn a_life_is_published_in_order() {
     assert_eq!(harness.published(), expected);
     assert_eq!(*harness.fake.removed.lock().unwrap(), 1);
     // The container's remaining processes are killed at its exit.
-    assert_eq!(*harness.fake.signalled.lock().unwrap(), [SIGKILL]);
+    assert_eq!(*harness.fake.signalled.lock().unwrap(), [(SIGKILL, None)]);
 }
 
 #[tokio::test]

@@ -158,16 +158,19 @@ impl Cache {
             // Another process may remove the same file at the same time, hence each `let _` below.
             if let Some(code) = name.strip_suffix(VERIFIED) {
                 if !codes.contains(code) {
+                    // Another process may have removed it first.
                     let _ = fs::remove_file(&path);
                 }
             } else if name.starts_with(MODULE) {
                 let known = fs::read_link(&path)
                     .is_ok_and(|digest| digest.to_str().is_some_and(|d| digests.contains(d)));
                 if !known || is_older(&path, RECORD_LIFETIME) {
+                    // Another process may have removed it first.
                     let _ = fs::remove_file(&path);
                 }
             } else if name.ends_with(FAILED) {
                 if is_older(&path, failures) {
+                    // Another process may have removed it first.
                     let _ = fs::remove_file(&path);
                 }
             } else if name.ends_with(ASIDE) {

@@ -170,6 +170,7 @@ impl Fixture {
         let then = std::time::SystemTime::now() - age;
         let file = File::options().write(true).open(name).unwrap();
         file.set_modified(then).unwrap();
+        // Not every entry has a record.
         let _ = fs::remove_file(format!("{}.checked", name.display()));
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! `ctr`, which comes with containerd, does it from a directory: no image is needed.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use super::engines::Found;
 use super::{Findings, Patient};
@@ -87,7 +87,28 @@ fn prepare(rootfs: &Path) -> Result<(), NodeError> {
     fs::write(&file, GUEST).map_err(NodeError::file("writing", file))
 }
 
-fn run(patient: &Patient, ctr: &[PathBuf], rootfs: &Path, one: &Found) -> Result<Duration, String> {
+/// Why a container did not run the module to its end.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("ctr cannot be run: {0}")]
+    Spawn(io::Error),
+    #[error("it did not end within {} s", LIMIT.as_secs())]
+    Late,
+    #[error("cannot wait for ctr: {0}")]
+    Wait(io::Error),
+    /// ctr's own error.
+    #[error("{0}")]
+    Ctr(String),
+    #[error("{status}, output {output:?}")]
+    Output { status: ExitStatus, output: String },
+}
+
+fn run(
+    patient: &Patient,
+    ctr: &[PathBuf],
+    rootfs: &Path,
+    one: &Found,
+) -> Result<Duration, RunError> {
     let id = format!("doctor-{}-{}", one.engine, std::process::id());
     let mut command = command(patient, ctr);
     command.args(["--namespace", NAMESPACE, "run", "--rm", "--rootfs", "--runtime"]);
@@ -98,20 +119,23 @@ fn run(patient: &Patient, ctr: &[PathBuf], rootfs: &Path, one: &Found) -> Result
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| format!("ctr cannot be run: {e}"))?;
+        .map_err(RunError::Spawn)?;
     let child = wait(child)?;
     let took = started.elapsed();
-    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    let output = child.wait_with_output().map_err(RunError::Wait)?;
     let text = String::from_utf8_lossy(&output.stdout);
     if output.status.success() && text.contains(EXPECTED) {
         return Ok(took);
     }
     let error = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(if error.is_empty() { format!("{}, output {text:?}", output.status) } else { error })
+    if error.is_empty() {
+        return Err(RunError::Output { status: output.status, output: text.into_owned() });
+    }
+    Err(RunError::Ctr(error))
 }
 
 /// Waits for the end of a child whose output fits into its pipes.
-fn wait(mut child: Child) -> Result<Child, String> {
+fn wait(mut child: Child) -> Result<Child, RunError> {
     let started = Instant::now();
     loop {
         match child.try_wait() {
@@ -120,10 +144,10 @@ fn wait(mut child: Child) -> Result<Child, String> {
                 // It is our own child, and gets nothing else to do.
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("it did not end within {} s", LIMIT.as_secs()));
+                return Err(RunError::Late);
             }
             Ok(Some(_)) => return Ok(child),
-            Err(e) => return Err(e.to_string()),
+            Err(error) => return Err(RunError::Wait(error)),
         }
     }
 }

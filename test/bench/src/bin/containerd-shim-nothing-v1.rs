@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // Without standard error the text cannot be shown.
             let _ = writeln!(io::stderr(), "io.containerd.nothing.v1: {error}");
             ExitCode::FAILURE
         }

@@ -80,6 +80,7 @@ impl Fifos {
 
 impl Drop for Fifos {
     fn drop(&mut self) {
+        // A leftover in the temporary folder does no harm.
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

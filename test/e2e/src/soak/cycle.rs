@@ -214,6 +214,7 @@ impl Cycle {
                 }
                 Err(_) => {}
             }
+            // The container may have ended; Delete says whether it has.
             let _ = self.client.kill(id, "", KILL).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -265,6 +266,7 @@ async fn kill_shim(bundle: std::path::PathBuf, id: String, after: Duration, tall
     let shims = shims(&namespace, &id);
     let known = is_connected(socket);
     for shim in &shims {
+        // It may have ended by itself.
         let _ = kill(Pid::from_raw(*shim), Signal::SIGKILL);
     }
     if shims.is_empty() {

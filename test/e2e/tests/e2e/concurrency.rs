@@ -138,6 +138,7 @@ fn ticks_of(pid: i32) -> u64 {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        // It may have ended.
         let _ = kill(self.0, Signal::SIGCONT);
     }
 }

@@ -187,6 +187,7 @@ fn a_failing_one_is_the_error_and_undoes_the_container(containerd: &Containerd) 
             (missing, format!("the {moment} hook /no/such/hook cannot be run: No such file")),
         ];
         for (hook, sentence) in cases {
+            // The first case has none.
             let _ = fs::remove_file(ground.folder.join("poststop"));
             let gone = ground.hook("poststop", "cat > poststop");
             let hooks = json!({*moment: [hook, after], "poststop": [gone]});
