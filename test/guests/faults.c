@@ -178,6 +178,27 @@ static void naming(void) {
   show("access another's file", access("/rw/private", R_OK));
 }
 
+/* Calls that go through a link to /ro. */
+static void linked(void) {
+  show("inspect through a link", looked_at("/rw/to-read-only/file"));
+  show("inspect a link's target", looked_at("/rw/climbing"));
+  show("inspect a link to a missing file", looked_at("/rw/dangling"));
+  show("list through a link", listed("/rw/to-read-only"));
+  show("access through a link", access("/rw/absolute", R_OK));
+  show("make a folder through a link", mkdir("/rw/to-read-only/new", 0755));
+  show("remove a folder through a link", rmdir("/rw/to-read-only/folder"));
+  show("remove a file through a link", unlink("/rw/to-read-only/file"));
+  show("rename through a link", rename("/rw/to-read-only/file", "/rw/to-read-only/new"));
+  show("link through a link", link("/rw/to-read-only/file", "/rw/to-read-only/new"));
+  show("link symbolically through a link", symlink("file", "/rw/to-read-only/new"));
+  show("set times through a link", stamped("/rw/to-read-only/file"));
+  show("set times of a link's target", stamped("/rw/absolute"));
+  show("read a link through a link", read_link("/rw/to-read-only/link"));
+  show("create through a loop of links", opened("/rw/loop/new", O_WRONLY | O_CREAT));
+  show("make a folder through a loop of links", mkdir("/rw/loop/new", 0755));
+  show("make a folder over a dangling link", mkdir("/rw/dangling", 0755));
+}
+
 static void reading(void) {
   static char bytes[4096];
   int folder = open("/rw/folder", O_RDONLY), reader = open("/rw/file", O_RDONLY);
@@ -204,6 +225,7 @@ int main(void) {
   opening();
   read_only();
   naming();
+  linked();
   reading();
   return 0;
 }

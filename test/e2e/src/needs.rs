@@ -22,6 +22,7 @@ const NEEDS: &[(&str, Capability)] = &[
     ("compose::services_talk_by_name_once_they_are_healthy", Components),
     ("concurrency::nobody_waits_for_a_create_that_compiles", Compiler),
     ("concurrency::nobody_waits_for_an_exec_that_compiles", Compiler),
+    ("errno::a_component_gets_the_error_numbers_of_sockets", Components),
     ("examples::hello_in_python_runs", Components),
     ("examples::a_tcp_server_answers_on_its_published_port", Components),
     ("examples::a_guest_counts_in_a_native_database", Components),

@@ -12,15 +12,16 @@ use wherry_testing::{Capability, Daemon, Docker, Image, Run, can, engine, guests
 
 mod differences;
 
-use differences::DIFFERENCES;
+use differences::{Difference, FILES, SOCKETS};
 
 const RUNC: &str = "io.containerd.runc.v2";
 
 /// The user of the container, who is not root.
 const USER: u32 = 1234;
 
-/// The number of faults of `test/guests/faults.c`, at least.
-const FAULTS: usize = 90;
+/// The number of faults of a program, at least.
+const FILE_FAULTS: usize = 105;
+const SOCKET_FAULTS: usize = 18;
 
 /// The forms of the program.
 fn image() -> Image {
@@ -81,49 +82,69 @@ fn faults(docker: &Docker, runtime: &str, program: &str) -> BTreeMap<String, Str
         .bind(writable.path(), "/rw")
         .stdin("")
         .extra(&["--user", &user, "--tmpfs", "/tmp:size=64k,mode=1777"]);
-    let said = docker.run(&run).success();
+    table(&docker.run(&run).success())
+}
+
+/// The error number of each fault, from the output of a program.
+fn table(said: &str) -> BTreeMap<String, String> {
     let lines = said.lines().map(|line| line.rsplit_once(' ').expect("a fault and its error"));
     lines.map(|(fault, errno)| (fault.to_owned(), errno.to_owned())).collect()
 }
 
-/// Compares a guest with the native program; returns the unlisted differences, and the rows without
-/// a difference.
+/// Compares a guest with the native program; returns the differences that are not declared, and the
+/// rows without a difference.
 fn compare(
+    declared: &[Difference],
     form: &str,
     native: &BTreeMap<String, String>,
     ours: &BTreeMap<String, String>,
 ) -> Vec<String> {
     let engine = engine();
     let subject = [engine.as_str(), form];
-    let mut rows: Vec<_> =
-        DIFFERENCES.iter().filter(|row| row.subjects.contains(&subject)).collect();
+    let mut rows: Vec<_> = declared.iter().filter(|row| row.subjects.contains(&subject)).collect();
     let mut wrong = Vec::new();
     for (fault, native) in native {
         let ours = ours.get(fault).map_or("nothing", String::as_str);
         let row = rows.iter().position(|row| row.fault == fault).map(|at| rows.remove(at));
         let expected = row.map_or(native.as_str(), |row| row.ours);
         if ours != expected || row.is_some_and(|row| row.native != native) {
-            wrong.push(format!("{fault}: native {native}, {form} {ours}"));
+            let reason = row.map_or("", |row| row.reason);
+            wrong.push(format!("{fault}: native {native}, {form} {ours} {reason}"));
         }
     }
     wrong.extend(rows.iter().map(|row| format!("{}: the fault is missing", row.fault)));
     wrong
 }
 
-fn a_guest_gets_the_error_numbers_of_a_native_program(docker: &Docker) {
+fn a_guest_gets_the_error_numbers_of_files(docker: &Docker) {
     let native = faults(docker, RUNC, "/faults");
-    assert!(native.len() >= FAULTS, "{native:#?}");
+    assert!(native.len() >= FILE_FAULTS, "{native:#?}");
     let mut forms = vec![("module", "/faults.wasm")];
     forms.extend(can(Capability::Components).then_some(("component", "/faults.component.wasm")));
-    let compared = forms
-        .into_iter()
-        .flat_map(|(form, program)| compare(form, &native, &faults(docker, &runtime(), program)));
+    let compared = forms.into_iter().flat_map(|(form, program)| {
+        compare(FILES, form, &native, &faults(docker, &runtime(), program))
+    });
     let wrong: Vec<String> = compared.collect();
+    assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn a_component_gets_the_error_numbers_of_sockets(docker: &Docker) {
+    let image = Image::new("sockets")
+        .file("/sockets", 0o755, guests::bytes("sockets.static"))
+        .file("/sockets.wasm", 0o755, guests::bytes("sockets.component.wasm"));
+    let run = |runtime: &str, program: &str| {
+        let run = Run::new(&image).runtime(runtime).args(&[program]);
+        table(&docker.run(&run.extra(&["--network", "none"])).success())
+    };
+    let native = run(RUNC, "/sockets");
+    assert!(native.len() >= SOCKET_FAULTS, "{native:#?}");
+    let wrong = compare(SOCKETS, "component", &native, &run(&runtime(), "/sockets.wasm"));
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 tests_in!(
     docker_28,
     Docker::shared(DockerVersion::V28),
-    a_guest_gets_the_error_numbers_of_a_native_program
+    a_guest_gets_the_error_numbers_of_files,
+    a_component_gets_the_error_numbers_of_sockets
 );

@@ -27,6 +27,7 @@ mod exit_codes;
 mod files;
 mod ground;
 mod health;
+mod home;
 mod hooks;
 mod hostile;
 mod lifecycle;
