@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use wherry_bundle::{Bundle, Config, parse};
 use wherry_cgroup::CgroupName;
 use wherry_host::validate;
-use wherry_image::{Entrypoint, Kind};
+use wherry_image::{Entrypoint, Kind, Look, NoFile};
 use wherry_task::options;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -77,8 +77,14 @@ fn configuration(bundle: &Bundle, spec: &Spec) {
     let path = process.env().iter().flatten().find_map(|pair| pair.strip_prefix("PATH="));
     let args = process.args().clone().unwrap_or_default();
     // Files that are everywhere, nowhere, and here and there.
-    let somewhere = |file: &Path| file.as_os_str().len() % 3 == 0;
-    for found in [|_: &Path| true, |_: &Path| false, somewhere] {
+    let nothing = Look::Nothing(NoFile::Missing);
+    let somewhere = |file: &Path| match file.as_os_str().len() % 3 {
+        0 => Look::Runs,
+        1 => Look::NotExecutable,
+        _ => Look::Nothing(NoFile::Missing),
+    };
+    for found in [&|_: &Path| Look::Runs, &|_: &Path| nothing, &somewhere as &dyn Fn(&Path) -> Look]
+    {
         if let Ok(entrypoint) = Entrypoint::resolve(&args, path, process.cwd(), found) {
             assert!(entrypoint.path.is_absolute());
         }

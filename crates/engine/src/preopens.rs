@@ -6,9 +6,10 @@
 //! leading `/` of path and names, takes the longest name, and of equally long names the last. For
 //! wasi-libc `/` and `.` are both the empty name, and `/x` and `x` the same path.
 //!
-//! So `.` comes first and last, and between them each directory of the root gets a preopen: it
-//! makes `/etc/x` longer than `.`, which leaves `.` for paths whose first component names no
-//! directory of the root. `/` itself, and a file in the root that is not opened but renamed or
+//! So the working directory comes first, as `.`, and last, as `./`: wasi-libc strips both, and Zig
+//! expects distinct names. Between them each directory of the root gets a preopen: it makes
+//! `/etc/x` longer than `.`, which leaves `.` for paths whose first component names no directory of
+//! the root. `/` itself, and a file in the root that is not opened but renamed or
 //! removed, resolve to the working directory in programs of wasi-libc. With the working directory
 //! `/` nothing is added.
 
@@ -18,17 +19,16 @@ use std::path::{Path, PathBuf};
 use crate::{Guest, Preopen};
 
 impl Guest {
-    /// Returns the preopens in order, with the working directory as `.`.
+    /// Returns the preopens in order, with the working directory as `.` and `./`.
     #[must_use]
     pub fn directories(&self) -> Vec<Preopen> {
         let Some(host) = self.working_directory() else { return self.preopens.clone() };
-        let here = Preopen { host, guest: ".".to_owned() };
-        let mut directories = vec![here.clone()];
+        let mut directories = vec![Preopen { host: host.clone(), guest: ".".to_owned() }];
         directories.extend(self.preopens.iter().cloned());
         if let Some(root) = self.preopens.iter().find(|preopen| preopen.guest == "/") {
             directories.extend(self.below(root));
         }
-        directories.push(here);
+        directories.push(Preopen { host, guest: "./".to_owned() });
         directories
     }
 
@@ -104,8 +104,8 @@ mod tests {
         assert_eq!(names(&guest("/", &[("/", "/")])), ["/"]);
         let all = names(&guest("/tmp", &[("/", "/"), ("/var", "/data")]));
         assert_eq!(all[..3], [".", "/", "/data"]);
-        assert_eq!(all.last().map(String::as_str), Some("."));
+        assert_eq!(all.last().map(String::as_str), Some("./"));
         assert!(all.iter().any(|name| name == "/etc") && !all.iter().any(|name| name == "/etc/x"));
-        assert_eq!(names(&guest("/data/x", &[("/tmp", "/data")])), [".", "/data", "."]);
+        assert_eq!(names(&guest("/data/x", &[("/tmp", "/data")])), [".", "/data", "./"]);
     }
 }

@@ -5,7 +5,7 @@
 //! Create.
 
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use wherry_engine::{Code, Engine, Guest, LoadError, Network, Preopen, Program, Start};
-use wherry_image::{Entrypoint, EntrypointError, Kind, SizeError, kind, strip_init};
+use wherry_image::{Entrypoint, EntrypointError, Kind, Look, NoFile, SizeError, kind, strip_init};
 use wherry_protocol::{Channel, Failure, FailureKind, SetupMessage, SetupReply};
 
 use crate::apparmor::{self, ApparmorError};
@@ -87,6 +87,10 @@ impl From<ProgramError> for Failure {
             ProgramError::Entrypoint(EntrypointError::None)
             | ProgramError::NativeFunction(_)
             | ProgramError::NulByte(_) => FailureKind::Invalid,
+            ProgramError::Entrypoint(EntrypointError::NoFile {
+                cause: NoFile::Directory | NoFile::Closed | NoFile::Loop | NoFile::TooLong,
+                ..
+            }) => FailureKind::NotExecutable,
             // An ENOENT of exec: the file exists, and its interpreter does not.
             ProgramError::Entrypoint(_) | ProgramError::Exec { errno: Errno::ENOENT, .. } => {
                 FailureKind::NotFound
@@ -251,7 +255,7 @@ struct Resolved {
 
 fn resolve(args: &[String], process: &ProcessFields) -> Result<Resolved, ProgramError> {
     let path = process.env.iter().find_map(|pair| pair.strip_prefix("PATH="));
-    let entry = Entrypoint::resolve(args, path, process.cwd(), crate::is_file)?;
+    let entry = Entrypoint::resolve(args, path, process.cwd(), look)?;
     match probe(&entry.path) {
         Ok(Some((file, kind))) => Ok(Resolved { entry, file: Some(file), kind }),
         Ok(None) => Err(ProgramError::NotRegular(entry.path)),
@@ -260,6 +264,19 @@ fn resolve(args: &[String], process: &ProcessFields) -> Result<Resolved, Program
             Ok(Resolved { entry, file: None, kind: Kind::Native })
         }
         Err(source) => Err(ProgramError::Open { path: entry.path, source }),
+    }
+}
+
+/// Inspects a path on the way to the program.
+fn look(path: &Path) -> Look {
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Look::Nothing(NoFile::Directory),
+        Ok(_) if access(path, AccessFlags::X_OK).is_ok() => Look::Runs,
+        Ok(_) => match probe(path) {
+            Ok(Some((_, Kind::Module | Kind::Component | Kind::Text))) => Look::Runs,
+            _ => Look::NotExecutable,
+        },
+        Err(error) => Look::Nothing(NoFile::from_error(&error)),
     }
 }
 

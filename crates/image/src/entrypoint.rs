@@ -31,15 +31,73 @@ pub fn strip_init(args: &[String]) -> Option<&[String]> {
     }
 }
 
+/// What a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// A module, or a program that the user may execute.
+    Runs,
+    /// Another file.
+    NotExecutable,
+    /// No file.
+    Nothing(NoFile),
+}
+
+/// Why a path names no file. The texts are the kernel's, by which clients choose an exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoFile {
+    /// ENOENT.
+    #[error("no such file or directory in the container")]
+    Missing,
+    /// ENOTDIR.
+    // Docker takes ENOTDIR's own text for a mistake in a mount.
+    #[error("no such file or directory in the container: a part of the path is a file")]
+    BelowFile,
+    /// A directory.
+    #[error("is a directory: permission denied")]
+    Directory,
+    /// EACCES.
+    #[error("permission denied: the user may not search a folder of the path")]
+    Closed,
+    /// ELOOP.
+    #[error("too many levels of symbolic links")]
+    Loop,
+    /// ENAMETOOLONG.
+    #[error("file name too long")]
+    TooLong,
+}
+
+impl NoFile {
+    /// Converts an error of stat(2). Causes without a name of their own become [`NoFile::Missing`].
+    #[must_use]
+    pub fn from_error(error: &std::io::Error) -> NoFile {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::NotADirectory => NoFile::BelowFile,
+            ErrorKind::PermissionDenied => NoFile::Closed,
+            ErrorKind::InvalidFilename => NoFile::TooLong,
+            _ if error.raw_os_error() == Some(ELOOP) => NoFile::Loop,
+            _ => NoFile::Missing,
+        }
+    }
+}
+
+/// The number of ELOOP, for which the standard library has no stable name.
+const ELOOP: i32 = 40;
+
 /// An error of [`Entrypoint::resolve`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EntrypointError {
     /// The arguments are empty, or the first one is.
     #[error("no entrypoint: neither the image nor the command names a program to run")]
     None,
-    /// The path does not exist.
-    #[error("exec {0:?}: no such file or directory in the container")]
-    NotFound(PathBuf),
+    /// The path names no file.
+    #[error("exec {path:?}: {cause}")]
+    NoFile {
+        /// The path.
+        path: PathBuf,
+        /// The reason.
+        cause: NoFile,
+    },
     /// Neither PATH nor the working directory has a file of this name.
     #[error("exec {name:?}: executable file not found in PATH ({path}) nor in {}", .cwd.display())]
     NotInPath {
@@ -54,7 +112,7 @@ pub enum EntrypointError {
 
 impl Entrypoint {
     /// Finds the file that `args` names. `path` is the guest's PATH variable, `cwd` its absolute
-    /// working directory; `is_file` returns true if a file exists at an absolute path.
+    /// working directory; `look` inspects an absolute path.
     ///
     /// # Errors
     /// [`EntrypointError`], with the path or the name and the searched PATH.
@@ -62,48 +120,59 @@ impl Entrypoint {
         args: &[String],
         path: Option<&str>,
         cwd: &Path,
-        is_file: impl Fn(&Path) -> bool,
+        look: impl Fn(&Path) -> Look,
     ) -> Result<Entrypoint, EntrypointError> {
         let program = match args.first() {
             Some(first) if !first.is_empty() => first.as_str(),
             _ => return Err(EntrypointError::None),
         };
         let path = path.unwrap_or(DEFAULT_PATH);
-        let find = |program: &str| find(program, path, cwd, &is_file);
+        let find = |program: &str| find(program, path, cwd, &look);
         // A file whose own name holds a `#` takes precedence.
-        if let Some(found) = find(program) {
-            return Ok(Entrypoint { path: found, function: None });
-        }
-        let file = match program.rsplit_once('#') {
-            Some((file, function)) if !file.is_empty() && !function.is_empty() => {
-                if let Some(found) = find(file) {
-                    return Ok(Entrypoint { path: found, function: Some(function.to_owned()) });
-                }
-                file
-            }
-            _ => program,
+        let whole = match find(program) {
+            Ok(found) => return Ok(Entrypoint { path: found, function: None }),
+            Err(error) => error,
         };
-        if file.contains('/') {
-            return Err(EntrypointError::NotFound(cwd.join(file)));
+        match program.rsplit_once('#') {
+            Some((file, function)) if !file.is_empty() && !function.is_empty() => {
+                let found = find(file)?;
+                Ok(Entrypoint { path: found, function: Some(function.to_owned()) })
+            }
+            _ => Err(whole),
         }
-        Err(EntrypointError::NotInPath {
-            name: file.to_owned(),
-            path: path.to_owned(),
-            cwd: cwd.to_owned(),
-        })
     }
 }
 
-fn find(program: &str, path: &str, cwd: &Path, is_file: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+/// Finds a program by its path, or by its name in PATH. There a file that cannot be executed is
+/// chosen if no other directory has one that can.
+fn find(
+    program: &str,
+    path: &str,
+    cwd: &Path,
+    look: impl Fn(&Path) -> Look,
+) -> Result<PathBuf, EntrypointError> {
     if program.contains('/') {
         let candidate = cwd.join(program);
-        return is_file(&candidate).then_some(candidate);
+        return match look(&candidate) {
+            Look::Runs | Look::NotExecutable => Ok(candidate),
+            Look::Nothing(cause) => Err(EntrypointError::NoFile { path: candidate, cause }),
+        };
     }
-    path.split(':')
-        // An empty element means the working directory.
-        .map(|directory| cwd.join(directory).join(program))
-        .chain([cwd.join(program)])
-        .find(|candidate| is_file(candidate))
+    let mut other = None;
+    // An empty element means the working directory.
+    let folders = path.split(':').map(|directory| cwd.join(directory));
+    for candidate in folders.chain([cwd.to_owned()]).map(|folder| folder.join(program)) {
+        match look(&candidate) {
+            Look::Runs => return Ok(candidate),
+            Look::NotExecutable => other = other.or(Some(candidate)),
+            Look::Nothing(_) => {}
+        }
+    }
+    other.ok_or_else(|| EntrypointError::NotInPath {
+        name: program.to_owned(),
+        path: path.to_owned(),
+        cwd: cwd.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -116,7 +185,12 @@ mod tests {
         files: &[&str],
     ) -> Result<Entrypoint, EntrypointError> {
         Entrypoint::resolve(&[program.to_owned()], path, Path::new("/work"), |candidate| {
-            files.iter().any(|file| Path::new(file) == candidate)
+            let is = |file: &&str| Path::new(file) == candidate;
+            match candidate.starts_with("/plain") {
+                _ if !files.iter().any(is) => Look::Nothing(NoFile::Missing),
+                true => Look::NotExecutable,
+                false => Look::Runs,
+            }
         })
     }
 
@@ -146,6 +220,33 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_cannot_be_executed_is_the_last_choice() {
+        let files = ["/plain/tool", "/bin/tool"];
+        assert_eq!(resolve("tool", Some("/plain:/bin"), &files), found("/bin/tool", None));
+        assert_eq!(resolve("tool", Some("/plain:/bin"), &files[..1]), found("/plain/tool", None));
+    }
+
+    #[test]
+    fn a_path_that_names_no_file_has_the_kernels_cause() {
+        let cause = |number| NoFile::from_error(&std::io::Error::from_raw_os_error(number));
+        let args = ["/x".to_owned()];
+        for (number, text) in [
+            (2, "exec \"/x\": no such file or directory in the container"),
+            (13, "exec \"/x\": permission denied: the user may not search a folder of the path"),
+            (
+                20,
+                "exec \"/x\": no such file or directory in the container: a part of the path is a file",
+            ),
+            (36, "exec \"/x\": file name too long"),
+            (40, "exec \"/x\": too many levels of symbolic links"),
+        ] {
+            let look = |_: &Path| Look::Nothing(cause(number));
+            let error = Entrypoint::resolve(&args, None, Path::new("/"), look).unwrap_err();
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
     fn a_name_without_a_path_variable_uses_the_usual_one() {
         assert_eq!(resolve("sh", None, &["/bin/sh"]), found("/bin/sh", None));
     }
@@ -168,7 +269,7 @@ mod tests {
     fn an_empty_function_is_no_function() {
         assert_eq!(
             resolve("/a.wasm#", None, &["/a.wasm"]),
-            Err(EntrypointError::NotFound("/a.wasm#".into()))
+            Err(EntrypointError::NoFile { path: "/a.wasm#".into(), cause: NoFile::Missing })
         );
     }
 
@@ -198,7 +299,7 @@ mod tests {
         );
         assert_eq!(resolve("", None, &[]), Err(EntrypointError::None));
         assert_eq!(
-            Entrypoint::resolve(&[], None, Path::new("/"), |_| true),
+            Entrypoint::resolve(&[], None, Path::new("/"), |_| Look::Runs),
             Err(EntrypointError::None)
         );
     }

@@ -9,6 +9,6 @@ pub mod overlay;
 pub mod size;
 
 pub use cache::{Cache, CacheError, CacheEvent, Code, Compiler, Module, View};
-pub use entrypoint::{Entrypoint, EntrypointError, strip_init};
+pub use entrypoint::{Entrypoint, EntrypointError, Look, NoFile, strip_init};
 pub use kind::Kind;
 pub use size::{MODULE_MAX, Size, SizeError, check_size, read_all};

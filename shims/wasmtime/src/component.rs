@@ -6,14 +6,16 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Resource
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wherry_engine::{ExitCode, Export, Guest, LoadError, Program, RUN, Trap, find_entry, is_run};
 
-use crate::{context, failed};
+use crate::{context, errno, failed};
 
 /// The imports that a component can have.
-type Linker = wasmtime::component::Linker<State>;
+pub(crate) type Linker = wasmtime::component::Linker<State>;
 
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    linker.allow_shadowing(true);
+    errno::shadow_in_components(&mut linker)?;
     Ok(linker)
 }
 

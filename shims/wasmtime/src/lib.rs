@@ -8,6 +8,7 @@
 mod compiler;
 mod component;
 mod context;
+mod errno;
 mod key;
 mod module;
 mod settings;

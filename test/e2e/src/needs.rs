@@ -22,6 +22,7 @@ const NEEDS: &[(&str, Capability)] = &[
     ("compose::services_talk_by_name_once_they_are_healthy", Components),
     ("concurrency::nobody_waits_for_a_create_that_compiles", Compiler),
     ("concurrency::nobody_waits_for_an_exec_that_compiles", Compiler),
+    ("errno::a_component_gets_the_error_numbers_of_sockets", Components),
     ("examples::hello_in_python_runs", Components),
     ("examples::a_tcp_server_answers_on_its_published_port", Components),
     ("examples::a_web_server_greets_and_keeps_an_access_log", Components),
@@ -61,9 +62,16 @@ fn has_apparmor() -> bool {
         && parser.iter().any(|path| Path::new(path).exists())
 }
 
-/// Whether the Go compiler is in PATH.
-pub fn has_go() -> bool {
-    std::process::Command::new("go").arg("version").output().is_ok_and(|said| said.status.success())
+/// The tests that need a program of the machine, which `test/setup/packages.sh` does not install.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("examples::hello_in_go_runs", "go"),
+    ("toolchains::a_guest_of_assemblyscript_has_its_world", "npm"),
+];
+
+/// Whether a program is in PATH.
+pub fn has(program: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
 }
 
 /// Whether the engine and the machine have the capabilities that a test of this module needs.
@@ -73,11 +81,13 @@ pub fn are_met(module: &str, test: &str) -> bool {
         println!("not tried: this machine has no AppArmor");
         return false;
     }
-    if (file, test) == ("examples", "hello_in_go_runs") && !has_go() {
-        println!("not tried: this machine has no Go");
+    let name = format!("{file}::{test}");
+    let program = PROGRAMS.iter().find(|(needing, _)| *needing == name).map(|(_, program)| program);
+    if let Some(program) = program.filter(|program| !has(program)) {
+        println!("not tried: this machine has no {program}");
         return false;
     }
-    let missing = missing(&engine(), &format!("{file}::{test}"));
+    let missing = missing(&engine(), &name);
     if let Some(capability) = missing {
         println!("not tried: {} has no {capability:?}", runtime());
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use wherry_e2e::needs::has_go;
+use wherry_e2e::needs::has;
 use wherry_e2e::{on_dockers, tests_in};
 use wherry_testing::{
     Capability, DEADLINE, Daemon, Docker, Image, Packed, Run, busybox, cache_dir, call, can,
@@ -50,7 +50,7 @@ fn base(module: Vec<u8>) -> Image {
 /// The base images are stand-ins, because the tests have no registry.
 fn docker_builds_the_dockerfiles(docker: &Docker) {
     let mut languages = vec![("rust", "Rust"), ("c", "C")];
-    languages.extend(has_go().then_some(("go", "Go")));
+    languages.extend(has("go").then_some(("go", "Go")));
     languages.extend(can(Capability::Components).then_some(("python", "Python")));
     for (folder, language) in languages {
         let file = examples::dockerfile(folder);
