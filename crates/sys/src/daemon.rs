@@ -104,25 +104,3 @@ pub fn write_atomically(path: &Path, contents: &str) -> io::Result<()> {
     File::create(&temporary)?.write_all(contents.as_bytes())?;
     fs::rename(&temporary, path)
 }
-
-/// Moves this process into the cgroup `path` of each hierarchy, which is created if it does not
-/// exist. Logs a warning for each hierarchy that fails.
-pub fn join_cgroup(path: &str) {
-    let pid = std::process::id().to_string();
-    let relative = path.trim_start_matches('/');
-    let root = Path::new("/sys/fs/cgroup");
-    let mut hierarchies = vec![root.to_owned()];
-    if let Ok(entries) = fs::read_dir(root)
-        && !root.join("cgroup.controllers").exists()
-    {
-        hierarchies = entries.flatten().map(|entry| entry.path()).collect();
-    }
-    for hierarchy in hierarchies {
-        let group = hierarchy.join(relative);
-        let joined =
-            fs::create_dir_all(&group).and_then(|()| fs::write(group.join("cgroup.procs"), &pid));
-        if let Err(error) = joined {
-            log::warn!("cannot join the shim's cgroup {}: {error}", group.display());
-        }
-    }
-}

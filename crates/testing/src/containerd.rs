@@ -25,6 +25,8 @@ pub enum ContainerdVersion {
     V1_7,
     /// 2.x, of Debian unstable.
     V2,
+    /// 2.4, built from its Go module: with the bootstrap protocol.
+    V2_4,
 }
 
 impl ContainerdVersion {
@@ -34,7 +36,13 @@ impl ContainerdVersion {
             ContainerdVersion::V1_6 => "containerd-1.6",
             ContainerdVersion::V1_7 => "containerd-1.7",
             ContainerdVersion::V2 => "containerd-2",
+            ContainerdVersion::V2_4 => "containerd-2.4",
         }
+    }
+
+    /// Whether it is a containerd 2, with version 3 of the Task API and of the configuration.
+    pub fn is_2(self) -> bool {
+        matches!(self, ContainerdVersion::V2 | ContainerdVersion::V2_4)
     }
 }
 
@@ -63,6 +71,17 @@ pub(crate) struct Setup {
     pub(crate) etc: Option<PathBuf>,
     /// Serve CRI, with this image for the first container of a pod.
     pub(crate) sandbox_image: Option<String>,
+    /// More runtime handlers of CRI.
+    pub(crate) handlers: Vec<Handler>,
+}
+
+/// A runtime handler of CRI for the engine under test.
+#[derive(Clone, Debug)]
+pub struct Handler {
+    /// Its name.
+    pub name: String,
+    /// The runtime's options: lines of TOML.
+    pub options: String,
 }
 
 impl Containerd {
@@ -82,9 +101,15 @@ impl Containerd {
 
     /// Like [`Containerd::start`], with the CRI plugin. The runtime handler has the engine's name;
     /// `sandbox_image` is the image of a pod's first container.
-    pub fn start_for_kubernetes(version: ContainerdVersion, sandbox_image: &Packed) -> Containerd {
+    /// There are these handlers besides.
+    pub fn start_for_kubernetes(
+        version: ContainerdVersion,
+        sandbox_image: &Packed,
+        handlers: &[Handler],
+    ) -> Containerd {
         let sandbox_image = Some(sandbox_image.reference.clone());
-        Containerd::start_alone(version, Setup { sandbox_image, ..Setup::default() })
+        let handlers = handlers.to_vec();
+        Containerd::start_alone(version, Setup { sandbox_image, handlers, ..Setup::default() })
     }
 
     fn start_alone(version: ContainerdVersion, setup: Setup) -> Containerd {
@@ -94,7 +119,7 @@ impl Containerd {
 
     /// The instance that the tests of this process share.
     pub fn shared(version: ContainerdVersion) -> &'static Containerd {
-        static SHARED: [OnceLock<Containerd>; 3] = [const { OnceLock::new() }; 3];
+        static SHARED: [OnceLock<Containerd>; 4] = [const { OnceLock::new() }; 4];
         let shared = SHARED[version as usize].get_or_init(|| Containerd::start(version));
         shared.scope.mark_used();
         shared
@@ -108,7 +133,7 @@ impl Containerd {
     ) -> Containerd {
         scope.mark_used();
         let path = places::search_path(daemons);
-        let text = config(version, scope.root(), setup.sandbox_image.as_deref());
+        let text = config(version, scope.root(), &setup);
         fs::write(scope.root().join("containerd.toml"), text)
             .expect("the scope's folder is writable");
         let process = Mutex::new(spawn(&scope, &setup, &path));
@@ -218,6 +243,8 @@ impl Containerd {
         let mut command = Command::new(places::daemon_bin(self.version.name()).join("ctr"));
         let address = self.address().display().to_string();
         command.args(["--address", &address, "--namespace", namespace]).args(args);
+        // `ctr` 2.4 prints a warning about version 1 of cgroups to standard error.
+        command.env("CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS", "true");
         command
     }
 
@@ -225,7 +252,7 @@ impl Containerd {
     pub fn import(&self, image: &Packed, namespace: &str) {
         let path = image.path.display().to_string();
         let mut words = vec!["images", "import", "--platform", &image.platform];
-        if self.version == ContainerdVersion::V2 {
+        if self.version.is_2() {
             // The transfer service would unpack the layers of the host's platform only.
             words.push("--local");
         }

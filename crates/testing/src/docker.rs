@@ -25,6 +25,8 @@ pub enum DockerVersion {
     V26,
     /// 28, of Debian unstable, with containerd 2.x.
     V28,
+    /// 29, built from its Go module, with containerd 2.4 and the client of 28.
+    V29,
 }
 
 impl DockerVersion {
@@ -33,6 +35,15 @@ impl DockerVersion {
         match self {
             DockerVersion::V26 => "docker-26",
             DockerVersion::V28 => "docker-28",
+            DockerVersion::V29 => "docker-29",
+        }
+    }
+
+    /// The runc of its native containers: that of 29 must know time namespaces.
+    fn runc(self) -> &'static str {
+        match self {
+            DockerVersion::V26 | DockerVersion::V28 => "runc",
+            DockerVersion::V29 => "runc-1.3",
         }
     }
 
@@ -40,6 +51,7 @@ impl DockerVersion {
         match self {
             DockerVersion::V26 => ContainerdVersion::V1_7,
             DockerVersion::V28 => ContainerdVersion::V2,
+            DockerVersion::V29 => ContainerdVersion::V2_4,
         }
     }
 }
@@ -83,7 +95,7 @@ impl Docker {
         };
         ip(&["netns", "add", &netns]);
         ip(&["-netns", &netns, "link", "set", "lo", "up"]);
-        let daemons = [version.containerd().name(), version.name(), "runc"];
+        let daemons = [version.containerd().name(), version.name(), version.runc()];
         let etc = remap.map(|(user, first)| {
             let etc = scope.root().join("etc");
             write_ids(&etc, if user == "default" { "dockremap" } else { user }, first);
@@ -93,8 +105,10 @@ impl Docker {
         let containerd = Containerd::start_in(version.containerd(), scope, &daemons, setup);
 
         let root = containerd.root();
+        // Docker 29 has no user namespaces with containerd's image store.
+        let image_store = version != DockerVersion::V29 || remap.is_none();
         let mut config = json!({
-            "features": {"containerd-snapshotter": true},
+            "features": {"containerd-snapshotter": image_store},
             "cgroup-parent": cgroup_parent(containerd.scope().name()),
             "exec-opts": [format!("native.cgroupdriver={}", if systemd_cgroups() { "systemd" } else { "cgroupfs" })],
             "data-root": root.join("data"),
@@ -127,7 +141,7 @@ impl Docker {
 
     /// The instance that the tests of this process share.
     pub fn shared(version: DockerVersion) -> &'static Docker {
-        static SHARED: [OnceLock<Docker>; 2] = [const { OnceLock::new() }; 2];
+        static SHARED: [OnceLock<Docker>; 3] = [const { OnceLock::new() }; 3];
         let shared = SHARED[version as usize].get_or_init(|| Docker::start(version));
         shared.containerd.scope().mark_used();
         shared

@@ -155,7 +155,7 @@ impl Image {
         let layer = self.layer();
         let config = serde_json::to_vec(&self.config(&layer)).expect("JSON of plain values");
         let tag = &hex(&config)[..12];
-        let dir = cache_dir().join("images");
+        let dir = cache_dir().join("archives");
         fs::create_dir_all(&dir)
             .unwrap_or_else(|e| panic!("{} cannot be created: {e}", dir.display()));
         let packed = Packed {
@@ -214,12 +214,17 @@ impl Image {
             "org.opencontainers.image.ref.name": reference.rsplit(':').next(),
         });
         let index = json!({"schemaVersion": 2, "manifests": [entry]});
+        // For Docker's own image store, which reads no OCI layout.
+        let blob = |blob| format!("blobs/sha256/{}", hex(blob));
+        let docker =
+            json!([{"Config": blob(config), "RepoTags": [reference], "Layers": [blob(layer)]}]);
 
         let mut tar = Tar::new();
         tar.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#);
         tar.file("index.json", 0o644, index.to_string().as_bytes());
-        for blob in [layer, config, &manifest] {
-            tar.file(&format!("blobs/sha256/{}", hex(blob)), 0o644, blob);
+        tar.file("manifest.json", 0o644, docker.to_string().as_bytes());
+        for bytes in [layer, config, &manifest] {
+            tar.file(&blob(bytes), 0o644, bytes);
         }
         fs::File::create(path)
             .and_then(|mut file| file.write_all(&tar.end()))

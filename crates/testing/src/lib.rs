@@ -42,7 +42,7 @@ pub use busybox::busybox;
 pub use cgroups::cgroup_parent;
 pub use client::{Client, TERMINAL_SIZE};
 pub use container::Container;
-pub use containerd::{Containerd, ContainerdVersion};
+pub use containerd::{Containerd, ContainerdVersion, Handler};
 pub use docker::{Docker, DockerVersion};
 pub use engine::{Capability, can, engine_can};
 pub use events::Events;

@@ -1,6 +1,6 @@
 //! Starts and ends daemons: their command lines, their configuration.
 
-use crate::containerd::{ContainerdVersion, Setup};
+use crate::containerd::{ContainerdVersion, Handler, Setup};
 use crate::io::{CALL_DEADLINE, line_of};
 use crate::places::{self, engine};
 use crate::processes::Process;
@@ -9,6 +9,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+/// containerd's plug-ins of CRI: the only one of containerd 1, and the others of containerd 2.
+const CRI: &str = "io.containerd.grpc.v1.cri";
+const CRI_IMAGES: &str = "io.containerd.cri.v1.images";
+const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";
+const CRI_SANDBOXES: &str = "io.containerd.podsandbox.controller.v1.podsandbox";
 
 /// Mounts a folder over /etc, for a program and its children alone.
 const OWN_ETC: &str = r#"mount -t overlay -o "lowerdir=$0:/etc" overlay /etc && exec "$@""#;
@@ -73,32 +79,19 @@ pub(crate) fn terminate(child: &mut Child) {
 }
 
 /// The configuration of the containerd of this folder: its paths, and the plugins to omit because
-/// they are slow to start. With `sandbox_image`, the image of a pod's first container, it serves
-/// CRI.
-pub(crate) fn config(
-    version: ContainerdVersion,
-    root: &Path,
-    sandbox_image: Option<&str>,
-) -> String {
-    let (format, cri) = match version {
-        ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => {
-            (2, [r#""io.containerd.grpc.v1.cri""#].as_slice())
-        }
-        ContainerdVersion::V2 => (
-            3,
-            [
-                r#""io.containerd.grpc.v1.cri""#,
-                r#""io.containerd.cri.v1.images""#,
-                r#""io.containerd.cri.v1.runtime""#,
-                r#""io.containerd.podsandbox.controller.v1.podsandbox""#,
-            ]
-            .as_slice(),
-        ),
+/// they are slow to start. With an image for a pod's first container it serves CRI.
+pub(crate) fn config(version: ContainerdVersion, root: &Path, setup: &Setup) -> String {
+    let (format, cri) = if version.is_2() {
+        (3, [CRI, CRI_IMAGES, CRI_RUNTIME, CRI_SANDBOXES].as_slice())
+    } else {
+        (2, [CRI].as_slice())
     };
-    let unwanted = if sandbox_image.is_some() { String::new() } else { cri.join(", ") + "," };
+    let unwanted = if setup.sandbox_image.is_some() { &[] } else { cri };
+    let unwanted: String = unwanted.iter().map(|plugin| format!("\"{plugin}\", ")).collect();
     let level = if std::env::var_os("WHERRY_DEBUG").is_some() { "debug" } else { "info" };
+    let image = setup.sandbox_image.as_ref();
     let kubernetes =
-        sandbox_image.map_or_else(String::new, |image| kubernetes(version, root, image));
+        image.map_or_else(String::new, |image| kubernetes(version, root, image, &setup.handlers));
     let root = root.display();
     format!(
         r#"version = {format}
@@ -124,23 +117,36 @@ level = "{level}"
 }
 
 /// The configuration of the CRI plugin: a runtime handler with the engine's name, and options that
-/// an operator may set for every runtime, one of which has no meaning for this one. A machine may
-/// forbid root to lower the OOM score of a process, which CRI does for a pause container.
-fn kubernetes(version: ContainerdVersion, root: &Path, sandbox_image: &str) -> String {
-    let (runtime, images) = match version {
-        ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => (
-            r#"plugins."io.containerd.grpc.v1.cri""#,
-            format!(r#"sandbox_image = "{sandbox_image}""#),
-        ),
-        ContainerdVersion::V2 => (
-            r#"plugins."io.containerd.cri.v1.runtime""#,
-            format!(
-                r#"[plugins."io.containerd.cri.v1.images".pinned_images]
-sandbox = "{sandbox_image}""#
-            ),
+/// an operator may set for every runtime, one of which has no meaning for this one; and the given
+/// handlers. A machine may forbid root to lower the OOM score of a process, which CRI does for a
+/// pause container.
+fn kubernetes(
+    version: ContainerdVersion,
+    root: &Path,
+    sandbox_image: &str,
+    handlers: &[Handler],
+) -> String {
+    let (plugin, images) = if version.is_2() {
+        let section = format!("[plugins.\"{CRI_IMAGES}\".pinned_images]");
+        (CRI_RUNTIME, format!("{section}\nsandbox = \"{sandbox_image}\""))
+    } else {
+        (CRI, format!("sandbox_image = \"{sandbox_image}\""))
+    };
+    let runtime = format!("plugins.\"{plugin}\"");
+    let own = Handler {
+        name: engine(),
+        options: format!(
+            "SystemdCgroup = {}\nKeyOfAnotherRuntime = \"value\"\n",
+            places::systemd_cgroups()
         ),
     };
-    let (engine, kind, root) = (engine(), places::runtime(), root.display());
+    let (kind, root) = (places::runtime(), root.display());
+    let handler = |handler: &Handler| {
+        let table = format!("{runtime}.containerd.runtimes.{}", handler.name);
+        let options = &handler.options;
+        format!("[{table}]\nruntime_type = \"{kind}\"\n[{table}.options]\n{options}")
+    };
+    let handlers: String = handlers.iter().chain([&own]).map(handler).collect();
     format!(
         r#"[{runtime}]
 restrict_oom_score_adj = true
@@ -149,12 +155,6 @@ restrict_oom_score_adj = true
 conf_dir = "{root}/cni"
 [{runtime}.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-[{runtime}.containerd.runtimes.{engine}]
-runtime_type = "{kind}"
-[{runtime}.containerd.runtimes.{engine}.options]
-SystemdCgroup = {}
-KeyOfAnotherRuntime = "value"
-"#,
-        places::systemd_cgroups()
+{handlers}"#
     )
 }

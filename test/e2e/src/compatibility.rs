@@ -14,12 +14,14 @@ struct Column {
 }
 
 /// In the order of the table.
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 7] = [
     Column { client: "docker", title: "Docker 26", module: "docker_26" },
     Column { client: "docker", title: "Docker 28", module: "docker_28" },
+    Column { client: "docker", title: "Docker 29", module: "docker_29" },
     Column { client: "ctr", title: "containerd 1.6", module: "containerd_1_6" },
     Column { client: "ctr", title: "containerd 1.7", module: "containerd_1_7" },
     Column { client: "ctr", title: "containerd 2.x", module: "containerd_2" },
+    Column { client: "ctr", title: "containerd 2.4", module: "containerd_2_4" },
 ];
 
 const HEAD: &str = "# Compatibility
@@ -27,7 +29,8 @@ const HEAD: &str = "# Compatibility
 Commands and options of Docker and containerd, and whether they work for a WebAssembly container. `make test-e2e`
 writes this file: ✓ if the tests at the end of the row passed on that daemon, untried if they need a capability that
 the engine lacks, — if that client has no such command or option. Rows are declared in `test/e2e/compatibility.toml`.
-One engine is tested on all daemons, the others on the newest.
+One engine is tested on all daemons, the others on one Docker and one containerd. containerd 2.x is the version of Debian
+unstable.
 ";
 
 /// The declared rows, by section.

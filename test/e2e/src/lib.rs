@@ -17,7 +17,7 @@ pub mod needs;
 pub mod shim;
 pub mod soak;
 
-/// Makes one test per daemon, three containerds and two Dockers, of functions that take a `&dyn
+/// Makes one test per daemon, each containerd and each Docker, of functions that take a `&dyn
 /// Daemon`. All tests share the daemons.
 #[macro_export]
 macro_rules! on_all_daemons {
@@ -31,9 +31,7 @@ macro_rules! on_all_daemons {
 #[macro_export]
 macro_rules! on_containerds {
     ($($test:ident),+ $(,)?) => {
-        $crate::tests_in!(containerd_1_6, Containerd::shared(ContainerdVersion::V1_6), $($test),+);
-        $crate::tests_in!(containerd_1_7, Containerd::shared(ContainerdVersion::V1_7), $($test),+);
-        $crate::tests_in!(containerd_2, Containerd::shared(ContainerdVersion::V2), $($test),+);
+        $crate::on_containerd_versions!(version => Containerd::shared(version); $($test),+);
     };
 }
 
@@ -41,8 +39,7 @@ macro_rules! on_containerds {
 #[macro_export]
 macro_rules! on_dockers {
     ($($test:ident),+ $(,)?) => {
-        $crate::tests_in!(docker_26, Docker::shared(DockerVersion::V26), $($test),+);
-        $crate::tests_in!(docker_28, Docker::shared(DockerVersion::V28), $($test),+);
+        $crate::on_docker_versions!(version => Docker::shared(version); $($test),+);
     };
 }
 
@@ -52,8 +49,7 @@ macro_rules! on_dockers {
 macro_rules! on_own_daemons {
     ($($test:ident),+ $(,)?) => {
         $crate::on_own_containerds!($($test),+);
-        $crate::tests_in!(docker_26, &Docker::start(DockerVersion::V26), $($test),+);
-        $crate::tests_in!(docker_28, &Docker::start(DockerVersion::V28), $($test),+);
+        $crate::on_own_dockers!($($test),+);
     };
 }
 
@@ -61,9 +57,37 @@ macro_rules! on_own_daemons {
 #[macro_export]
 macro_rules! on_own_containerds {
     ($($test:ident),+ $(,)?) => {
-        $crate::tests_in!(containerd_1_6, &Containerd::start(ContainerdVersion::V1_6), $($test),+);
-        $crate::tests_in!(containerd_1_7, &Containerd::start(ContainerdVersion::V1_7), $($test),+);
-        $crate::tests_in!(containerd_2, &Containerd::start(ContainerdVersion::V2), $($test),+);
+        $crate::on_containerd_versions!(version => &Containerd::start(version); $($test),+);
+    };
+}
+
+/// Like [`on_own_daemons`], for functions that take a `&Docker`.
+#[macro_export]
+macro_rules! on_own_dockers {
+    ($($test:ident),+ $(,)?) => {
+        $crate::on_docker_versions!(version => &Docker::start(version); $($test),+);
+    };
+}
+
+/// Makes one test per version of containerd of functions that take the value of an expression, in
+/// which the given name is the version.
+#[macro_export]
+macro_rules! on_containerd_versions {
+    ($version:ident => $daemon:expr; $($test:ident),+ $(,)?) => {
+        $crate::tests_in!(containerd_1_6, $version = ContainerdVersion::V1_6, $daemon, $($test),+);
+        $crate::tests_in!(containerd_1_7, $version = ContainerdVersion::V1_7, $daemon, $($test),+);
+        $crate::tests_in!(containerd_2, $version = ContainerdVersion::V2, $daemon, $($test),+);
+        $crate::tests_in!(containerd_2_4, $version = ContainerdVersion::V2_4, $daemon, $($test),+);
+    };
+}
+
+/// Like [`on_containerd_versions`], for the versions of Docker.
+#[macro_export]
+macro_rules! on_docker_versions {
+    ($version:ident => $daemon:expr; $($test:ident),+ $(,)?) => {
+        $crate::tests_in!(docker_26, $version = DockerVersion::V26, $daemon, $($test),+);
+        $crate::tests_in!(docker_28, $version = DockerVersion::V28, $daemon, $($test),+);
+        $crate::tests_in!(docker_29, $version = DockerVersion::V29, $daemon, $($test),+);
     };
 }
 
@@ -71,6 +95,9 @@ macro_rules! on_own_containerds {
 #[macro_export]
 macro_rules! tests_in {
     ($module:ident, $daemon:expr, $($test:ident),+) => {
+        $crate::tests_in!($module, _version = (), $daemon, $($test),+);
+    };
+    ($module:ident, $version:ident = $value:expr, $daemon:expr, $($test:ident),+) => {
         mod $module {
             #[allow(unused_imports, reason = "each module uses one of them")]
             use ::wherry_testing::{Containerd, ContainerdVersion, Docker, DockerVersion};
@@ -78,6 +105,7 @@ macro_rules! tests_in {
                 #[test]
                 fn $test() {
                     if $crate::needs::are_met(module_path!(), stringify!($test)) {
+                        let $version = $value;
                         super::$test($daemon);
                     }
                 }

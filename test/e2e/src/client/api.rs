@@ -32,6 +32,8 @@ pub struct Mount {
 pub struct Runtime {
     #[prost(string, tag = "1")]
     pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub options: Option<Any>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

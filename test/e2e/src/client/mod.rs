@@ -99,6 +99,14 @@ impl Client {
     /// # Errors
     /// containerd's error, as for all calls here.
     pub async fn make(&self, wanted: Wanted<'_>) -> Result<(), Status> {
+        self.make_with(wanted, None).await
+    }
+
+    /// As [`Client::make`], with options for the runtime.
+    ///
+    /// # Errors
+    /// As [`Client::make`].
+    pub async fn make_with(&self, wanted: Wanted<'_>, options: Option<Any>) -> Result<(), Status> {
         let mut spec = self.spec.clone();
         spec["process"]["args"] = json!(wanted.args);
         spec["process"]["env"] = json!(["PATH=/bin"]);
@@ -109,7 +117,7 @@ impl Client {
         }
         let container = Container {
             id: wanted.id.to_owned(),
-            runtime: Some(Runtime { name: runtime() }),
+            runtime: Some(Runtime { name: runtime(), options }),
             spec: Some(any("Spec", &spec)),
         };
         let request = CreateContainer { container: Some(container) };

@@ -18,8 +18,8 @@ use std::sync::OnceLock;
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
 use wherry_testing::{
-    Containerd, ContainerdVersion, DEADLINE, Image, Process, busybox, cgroup_parent, engine,
-    processes, wait_for, wait_until,
+    Containerd, ContainerdVersion, DEADLINE, Handler, Image, Process, busybox, cgroup_parent,
+    engine, processes, wait_for, wait_until,
 };
 
 /// The containerd namespace of all pods.
@@ -74,8 +74,13 @@ impl<'i> Member<'i> {
 impl Cri {
     /// Starts a containerd for a single test.
     pub fn start(version: ContainerdVersion) -> Cri {
+        Cri::start_with(version, &[])
+    }
+
+    /// Like [`Cri::start`], with more runtime handlers.
+    pub fn start_with(version: ContainerdVersion, handlers: &[Handler]) -> Cri {
         let pause = busybox().entrypoint(&["/bin/sleep"]).cmd(&["1000000"]);
-        let containerd = Containerd::start_for_kubernetes(version, &pause.pack());
+        let containerd = Containerd::start_for_kubernetes(version, &pause.pack(), handlers);
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let channel = {
             let _context = runtime.enter();
@@ -89,7 +94,7 @@ impl Cri {
 
     /// The instance that the tests of this process share.
     pub fn shared(version: ContainerdVersion) -> &'static Cri {
-        static SHARED: [OnceLock<Cri>; 3] = [const { OnceLock::new() }; 3];
+        static SHARED: [OnceLock<Cri>; 4] = [const { OnceLock::new() }; 4];
         SHARED[version as usize].get_or_init(|| Cri::start(version))
     }
 
@@ -152,14 +157,24 @@ impl Cri {
 
     /// Runs a pod under a handler of this name; the empty name is the default one.
     pub fn pod_under(&self, name: &str, handler: &str) -> Pod<'_> {
-        self.pod_of(name, CONTAINER, handler.to_owned())
+        self.pod_of(name, CONTAINER, handler)
+            .unwrap_or_else(|e| panic!("the pod {name} does not run: {e}"))
+    }
+
+    /// The error that the kubelet would show for a pod under this handler.
+    pub fn refused_pod(&self, name: &str, handler: &str) -> String {
+        match self.pod_of(name, CONTAINER, handler) {
+            Ok(pod) => panic!("the pod {} runs", pod.id),
+            Err(error) => error,
+        }
     }
 
     fn pod_with(&self, name: &str, pid: i32) -> Pod<'_> {
-        self.pod_of(name, pid, engine())
+        self.pod_of(name, pid, &engine())
+            .unwrap_or_else(|e| panic!("the pod {name} does not run: {e}"))
     }
 
-    fn pod_of(&self, name: &str, pid: i32, runtime_handler: String) -> Pod<'_> {
+    fn pod_of(&self, name: &str, pid: i32, handler: &str) -> Result<Pod<'_>, String> {
         let namespaces = Namespaces { network: NODE, pid, ipc: POD };
         let logs = self.containerd.root().join("logs").join(name);
         fs::create_dir_all(&logs).expect("the daemon's folder is writable");
@@ -176,11 +191,10 @@ impl Cri {
                 security: Some(PodSecurity { namespaces: Some(namespaces) }),
             }),
         };
-        let request = RunPod { config: Some(config.clone()), runtime_handler };
-        let answer = self.call::<Id>("RuntimeService/RunPodSandbox", request);
-        let id = answer.unwrap_or_else(|e| panic!("the pod {name} does not run: {e}")).id;
+        let request = RunPod { config: Some(config.clone()), runtime_handler: handler.to_owned() };
+        let id = self.call::<Id>("RuntimeService/RunPodSandbox", request)?.id;
         self.containerd.note_shim(NAMESPACE, &id);
-        Pod { cri: self, id, config, namespaces, containers: Vec::new() }
+        Ok(Pod { cri: self, id, config, namespaces, containers: Vec::new() })
     }
 }
 

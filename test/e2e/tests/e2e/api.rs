@@ -17,9 +17,7 @@ use std::path::Path;
 use wherry_e2e::images::{cat, glutton, hello_wasm, spin};
 use wherry_e2e::on_containerds;
 use wherry_e2e::shim::Shim;
-use wherry_testing::{
-    Container, Containerd, ContainerdVersion, DEADLINE, Daemon, Process, Run, busybox, wait_until,
-};
+use wherry_testing::{Container, Containerd, DEADLINE, Daemon, Process, Run, busybox, wait_until};
 
 /// A message with its `id` set.
 fn about<M: Message>(id: &str, set: impl FnOnce(&mut M, String)) -> M {
@@ -255,7 +253,7 @@ fn closing_stdin_is_seen_by_the_guest(containerd: &Containerd) {
 fn the_newest_version_of_the_api_is_announced(containerd: &Containerd) {
     let container = containerd.start(&Run::new(&spin()));
     let (socket, announced) = container.shim_address();
-    let newest = if containerd.version() == ContainerdVersion::V2 { 3 } else { 2 };
+    let newest = if containerd.version().is_2() { 3 } else { 2 };
     assert_eq!(announced, newest);
     for version in [2, 3] {
         let now = state(&Shim::at(&socket, version), container.id());

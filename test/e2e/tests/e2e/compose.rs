@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use wherry_e2e::images::{cat, hello, net, spin};
-use wherry_e2e::{on_dockers, tests_in};
+use wherry_e2e::{on_dockers, on_own_dockers};
 use wherry_testing::{
     DEADLINE, Daemon, Docker, Image, Leftovers, Outcome, Run, busybox, runtime, wait_until,
 };
@@ -115,16 +115,7 @@ services:
 mod own {
     use super::*;
 
-    tests_in!(
-        docker_26,
-        &Docker::start(DockerVersion::V26),
-        a_project_of_wasm_and_native_services_runs
-    );
-    tests_in!(
-        docker_28,
-        &Docker::start(DockerVersion::V28),
-        a_project_of_wasm_and_native_services_runs
-    );
+    on_own_dockers!(a_project_of_wasm_and_native_services_runs);
 }
 
 /// Services wait for the health of each other and find each other by name, in both directions.

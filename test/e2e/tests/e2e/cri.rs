@@ -141,19 +141,8 @@ macro_rules! on_kubernetes {
         mod $start {
             #[allow(unused_imports, reason = "tests_in looks for them here")]
             use super::*;
-            wherry_e2e::tests_in!(
-                containerd_1_6,
-                &::wherry_e2e::cri::Cri::$start(ContainerdVersion::V1_6),
-                $($test),+
-            );
-            wherry_e2e::tests_in!(
-                containerd_1_7,
-                &::wherry_e2e::cri::Cri::$start(ContainerdVersion::V1_7),
-                $($test),+
-            );
-            wherry_e2e::tests_in!(
-                containerd_2,
-                &::wherry_e2e::cri::Cri::$start(ContainerdVersion::V2),
+            wherry_e2e::on_containerd_versions!(
+                version => &::wherry_e2e::cri::Cri::$start(version);
                 $($test),+
             );
         }

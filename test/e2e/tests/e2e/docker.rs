@@ -3,7 +3,7 @@
 use serde_json::json;
 use std::fs;
 use wherry_e2e::images::{app, exit, hello, hello_wasm, spin};
-use wherry_e2e::{on_dockers, tests_in};
+use wherry_e2e::on_dockers;
 use wherry_testing::{
     DEADLINE, Daemon, Docker, DockerVersion, Leftovers, Process, Run, busybox, engine, runtime,
     wait_until,
@@ -198,19 +198,11 @@ fn an_image_in_dockers_own_store_runs(version: DockerVersion) {
 mod own {
     use super::{
         a_container_outlives_dockerd, a_runtime_from_the_configuration_runs,
-        an_image_in_dockers_own_store_runs, tests_in,
+        an_image_in_dockers_own_store_runs,
     };
 
-    tests_in!(
-        docker_26,
-        DockerVersion::V26,
-        a_container_outlives_dockerd,
-        a_runtime_from_the_configuration_runs,
-        an_image_in_dockers_own_store_runs
-    );
-    tests_in!(
-        docker_28,
-        DockerVersion::V28,
+    wherry_e2e::on_docker_versions!(
+        version => version;
         a_container_outlives_dockerd,
         a_runtime_from_the_configuration_runs,
         an_image_in_dockers_own_store_runs

@@ -234,4 +234,5 @@ mod disk {
 
     // Docker 26 omits the option on a host with cgroup version 1.
     tests_in!(docker_28, Docker::shared(DockerVersion::V28), a_disk_is_read_at_the_rate_given);
+    tests_in!(docker_29, Docker::shared(DockerVersion::V29), a_disk_is_read_at_the_rate_given);
 }

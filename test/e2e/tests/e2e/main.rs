@@ -44,6 +44,7 @@ mod privileges;
 mod quick;
 mod restart;
 mod run;
+mod runtime_options;
 mod sharing;
 mod signals;
 mod soak;

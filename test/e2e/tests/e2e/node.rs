@@ -324,9 +324,7 @@ macro_rules! on_nodes {
     ($($test:ident),+ $(,)?) => {
         mod each {
             use super::*;
-            wherry_e2e::tests_in!(containerd_1_6, &super::Node::start(ContainerdVersion::V1_6), $($test),+);
-            wherry_e2e::tests_in!(containerd_1_7, &super::Node::start(ContainerdVersion::V1_7), $($test),+);
-            wherry_e2e::tests_in!(containerd_2, &super::Node::start(ContainerdVersion::V2), $($test),+);
+            wherry_e2e::on_containerd_versions!(version => &super::Node::start(version); $($test),+);
         }
     };
 }

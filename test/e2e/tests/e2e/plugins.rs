@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use wherry_e2e::images::{app, binary};
-use wherry_e2e::tests_in;
+use wherry_e2e::on_docker_versions;
 use wherry_testing::{Daemon, Docker, DockerVersion, Image, Run, engine, runtime};
 
 /// A guest that exits with the plug-in's answer, 42.
@@ -73,5 +73,4 @@ fn plugins_are_there_where_the_options_name_them(version: DockerVersion) {
     }
 }
 
-tests_in!(docker_26, DockerVersion::V26, plugins_are_there_where_the_options_name_them);
-tests_in!(docker_28, DockerVersion::V28, plugins_are_there_where_the_options_name_them);
+on_docker_versions!(version => version; plugins_are_there_where_the_options_name_them);

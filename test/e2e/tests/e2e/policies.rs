@@ -2,7 +2,7 @@
 
 use std::process::Command;
 use wherry_e2e::images::{hello, kit, spin};
-use wherry_e2e::{on_dockers, tests_in};
+use wherry_e2e::{on_docker_versions, on_dockers};
 use wherry_testing::{DEADLINE, Daemon, Docker, DockerVersion, Run, wait_for, wait_until};
 
 fn always_is_after_every_end_but_a_stop(docker: &Docker) {
@@ -72,6 +72,5 @@ fn a_restarted_dockerd_starts_what_it_should(version: DockerVersion) {
 mod own {
     use super::*;
 
-    tests_in!(docker_26, DockerVersion::V26, a_restarted_dockerd_starts_what_it_should);
-    tests_in!(docker_28, DockerVersion::V28, a_restarted_dockerd_starts_what_it_should);
+    on_docker_versions!(version => version; a_restarted_dockerd_starts_what_it_should);
 }

@@ -2,7 +2,7 @@
 //! is lost.
 
 use wherry_e2e::images::{cat, spin};
-use wherry_e2e::{on_own_containerds, tests_in};
+use wherry_e2e::{on_own_containerds, on_own_dockers};
 use wherry_testing::{Containerd, DEADLINE, Daemon, Docker, Leftovers, Run, wait_until};
 
 fn a_task_survives_with_its_output(containerd: &Containerd) {
@@ -100,6 +100,5 @@ mod docker {
         assert_eq!(container.wait(), 143);
     }
 
-    tests_in!(docker_26, &Docker::start(DockerVersion::V26), a_container_survives_its_containerd);
-    tests_in!(docker_28, &Docker::start(DockerVersion::V28), a_container_survives_its_containerd);
+    on_own_dockers!(a_container_survives_its_containerd);
 }

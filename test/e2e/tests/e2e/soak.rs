@@ -25,6 +25,7 @@ fn the_whole_soak() {
     let version = match std::env::var("SOAK_CONTAINERD").as_deref() {
         Ok("1.6") => ContainerdVersion::V1_6,
         Ok("1.7") => ContainerdVersion::V1_7,
+        Ok("2.4") => ContainerdVersion::V2_4,
         _ => ContainerdVersion::V2,
     };
     let seed = number("SOAK_SEED").unwrap_or_else(|| fastrand::u64(..));

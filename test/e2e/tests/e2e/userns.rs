@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use wherry_e2e::images::{glutton, hello, kit, kits, spin};
-use wherry_e2e::{on_containerds, tests_in};
+use wherry_e2e::{on_containerds, on_docker_versions, tests_in};
 use wherry_testing::{
     Containerd, Daemon, Docker, DockerVersion, Image, Leftovers, Run, Typed, busybox, guests,
 };
@@ -16,7 +16,7 @@ const MAP: &str = "0 200000 65536";
 
 /// A Docker with `userns-remap`, for the tests of this file. On 28 the user exists on the machine.
 fn remapped(version: DockerVersion) -> &'static Docker {
-    static REMAPPED: [OnceLock<Docker>; 2] = [const { OnceLock::new() }; 2];
+    static REMAPPED: [OnceLock<Docker>; 3] = [const { OnceLock::new() }; 3];
     let user = if version == DockerVersion::V26 { "default" } else { "daemon" };
     REMAPPED[version as usize].get_or_init(|| Docker::start_remapped(version, user, FIRST))
 }
@@ -170,12 +170,17 @@ mod as_a_user {
         a_terminal_is_its_users,
         a_user_may_open_its_streams_anew
     );
+    wherry_e2e::tests_in!(
+        containerd_2_4,
+        Containerd::shared(ContainerdVersion::V2_4),
+        a_terminal_is_its_users,
+        a_user_may_open_its_streams_anew
+    );
 }
 
 macro_rules! on_remapped_dockers {
     ($($test:ident),+ $(,)?) => {
-        tests_in!(docker_26, crate::userns::remapped(DockerVersion::V26), $($test),+);
-        tests_in!(docker_28, crate::userns::remapped(DockerVersion::V28), $($test),+);
+        on_docker_versions!(version => crate::userns::remapped(version); $($test),+);
     };
 }
 
@@ -304,6 +309,11 @@ mod idmapped {
         wherry_e2e::tests_in!(
             containerd_2,
             Containerd::shared(ContainerdVersion::V2),
+            an_image_is_mapped_in_place
+        );
+        wherry_e2e::tests_in!(
+            containerd_2_4,
+            Containerd::shared(ContainerdVersion::V2_4),
             an_image_is_mapped_in_place
         );
     }
