@@ -35,7 +35,7 @@ FOUND = $(filter-out $(patsubst wherry-%/bundled,%,$(FEATURES)),$(WITH_LIBRARY))
 ENVIRONMENT = $(foreach engine,$(FOUND),$(shell shims/$(engine)/setup.sh env))
 CARGO_IN = test/setup/engines.sh check $(FOUND) && env $(ENVIRONMENT) $(CARGO)
 
-.PHONY: build executables demo bench test test-unit test-e2e test-k8s bench-k8s test-vm test-chart test-dist portable image dist soak fuzz setup install check fmt clean
+.PHONY: build executables demo bench test test-unit test-engines test-e2e test-k8s bench-k8s test-vm test-chart test-dist portable image dist soak fuzz setup install check fmt clean
 .NOTPARALLEL:
 
 build: executables
@@ -84,11 +84,23 @@ setup:
 	test/setup/daemons.sh
 	test/setup/engines.sh fetch
 
-test: test-unit test-e2e test-chart
+test: test-unit test-engines test-e2e test-chart
 
-# Unit tests and the engines' conformance suite.
-test-unit: setup
-	$(CARGO_IN) test --release --locked $(WORKSPACE) --exclude wherry-e2e --exclude wherry-k8s --no-fail-fast
+# The unit tests of all crates but the engines. They need neither a daemon nor the network, and run
+# in seconds. The crates that link C libraries are left out on a machine without these.
+LINKING = host cli
+test-unit:
+	missing=$$(test/setup/packages.sh missing build); \
+	[ -z "$$missing" ] || echo "test-unit: leaving out $(LINKING:%=wherry-%), which need $$missing" >&2; \
+	$(CARGO) test --release --locked --lib --bins --no-fail-fast --workspace --features wherry-engine/check \
+	    $(patsubst %,--exclude wherry-%,e2e k8s $(notdir $(wildcard shims/*))) $${missing:+$(LINKING:%=--exclude wherry-%)}
+
+# The engines' conformance suite, and their unit tests.
+test-engines:
+	test/setup/packages.sh build
+	test/setup/engines.sh fetch
+	$(CARGO_IN) test --release --locked --no-fail-fast $(ENGINES:%=--package wherry-%) \
+	    $(WITH_LIBRARY:%=--features wherry-%/library) $(FEATURES:%=--features %)
 
 # The end-to-end tests with each engine; they prove docs/compatibility.md, and write it.
 test-e2e: setup executables

@@ -2,6 +2,7 @@
 # Installs the missing Debian or Ubuntu packages of a purpose.
 #
 #   test/setup/packages.sh build|demo|test|fuzz|k8s|vm|dist…
+#   test/setup/packages.sh missing build|…      prints the missing ones instead
 #
 # Calls apt only if a package is missing, so that a complete machine needs no network.
 set -euo pipefail
@@ -56,8 +57,9 @@ satisfied() {
 }
 
 main() {
-    local wanted="" missing=() purpose item chosen
-    [ $# -gt 0 ] || fail "usage: packages.sh build|demo|test|fuzz|k8s|vm|dist…"
+    local wanted="" missing=() purpose item chosen only_print=
+    if [ "${1:-}" = missing ]; then only_print=1; shift; fi
+    [ $# -gt 0 ] || fail "usage: packages.sh [missing] build|demo|test|fuzz|k8s|vm|dist…"
     for purpose in "$@"; do
         case $purpose in
             build) wanted+=" $BUILD" ;;
@@ -74,6 +76,7 @@ main() {
         satisfied "$item" || missing+=("$item")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
+    if [ -n "$only_print" ]; then echo "${missing[*]//|*/}"; return 0; fi
 
     command -v apt-get > /dev/null || fail "this machine has no apt; install by hand: ${missing[*]}"
     [ "$(id -u)" = 0 ] || fail "installing packages needs root; missing are: ${missing[*]}"

@@ -83,27 +83,39 @@ pub fn remove_dead_socket(path: &Path) {
     let flags = libc::O_PATH | libc::O_NOFOLLOW;
     let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(path) else { return };
     let Ok(meta) = file.metadata() else { return };
-    let dead = match UnixStream::connect(path) {
-        Err(_) => true,
+    if let Ok(mut stream) = UnixStream::connect(path) {
         // A child of a dead daemon has the socket open until its exec, and accepts nothing: the
-        // connection ends with it. A daemon that lives sends nothing.
-        Ok(mut stream) => {
-            // Fails only for a duration of zero.
-            let _ = stream.set_read_timeout(Some(EXEC_MAX));
-            match stream.read(&mut [0]) {
-                Ok(length) => length == 0,
-                Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
-            }
+        // connection ends with it. A daemon that lives sends nothing. Fails only for a duration of
+        // zero.
+        let _ = stream.set_read_timeout(Some(EXEC_MAX));
+        let ended = match stream.read(&mut [0]) {
+            Ok(length) => length == 0,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        };
+        if !ended {
+            return;
         }
-    };
-    if dead && let Err(error) = remove_if_same(path, (meta.dev(), meta.ino())) {
+    }
+    if let Err(error) = remove_if_dead(path, (meta.dev(), meta.ino())) {
         log::warn!("cannot remove {}: {error}", path.display());
     }
+}
+
+/// Removes the path if it names this socket and no process has the socket open. Decided under the
+/// lock: a new daemon's socket refuses connections too, between its bind and its listen.
+fn remove_if_dead(path: &Path, file: (u64, u64)) -> io::Result<()> {
+    let _lock = lock(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+    if is_served(path)? { Ok(()) } else { remove_locked(path, file) }
 }
 
 /// Removes the path if it names this file.
 fn remove_if_same(path: &Path, file: (u64, u64)) -> io::Result<()> {
     let _lock = lock(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+    remove_locked(path, file)
+}
+
+/// As [`remove_if_same`], under the lock.
+fn remove_locked(path: &Path, file: (u64, u64)) -> io::Result<()> {
     match identity(path) {
         Ok(found) if found == file => remove_if_exists(path),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -260,6 +272,25 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::write(&path, "").unwrap();
         let _other = bound(&path);
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn a_socket_that_does_not_listen_yet_is_not_dead() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let locked = lock(directory.path()).unwrap();
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+        bind(socket.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        thread::scope(|scope| {
+            let cleanup = scope.spawn(|| remove_dead_socket(&path));
+            // Time for a connection that is refused; it may as well come later.
+            thread::sleep(Duration::from_millis(20));
+            listen(&socket, Backlog::MAXALLOWABLE).unwrap();
+            drop(locked);
+            cleanup.join().unwrap();
+        });
         UnixStream::connect(&path).unwrap();
     }
 
