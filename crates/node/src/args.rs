@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args as Group, Parser, Subcommand, ValueEnum};
 
 /// Installs WebAssembly runtimes for containerd on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "wherry-node", version, arg_required_else_help = true)]
+#[command(disable_version_flag = true)]
 pub(crate) struct Args {
+    /// Print the version.
+    #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
+    version: Option<bool>,
     #[command(flatten)]
     pub(crate) host: Host,
     #[command(subcommand)]

@@ -47,6 +47,14 @@ impl Process {
         path.rsplit('/').next().unwrap_or_default()
     }
 
+    /// Its parent; none if it has ended.
+    pub fn parent(&self) -> Option<Process> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        // The name in parentheses may contain spaces.
+        let fields = stat.rsplit(')').next()?;
+        Process::of(fields.split_whitespace().nth(1)?.parse().ok()?)
+    }
+
     /// Whether it has a file open in `folder`.
     pub fn has_open_in(&self, folder: &Path) -> bool {
         let fds = fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten().flatten();

@@ -14,6 +14,7 @@ const NEEDS: &[(&str, Capability)] = &[
     ("cache::a_large_module_is_read_in_its_containers_cgroup", Compiler),
     ("cache::a_refused_module_is_not_compiled_at_each_restart", Compiler),
     ("cache::a_long_compilation_is_in_containerds_log", Compiler),
+    ("cache::a_compilation_is_bounded_by_its_containers_memory_limit", Compiler),
     ("cache::code_cannot_be_changed_by_who_runs_it", Compiler),
     ("cache::an_image_is_compiled_ahead_of_its_first_start", Compiler),
     ("cache::code_that_was_damaged_is_made_again", Compiler),

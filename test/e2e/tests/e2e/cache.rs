@@ -9,7 +9,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 use tempfile::TempDir;
-use wherry_e2e::images::{app, guests_and_tools, hello, hello_wasm, laborious_wasm};
+use wherry_e2e::images::{
+    app, binary, guests_and_tools, hello, hello_fields, hello_wasm, laborious_wasm, text,
+};
 use wherry_e2e::on_dockers;
 use wherry_e2e::shim::Shim;
 use wherry_testing::{
@@ -267,6 +269,32 @@ fn a_long_compilation_is_in_containerds_log(version: ContainerdVersion) {
     assert!(log().contains("compiling "), "{}", log());
 }
 
+/// A module of a few megabytes whose compilation may take gigabytes.
+fn a_compilation_is_bounded_by_its_containers_memory_limit(version: ContainerdVersion) {
+    let world = World::new(version);
+    let functions = "(func)".repeat(900_000);
+    let image = app("many-functions", binary(&text(&(hello_fields("_start") + &functions))));
+    let run = Run::new(&image).memory(128 << 20);
+    let compiles = |process: &Process| {
+        let shim = process.parent().map(|parent| parent.command).unwrap_or_default();
+        process.command.contains(" compile ") && shim.contains(world.containerd.namespace())
+    };
+    let outcome = std::thread::scope(|scope| {
+        let outcome = scope.spawn(|| world.containerd.run(&run));
+        let limit = wait_for("the compiler's limit", DEADLINE, || {
+            let compiler = wherry_testing::processes().into_iter().find(compiles)?;
+            let limits = fs::read_to_string(format!("/proc/{}/limits", compiler.pid)).ok()?;
+            let limit = limits.lines().find_map(|line| line.strip_prefix("Max data size"))?;
+            // The compiler sets it before it reads the module.
+            limit.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        assert_eq!(limit, 512 << 20, "the least that a compilation may have");
+        outcome.join().expect("no panic")
+    });
+    let refused = outcome.err().contains("it took more memory than");
+    assert!(outcome.out() == "hello\n" || refused, "{outcome}");
+}
+
 fn code_cannot_be_changed_by_who_runs_it(docker: &Docker) {
     let image = guests_and_tools().entrypoint(&["/spin.wasm"]);
     // Appending opens for writing and changes nothing. The guest's streams are skipped.
@@ -315,5 +343,6 @@ wherry_e2e::tests_in!(
     a_large_module_is_read_in_its_containers_cgroup,
     a_refused_module_is_not_compiled_at_each_restart,
     a_long_compilation_is_in_containerds_log,
+    a_compilation_is_bounded_by_its_containers_memory_limit,
     a_known_module_is_not_read_again
 );

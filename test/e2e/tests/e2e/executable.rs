@@ -61,6 +61,15 @@ fn every_executable_answers_for_help_and_its_version() {
         assert!(help.contains(engine), "{help}");
     }
     assert!(engines.iter().all(|engine| *engine == engines[0]), "{engines:?}");
+    // It has no engine.
+    for (flag, part) in
+        [("-v", VERSION), ("--version", VERSION), ("-h", "Usage:"), ("--help", "Usage:")]
+    {
+        let program = bin_dir().join("wherry-node");
+        let output = Command::new(program).arg(flag).output().expect("it runs");
+        assert!(output.status.success(), "wherry-node {flag}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(part), "wherry-node {flag}");
+    }
 }
 
 /// What containerd and its CRI plug-in read, in the form that `runc features` has.

@@ -62,15 +62,10 @@ fn wait(direct: &Direct, shim: &Shim) -> Result<WaitResponse, (Code, String)> {
 
 /// Whether the shim compiles a module: a process of the compiler is a child of the daemon.
 fn compiles(direct: &Direct) -> bool {
-    let daemon = direct.daemon().pid;
-    let parent = |pid: i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        fields.split_whitespace().nth(1).and_then(|parent| parent.parse::<i32>().ok())
-    };
-    processes()
-        .iter()
-        .any(|process| process.command.contains(" compile") && parent(process.pid) == Some(daemon))
+    let daemon = direct.daemon();
+    processes().iter().any(|process| {
+        process.command.contains(" compile") && process.parent().as_ref() == Some(&daemon)
+    })
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod mounts;
 mod network;
 mod node;
 mod options;
+mod output;
 mod pause;
 mod plugins;
 mod policies;

@@ -6,8 +6,8 @@ use std::process::Command;
 use tempfile::TempDir;
 use wherry_e2e::images::kit;
 use wherry_e2e::inside::{look, of, run};
-use wherry_e2e::on_dockers;
-use wherry_testing::{Daemon, Docker, Run};
+use wherry_e2e::{on_containerds, on_dockers};
+use wherry_testing::{Containerd, Daemon, Docker, Run, busybox};
 
 const MOUNTS: &str = "read /proc/self/mountinfo";
 
@@ -159,3 +159,48 @@ on_dockers!(
     a_device_is_there_with_the_rights_it_was_given,
     a_mount_over_the_devices_is_refused,
 );
+
+/// Options that `-info` lists, with the flag that the kernel then shows for the mount, and whether
+/// for the mounts below it too.
+const FEATURES: [(&str, &str, bool); 12] = [
+    ("ro", "ro", false),
+    ("nosuid", "nosuid", false),
+    ("nodev", "nodev", false),
+    ("noexec", "noexec", false),
+    ("noatime", "noatime", false),
+    ("nodiratime", "nodiratime", false),
+    ("rro", "ro", true),
+    ("rnosuid", "nosuid", true),
+    ("rnodev", "nodev", true),
+    ("rnoexec", "noexec", true),
+    ("rnoatime", "noatime", true),
+    ("rnodiratime", "nodiratime", true),
+];
+
+/// Kubernetes offers recursive read-only mounts because the features list `rro`.
+fn mount_options_hold_and_recursive_ones_also_for_the_mounts_below(containerd: &Containerd) {
+    // Its containerd's end unmounts what is below this folder.
+    let folder = containerd.root().join(format!("mounts-{}", containerd.new_id()));
+    let below = folder.join("below");
+    fs::create_dir_all(&below).expect("the daemon's folder is writable");
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "strictatime", "below"]).arg(&below);
+    assert!(mount.status().is_ok_and(|status| status.success()));
+    let mounts = FEATURES.map(|(option, ..)| {
+        let source = folder.display();
+        format!("type=bind,src={source},dst=/mnt/{option},options=rbind:{option}")
+    });
+    let words: Vec<&str> = mounts.iter().flat_map(|mount| ["--mount", mount]).collect();
+    for (image, command) in [(busybox(), "cat"), (kit(false), "read")] {
+        let run = Run::new(&image).extra(&words).args(&[command, "/proc/self/mountinfo"]);
+        let said = containerd.run(&run).success();
+        let has = |place: &str, flag: &str| options(&said, place).contains(&flag);
+        for (option, flag, recursive) in FEATURES {
+            let place = format!("/mnt/{option}");
+            assert!(has(&place, flag), "{option}: {said}");
+            assert_eq!(has(&format!("{place}/below"), flag), recursive, "{option}: {said}");
+        }
+    }
+}
+
+on_containerds!(mount_options_hold_and_recursive_ones_also_for_the_mounts_below);

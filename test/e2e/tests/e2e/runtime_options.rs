@@ -173,11 +173,20 @@ on_containerds!(
     options_of_a_message_with_toml_have_their_effect,
 );
 
-/// The options of a handler in containerd's configuration.
+/// The options of a handler in containerd's configuration. containerd 1.6 passes the name of a file
+/// alone.
 fn options_of_a_handler_have_their_effect(version: ContainerdVersion) {
     let cgroup = format!("/options-{}-{}", version.name(), std::process::id());
-    let handler =
-        |name: &str, options: &str| Handler { name: name.into(), options: options.into() };
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let handler = |name: &str, options: &str| {
+        let (name, mut options) = (name.to_owned(), options.to_owned());
+        if version == ContainerdVersion::V1_6 {
+            let file = folder.path().join(&name);
+            fs::write(&file, options).expect("it is writable");
+            options = format!("ConfigPath = {file:?}\n");
+        }
+        Handler { name, options }
+    };
     let mut handlers = vec![handler("none", ""), handler("all", &toml(&cgroup))];
     handlers.extend(REFUSED.map(|(name, text, _)| handler(name, text)));
     let cri = Cri::start_with(version, &handlers);
