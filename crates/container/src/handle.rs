@@ -17,6 +17,7 @@ use crate::create::{self, Config, Runtime};
 use crate::event::{Event, EventKind};
 use crate::exec::Exec;
 use crate::oom::OomEvents;
+use crate::pod::PodRefused;
 use crate::operations::{self, Operations};
 use crate::state::{Refused, State};
 use crate::stdio::StdioPaths;
@@ -53,6 +54,9 @@ pub enum Error {
     /// The transition is not valid in this state.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The pod is in another state.
+    #[error(transparent)]
+    Pod(#[from] PodRefused),
     /// The signal could not be sent.
     #[error(transparent)]
     Signal(#[from] SignalError),
@@ -379,6 +383,7 @@ mod tests {
             bundle: folder.path().into(),
             rootfs: Vec::new(),
             terminal: false,
+            pod_files: None,
             options: RuntimeOptions::default(),
         };
         let config = Arc::new(Config {

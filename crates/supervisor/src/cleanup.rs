@@ -53,11 +53,12 @@ pub fn hold(bundle: &Bundle, rootfs: &[Mount]) -> Option<File> {
     OpenOptions::new().read(true).custom_flags(flags).open(bundle.rootfs()).ok()
 }
 
-/// Removes everything of a container except its bundle, and runs its poststop hooks. Returns what
-/// could not be removed. `reaper`: see [`Batch::run`].
+/// Removes everything of a container except its bundle, and runs its poststop hooks; or everything
+/// of a pod. Returns what could not be removed. `reaper`: see [`Batch::run`].
 #[must_use]
 pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<CleanupError> {
-    let config = bundle.config().ok();
+    // The cgroup and hooks of a configuration beside a pod's files were never used.
+    let config = if bundle.is_pod() { None } else { bundle.config().ok() };
     let start = Instant::now();
     loop {
         // The lock first: objects that a setup creates after the bundle was read would be missed.
@@ -88,7 +89,7 @@ fn undo(bundle: &Bundle, config: Option<&Config>, reaper: Option<&Reaper>) -> Ve
         .map(CleanupError::from)
         .into_iter()
         .collect();
-    for mounted in [bundle.layers(), bundle.rootfs()] {
+    for mounted in [bundle.layers(), bundle.rootfs(), bundle.pod_shm()] {
         if let Err(source) = unmount(&mounted) {
             errors.push(CleanupError::Unmount { path: mounted, source });
         }

@@ -349,6 +349,7 @@ mod tests {
             cwd: "/".into(),
             terminal: false,
             systemd_cgroup: false,
+            pod_files: None,
             options: RuntimeOptions::default(),
             module_max: 1 << 20,
         });

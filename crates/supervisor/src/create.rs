@@ -27,6 +27,8 @@ pub struct ContainerConfig {
     pub rootfs: Vec<Mount>,
     /// Whether its standard streams are a terminal.
     pub terminal: bool,
+    /// The directory of the files that the containers of the pod share, if the daemon made the pod.
+    pub pod_files: Option<PathBuf>,
     /// The runtime's options.
     pub options: RuntimeOptions,
 }
@@ -136,6 +138,7 @@ impl Supervisor {
             cwd: spec.cwd(),
             terminal: config.terminal,
             systemd_cgroup: cgroup.systemd,
+            pod_files: config.pod_files.clone(),
             options: config.options.clone(),
             module_max: self.bounds.module,
         });

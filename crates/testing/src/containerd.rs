@@ -5,7 +5,7 @@ use crate::events::Events;
 use crate::image::Packed;
 use crate::io::{Outcome, call};
 use crate::places;
-use crate::process::{config, spawn};
+use crate::process::{config, spawn, write_network};
 use crate::scope::Scope;
 use crate::wait::{DEADLINE, wait_until};
 use std::collections::{BTreeSet, HashMap};
@@ -25,15 +25,18 @@ pub enum ContainerdVersion {
     V1_7,
     /// 2.x, of Debian unstable.
     V2,
+    /// 2.4, built from its Go module.
+    V2_4,
 }
 
 impl ContainerdVersion {
-    /// The name in `test/setup/daemons.sh`.
+    /// The name in `test/setup/daemons.sh`, or in `go-daemons.sh` there.
     pub fn name(self) -> &'static str {
         match self {
             ContainerdVersion::V1_6 => "containerd-1.6",
             ContainerdVersion::V1_7 => "containerd-1.7",
             ContainerdVersion::V2 => "containerd-2",
+            ContainerdVersion::V2_4 => "containerd-2.4",
         }
     }
 }
@@ -55,7 +58,7 @@ pub struct Containerd {
 /// Optional parts of a containerd.
 #[derive(Default)]
 pub(crate) struct Setup {
-    /// The network namespace to run in, for the containerd under a Docker.
+    /// The network namespace to run in, where containers are connected to it.
     pub(crate) netns: Option<String>,
     /// Environment variables that the shims inherit.
     pub(crate) environment: Vec<(String, String)>,
@@ -80,11 +83,14 @@ impl Containerd {
         Containerd::start_alone(version, Setup { environment, ..Setup::default() })
     }
 
-    /// Like [`Containerd::start`], with the CRI plugin. The runtime handler has the engine's name;
-    /// `sandbox_image` is the image of a pod's first container.
+    /// Like [`Containerd::start`], with the CRI plugin, in a network namespace. The runtime handler
+    /// has the engine's name; `sandbox_image` is the image of a pod's first container.
     pub fn start_for_kubernetes(version: ContainerdVersion, sandbox_image: &Packed) -> Containerd {
+        let scope = Scope::new(version.name());
+        let netns = scope.add_network_namespace();
         let sandbox_image = Some(sandbox_image.reference.clone());
-        Containerd::start_alone(version, Setup { sandbox_image, ..Setup::default() })
+        let setup = Setup { netns: Some(netns), sandbox_image, ..Setup::default() };
+        Containerd::start_in(version, scope, &[version.name(), "runc"], setup)
     }
 
     fn start_alone(version: ContainerdVersion, setup: Setup) -> Containerd {
@@ -94,7 +100,7 @@ impl Containerd {
 
     /// The instance that the tests of this process share.
     pub fn shared(version: ContainerdVersion) -> &'static Containerd {
-        static SHARED: [OnceLock<Containerd>; 3] = [const { OnceLock::new() }; 3];
+        static SHARED: [OnceLock<Containerd>; 4] = [const { OnceLock::new() }; 4];
         let shared = SHARED[version as usize].get_or_init(|| Containerd::start(version));
         shared.scope.mark_used();
         shared
@@ -111,6 +117,9 @@ impl Containerd {
         let text = config(version, scope.root(), setup.sandbox_image.as_deref());
         fs::write(scope.root().join("containerd.toml"), text)
             .expect("the scope's folder is writable");
+        if setup.sandbox_image.is_some() {
+            write_network(scope.root()).expect("the scope's folder is writable");
+        }
         let process = Mutex::new(spawn(&scope, &setup, &path));
         let containerd = Containerd {
             version,
@@ -164,6 +173,11 @@ impl Containerd {
     /// The folder of the bundles of a namespace.
     pub fn task_dir(&self, namespace: &str) -> PathBuf {
         self.state().join("io.containerd.runtime.v2.task").join(namespace)
+    }
+
+    /// The folder of the bundles of the pods that shims make, of a namespace.
+    pub fn sandbox_dir(&self, namespace: &str) -> PathBuf {
+        self.state().join("io.containerd.sandbox.controller.v1.shim").join(namespace)
     }
 
     pub(crate) fn scope(&self) -> &Scope {
@@ -225,7 +239,7 @@ impl Containerd {
     pub fn import(&self, image: &Packed, namespace: &str) {
         let path = image.path.display().to_string();
         let mut words = vec!["images", "import", "--platform", &image.platform];
-        if self.version == ContainerdVersion::V2 {
+        if matches!(self.version, ContainerdVersion::V2 | ContainerdVersion::V2_4) {
             // The transfer service would unpack the layers of the host's platform only.
             words.push("--local");
         }
@@ -264,8 +278,10 @@ impl Containerd {
     /// Records the socket of the shim that serves this container, for
     /// [`Leftovers`](crate::Leftovers).
     pub fn note_shim(&self, namespace: &str, id: &str) {
-        if let Some((socket, _)) = shim_address(&self.task_dir(namespace).join(id)) {
-            self.note_socket(socket);
+        for bundles in [self.task_dir(namespace), self.sandbox_dir(namespace)] {
+            if let Some((socket, _)) = shim_address(&bundles.join(id)) {
+                self.note_socket(socket);
+            }
         }
     }
 

@@ -7,11 +7,15 @@ use crate::processes::Process;
 use crate::scope::Scope;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Mounts a folder over /etc, for a program and its children alone.
 const OWN_ETC: &str = r#"mount -t overlay -o "lowerdir=$0:/etc" overlay /etc && exec "$@""#;
+
+/// The end of the name of a runtime handler whose pods the shim makes.
+pub const SHIM_SANDBOXER: &str = "-shim";
 
 /// Starts the containerd of a scope.
 pub(crate) fn spawn(scope: &Scope, setup: &Setup, path: &str) -> Child {
@@ -83,7 +87,7 @@ pub(crate) fn config(
         ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => {
             (2, [r#""io.containerd.grpc.v1.cri""#].as_slice())
         }
-        ContainerdVersion::V2 => (
+        ContainerdVersion::V2 | ContainerdVersion::V2_4 => (
             3,
             [
                 r#""io.containerd.grpc.v1.cri""#,
@@ -123,7 +127,8 @@ level = "{level}"
 }
 
 /// The configuration of the CRI plugin: a runtime handler with the engine's name, and options that
-/// an operator may set for every runtime, one of which has no meaning for this one. A machine may
+/// an operator may set for every runtime, one of which has no meaning for this one; where containerd
+/// has the Sandbox API, a second handler with [`SHIM_SANDBOXER`] behind the name. A machine may
 /// forbid root to lower the OOM score of a process, which CRI does for a pause container.
 fn kubernetes(version: ContainerdVersion, root: &Path, sandbox_image: &str) -> String {
     let (runtime, images) = match version {
@@ -131,7 +136,7 @@ fn kubernetes(version: ContainerdVersion, root: &Path, sandbox_image: &str) -> S
             r#"plugins."io.containerd.grpc.v1.cri""#,
             format!(r#"sandbox_image = "{sandbox_image}""#),
         ),
-        ContainerdVersion::V2 => (
+        ContainerdVersion::V2 | ContainerdVersion::V2_4 => (
             r#"plugins."io.containerd.cri.v1.runtime""#,
             format!(
                 r#"[plugins."io.containerd.cri.v1.images".pinned_images]
@@ -140,20 +145,57 @@ sandbox = "{sandbox_image}""#
         ),
     };
     let (engine, kind, root) = (engine(), places::runtime(), root.display());
+    let plugins = places::daemon_bin("cni").display().to_string();
+    let handler = |name: &str, extra: &str| {
+        let options = format!("SystemdCgroup = {}", places::systemd_cgroups());
+        format!(
+            r#"[{runtime}.containerd.runtimes.{name}]
+runtime_type = "{kind}"
+{extra}
+[{runtime}.containerd.runtimes.{name}.options]
+{options}
+KeyOfAnotherRuntime = "value"
+"#
+        )
+    };
+    let mut handlers = handler(&engine, "");
+    let shim_sandboxer = match version {
+        ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => None,
+        ContainerdVersion::V2 => Some(r#"sandboxer = "shim""#),
+        // Before 2.4 no pause image is pulled for such a handler.
+        ContainerdVersion::V2_4 => Some("sandboxer = \"shim\"\ndisable_pause_image_pull = true"),
+    };
+    if let Some(extra) = shim_sandboxer {
+        handlers += &handler(&(engine + SHIM_SANDBOXER), extra);
+    }
     format!(
         r#"[{runtime}]
 restrict_oom_score_adj = true
+netns_mounts_under_state_dir = true
 {images}
 [{runtime}.cni]
+bin_dir = "{plugins}"
 conf_dir = "{root}/cni"
 [{runtime}.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-[{runtime}.containerd.runtimes.{engine}]
-runtime_type = "{kind}"
-[{runtime}.containerd.runtimes.{engine}.options]
-SystemdCgroup = {}
-KeyOfAnotherRuntime = "value"
-"#,
-        places::systemd_cgroups()
+{handlers}"#
     )
+}
+
+/// Writes the configuration of the pods' network: an interface, connected to the network namespace
+/// of the containerd.
+pub(crate) fn write_network(root: &Path) -> std::io::Result<()> {
+    let data = root.join("cni-data");
+    let config = json!({
+        "cniVersion": "1.0.0",
+        "name": "pods",
+        "plugins": [{"type": "ptp", "ipam": {
+            "type": "host-local",
+            "dataDir": data,
+            "ranges": [[{"subnet": "10.99.0.0/24"}]],
+        }}],
+    });
+    let directory = root.join("cni");
+    std::fs::create_dir_all(&directory)?;
+    std::fs::write(directory.join("10-pods.conflist"), config.to_string())
 }

@@ -1,6 +1,6 @@
 //! A containerd with the CRI plugin, and a client of CRI in place of the kubelet.
 //!
-//! The pods use the host's network, so that no network plugin is needed; the pause container is
+//! The pods use the host's network, unless a test asks for one of their own; the pause container is
 //! native, like that of Kubernetes.
 
 pub mod api;
@@ -8,17 +8,18 @@ pub mod api;
 use crate::grpc;
 use api::{
     CONTAINER, ContainerConfig, ContainerMetadata, ContainerSecurity, ContainerStatus,
-    ContainerStatusAnswer, CreateContainer, Id, ImageName, ImageStatus, ImageStatusAnswer,
+    ContainerStatusAnswer, CreateContainer, ExecSync, ExecSyncAnswer, Id, ImageName, ImageStatus, ImageStatusAnswer,
     LinuxContainer, LinuxPod, NODE, Namespaces, Nothing, POD, PodConfig, PodMetadata, PodSecurity,
-    PodStatusAnswer, Resources, RunPod, StatusOf, Stop,
+    PodStatusAnswer, Resources, RunPod, StatsAnswer, StatusOf, Stop,
 };
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
 use wherry_testing::{
-    Containerd, ContainerdVersion, DEADLINE, Image, Process, busybox, cgroup_parent, engine,
+    Containerd, ContainerdVersion, DEADLINE, Image, Process, SHIM_SANDBOXER, busybox, cgroup_parent, engine,
     processes, wait_for, wait_until,
 };
 
@@ -27,6 +28,10 @@ pub const NAMESPACE: &str = "k8s.io";
 
 /// A containerd with the CRI plugin, and a connection to it.
 pub struct Cri {
+    /// The runtime handler of its pods.
+    handler: String,
+    /// Whether they have the host's network.
+    network: i32,
     runtime: Runtime,
     channel: Channel,
     containerd: Containerd,
@@ -74,6 +79,16 @@ impl<'i> Member<'i> {
 impl Cri {
     /// Starts a containerd for a single test.
     pub fn start(version: ContainerdVersion) -> Cri {
+        Cri::start_with(version, engine(), NODE)
+    }
+
+    /// Like [`Cri::start`]; the shim makes the pods, which have networks of their own: containerd 2.0
+    /// to 2.2 crashes at one with the host's.
+    pub fn start_with_shim_sandboxer(version: ContainerdVersion) -> Cri {
+        Cri::start_with(version, engine() + SHIM_SANDBOXER, POD)
+    }
+
+    fn start_with(version: ContainerdVersion, handler: String, network: i32) -> Cri {
         let pause = busybox().entrypoint(&["/bin/sleep"]).cmd(&["1000000"]);
         let containerd = Containerd::start_for_kubernetes(version, &pause.pack());
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -81,7 +96,7 @@ impl Cri {
             let _context = runtime.enter();
             grpc::connect(&containerd.address())
         };
-        let cri = Cri { runtime, channel, containerd };
+        let cri = Cri { handler, network, runtime, channel, containerd };
         cri.wait_ready();
         cri.load(&pause);
         cri
@@ -89,8 +104,14 @@ impl Cri {
 
     /// The instance that the tests of this process share.
     pub fn shared(version: ContainerdVersion) -> &'static Cri {
-        static SHARED: [OnceLock<Cri>; 3] = [const { OnceLock::new() }; 3];
+        static SHARED: [OnceLock<Cri>; 4] = [const { OnceLock::new() }; 4];
         SHARED[version as usize].get_or_init(|| Cri::start(version))
+    }
+
+    /// Like [`Cri::shared`]; the shim makes the pods.
+    pub fn shared_with_shim_sandboxer(version: ContainerdVersion) -> &'static Cri {
+        static SHARED: [OnceLock<Cri>; 4] = [const { OnceLock::new() }; 4];
+        SHARED[version as usize].get_or_init(|| Cri::start_with_shim_sandboxer(version))
     }
 
     /// The containerd.
@@ -152,18 +173,27 @@ impl Cri {
 
     /// Runs a pod under a handler of this name; the empty name is the default one.
     pub fn pod_under(&self, name: &str, handler: &str) -> Pod<'_> {
-        self.pod_of(name, CONTAINER, handler.to_owned())
+        self.run(self.config(name, CONTAINER), handler).unwrap_or_else(|e| panic!("{e}"))
     }
 
     fn pod_with(&self, name: &str, pid: i32) -> Pod<'_> {
-        self.pod_of(name, pid, engine())
+        self.pod_of(self.config(name, pid)).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    fn pod_of(&self, name: &str, pid: i32, runtime_handler: String) -> Pod<'_> {
-        let namespaces = Namespaces { network: NODE, pid, ipc: POD };
+    /// Runs a pod of this configuration.
+    ///
+    /// # Errors
+    /// The text that the kubelet would show.
+    pub fn pod_of(&self, config: PodConfig) -> Result<Pod<'_>, String> {
+        self.run(config, &self.handler)
+    }
+
+    /// The configuration of a pod.
+    pub fn config(&self, name: &str, pid: i32) -> PodConfig {
+        let namespaces = Namespaces { network: self.network, pid, ipc: POD };
         let logs = self.containerd.root().join("logs").join(name);
         fs::create_dir_all(&logs).expect("the daemon's folder is writable");
-        let config = PodConfig {
+        PodConfig {
             metadata: Some(PodMetadata {
                 name: name.to_owned(),
                 uid: format!("{name}-uid"),
@@ -171,16 +201,22 @@ impl Cri {
             }),
             hostname: String::new(),
             log_directory: logs.display().to_string(),
+            dns: None,
             linux: Some(LinuxPod {
                 cgroup_parent: cgroup_parent(self.containerd.namespace()),
                 security: Some(PodSecurity { namespaces: Some(namespaces) }),
+                sysctls: HashMap::new(),
             }),
-        };
-        let request = RunPod { config: Some(config.clone()), runtime_handler };
-        let answer = self.call::<Id>("RuntimeService/RunPodSandbox", request);
-        let id = answer.unwrap_or_else(|e| panic!("the pod {name} does not run: {e}")).id;
+        }
+    }
+
+    fn run(&self, config: PodConfig, handler: &str) -> Result<Pod<'_>, String> {
+        let request = RunPod { config: Some(config.clone()), runtime_handler: handler.to_owned() };
+        let id = self.call::<Id>("RuntimeService/RunPodSandbox", request)?.id;
         self.containerd.note_shim(NAMESPACE, &id);
-        Pod { cri: self, id, config, namespaces, containers: Vec::new() }
+        let security = config.linux.as_ref().and_then(|linux| linux.security.clone());
+        let namespaces = security.and_then(|security| security.namespaces).expect("they are set");
+        Ok(Pod { cri: self, id, config, namespaces, containers: Vec::new() })
     }
 }
 
@@ -254,7 +290,32 @@ impl Pod<'_> {
         })
     }
 
-    /// The state of the pod, and the pid of its pause container.
+    /// Runs a command in a container, and returns its output and its exit code.
+    pub fn exec(&self, id: &str, command: &[&str]) -> (String, i32) {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        let request = ExecSync { id: id.to_owned(), command };
+        let answer = self.cri.call::<ExecSyncAnswer>("RuntimeService/ExecSync", request);
+        let answer = answer.unwrap_or_else(|e| panic!("no exec in {id}: {e}"));
+        (String::from_utf8_lossy(&answer.stdout).into_owned(), answer.exit_code)
+    }
+
+    /// The memory that a container uses, bytes.
+    pub fn memory_of(&self, id: &str) -> u64 {
+        let request = Id { id: id.to_owned() };
+        let answer = self.cri.call::<StatsAnswer>("RuntimeService/ContainerStats", request);
+        let stats = answer.unwrap_or_else(|e| panic!("no statistics of {id}: {e}")).stats;
+        let memory = stats.and_then(|stats| stats.memory).expect("the memory is known");
+        memory.working_set.map_or(0, |number| number.value)
+    }
+
+    /// Stops the pod; its containers that run are killed.
+    pub fn stop_pod(&self) {
+        let request = Id { id: self.id.clone() };
+        let answer = self.cri.call::<Nothing>("RuntimeService/StopPodSandbox", request);
+        answer.unwrap_or_else(|e| panic!("the pod cannot be stopped: {e}"));
+    }
+
+    /// The state of the pod, and the pid of its pause container, or of what is in its place.
     pub fn state(&self) -> (i32, i32) {
         let request = StatusOf { id: self.id.clone(), verbose: true };
         let answer = self.cri.call::<PodStatusAnswer>("RuntimeService/PodSandboxStatus", request);

@@ -168,4 +168,18 @@ on_kubernetes!(shared:
     too_much_memory_is_oom_killed,
     stopping_needs_no_kill,
 );
+mod shim_sandboxer {
+    #[allow(unused_imports, reason = "tests_in looks for them here")]
+    use super::*;
+    wherry_e2e::tests_in!(
+        containerd_2,
+        ::wherry_e2e::cri::Cri::shared_with_shim_sandboxer(ContainerdVersion::V2),
+        a_wasm_container_runs_with_log_and_exit_code,
+        a_pod_has_one_shim,
+        processes_are_shared_where_the_pod_says_so,
+        a_missing_entrypoint_is_one_sentence,
+        too_much_memory_is_oom_killed,
+        stopping_needs_no_kill
+    );
+}
 on_kubernetes!(start: a_pod_survives_containerd_and_leaves_nothing_behind);

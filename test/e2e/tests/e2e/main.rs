@@ -41,6 +41,7 @@ mod privileges;
 mod quick;
 mod restart;
 mod run;
+mod sandboxer;
 mod sharing;
 mod signals;
 mod soak;
