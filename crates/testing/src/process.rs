@@ -145,28 +145,34 @@ sandbox = "{sandbox_image}""#
         ),
     };
     let (engine, kind, root) = (engine(), places::runtime(), root.display());
-    let plugins = places::daemon_bin("cni").display().to_string();
-    let handler = |name: &str, extra: &str| {
-        let options = format!("SystemdCgroup = {}", places::systemd_cgroups());
+    let plugins = places::daemon_bin("cni");
+    let plugins = match version {
+        ContainerdVersion::V2_4 => format!("bin_dirs = [{plugins:?}]"),
+        _ => format!("bin_dir = {plugins:?}"),
+    };
+    let handler = |name: &str| {
+        format!("[{runtime}.containerd.runtimes.{name}]\nruntime_type = \"{kind}\"\n")
+    };
+    let options = |name: &str| {
         format!(
-            r#"[{runtime}.containerd.runtimes.{name}]
-runtime_type = "{kind}"
-{extra}
-[{runtime}.containerd.runtimes.{name}.options]
-{options}
+            r#"[{runtime}.containerd.runtimes.{name}.options]
+SystemdCgroup = {}
 KeyOfAnotherRuntime = "value"
-"#
+"#,
+            places::systemd_cgroups()
         )
     };
-    let mut handlers = handler(&engine, "");
-    let shim_sandboxer = match version {
-        ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => None,
-        ContainerdVersion::V2 => Some(r#"sandboxer = "shim""#),
-        // Before 2.4 no pause image is pulled for such a handler.
-        ContainerdVersion::V2_4 => Some("sandboxer = \"shim\"\ndisable_pause_image_pull = true"),
-    };
-    if let Some(extra) = shim_sandboxer {
-        handlers += &handler(&(engine + SHIM_SANDBOXER), extra);
+    let mut handlers = handler(&engine) + &options(&engine);
+    let pods = engine + SHIM_SANDBOXER;
+    match version {
+        ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => {}
+        // Before 2.3 containerd takes options for runc alone here.
+        ContainerdVersion::V2 => handlers += &(handler(&pods) + "sandboxer = \"shim\"\n"),
+        ContainerdVersion::V2_4 => {
+            handlers += &handler(&pods);
+            handlers += "sandboxer = \"shim\"\ndisable_pause_image_pull = true\n";
+            handlers += &options(&pods);
+        }
     }
     format!(
         r#"[{runtime}]
@@ -174,7 +180,7 @@ restrict_oom_score_adj = true
 netns_mounts_under_state_dir = true
 {images}
 [{runtime}.cni]
-bin_dir = "{plugins}"
+{plugins}
 conf_dir = "{root}/cni"
 [{runtime}.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"

@@ -181,7 +181,6 @@ fn run(args: &[String]) -> Result<(), RunError> {
     // A separate session. It fails only for a group's leader.
     let _ = setsid();
     pod.enter()?;
-    leave_filesystem().map_err(RunError::Root)?;
     if pod.pid {
         if let Some(pid) = namespaces::fork_sibling().map_err(RunError::Fork)? {
             answer(&pid.to_string());
@@ -190,6 +189,7 @@ fn run(args: &[String]) -> Result<(), RunError> {
     } else {
         answer(&getpid().to_string());
     }
+    leave_filesystem().map_err(RunError::Root)?;
     namespaces::reap_children_unseen().map_err(RunError::Children)?;
     drop_privileges().map_err(RunError::Privileges)?;
     answer(READY);

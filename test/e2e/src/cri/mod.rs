@@ -315,6 +315,27 @@ impl Pod<'_> {
         answer.unwrap_or_else(|e| panic!("the pod cannot be stopped: {e}"));
     }
 
+    /// The pid whose namespaces the containers join: that of the pause container, or of what the
+    /// shim has in its place, a thread or an init process, which containerd 2.1 does not report.
+    pub fn holder(&self) -> i32 {
+        let reported = self.state().1;
+        if reported != 0 {
+            return reported;
+        }
+        let shim = self.shims().first().expect("the pod has a shim").pid;
+        let threads = fs::read_dir(format!("/proc/{shim}/task")).expect("it runs").flatten();
+        let is_holder = |thread: &fs::DirEntry| {
+            fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name == "pod\n")
+        };
+        let mut threads = threads.filter(is_holder);
+        let thread = threads.next().and_then(|thread| thread.file_name().to_str()?.parse().ok());
+        thread.unwrap_or_else(|| {
+            let children = children_of(shim).into_iter();
+            let mut inits = children.filter(|child| child.command.starts_with("wherry-pod"));
+            inits.next().expect("the pod has an init process").pid
+        })
+    }
+
     /// The state of the pod, and the pid of its pause container, or of what is in its place.
     pub fn state(&self) -> (i32, i32) {
         let request = StatusOf { id: self.id.clone(), verbose: true };
@@ -368,6 +389,15 @@ impl Pod<'_> {
         call("StopPodSandbox", id(&self.id));
         call("RemovePodSandbox", id(&self.id));
     }
+}
+
+/// The processes whose parent is `pid`.
+pub fn children_of(pid: i32) -> Vec<Process> {
+    let is_child = |process: &Process| {
+        fs::read_to_string(format!("/proc/{}/status", process.pid))
+            .is_ok_and(|status| status.contains(&format!("PPid:\t{pid}\n")))
+    };
+    processes().into_iter().filter(is_child).collect()
 }
 
 fn pid_in(info: Option<&String>) -> i32 {

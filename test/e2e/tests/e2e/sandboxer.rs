@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use wherry_e2e::cri::{Cri, Member, Pod, api};
+use wherry_e2e::cri::{Cri, Member, Pod, api, children_of};
 use wherry_e2e::images::{hello, spin};
 use wherry_testing::{DEADLINE, Image, Leftovers, Process, busybox, wait_until};
 
@@ -39,19 +39,11 @@ fn kill(pid: i32) {
         .expect("it runs");
 }
 
-fn children(of: i32) -> Vec<Process> {
-    let is_child = |process: &Process| {
-        fs::read_to_string(format!("/proc/{}/status", process.pid))
-            .is_ok_and(|status| status.contains(&format!("PPid:\t{of}\n")))
-    };
-    wherry_testing::processes().into_iter().filter(is_child).collect()
-}
-
 fn a_thread_of_the_shim_holds_the_namespaces(cri: &Cri) {
     let (native, wasm) = (busybox(), spin());
     let mut pod = pod(cri, "threaded", api::CONTAINER, |_| {});
-    let (state, holder) = pod.state();
-    assert_eq!(state, api::READY);
+    assert_eq!(pod.state().0, api::READY);
+    let holder = pod.holder();
     let shim = pod.shims()[0].pid;
     assert_eq!(status(holder, "Tgid"), shim.to_string(), "it is a thread");
     let sidecar = pod.run(&shell("sidecar", &native, "sleep 1000000"));
@@ -63,7 +55,7 @@ fn a_thread_of_the_shim_holds_the_namespaces(cri: &Cri) {
         assert_ne!(namespace(holder, kind), namespace(shim, kind), "the shim is not in it: {kind}");
     }
     assert_ne!(namespace(pids[0], "pid"), namespace(pids[1], "pid"));
-    wait_until("only the containers", DEADLINE, || children(shim).len() == 2);
+    wait_until("only the containers", DEADLINE, || children_of(shim).len() == 2);
     pod.remove();
 }
 
@@ -107,7 +99,7 @@ fn the_files_and_settings_of_the_kubelet_are_the_pods(cri: &Cri) {
 fn a_shared_pid_namespace_has_a_confined_init_process(cri: &Cri) {
     let native = busybox();
     let mut pod = pod(cri, "shared", api::POD, |_| {});
-    let init = pod.state().1;
+    let init = pod.holder();
     // An orphan, which its new parent has to reap.
     let script = "echo $(cat /proc/1/comm) $$; (sleep 0.1 &); sleep 0.5; ps | grep -c '[s]leep 0.1';
         ls /proc/1/root/ | wc -l; kill -9 1; kill -TERM 1; sleep 1000000";
@@ -140,7 +132,7 @@ fn a_pod_whose_init_process_ends_is_not_ready(cri: &Cri) {
     let wasm = spin();
     let mut pod = pod(cri, "killed-init", api::POD, |_| {});
     let guest = pod.run(&Member::new("guest", &wasm));
-    kill(pod.state().1);
+    kill(pod.holder());
     assert_eq!(pod.wait(&guest).exit_code, 137, "it ends with its pid namespace");
     wait_until("a pod that is not ready", DEADLINE, || pod.state().0 == api::NOT_READY);
     pod.remove();
