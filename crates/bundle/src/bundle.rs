@@ -137,6 +137,12 @@ impl Bundle {
         self.state_root().join("@pod")
     }
 
+    /// The directory of symbolic links to the bundles of the pod's containers.
+    #[must_use]
+    pub fn pod_containers(&self) -> PathBuf {
+        self.state_root().join("@containers")
+    }
+
     /// The mount point of the pod's `/dev/shm`.
     #[must_use]
     pub fn pod_shm(&self) -> PathBuf {

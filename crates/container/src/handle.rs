@@ -383,7 +383,7 @@ mod tests {
             bundle: folder.path().into(),
             rootfs: Vec::new(),
             terminal: false,
-            pod_files: None,
+            pod: None,
             options: RuntimeOptions::default(),
         };
         let config = Arc::new(Config {

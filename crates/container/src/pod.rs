@@ -9,7 +9,6 @@
 //!
 //! Queries read a snapshot; Start and Stop wait for each other.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -108,11 +107,6 @@ impl Pod {
         }
     }
 
-    /// The directory of the files that its containers share.
-    #[must_use]
-    pub fn files(&self) -> PathBuf {
-        self.bundle().pod_files()
-    }
 
     /// Whether its files are gone: containerd has cleaned up after it with the `delete` command.
     #[must_use]
@@ -178,7 +172,9 @@ impl Pod {
         .await
     }
 
-    fn bundle(&self) -> Bundle {
+    /// Its bundle.
+    #[must_use]
+    pub fn bundle(&self) -> Bundle {
         Bundle::new(&self.0.config.bundle, &self.0.config.id)
     }
 }
@@ -211,7 +207,7 @@ mod tests {
         };
         let pod = Pod::create(config.clone(), Reaper::default()).await.unwrap();
         assert_eq!((pod.state(), pod.pid()), (PodState::Created, 0));
-        let text = std::fs::read_to_string(pod.files().join("resolv.conf")).unwrap();
+        let text = std::fs::read_to_string(pod.bundle().pod_files().join("resolv.conf")).unwrap();
         assert_eq!(text, "nameserver 192.0.2.1\n");
         let again = Pod::create(config, Reaper::default()).await.unwrap_err().to_string();
         assert!(again.ends_with("is the bundle of another pod"), "{again}");

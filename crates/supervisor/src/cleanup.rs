@@ -17,6 +17,8 @@ use wherry_cgroup::{CgroupError, CgroupName};
 use wherry_protocol::Mount;
 use wherry_sys::reaper::Reaper;
 
+use crate::pod;
+
 /// How long cleanup waits for processes that still set up the container. They end as soon as what
 /// they have made is killed; containerd gives `delete` five seconds.
 const SETUP_DEADLINE: Duration = Duration::from_secs(3);
@@ -54,11 +56,22 @@ pub fn hold(bundle: &Bundle, rootfs: &[Mount]) -> Option<File> {
 }
 
 /// Removes everything of a container except its bundle, and runs its poststop hooks; or everything
-/// of a pod. Returns what could not be removed. `reaper`: see [`Batch::run`].
+/// of a pod, with its containers: containerd before 2.3 does not clean up after these when the
+/// shim is dead. Returns what could not be removed. `reaper`: see [`Batch::run`].
 #[must_use]
 pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<CleanupError> {
+    if !bundle.is_pod() {
+        return clean(bundle, bundle.config().ok(), reaper);
+    }
+    let containers = pod::containers(bundle).into_iter();
+    let mut errors: Vec<CleanupError> =
+        containers.flat_map(|own| clean(&own, own.config().ok(), reaper)).collect();
     // The cgroup and hooks of a configuration beside a pod's files were never used.
-    let config = if bundle.is_pod() { None } else { bundle.config().ok() };
+    errors.extend(clean(bundle, None, reaper));
+    errors
+}
+
+fn clean(bundle: &Bundle, config: Option<Config>, reaper: Option<&Reaper>) -> Vec<CleanupError> {
     let start = Instant::now();
     loop {
         // The lock first: objects that a setup creates after the bundle was read would be missed.

@@ -14,7 +14,7 @@ use wherry_sys::process::Process;
 use crate::cancel::Cancel;
 use crate::code::Order;
 use crate::conversation::{Forked, SetupService};
-use crate::{Supervisor, cleanup, launch};
+use crate::{Supervisor, cleanup, launch, pod};
 
 /// The container that a client asks for.
 #[derive(Debug, Clone)]
@@ -27,8 +27,8 @@ pub struct ContainerConfig {
     pub rootfs: Vec<Mount>,
     /// Whether its standard streams are a terminal.
     pub terminal: bool,
-    /// The directory of the files that the containers of the pod share, if the daemon made the pod.
-    pub pod_files: Option<PathBuf>,
+    /// The bundle of the pod, if the daemon made the pod.
+    pub pod: Option<Bundle>,
     /// The runtime's options.
     pub options: RuntimeOptions,
 }
@@ -87,6 +87,9 @@ impl Supervisor {
         let bundle = Bundle::new(&config.bundle, &config.id);
         let (spec, cgroup) = validate(&bundle, &config.options)
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+        if let Some(pod) = &config.pod {
+            pod::add_container(pod, &bundle)?;
+        }
         if cgroup.systemd {
             // Again, for a pod's next container, and after a pause between `start` and Create.
             wherry_cgroup::start_grace_period(|| true);
@@ -138,7 +141,7 @@ impl Supervisor {
             cwd: spec.cwd(),
             terminal: config.terminal,
             systemd_cgroup: cgroup.systemd,
-            pod_files: config.pod_files.clone(),
+            pod_files: config.pod.as_ref().map(Bundle::pod_files),
             options: config.options.clone(),
             module_max: self.bounds.module,
         });

@@ -6,6 +6,7 @@
 //! end of standard input, which the daemon keeps open: it ends with the daemon, too. The kernel
 //! reaps the orphans that it inherits.
 
+use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
@@ -29,6 +30,8 @@ use super::namespaces::{EnterError, PodNamespaces};
 /// The first argument of the daemon's executable for this process.
 pub const POD_INIT: &str = "pod-init";
 
+/// Its name among the processes of its containers.
+const NAME: &CStr = c"wherry-pod";
 /// The user and group of the process: those of the pause image of Kubernetes.
 const NOBODY: u32 = 65535;
 /// The line of the answer that says that the process is ready. Another one is its pid.
@@ -192,6 +195,7 @@ fn run(args: &[String]) -> Result<(), RunError> {
     leave_filesystem().map_err(RunError::Root)?;
     namespaces::reap_children_unseen().map_err(RunError::Children)?;
     drop_privileges().map_err(RunError::Privileges)?;
+    prctl::set_name(NAME).map_err(RunError::Privileges)?;
     answer(READY);
     dup2_stdout(&null).map_err(|errno| RunError::Null(errno.into()))?;
     drop(null);

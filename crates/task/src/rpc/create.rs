@@ -27,7 +27,7 @@ pub(crate) async fn create(
             bundle: request.bundle.into(),
             rootfs: request.rootfs.iter().map(convert::mount).collect(),
             terminal: request.terminal,
-            pod_files: service.registry().pod().map(|pod| pod.files()),
+            pod: service.registry().pod().map(|pod| pod.bundle()),
             options,
         },
         stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
