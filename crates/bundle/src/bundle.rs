@@ -131,6 +131,30 @@ impl Bundle {
         self.state_root().join("@rewritten")
     }
 
+    /// The directory of the files that all containers of a pod share, in the bundle of the pod.
+    #[must_use]
+    pub fn pod_files(&self) -> PathBuf {
+        self.state_root().join("@pod")
+    }
+
+    /// The directory of symbolic links to the bundles of the pod's containers.
+    #[must_use]
+    pub fn pod_containers(&self) -> PathBuf {
+        self.state_root().join("@containers")
+    }
+
+    /// The mount point of the pod's `/dev/shm`.
+    #[must_use]
+    pub fn pod_shm(&self) -> PathBuf {
+        self.pod_files().join("shm")
+    }
+
+    /// Whether this is the bundle of a pod that was created, not that of a container.
+    #[must_use]
+    pub fn is_pod(&self) -> bool {
+        self.pod_files().exists()
+    }
+
     /// Whether Create has started to use this bundle.
     #[must_use]
     pub fn is_used(&self) -> bool {

@@ -64,6 +64,21 @@ impl Cgroup {
         Some(Cgroup::parse(&groups, is_unified(), Path::new(ROOT)))
     }
 
+    /// The cgroup at `path` below the root of each hierarchy, as `/kubepods/pod1`.
+    #[must_use]
+    pub fn at(path: &Path) -> Cgroup {
+        let path = below_root(path);
+        if is_unified() {
+            return Cgroup::V2(Path::new(ROOT).join(path));
+        }
+        let directories = Hierarchy::all().into_iter().flat_map(|hierarchy| {
+            let directory = hierarchy.mount.join(&path);
+            let named = move |controller| (controller, directory.clone());
+            hierarchy.controllers.into_iter().map(named)
+        });
+        Cgroup::V1(directories.collect())
+    }
+
     /// Parses the lines `id:controllers:path` of `/proc/<pid>/cgroup`.
     fn parse(groups: &str, unified: bool, root: &Path) -> Cgroup {
         let mut directories = HashMap::new();

@@ -18,6 +18,7 @@ use crate::event::{Event, EventKind};
 use crate::exec::Exec;
 use crate::oom::OomEvents;
 use crate::operations::{self, Operations};
+use crate::pod::PodRefused;
 use crate::state::{Refused, State};
 use crate::stdio::StdioPaths;
 use crate::thread::{self, NoThread};
@@ -53,6 +54,9 @@ pub enum Error {
     /// The transition is not valid in this state.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The pod is in another state.
+    #[error(transparent)]
+    Pod(#[from] PodRefused),
     /// The signal could not be sent.
     #[error(transparent)]
     Signal(#[from] SignalError),

@@ -2,7 +2,7 @@
 //!
 //! [`state`] has the states and the valid transitions; it is pure. [`Container`] and [`Exec`] are
 //! the handles of the Task API: queries read a snapshot, requests go to the actor, the one task
-//! that changes the state. Every change is published as an [`Event`], in order. The work itself is
+//! that changes the state. [`Pod`] is the handle of a pod that this daemon makes. Every change is published as an [`Event`], in order. The work itself is
 //! done by the supervisor, on threads.
 
 mod actor;
@@ -13,6 +13,7 @@ mod handle;
 mod log_file;
 mod oom;
 mod operations;
+mod pod;
 mod reap;
 pub mod state;
 mod stdio;
@@ -24,9 +25,11 @@ pub use create::{Config, Runtime};
 pub use event::{Event, EventKind, EventSink};
 pub use exec::Exec;
 pub use handle::{Container, Error, Snapshot};
+pub use pod::{Pod, PodRefused, PodState};
 pub use reap::reap_children;
 pub use state::{Refused, State};
 pub use stdio::StdioPaths;
 pub use wherry_supervisor::create::ContainerConfig;
 pub use wherry_supervisor::exec::ExecConfig;
+pub use wherry_supervisor::pod::{PodConfig, PodNamespaces};
 pub use wherry_sys::process::Exit;

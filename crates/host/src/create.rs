@@ -42,7 +42,8 @@ pub(crate) fn create(
     create_directories(&bundle, &spec, &request.cwd)?;
     let config = Config::from(&spec);
     let name = CgroupName::parse(config.cgroups_path(), &request.id, request.systemd_cgroup)?;
-    let rewritten = spec_rewrite::rewrite(&bundle, &spec, &config, &name, &setup)?;
+    let pod_files = request.pod_files.as_deref();
+    let rewritten = spec_rewrite::rewrite(&bundle, &spec, &config, &name, &setup, pod_files)?;
     let hooks = Batch::new(Moment::StartContainer, &bundle, &config);
     wait_for_cgroup(&setup)?;
     let allow = Allow::for_guests_of(

@@ -30,6 +30,7 @@ mod mount_tree;
 pub mod nss;
 mod own_executable;
 pub mod plugins;
+mod pod_files;
 mod privileges;
 mod process_title;
 mod program;

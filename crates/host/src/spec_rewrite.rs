@@ -12,6 +12,7 @@
 //!   pid namespace, which in a shared pid namespace is another process in the host's procfs, or
 //!   none; and it binds them without options, so that a container's root could raise its own
 //!   limits.
+//! - The files of a pod whose daemon made it: see [`crate::pod_files`].
 //! - A read-only sysfs: libcontainer makes the mount read-only, not the filesystem.
 
 use std::fs::{self, File};
@@ -31,7 +32,7 @@ use crate::mount::MountError;
 use crate::mount_namespace::is_cgroup;
 use crate::propagation::Propagation;
 use crate::userns::UserNamespaceError;
-use crate::{adopt, hook_proxy, staged_binds, userns};
+use crate::{adopt, hook_proxy, pod_files, staged_binds, userns};
 
 /// Options of a cgroup mount that apply to each hierarchy.
 const CGROUP_OPTIONS: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
@@ -65,16 +66,22 @@ pub(crate) struct Rewritten {
     _open: Vec<OwnedFd>,
 }
 
-/// Rewrites the configuration of a bundle. `channel` is the setup channel.
+/// Rewrites the configuration of a bundle. `channel` is the setup channel, `pod_files` the directory
+/// of the files that the containers of the pod share.
 pub(crate) fn rewrite(
     bundle: &Bundle,
     spec: &Spec,
     config: &Config,
     cgroup: &CgroupName,
     channel: &Channel,
+    pod_files: Option<&Path>,
 ) -> Result<Rewritten, RewriteError> {
     let mut open = Vec::new();
     let mut rewritten = spec.clone();
+    // Before the staging of bind mounts.
+    if let Some(directory) = pod_files {
+        pod_files::add(directory, &mut rewritten)?;
+    }
     rewrite_hooks(bundle, config, channel, &mut rewritten, &mut open)?;
     rewrite_user_namespace(&mut rewritten, &mut open)?;
     if cgroup.systemd && is_unified() {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args as Group, Parser, Subcommand, ValueEnum};
 
+use crate::config::Sandboxer;
+
 /// Installs WebAssembly runtimes for containerd on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "wherry-node", version, arg_required_else_help = true)]
@@ -100,6 +102,10 @@ pub(crate) struct Install {
     /// Whether systemd makes the containers' cgroups. `auto`: as runc's handler has it.
     #[arg(long, value_enum, default_value_t = SystemdCgroup::Auto)]
     pub(crate) systemd_cgroup: SystemdCgroup,
+    /// What makes the pods: containerd, with a pause container, or the shim without one, which needs
+    /// containerd 2.3.
+    #[arg(long, value_enum, default_value_t = Sandboxer::Podsandbox)]
+    pub(crate) sandboxer: Sandboxer,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -49,6 +49,11 @@ pub(crate) enum NodeError {
     Program { program: String, reason: String },
     #[error("containerd's version {0:?} is not understood: expected a text like 1.7.24")]
     Version(String),
+    #[error(
+        "containerd {0} cannot leave pods to a shim: up to 2.2 it crashes when such a pod has the host's network; \
+         use containerd 2.3 or newer, or --sandboxer podsandbox"
+    )]
+    Sandboxer(String),
     #[error("containerd {0} is too old: 1.6 is the oldest that Wherry supports")]
     TooOld(String),
     #[error(

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::args::{Install, SystemdCgroup};
-use crate::config::{Runtime, Version, effective};
+use crate::config::{Runtime, Sandboxer, Version, effective};
 use crate::error::NodeError;
 use crate::executables::{self, Engine};
 use crate::node::Node;
@@ -23,6 +23,9 @@ pub(crate) fn run(node: &Node, options: &Install) -> Result<ExitCode, NodeError>
         node.distribution.name(),
         node.socket.display()
     ));
+    if options.sandboxer == Sandboxer::Shim && !version.lets_shims_make_pods() {
+        return Err(NodeError::Sandboxer(version.to_string()));
+    }
     // An invalid configuration is an error before anything is changed.
     node.dump()?;
     let mut record = Record::load(node)?;
@@ -80,8 +83,10 @@ fn runtimes(
         // kubelet. containerd's own default is false.
         SystemdCgroup::Auto => node.cri()?.running()?.runc_systemd_cgroup().unwrap_or(false),
     };
+    let sandboxer = options.sandboxer;
     let in_path = executables::in_path(node, bin_dir);
-    let runtime = |engine: &Engine| Runtime::new(&engine.name, bin_dir, in_path, version, systemd);
+    let runtime =
+        |engine: &Engine| Runtime::new(&engine.name, bin_dir, in_path, version, systemd, sandboxer);
     Ok(engines.iter().map(runtime).collect())
 }
 

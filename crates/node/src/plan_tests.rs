@@ -1,6 +1,7 @@
 //! Hosts in, edits out: each distribution, each form of configuration.
 
 use super::*;
+use crate::config::Sandboxer;
 use crate::distribution::Distribution;
 use crate::root::HostRoot;
 use std::fs;
@@ -28,7 +29,8 @@ fn plan(
         state: "/var/lib/wherry/node".into(),
     };
     let version = Version::new(version.0, version.1);
-    let runtimes = [Runtime::new("wamr", Path::new("/usr/local/bin"), true, version, true)];
+    let (directory, sandboxer) = (Path::new("/usr/local/bin"), Sandboxer::Podsandbox);
+    let runtimes = [Runtime::new("wamr", directory, true, version, true, sandboxer)];
     let gone = ["wasmer".to_owned()];
     let wanted = Wanted { runtimes: &runtimes, gone: &gone };
     let edits = candidates(&node, version, &wanted, None).map_err(|e| e.to_string())?;

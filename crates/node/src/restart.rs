@@ -63,7 +63,8 @@ pub(crate) fn differs(running: &Running, wanted: &Wanted<'_>) -> Option<String> 
     if let Some(gone) = wanted.gone.iter().find(|name| running.handlers.contains(name)) {
         return Some(format!("the handler {gone} is still listed"));
     }
-    for Runtime { handler, runtime_type, runtime_path, .. } in wanted.runtimes {
+    for runtime in wanted.runtimes {
+        let Runtime { handler, runtime_type, runtime_path, .. } = runtime;
         if !running.handlers.contains(handler) {
             return Some(format!("the handler {handler} is not listed"));
         }
@@ -72,8 +73,11 @@ pub(crate) fn differs(running: &Running, wanted: &Wanted<'_>) -> Option<String> 
             served.and_then(|value| value.get(key)).and_then(Value::as_str).unwrap_or_default()
         };
         let path = runtime_path.as_deref().unwrap_or_default();
-        if served.is_some() && (text("runtimeType") != runtime_type || text("runtimePath") != path)
-        {
+        let by_shim = (text("sandboxer") == "shim").then_some("shim");
+        let as_wanted = text("runtimeType") == runtime_type
+            && text("runtimePath") == path
+            && by_shim == runtime.sandboxer_key();
+        if served.is_some() && !as_wanted {
             return Some(format!("the handler {handler} is listed with its earlier settings"));
         }
     }
@@ -83,14 +87,15 @@ pub(crate) fn differs(running: &Running, wanted: &Wanted<'_>) -> Option<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Version;
+    use crate::config::{Sandboxer, Version};
     use serde_json::json;
     use std::path::Path;
 
     #[test]
     fn a_containerd_that_runs_with_earlier_settings_is_noticed() {
-        let runtimes =
-            [Runtime::new("wamr", Path::new("/opt/b"), false, Version::new(1, 7), false)];
+        let (directory, version) = (Path::new("/opt/b"), Version::new(1, 7));
+        let sandboxer = Sandboxer::Podsandbox;
+        let runtimes = [Runtime::new("wamr", directory, false, version, false, sandboxer)];
         let gone = ["wasmer".to_owned()];
         let wanted = Wanted { runtimes: &runtimes, gone: &gone };
         let running = |handlers: &[&str], path: &str| Running {

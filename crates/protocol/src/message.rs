@@ -63,6 +63,8 @@ pub struct CreateRequest {
     pub terminal: bool,
     /// Whether systemd manages the cgroup: by the options or by the form of the cgroup's path.
     pub systemd_cgroup: bool,
+    /// The directory of the files that the containers of the pod share, if the daemon made the pod.
+    pub pod_files: Option<PathBuf>,
     /// The runtime's options.
     pub options: RuntimeOptions,
     /// The largest module that an engine without a compiler reads in the guest's process, bytes.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -46,7 +46,8 @@ pub struct Group {
 }
 
 /// Returns the group of the container in a bundle. Its name is the container's id, unless an
-/// annotation names another.
+/// annotation names another. A bundle without a configuration is that of a pod sandbox, whose id is
+/// the group of its containers.
 ///
 /// # Errors
 /// [`Error::Read`], [`Error::Parse`].
@@ -54,6 +55,9 @@ pub fn of(bundle: &Path, id: &str) -> Result<Group> {
     let path = bundle.join("config.json");
     let file = match File::open(&path) {
         Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Ok(Group { name: id.to_owned(), by_systemd: false });
+        }
         Err(source) => return Err(Error::Read { path, source }),
     };
     let spec: Annotated = serde_json::from_reader(BufReader::new(file))
@@ -133,8 +137,14 @@ mod tests {
     #[test]
     fn a_configuration_that_cannot_be_read_is_named() {
         assert!(group("{").unwrap_err().to_string().contains("config.json"));
-        let missing = of(Path::new("/nowhere"), "x").unwrap_err().to_string();
-        assert!(missing.starts_with("cannot read /nowhere/config.json: "), "{missing}");
+        let invalid = of(Path::new("/dev/null"), "x").unwrap_err().to_string();
+        assert!(invalid.starts_with("cannot read /dev/null/config.json: "), "{invalid}");
+    }
+
+    #[test]
+    fn a_pod_sandbox_without_a_configuration_is_its_own_group() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(of(directory.path(), "pod").unwrap().name, "pod");
     }
 
     #[test]

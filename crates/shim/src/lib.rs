@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 pub use error::Error;
 use wherry_supervisor::digest::{DIGEST, digest};
+use wherry_supervisor::pod::init::{self, POD_INIT};
 
 use args::{Action, Args};
 
@@ -41,8 +42,10 @@ impl Shim {
 pub fn main(engine: &'static str) -> ExitCode {
     let shim = Shim { engine };
     let mut args = std::env::args().skip(1);
-    if args.next().is_some_and(|word| word == DIGEST) {
-        return digest(&args.collect::<Vec<_>>());
+    match args.next().as_deref() {
+        Some(DIGEST) => return digest(&args.collect::<Vec<_>>()),
+        Some(POD_INIT) => return init::main(&args.collect::<Vec<_>>()),
+        _ => {}
     }
     let result = Args::parse(std::env::args().skip(1)).and_then(|args| match args.action {
         Action::Start => start::start(shim, &args),

@@ -18,6 +18,8 @@ use wherry_cgroup::{CgroupError, CgroupName};
 use wherry_protocol::Mount;
 use wherry_sys::reaper::Reaper;
 
+use crate::pod;
+
 /// How long cleanup waits for processes that still set up the container. They end as soon as what
 /// they have made is killed; containerd gives `delete` five seconds.
 const SETUP_DEADLINE: Duration = Duration::from_secs(3);
@@ -87,15 +89,28 @@ pub fn hold(bundle: &Bundle, rootfs: &[Mount]) -> Option<File> {
     OpenOptions::new().read(true).custom_flags(flags).open(bundle.rootfs()).ok()
 }
 
-/// Removes everything of a container except its bundle, and runs its poststop hooks. Returns what
-/// could not be removed. `remains`: [`Remains::new`] or [`Remains::read`]; `reaper`: see
-/// [`Batch::run`].
+/// Removes everything of a container except its bundle, and runs its poststop hooks; or everything
+/// of a pod, with its containers: containerd before 2.3 does not clean up after these when the
+/// shim is dead. Returns what could not be removed. `remains`: [`Remains::new`] or
+/// [`Remains::read`]; `reaper`: see [`Batch::run`].
 #[must_use]
 pub fn container(
     bundle: &Bundle,
     remains: Option<&Remains>,
     reaper: Option<&Reaper>,
 ) -> Vec<CleanupError> {
+    if !bundle.is_pod() {
+        return clean(bundle, remains, reaper);
+    }
+    let containers = pod::containers(bundle).into_iter();
+    let mut errors: Vec<CleanupError> =
+        containers.flat_map(|own| clean(&own, Remains::read(&own).as_ref(), reaper)).collect();
+    // The cgroup and hooks of a configuration beside a pod's files were never used.
+    errors.extend(clean(bundle, None, reaper));
+    errors
+}
+
+fn clean(bundle: &Bundle, remains: Option<&Remains>, reaper: Option<&Reaper>) -> Vec<CleanupError> {
     let start = Instant::now();
     loop {
         // The lock first: objects that a setup creates after the bundle was read would be missed.
@@ -126,7 +141,7 @@ fn undo(bundle: &Bundle, remains: Option<&Remains>, reaper: Option<&Reaper>) -> 
         .map(CleanupError::from)
         .into_iter()
         .collect();
-    for mounted in [bundle.layers(), bundle.rootfs()] {
+    for mounted in [bundle.layers(), bundle.rootfs(), bundle.pod_shm()] {
         if let Err(source) = unmount(&mounted) {
             errors.push(CleanupError::Unmount { path: mounted, source });
         }

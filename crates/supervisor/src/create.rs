@@ -15,7 +15,7 @@ use crate::cancel::Cancel;
 use crate::cleanup::Remains;
 use crate::code::{CodeError, Order};
 use crate::conversation::{Forked, SetupService};
-use crate::{Supervisor, cleanup, launch};
+use crate::{Supervisor, cleanup, launch, pod};
 
 /// The container that a client asks for.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct ContainerConfig {
     pub rootfs: Vec<Mount>,
     /// Whether its standard streams are a terminal.
     pub terminal: bool,
+    /// The bundle of the pod, if the daemon made the pod.
+    pub pod: Option<Bundle>,
     /// The runtime's options.
     pub options: RuntimeOptions,
 }
@@ -88,6 +90,9 @@ impl Supervisor {
         let bundle = Bundle::new(&config.bundle, &config.id);
         let (spec, cgroup) = validate(&bundle, &config.options)
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+        if let Some(pod) = &config.pod {
+            pod::add_container(pod, &bundle)?;
+        }
         if cgroup.systemd {
             // Again, for a pod's next container, and after a pause between `start` and Create.
             wherry_cgroup::start_grace_period();
@@ -141,6 +146,7 @@ impl Supervisor {
             cwd: spec.cwd(),
             terminal: config.terminal,
             systemd_cgroup: cgroup.systemd,
+            pod_files: config.pod.as_ref().map(Bundle::pod_files),
             options: config.options.clone(),
             module_max: self.bounds.module,
         });

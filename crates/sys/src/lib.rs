@@ -4,6 +4,7 @@
 //!   this process. [`child`]: a helper process whose output and exit status one caller waits for.
 //! - [`daemon`]: fork into the background, `oom_score_adj`. [`socket`]: the daemon's socket.
 //! - [`readonly`]: read-only bind mounts from which executables and compiled code are opened.
+//! - [`namespaces`]: the owner of a namespace, and the fork of a pid namespace's first process.
 //! - [`memory`]: the heap and the stack that go back to the kernel. [`logger`]: the log.
 //! - [`seccomp`]: seccomp filters. [`tty`], [`xattr`]: single system calls.
 
@@ -11,6 +12,7 @@ pub mod child;
 pub mod daemon;
 pub mod logger;
 pub mod memory;
+pub mod namespaces;
 pub mod process;
 pub mod readonly;
 pub mod reaper;

@@ -12,6 +12,7 @@ use wherry_protocol::failure::shortened;
 use wherry_sys::process::SignalError;
 
 use crate::options::OptionsError;
+use crate::sandbox::PodConfigError;
 
 /// The result of a request.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -28,6 +29,15 @@ pub(crate) enum Error {
     /// Another container, or another Create, has the id.
     #[error("container {0:?} already exists")]
     ContainerExists(String),
+    /// The daemon has made no pod with the id of the request.
+    #[error("pod sandbox {0:?} not found")]
+    PodNotFound(String),
+    /// The daemon has made a pod already.
+    #[error("cannot create pod sandbox {0:?}: this shim serves a pod already")]
+    PodExists(String),
+    /// The cgroup above those of the pod's containers is not known.
+    #[error("no usage of pod sandbox {0:?} is known: it has no parent cgroup")]
+    NoPodUsage(String),
     /// The id cannot be part of a path.
     #[error("invalid {kind} id {id:?}: allowed are letters, digits, '-', '_' and '.', 255 at most")]
     InvalidId { kind: &'static str, id: String },
@@ -40,6 +50,9 @@ pub(crate) enum Error {
     /// The daemon has removed its socket and ends as soon as its connections are quiet.
     #[error("the shim is shutting down: create the container again")]
     ShuttingDown,
+    /// The configuration of the pod is invalid.
+    #[error(transparent)]
+    PodConfig(#[from] PodConfigError),
     /// The runtime options of the request are invalid.
     #[error(transparent)]
     Options(#[from] OptionsError),
@@ -70,17 +83,20 @@ impl Error {
     /// The RPC code of this cause.
     fn code(&self) -> Code {
         match self {
-            Error::ContainerNotFound(_) | Error::ExecNotFound { .. } => Code::NOT_FOUND,
-            Error::ContainerExists(_) => Code::ALREADY_EXISTS,
+            Error::ContainerNotFound(_) | Error::ExecNotFound { .. } | Error::PodNotFound(_) => {
+                Code::NOT_FOUND
+            }
+            Error::ContainerExists(_) | Error::PodExists(_) => Code::ALREADY_EXISTS,
             Error::InvalidId { .. }
             | Error::RelativeBundle(_)
             | Error::Options(_)
+            | Error::PodConfig(_)
             | Error::PayloadType { .. }
             | Error::Payload { .. }
             | Error::Decode { .. } => Code::INVALID_ARGUMENT,
             Error::Unsupported(_) => Code::UNIMPLEMENTED,
             Error::ShuttingDown => Code::UNAVAILABLE,
-            Error::NoUsage(_) => Code::FAILED_PRECONDITION,
+            Error::NoUsage(_) | Error::NoPodUsage(_) => Code::FAILED_PRECONDITION,
             Error::Encode { .. } | Error::Panicked { .. } => Code::INTERNAL,
             Error::Container(error) => container_code(error),
         }
@@ -109,9 +125,10 @@ fn container_code(error: &ContainerError) -> Code {
                 Code::UNKNOWN
             }
         },
-        ContainerError::Refused(_) | ContainerError::NotStarted | ContainerError::NotRunning(_) => {
-            Code::FAILED_PRECONDITION
-        }
+        ContainerError::Refused(_)
+        | ContainerError::Pod(_)
+        | ContainerError::NotStarted
+        | ContainerError::NotRunning(_) => Code::FAILED_PRECONDITION,
         ContainerError::ExecExists(_) => Code::ALREADY_EXISTS,
         ContainerError::Terminal(_) | ContainerError::NoTerminal => Code::INVALID_ARGUMENT,
         ContainerError::Cgroup(_) => Code::UNKNOWN,

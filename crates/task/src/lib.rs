@@ -1,11 +1,12 @@
-//! The containerd Task API over ttrpc: the only crate that knows the wire.
+//! The containerd Task and Sandbox APIs over ttrpc: the only crate that knows the wire.
 //!
 //! Each file of [`rpc`] converts one request to plain types and passes it to the container that the
 //! request names. [`events`] publishes to containerd. `error` maps each cause to an RPC code,
 //! `convert` builds protobuf messages, `registry` and `lifecycle` decide when the daemon ends.
 //!
 //! Specification: `api/runtime/task/v3/shim.proto` of containerd. Version 2 of the API has the same
-//! messages and methods under another package name.
+//! messages and methods under another package name. [`sandbox`] has the Sandbox API:
+//! `api/runtime/sandbox/v1/sandbox.proto`.
 
 mod connections;
 mod convert;
@@ -19,6 +20,7 @@ mod queue;
 mod random;
 mod registry;
 mod rpc;
+mod sandbox;
 mod service;
 mod stats;
 

@@ -41,7 +41,7 @@ pub(crate) async fn idle(registry: &Registry, connections: &Connections) {
         if deadline.is_some_and(|deadline| deadline <= now) && registry.close_if_empty() {
             return;
         }
-        let sweep = !connected && registry.has_containers();
+        let sweep = !connected && registry.has_created();
         let wake = deadline.or_else(|| sweep.then(|| now + SWEEP_INTERVAL));
         let timer = async {
             match wake {

@@ -16,8 +16,8 @@ use crate::error::Error;
 
 type Handler = Arc<dyn MethodHandler + Send + Sync>;
 
-/// The only method that may run without a bound in time.
-const WAIT: &str = "Wait";
+/// The methods that may run without a bound in time.
+const WAITS: [&str; 2] = ["Wait", "WaitSandbox"];
 
 /// How many requests other than Wait are being answered.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ impl MethodHandler for Uncancellable {
         let method = request.method.clone();
         let handler = Arc::clone(&self.handler);
         let work = async move { handler.handler(context, request).await };
-        let result = if method == WAIT {
+        let result = if WAITS.contains(&method.as_str()) {
             Ok(work.await)
         } else {
             let counted = self.in_flight.count();

@@ -1,6 +1,7 @@
-//! The containers of this daemon, by id, and whether the daemon still accepts more.
+//! The containers of this daemon, by id, its pod, and whether the daemon still accepts more.
 //!
-//! An id is reserved from the start of its Create. The lock is held for a look-up and never across
+//! An id is reserved from the start of its Create. A daemon has a pod only if it makes the pod
+//! itself, by the Sandbox API; the daemon then serves that pod alone. The lock is held for a look-up and never across
 //! an await.
 //!
 //! The registry closes when it is empty and either Shutdown was requested or the idle timeout
@@ -14,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use wherry_bundle::Bundle;
-use wherry_container::Container;
+use wherry_container::{Container, Pod};
 use wherry_supervisor::Cancel;
 
 use crate::error::{Error, Result};
@@ -27,6 +28,7 @@ pub(crate) struct Registry {
 
 struct Slots {
     by_id: HashMap<String, Slot>,
+    pod: Option<PodSlot>,
     /// Shutdown was requested while an id was taken. A Create that succeeds withdraws it: Shutdown
     /// follows the Delete of that container too.
     shutdown_requested: bool,
@@ -42,6 +44,25 @@ enum Slot {
     /// Create is in progress; this cancels it.
     Creating(Cancel),
     Created(Container),
+}
+
+/// The pod of the daemon.
+enum PodSlot {
+    /// CreateSandbox is in progress.
+    Creating,
+    Created(Pod),
+}
+
+impl Slots {
+    fn is_empty(&self) -> bool {
+        self.by_id.is_empty() && self.pod.is_none()
+    }
+}
+
+/// A reserved pod. Dropping this makes room for another, unless [`ReservedPod::fill`] was called.
+pub(crate) struct ReservedPod<'a> {
+    registry: &'a Registry,
+    filled: bool,
 }
 
 /// A reserved id. Dropping this releases the id, unless [`Reserved::fill`] was called.
@@ -65,6 +86,7 @@ impl Registry {
         Registry {
             slots: Mutex::new(Slots {
                 by_id: HashMap::new(),
+                pod: None,
                 shutdown_requested: false,
                 closed: false,
                 used: false,
@@ -99,6 +121,47 @@ impl Registry {
         Ok(Reserved { registry: self, id: id.to_owned(), cancel, filled: false })
     }
 
+    /// Reserves the place of the pod for a CreateSandbox.
+    ///
+    /// # Errors
+    /// [`Error::PodExists`], [`Error::ShuttingDown`].
+    pub(crate) fn reserve_pod(&self, id: &str) -> Result<ReservedPod<'_>> {
+        let mut slots = self.lock();
+        if slots.closed {
+            return Err(Error::ShuttingDown);
+        }
+        if slots.pod.is_some() {
+            return Err(Error::PodExists(id.to_owned()));
+        }
+        slots.used = true;
+        slots.pod = Some(PodSlot::Creating);
+        drop(slots);
+        self.changed.send_replace(());
+        Ok(ReservedPod { registry: self, filled: false })
+    }
+
+    /// Returns the pod, if this daemon has made one.
+    pub(crate) fn pod(&self) -> Option<Pod> {
+        match &self.lock().pod {
+            Some(PodSlot::Created(pod)) => Some(pod.clone()),
+            Some(PodSlot::Creating) | None => None,
+        }
+    }
+
+    /// Removes the pod.
+    pub(crate) fn remove_pod(&self) {
+        self.release(|slots| slots.pod = None);
+    }
+
+    /// Returns all containers.
+    pub(crate) fn containers(&self) -> Vec<Container> {
+        let created = |slot: &Slot| match slot {
+            Slot::Created(container) => Some(container.clone()),
+            Slot::Creating(_) => None,
+        };
+        self.lock().by_id.values().filter_map(created).collect()
+    }
+
     /// Returns the container with this id.
     pub(crate) fn get(&self, id: &str) -> Option<Container> {
         match self.lock().by_id.get(id) {
@@ -126,10 +189,15 @@ impl Registry {
         self.release(|slots| drop(slots.by_id.remove(id)));
     }
 
-    /// Removes the containers that ended and whose bundles are deleted: containerd has cleaned up
-    /// after them with the `delete` command, and sends no Delete.
+    /// Removes the containers that ended and whose bundles are deleted, and the pod if its files
+    /// are: containerd has cleaned up after them with the `delete` command, and sends no Delete.
     pub(crate) fn forget_removed(&self) {
-        self.release(|slots| slots.by_id.retain(|_, slot| !is_removed(slot)));
+        self.release(|slots| {
+            slots.by_id.retain(|_, slot| !is_removed(slot));
+            if matches!(&slots.pod, Some(PodSlot::Created(pod)) if pod.is_removed()) {
+                slots.pod = None;
+            }
+        });
     }
 
     /// Closes the registry as soon as it is empty.
@@ -140,7 +208,7 @@ impl Registry {
     /// Closes the registry if it is empty. Returns whether it is closed.
     pub(crate) fn close_if_empty(&self) -> bool {
         let mut slots = self.lock();
-        slots.closed |= slots.by_id.is_empty();
+        slots.closed |= slots.is_empty();
         let closed = slots.closed;
         drop(slots);
         self.changed.send_replace(());
@@ -156,12 +224,14 @@ impl Registry {
     pub(crate) fn empty(&self) -> Option<Empty> {
         let slots = self.lock();
         let empty = Empty { since: slots.empty_since, used: slots.used };
-        slots.by_id.is_empty().then_some(empty)
+        slots.is_empty().then_some(empty)
     }
 
-    /// Whether the registry holds a container that was created.
-    pub(crate) fn has_containers(&self) -> bool {
-        self.lock().by_id.values().any(|slot| matches!(slot, Slot::Created(_)))
+    /// Whether the registry holds a container or pod that was created.
+    pub(crate) fn has_created(&self) -> bool {
+        let slots = self.lock();
+        matches!(slots.pod, Some(PodSlot::Created(_)))
+            || slots.by_id.values().any(|slot| matches!(slot, Slot::Created(_)))
     }
 
     /// Receives a signal after each change from now on.
@@ -172,9 +242,9 @@ impl Registry {
     /// Changes the slots, and closes the registry if that left it empty with Shutdown requested.
     fn release(&self, change: impl FnOnce(&mut Slots)) {
         let mut slots = self.lock();
-        let was_empty = slots.by_id.is_empty();
+        let was_empty = slots.is_empty();
         change(&mut slots);
-        let is_empty = slots.by_id.is_empty();
+        let is_empty = slots.is_empty();
         if is_empty && !was_empty {
             slots.empty_since = Instant::now();
         }
@@ -204,6 +274,25 @@ fn is_removed(slot: &Slot) -> bool {
     let config = container.config();
     container.snapshot().state.exit().is_some()
         && !Bundle::new(&config.container.bundle, &config.container.id).is_used()
+}
+
+impl ReservedPod<'_> {
+    /// Registers the pod.
+    pub(crate) fn fill(mut self, pod: Pod) {
+        self.filled = true;
+        self.registry.release(|slots| {
+            slots.shutdown_requested = false;
+            slots.pod = Some(PodSlot::Created(pod));
+        });
+    }
+}
+
+impl Drop for ReservedPod<'_> {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.registry.remove_pod();
+        }
+    }
 }
 
 impl Reserved<'_> {
@@ -261,6 +350,19 @@ mod tests {
         drop(reserved);
         registry.closed().await;
         assert!(matches!(registry.reserve("x"), Err(Error::ShuttingDown)));
+    }
+
+    #[tokio::test]
+    async fn a_daemon_has_one_pod_and_does_not_end_while_it_has_it() {
+        let registry = Registry::new();
+        let reserved = registry.reserve_pod("pod").unwrap();
+        assert!(matches!(registry.reserve_pod("other"), Err(Error::PodExists(_))));
+        drop(registry.reserve("x").unwrap());
+        registry.request_shutdown();
+        assert!(!registry.close_if_empty() && registry.empty().is_none());
+        drop(reserved);
+        registry.closed().await;
+        assert!(matches!(registry.reserve_pod("pod"), Err(Error::ShuttingDown)));
     }
 
     #[tokio::test]

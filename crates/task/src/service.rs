@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use containerd_shim_protos::api;
+use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::{Task, create_task};
 use ttrpc::asynchronous::{Service as Methods, TtrpcContext};
-use wherry_container::{Container, Exec, Runtime};
+use wherry_container::{Container, Exec, Pod, Runtime};
 
 use crate::connections::Connections;
 use crate::error::{Error, Result};
@@ -70,6 +71,12 @@ impl Service {
         self.0.registry.get(id).ok_or_else(|| Error::ContainerNotFound(id.to_owned()))
     }
 
+    /// Finds the pod that a request names.
+    pub(crate) fn pod(&self, id: &str) -> Result<Pod> {
+        let pod = self.0.registry.pod().filter(|pod| pod.config().id == id);
+        pod.ok_or_else(|| Error::PodNotFound(id.to_owned()))
+    }
+
     /// Finds the process that a request names: the container's init, or an exec.
     pub(crate) fn process(&self, id: &str, exec_id: &str) -> Result<Process> {
         let container = self.container(id)?;
@@ -89,20 +96,20 @@ pub(crate) enum Process {
     Exec(Exec),
 }
 
-/// The service under the names of versions 2 and 3 of the Task API.
+/// The Task service under the names of its versions 2 and 3, and the Sandbox service.
 #[must_use]
 pub fn services(service: &Service) -> HashMap<String, Methods> {
     let make = || create_task(Arc::new(service.clone())).into_values();
-    ["containerd.task.v2.Task", "containerd.task.v3.Task"]
+    let tasks = ["containerd.task.v2.Task", "containerd.task.v3.Task"]
         .into_iter()
-        .flat_map(|name| {
-            make()
-                .map(move |methods| (name.to_owned(), uncancellable(methods, &service.0.in_flight)))
-        })
+        .flat_map(|name| make().map(move |methods| (name.to_owned(), methods)));
+    tasks
+        .chain(create_sandbox(Arc::new(service.clone())))
+        .map(|(name, methods)| (name, uncancellable(methods, &service.0.in_flight)))
         .collect()
 }
 
-type Answer<T> = ttrpc::Result<T>;
+pub(crate) type Answer<T> = ttrpc::Result<T>;
 
 #[async_trait]
 impl Task for Service {
@@ -171,7 +178,7 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::ShutdownRequest,
     ) -> Answer<api::Empty> {
-        Ok(rpc::shutdown::shutdown(self, &request))
+        Ok(rpc::shutdown::shutdown(self, &request).await?)
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: api::CloseIORequest) -> Answer<api::Empty> {

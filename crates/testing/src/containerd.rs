@@ -5,7 +5,7 @@ use crate::events::Events;
 use crate::image::Packed;
 use crate::io::{Outcome, call};
 use crate::places;
-use crate::process::{config, spawn};
+use crate::process::{config, spawn, write_network};
 use crate::scope::Scope;
 use crate::wait::{DEADLINE, wait_until};
 use std::collections::{BTreeSet, HashMap};
@@ -30,7 +30,7 @@ pub enum ContainerdVersion {
 }
 
 impl ContainerdVersion {
-    /// The name in `test/setup/daemons.sh`.
+    /// The name in `test/setup/daemons.sh`, or in `go-daemons.sh` there.
     pub fn name(self) -> &'static str {
         match self {
             ContainerdVersion::V1_6 => "containerd-1.6",
@@ -63,7 +63,7 @@ pub struct Containerd {
 /// Optional parts of a containerd.
 #[derive(Default)]
 pub(crate) struct Setup {
-    /// The network namespace to run in, for the containerd under a Docker.
+    /// The network namespace to run in, where containers are connected to it.
     pub(crate) netns: Option<String>,
     /// Environment variables that the shims inherit.
     pub(crate) environment: Vec<(String, String)>,
@@ -99,17 +99,20 @@ impl Containerd {
         Containerd::start_alone(version, Setup { environment, ..Setup::default() })
     }
 
-    /// Like [`Containerd::start`], with the CRI plugin. The runtime handler has the engine's name;
-    /// `sandbox_image` is the image of a pod's first container.
-    /// There are these handlers besides.
+    /// Like [`Containerd::start`], with the CRI plugin, in a network namespace. The runtime handler
+    /// has the engine's name; `sandbox_image` is the image of a pod's first container. There are
+    /// these handlers besides.
     pub fn start_for_kubernetes(
         version: ContainerdVersion,
         sandbox_image: &Packed,
         handlers: &[Handler],
     ) -> Containerd {
+        let scope = Scope::new(version.name());
+        let netns = Some(scope.add_network_namespace());
         let sandbox_image = Some(sandbox_image.reference.clone());
         let handlers = handlers.to_vec();
-        Containerd::start_alone(version, Setup { sandbox_image, handlers, ..Setup::default() })
+        let setup = Setup { netns, sandbox_image, handlers, ..Setup::default() };
+        Containerd::start_in(version, scope, &[version.name(), "runc"], setup)
     }
 
     fn start_alone(version: ContainerdVersion, setup: Setup) -> Containerd {
@@ -136,6 +139,9 @@ impl Containerd {
         let text = config(version, scope.root(), &setup);
         fs::write(scope.root().join("containerd.toml"), text)
             .expect("the scope's folder is writable");
+        if setup.sandbox_image.is_some() {
+            write_network(scope.root()).expect("the scope's folder is writable");
+        }
         let process = Mutex::new(spawn(&scope, &setup, &path));
         let containerd = Containerd {
             version,
@@ -189,6 +195,11 @@ impl Containerd {
     /// The folder of the bundles of a namespace.
     pub fn task_dir(&self, namespace: &str) -> PathBuf {
         self.state().join("io.containerd.runtime.v2.task").join(namespace)
+    }
+
+    /// The folder of the bundles of the pods that shims make, of a namespace.
+    pub fn sandbox_dir(&self, namespace: &str) -> PathBuf {
+        self.state().join("io.containerd.sandbox.controller.v1.shim").join(namespace)
     }
 
     pub(crate) fn scope(&self) -> &Scope {
@@ -291,8 +302,10 @@ impl Containerd {
     /// Records the socket of the shim that serves this container, for
     /// [`Leftovers`](crate::Leftovers).
     pub fn note_shim(&self, namespace: &str, id: &str) {
-        if let Some((socket, _)) = shim_address(&self.task_dir(namespace).join(id)) {
-            self.note_socket(socket);
+        for bundles in [self.task_dir(namespace), self.sandbox_dir(namespace)] {
+            if let Some((socket, _)) = shim_address(&bundles.join(id)) {
+                self.note_socket(socket);
+            }
         }
     }
 

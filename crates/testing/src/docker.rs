@@ -87,14 +87,7 @@ impl Docker {
 
     fn start_where(version: DockerVersion, keys: Value, remap: Option<(&str, u32)>) -> Docker {
         let scope = Scope::new(version.name());
-        let netns = scope.name().to_owned();
-        let ip = |words: &[&str]| {
-            let mut command = Command::new("ip");
-            command.args(words);
-            call(command, None).success();
-        };
-        ip(&["netns", "add", &netns]);
-        ip(&["-netns", &netns, "link", "set", "lo", "up"]);
+        let netns = scope.add_network_namespace();
         let daemons = [version.containerd().name(), version.name(), version.runc()];
         let etc = remap.map(|(user, first)| {
             let etc = scope.root().join("etc");

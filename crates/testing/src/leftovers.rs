@@ -70,7 +70,9 @@ fn look(daemon: &dyn Daemon) -> BTreeSet<String> {
     found.extend(dead.map(|path| format!("dead socket {}", path.display())));
     for parent in [containerd.state(), root.join("root")] {
         let mut files = Vec::new();
-        below(&parent.join("io.containerd.runtime.v2.task"), 2, &mut files);
+        for owner in ["io.containerd.runtime.v2.task", "io.containerd.sandbox.controller.v1.shim"] {
+            below(&parent.join(owner), 2, &mut files);
+        }
         found.extend(files.into_iter().map(|path| format!("bundle file {}", path.display())));
     }
     found

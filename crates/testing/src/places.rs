@@ -61,14 +61,16 @@ pub(crate) fn patience() -> u32 {
     env::var("WHERRY_PATIENCE").map_or(1, |text| text.parse().expect("WHERRY_PATIENCE is a number"))
 }
 
-/// The `bin` folder of a daemon, like `containerd-2` or `runc`; fetches the daemon if it is
-/// missing.
+/// The `bin` folder of a daemon, like `containerd-2` or `runc`; fetches or builds the daemon if it
+/// is missing.
 pub fn daemon_bin(name: &str) -> PathBuf {
     static READY: Mutex<Option<HashSet<String>>> = Mutex::new(None);
     let mut ready = READY.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let ready = ready.get_or_insert_default();
     if !ready.contains(name) {
-        let script = repository().join("test/setup/daemons.sh");
+        let built = ["containerd-2.4", "docker-29"].contains(&name);
+        let script = if built { "test/setup/go-daemons.sh" } else { "test/setup/daemons.sh" };
+        let script = repository().join(script);
         let status = Command::new(&script)
             .arg(name)
             .env("WHERRY_CACHE", cache_dir())

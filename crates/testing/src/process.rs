@@ -7,6 +7,7 @@ use crate::processes::Process;
 use crate::scope::Scope;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -18,6 +19,9 @@ const CRI_SANDBOXES: &str = "io.containerd.podsandbox.controller.v1.podsandbox";
 
 /// Mounts a folder over /etc, for a program and its children alone.
 const OWN_ETC: &str = r#"mount -t overlay -o "lowerdir=$0:/etc" overlay /etc && exec "$@""#;
+
+/// The end of the name of a runtime handler whose pods the shim makes.
+pub const SHIM_SANDBOXER: &str = "-shim";
 
 /// Starts the containerd of a scope.
 pub(crate) fn spawn(scope: &Scope, setup: &Setup, path: &str) -> Child {
@@ -117,7 +121,8 @@ level = "{level}"
 }
 
 /// The configuration of the CRI plugin: a runtime handler with the engine's name, and options that
-/// an operator may set for every runtime, one of which has no meaning for this one; and the given
+/// an operator may set for every runtime, one of which has no meaning for this one; where containerd
+/// has the Sandbox API, a second handler with [`SHIM_SANDBOXER`] behind the name; and the given
 /// handlers. A machine may forbid root to lower the OOM score of a process, which CRI does for a
 /// pause container.
 fn kubernetes(
@@ -133,28 +138,63 @@ fn kubernetes(
         (CRI, format!("sandbox_image = \"{sandbox_image}\""))
     };
     let runtime = format!("plugins.\"{plugin}\"");
-    let own = Handler {
-        name: engine(),
-        options: format!(
-            "SystemdCgroup = {}\nKeyOfAnotherRuntime = \"value\"\n",
-            places::systemd_cgroups()
-        ),
-    };
     let (kind, root) = (places::runtime(), root.display());
-    let handler = |handler: &Handler| {
-        let table = format!("{runtime}.containerd.runtimes.{}", handler.name);
-        let options = &handler.options;
-        format!("[{table}]\nruntime_type = \"{kind}\"\n[{table}.options]\n{options}")
+    let table = |name: &str, keys: &str, options: Option<&str>| {
+        let table = format!("{runtime}.containerd.runtimes.{name}");
+        let options = options.map(|lines| format!("[{table}.options]\n{lines}"));
+        let options = options.unwrap_or_default();
+        format!("[{table}]\nruntime_type = \"{kind}\"\n{keys}{options}")
     };
-    let handlers: String = handlers.iter().chain([&own]).map(handler).collect();
+    let systemd = places::systemd_cgroups();
+    let options = format!("SystemdCgroup = {systemd}\nKeyOfAnotherRuntime = \"value\"\n");
+    let own = Handler { name: engine(), options: options.clone() };
+    let all = handlers.iter().chain([&own]);
+    let mut handlers: String =
+        all.map(|handler| table(&handler.name, "", Some(&handler.options))).collect();
+    let pods = engine() + SHIM_SANDBOXER;
+    let by_shim = "sandboxer = \"shim\"\n";
+    handlers += &match version {
+        ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => String::new(),
+        // Before 2.3 containerd takes options for runc alone here.
+        ContainerdVersion::V2 => table(&pods, by_shim, None),
+        ContainerdVersion::V2_4 => {
+            let keys = format!("{by_shim}disable_pause_image_pull = true\n");
+            table(&pods, &keys, Some(&options))
+        }
+    };
+    let plugins = places::daemon_bin("cni");
+    let plugins = match version {
+        ContainerdVersion::V2_4 => format!("bin_dirs = [{plugins:?}]"),
+        _ => format!("bin_dir = {plugins:?}"),
+    };
     format!(
         r#"[{runtime}]
 restrict_oom_score_adj = true
+netns_mounts_under_state_dir = true
 {images}
 [{runtime}.cni]
+{plugins}
 conf_dir = "{root}/cni"
 [{runtime}.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 {handlers}"#
     )
+}
+
+/// Writes the configuration of the pods' network: an interface, connected to the network namespace
+/// of the containerd.
+pub(crate) fn write_network(root: &Path) -> std::io::Result<()> {
+    let data = root.join("cni-data");
+    let config = json!({
+        "cniVersion": "1.0.0",
+        "name": "pods",
+        "plugins": [{"type": "ptp", "ipam": {
+            "type": "host-local",
+            "dataDir": data,
+            "ranges": [[{"subnet": "10.99.0.0/24"}]],
+        }}],
+    });
+    let directory = root.join("cni");
+    std::fs::create_dir_all(&directory)?;
+    std::fs::write(directory.join("10-pods.conflist"), config.to_string())
 }

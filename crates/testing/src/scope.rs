@@ -1,6 +1,7 @@
 //! The scope of one daemon: its folder, name and logs, and the helper process that ends everything
 //! in it.
 
+use crate::io::call;
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::Write;
@@ -44,6 +45,19 @@ impl Scope {
         mount_state(&root.join(STATE));
         let log = logs_dir().join(format!("{what}-{name}.log"));
         Scope { root, name, log, reaper }
+    }
+
+    /// Makes a network namespace with the name of the scope, and returns the name. It goes with the
+    /// scope.
+    pub(crate) fn add_network_namespace(&self) -> String {
+        let ip = |words: &[&str]| {
+            let mut command = Command::new("ip");
+            command.args(words);
+            call(command, None).success();
+        };
+        ip(&["netns", "add", self.name()]);
+        ip(&["-netns", self.name(), "link", "set", "lo", "up"]);
+        self.name().to_owned()
     }
 
     /// The folder.

@@ -27,7 +27,7 @@ pub use api::{Answer, Api};
 pub use cluster::Cluster;
 pub use images::{IMAGES, Kind};
 pub use machine::Machine;
-pub use node::{Node, Preparation};
+pub use node::{Node, Preparation, Sandboxer, sandboxer};
 pub use pod::Pod;
 pub use space::Space;
 

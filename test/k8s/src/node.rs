@@ -19,6 +19,43 @@ pub enum Preparation {
     Bare,
 }
 
+/// What makes the pods of wasm: `WHERRY_SANDBOXER`, or `podsandbox`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sandboxer {
+    /// containerd, with a pause container.
+    Podsandbox,
+    /// The shim.
+    Shim,
+}
+
+impl Sandboxer {
+    /// Its name in containerd's configuration and in the chart's values.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sandboxer::Podsandbox => "podsandbox",
+            Sandboxer::Shim => "shim",
+        }
+    }
+
+    /// The containerd of the nodes: up to 2.2 it cannot leave pods with the host's network to a
+    /// shim.
+    fn containerd(self) -> &'static str {
+        match self {
+            Sandboxer::Podsandbox => "containerd-2",
+            Sandboxer::Shim => "containerd-2.4",
+        }
+    }
+}
+
+/// What makes the pods of wasm in this run.
+pub fn sandboxer() -> Sandboxer {
+    match std::env::var("WHERRY_SANDBOXER").as_deref() {
+        Err(_) | Ok("podsandbox") => Sandboxer::Podsandbox,
+        Ok("shim") => Sandboxer::Shim,
+        Ok(other) => panic!("WHERRY_SANDBOXER is neither podsandbox nor shim: {other}"),
+    }
+}
+
 /// A machine with a containerd and a kubelet.
 pub struct Node {
     name: String,
@@ -49,7 +86,7 @@ impl Node {
         let tools = format!(
             "{}:{}:{}",
             programs.display(),
-            daemon_bin("containerd-2").display(),
+            daemon_bin(sandboxer().containerd()).display(),
             daemon_bin("runc").display()
         );
         let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -125,7 +162,8 @@ impl Node {
     /// Starts containerd, and waits until it serves. On a bare node it starts again whenever it
     /// ends, as systemd has it, and /run/containerd.pid has its number.
     pub fn start_containerd(&self) {
-        let containerd = daemon_bin("containerd-2").join("containerd").display().to_string();
+        let containerd =
+            daemon_bin(sandboxer().containerd()).join("containerd").display().to_string();
         let again = "while :; do \"$0\" & echo $! > /run/containerd.pid; wait; done";
         let words = match self.preparation {
             Preparation::ByHand => vec![containerd.as_str()],
@@ -136,7 +174,7 @@ impl Node {
     }
 
     fn wait_for_containerd(&self) {
-        let ctr = daemon_bin("containerd-2").join("ctr").display().to_string();
+        let ctr = daemon_bin(sandboxer().containerd()).join("ctr").display().to_string();
         wait_until(&format!("containerd on {} serves", self.name), PATIENCE, || {
             self.machine.assert_runs("containerd");
             wherry_testing::call(self.machine.command(&[&ctr, "version"]), None).code == 0
@@ -233,19 +271,28 @@ fn number(name: &str) -> usize {
 
 fn containerd_config(preparation: Preparation) -> String {
     let engine = engine();
+    let own = format!("runtime_type = \"io.containerd.{engine}.v1\"");
+    let (wasm, features) = match sandboxer() {
+        // containerd before 2.4 asks runtimes of this type alone for their features, which user
+        // namespaces need.
+        Sandboxer::Podsandbox => {
+            let shim = bin_dir().join(format!("containerd-shim-{engine}-v1"));
+            (own, format!("runtime_type = \"io.containerd.runc.v2\"\nruntime_path = {shim:?}"))
+        }
+        Sandboxer::Shim => {
+            let by_shim = own + "\nsandboxer = \"shim\"\ndisable_pause_image_pull = true";
+            (by_shim.clone(), by_shim)
+        }
+    };
     let handlers = format!(
         r#"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.wasm]
-runtime_type = "io.containerd.{engine}.v1"
+{wasm}
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.wasm.options]
 SystemdCgroup = false
-# containerd before 2.4 asks runtimes of this type alone for their features, which user namespaces
-# need.
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.wasm-features]
-runtime_type = "io.containerd.runc.v2"
-runtime_path = "{}/containerd-shim-{engine}-v1"
-"#,
-        bin_dir().display()
+{features}
+"#
     );
     let handlers = if preparation == Preparation::ByHand { &handlers } else { "" };
     format!(

@@ -56,6 +56,7 @@ impl Harness {
             bundle: folder.path().into(),
             rootfs: Vec::new(),
             terminal: false,
+            pod: None,
             options: RuntimeOptions::default(),
         };
         let config = Arc::new(Config {

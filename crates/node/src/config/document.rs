@@ -202,6 +202,9 @@ fn set(item: &mut Item, runtime: &Runtime, path: &mut Vec<&str>) -> Result<(), C
         let table = item.as_table_like_mut().ok_or_else(|| not_a_table(path, 0))?;
         put(table, "runtime_type", Some(runtime.runtime_type.as_str().into()));
         put(table, "runtime_path", runtime.runtime_path.as_deref().map(Value::from));
+        put(table, "sandboxer", runtime.sandboxer_key().map(Value::from));
+        let no_pull = runtime.without_pause_image.then(|| Value::from(true));
+        put(table, "disable_pause_image_pull", no_pull);
     }
     path.push("options");
     let options = child(item, "options", path)?;

@@ -8,6 +8,8 @@ fn runtime(handler: &str) -> Runtime {
         runtime_type: format!("io.containerd.{handler}.v1"),
         runtime_path: None,
         systemd_cgroup: true,
+        sandboxer: crate::config::Sandboxer::Podsandbox,
+        without_pause_image: false,
     }
 }
 
@@ -38,6 +40,20 @@ runtime_path = "/opt/wherry/bin/containerd-shim-wasmtime-v1"
 SystemdCgroup = true
 "#
     );
+}
+
+#[test]
+fn what_makes_the_pods_can_be_changed() {
+    let shim = Runtime {
+        sandboxer: crate::config::Sandboxer::Shim,
+        without_pause_image: true,
+        ..runtime("wamr")
+    };
+    let text = add("", 3, &[shim]).unwrap();
+    let keys = "sandboxer = \"shim\"\ndisable_pause_image_pull = true\n";
+    assert!(text.contains(keys), "{text}");
+    let back = add(&text, 3, &[runtime("wamr")]).unwrap();
+    assert_eq!(back, text.replace(keys, ""));
 }
 
 #[test]

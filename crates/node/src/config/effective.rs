@@ -32,6 +32,10 @@ pub(crate) fn fault(
         {
             return Some(format!("shows another path of the runtime {}", runtime.handler));
         }
+        let by_shim = text("sandboxer").filter(|sandboxer| *sandboxer == "shim");
+        if by_shim != runtime.sandboxer_key() {
+            return Some(format!("shows another sandboxer of the runtime {}", runtime.handler));
+        }
     }
     let ours = runtimes.iter().map(|runtime| &runtime.handler).chain(gone);
     let handlers: Vec<&str> = ours.map(String::as_str).collect();
@@ -104,6 +108,8 @@ runtime_type = "io.containerd.runc.v2"
             runtime_type: "io.containerd.wamr.v1".into(),
             runtime_path: None,
             systemd_cgroup: false,
+            sandboxer: crate::config::Sandboxer::Podsandbox,
+            without_pause_image: false,
         }
     }
 

@@ -117,10 +117,32 @@ impl Version {
     }
 }
 
+impl Version {
+    /// Whether a shim can make pods. 2.0 to 2.2 crash when a pod has the host's network, and refuse
+    /// the options of a runtime other than runc.
+    pub(crate) fn lets_shims_make_pods(self) -> bool {
+        self >= Version::new(2, 3)
+    }
+
+    /// Whether it has the key `disable_pause_image_pull`.
+    fn has_pause_image_key(self) -> bool {
+        self >= Version::new(2, 4)
+    }
+}
+
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
     }
+}
+
+/// What makes the pods of a runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Sandboxer {
+    /// containerd, with a pause container.
+    Podsandbox,
+    /// The shim, without one.
+    Shim,
 }
 
 /// A runtime, as containerd's configuration has it.
@@ -131,24 +153,40 @@ pub(crate) struct Runtime {
     pub(crate) runtime_type: String,
     pub(crate) runtime_path: Option<String>,
     pub(crate) systemd_cgroup: bool,
+    pub(crate) sandboxer: Sandboxer,
+    /// Whether containerd is to pull no pause image for it: `disable_pause_image_pull`.
+    pub(crate) without_pause_image: bool,
 }
 
 impl Runtime {
+    /// The value of the key `sandboxer`, which containerd before 2.0 does not have.
+    pub(crate) fn sandboxer_key(&self) -> Option<&'static str> {
+        match self.sandboxer {
+            Sandboxer::Podsandbox => None,
+            Sandboxer::Shim => Some("shim"),
+        }
+    }
+
     /// The runtime of an engine whose shim is in `bin_dir`, for a containerd of this version.
     ///
     /// With `hostUsers: false` containerd < 2.4 refuses a pod unless the handler's features say
     /// that it supports user namespaces, and it asks runtimes of type `io.containerd.runc.v2`
-    /// alone. It runs `runtime_path` in any case.
+    /// alone. It runs `runtime_path` in any case. Where the shim makes the pods, containerd does not
+    /// use that key, and `runtime_type` may be a path.
     pub(crate) fn new(
         engine: &str,
         bin_dir: &Path,
         in_path: bool,
         version: Version,
         systemd_cgroup: bool,
+        sandboxer: Sandboxer,
     ) -> Runtime {
         let shim = bin_dir.join(format!("containerd-shim-{engine}-v1")).display().to_string();
         let own = format!("io.containerd.{engine}.v1");
-        let (runtime_type, runtime_path) = if version.asks_only_runc() {
+        let shim_makes_pods = sandboxer == Sandboxer::Shim;
+        let (runtime_type, runtime_path) = if shim_makes_pods {
+            (if in_path { own } else { shim }, None)
+        } else if version.asks_only_runc() {
             ("io.containerd.runc.v2".to_owned(), Some(shim))
         } else if in_path {
             (own, None)
@@ -158,7 +196,16 @@ impl Runtime {
         } else {
             (own, Some(shim))
         };
-        Runtime { handler: engine.to_owned(), runtime_type, runtime_path, systemd_cgroup }
+        let without_pause_image = shim_makes_pods && version.has_pause_image_key();
+        let handler = engine.to_owned();
+        Runtime {
+            handler,
+            runtime_type,
+            runtime_path,
+            systemd_cgroup,
+            sandboxer,
+            without_pause_image,
+        }
     }
 }
 
@@ -183,7 +230,8 @@ mod tests {
     #[test]
     fn the_form_that_allows_user_namespaces_is_used_where_it_is_needed() {
         let runtime = |version: Version, in_path| {
-            let runtime = Runtime::new("wamr", Path::new("/opt/b"), in_path, version, true);
+            let (directory, sandboxer) = (Path::new("/opt/b"), Sandboxer::Podsandbox);
+            let runtime = Runtime::new("wamr", directory, in_path, version, true, sandboxer);
             (runtime.runtime_type, runtime.runtime_path)
         };
         let (own, path) = ("io.containerd.wamr.v1", "/opt/b/containerd-shim-wamr-v1");
@@ -194,5 +242,17 @@ mod tests {
         assert_eq!(runtime(Version::new(2, 0), true), as_runc);
         assert_eq!(runtime(Version::new(2, 3), false), as_runc);
         assert_eq!(runtime(Version::new(2, 4), true), (own.to_owned(), None));
+    }
+
+    #[test]
+    fn a_shim_that_makes_pods_is_found_by_its_type() {
+        let runtime = |minor, in_path| {
+            let (directory, version) = (Path::new("/opt/b"), Version::new(2, minor));
+            let runtime = Runtime::new("wamr", directory, in_path, version, true, Sandboxer::Shim);
+            (runtime.runtime_type, runtime.runtime_path, runtime.without_pause_image)
+        };
+        assert_eq!(runtime(3, true), ("io.containerd.wamr.v1".to_owned(), None, false));
+        let path = "/opt/b/containerd-shim-wamr-v1".to_owned();
+        assert_eq!(runtime(4, false), (path, None, true));
     }
 }

@@ -19,6 +19,12 @@ pub(crate) fn add(text: Option<&str>, format: Format, runtimes: &[Runtime]) -> S
         if let Some(path) = &runtime.runtime_path {
             block += &format!("  runtime_path = \"{path}\"\n");
         }
+        if let Some(sandboxer) = runtime.sandboxer_key() {
+            block += &format!("  sandboxer = \"{sandboxer}\"\n");
+        }
+        if runtime.without_pause_image {
+            block += "  disable_pause_image_pull = true\n";
+        }
         block += &format!("[{table}.options]\n  SystemdCgroup = {}\n", runtime.systemd_cgroup);
     }
     let gap = if rest.is_empty() || rest.ends_with('\n') { "" } else { "\n" };
@@ -41,12 +47,13 @@ pub(crate) fn remove(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Version;
+    use crate::config::{Sandboxer, Version};
     use std::path::Path;
 
     fn runtimes() -> Vec<Runtime> {
         let dir = Path::new("/opt/wherry/bin");
-        vec![Runtime::new("wasmtime", dir, false, Version::new(2, 1), true)]
+        let (version, sandboxer) = (Version::new(2, 1), Sandboxer::Podsandbox);
+        vec![Runtime::new("wasmtime", dir, false, version, true, sandboxer)]
     }
 
     #[test]
@@ -63,6 +70,18 @@ mod tests {
 # wherry-node: end
 "#
         );
+    }
+
+    #[test]
+    fn pods_can_be_left_to_the_shim() {
+        let (dir, version) = (Path::new("/opt/wherry/bin"), Version::new(2, 4));
+        let runtime = Runtime::new("wamr", dir, false, version, false, Sandboxer::Shim);
+        let text = add(None, Format::V3, &[runtime]);
+        let lines = "  runtime_type = \"/opt/wherry/bin/containerd-shim-wamr-v1\"
+  sandboxer = \"shim\"
+  disable_pause_image_pull = true
+";
+        assert!(text.contains(lines), "{text}");
     }
 
     #[test]

@@ -54,6 +54,7 @@ fn create(terminal: bool) -> HostRequest {
         cwd: "/".into(),
         terminal,
         systemd_cgroup: false,
+        pod_files: None,
         options: RuntimeOptions::default(),
         module_max: 1 << 20,
     })

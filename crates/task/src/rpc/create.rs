@@ -27,6 +27,7 @@ pub(crate) async fn create(
             bundle: request.bundle.into(),
             rootfs: request.rootfs.iter().map(convert::mount).collect(),
             terminal: request.terminal,
+            pod: service.registry().pod().map(|pod| pod.bundle()),
             options,
         },
         stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
@@ -40,7 +41,7 @@ pub(crate) async fn create(
 }
 
 /// Checks an id, which becomes part of paths. `kind`: "container" or "exec".
-pub(super) fn check_id(kind: &'static str, id: &str) -> Result<()> {
+pub(crate) fn check_id(kind: &'static str, id: &str) -> Result<()> {
     let valid = !id.is_empty()
         && id.len() <= 255
         && id != "."

@@ -1,7 +1,8 @@
 //! Pids: the processes of a container, by their pids on the host.
 //!
 //! After a restart containerd takes an error or an empty list for a leaked shim and kills the
-//! container, so the list is never empty.
+//! container, so the list is never empty. It does so with the id of a pod sandbox too, unless it
+//! knows the pod: that list is always empty.
 
 use containerd_shim_protos::api::{PidsRequest, PidsResponse, ProcessInfo};
 use containerd_shim_protos::shim::oci::ProcessDetails;
@@ -11,6 +12,9 @@ use crate::error::Result;
 use crate::service::Service;
 
 pub(crate) fn pids(service: &Service, request: &PidsRequest) -> Result<PidsResponse> {
+    if service.pod(&request.id).is_ok() {
+        return Ok(PidsResponse::new());
+    }
     let container = service.container(&request.id)?;
     let mut pids = container.pids();
     if pids.is_empty() {

@@ -1,14 +1,20 @@
 //! Shutdown: ends the daemon when it has no container left.
 //!
 //! containerd sends this after each Delete, and a pod has several containers. It may also arrive
-//! while a Create is in progress and is not sent again, so the registry remembers it.
+//! while a Create is in progress and is not sent again, so the registry remembers it. With the id
+//! of a pod sandbox it means that containerd has given up the pod after a restart.
 
 use containerd_shim_protos::api::{Empty, ShutdownRequest};
 
+use crate::error::Result;
+use crate::sandbox;
 use crate::service::Service;
 
-pub(crate) fn shutdown(service: &Service, _: &ShutdownRequest) -> Empty {
+pub(crate) async fn shutdown(service: &Service, request: &ShutdownRequest) -> Result<Empty> {
+    if service.pod(&request.id).is_ok() {
+        sandbox::remove(service).await?;
+    }
     // `now` changes nothing: without its daemon a guest could not be reaped.
     service.registry().request_shutdown();
-    Empty::new()
+    Ok(Empty::new())
 }

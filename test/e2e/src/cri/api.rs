@@ -12,6 +12,7 @@ pub const NODE: i32 = 2;
 
 /// The state of a pod.
 pub const READY: i32 = 0;
+pub const NOT_READY: i32 = 1;
 
 /// The state of a container.
 pub const RUNNING: i32 = 1;
@@ -57,6 +58,17 @@ pub struct LinuxPod {
     pub cgroup_parent: String,
     #[prost(message, optional, tag = "2")]
     pub security: Option<PodSecurity>,
+    #[prost(map = "string, string", tag = "3")]
+    pub sysctls: HashMap<String, String>,
+}
+
+/// `DNSConfig`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Dns {
+    #[prost(string, repeated, tag = "1")]
+    pub servers: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub searches: Vec<String>,
 }
 
 /// `PodSandboxConfig`.
@@ -68,6 +80,8 @@ pub struct PodConfig {
     pub hostname: String,
     #[prost(string, tag = "3")]
     pub log_directory: String,
+    #[prost(message, optional, tag = "4")]
+    pub dns: Option<Dns>,
     #[prost(message, optional, tag = "8")]
     pub linux: Option<LinuxPod>,
 }
@@ -221,4 +235,50 @@ pub struct PodStatusAnswer {
     pub status: Option<PodStatus>,
     #[prost(map = "string, string", tag = "2")]
     pub info: HashMap<String, String>,
+}
+
+/// `ExecSyncRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ExecSync {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(string, repeated, tag = "2")]
+    pub command: Vec<String>,
+}
+
+/// `ExecSyncResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ExecSyncAnswer {
+    #[prost(bytes = "vec", tag = "1")]
+    pub stdout: Vec<u8>,
+    #[prost(int32, tag = "3")]
+    pub exit_code: i32,
+}
+
+/// `UInt64Value`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Number {
+    #[prost(uint64, tag = "1")]
+    pub value: u64,
+}
+
+/// `MemoryUsage`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Memory {
+    #[prost(message, optional, tag = "2")]
+    pub working_set: Option<Number>,
+}
+
+/// `ContainerStats`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Stats {
+    #[prost(message, optional, tag = "3")]
+    pub memory: Option<Memory>,
+}
+
+/// `ContainerStatsResponse`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct StatsAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub stats: Option<Stats>,
 }

@@ -1,6 +1,6 @@
 //! A containerd with the CRI plugin, and a client of CRI in place of the kubelet.
 //!
-//! The pods use the host's network, so that no network plugin is needed; the pause container is
+//! The pods use the host's network, unless a test asks for one of their own; the pause container is
 //! native, like that of Kubernetes.
 
 pub mod api;
@@ -8,18 +8,19 @@ pub mod api;
 use crate::grpc;
 use api::{
     CONTAINER, ContainerConfig, ContainerMetadata, ContainerSecurity, ContainerStatus,
-    ContainerStatusAnswer, CreateContainer, Id, ImageName, ImageStatus, ImageStatusAnswer,
-    LinuxContainer, LinuxPod, NODE, Namespaces, Nothing, POD, PodConfig, PodMetadata, PodSecurity,
-    PodStatusAnswer, Resources, RunPod, StatusOf, Stop,
+    ContainerStatusAnswer, CreateContainer, ExecSync, ExecSyncAnswer, Id, ImageName, ImageStatus,
+    ImageStatusAnswer, LinuxContainer, LinuxPod, NODE, Namespaces, Nothing, POD, PodConfig,
+    PodMetadata, PodSecurity, PodStatusAnswer, Resources, RunPod, StatsAnswer, StatusOf, Stop,
 };
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
 use wherry_testing::{
-    Containerd, ContainerdVersion, DEADLINE, Handler, Image, Process, busybox, cgroup_parent,
-    engine, processes, wait_for, wait_until,
+    Containerd, ContainerdVersion, DEADLINE, Handler, Image, Process, SHIM_SANDBOXER, busybox,
+    cgroup_parent, engine, processes, wait_for, wait_until,
 };
 
 /// The containerd namespace of all pods.
@@ -27,6 +28,10 @@ pub const NAMESPACE: &str = "k8s.io";
 
 /// A containerd with the CRI plugin, and a connection to it.
 pub struct Cri {
+    /// The runtime handler of its pods.
+    handler: String,
+    /// Whether they have the host's network.
+    network: i32,
     runtime: Runtime,
     channel: Channel,
     containerd: Containerd,
@@ -79,6 +84,21 @@ impl Cri {
 
     /// Like [`Cri::start`], with more runtime handlers.
     pub fn start_with(version: ContainerdVersion, handlers: &[Handler]) -> Cri {
+        Cri::start_under(version, engine(), NODE, handlers)
+    }
+
+    /// Like [`Cri::start`]; the shim makes the pods, which have networks of their own: containerd
+    /// 2.0 to 2.2 crashes at one with the host's.
+    pub fn start_with_shim_sandboxer(version: ContainerdVersion) -> Cri {
+        Cri::start_under(version, engine() + SHIM_SANDBOXER, POD, &[])
+    }
+
+    fn start_under(
+        version: ContainerdVersion,
+        handler: String,
+        network: i32,
+        handlers: &[Handler],
+    ) -> Cri {
         let pause = busybox().entrypoint(&["/bin/sleep"]).cmd(&["1000000"]);
         let containerd = Containerd::start_for_kubernetes(version, &pause.pack(), handlers);
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -86,7 +106,7 @@ impl Cri {
             let _context = runtime.enter();
             grpc::connect(&containerd.address())
         };
-        let cri = Cri { runtime, channel, containerd };
+        let cri = Cri { handler, network, runtime, channel, containerd };
         cri.wait_ready();
         cri.load(&pause);
         cri
@@ -96,6 +116,12 @@ impl Cri {
     pub fn shared(version: ContainerdVersion) -> &'static Cri {
         static SHARED: [OnceLock<Cri>; 4] = [const { OnceLock::new() }; 4];
         SHARED[version as usize].get_or_init(|| Cri::start(version))
+    }
+
+    /// Like [`Cri::shared`]; the shim makes the pods.
+    pub fn shared_with_shim_sandboxer(version: ContainerdVersion) -> &'static Cri {
+        static SHARED: [OnceLock<Cri>; 4] = [const { OnceLock::new() }; 4];
+        SHARED[version as usize].get_or_init(|| Cri::start_with_shim_sandboxer(version))
     }
 
     /// The containerd.
@@ -157,28 +183,37 @@ impl Cri {
 
     /// Runs a pod under a handler of this name; the empty name is the default one.
     pub fn pod_under(&self, name: &str, handler: &str) -> Pod<'_> {
-        self.pod_of(name, CONTAINER, handler)
+        self.run(self.config(name, CONTAINER), handler)
             .unwrap_or_else(|e| panic!("the pod {name} does not run: {e}"))
     }
 
     /// The error that the kubelet would show for a pod under this handler.
     pub fn refused_pod(&self, name: &str, handler: &str) -> String {
-        match self.pod_of(name, CONTAINER, handler) {
+        match self.run(self.config(name, CONTAINER), handler) {
             Ok(pod) => panic!("the pod {} runs", pod.id),
             Err(error) => error,
         }
     }
 
     fn pod_with(&self, name: &str, pid: i32) -> Pod<'_> {
-        self.pod_of(name, pid, &engine())
+        self.pod_of(self.config(name, pid))
             .unwrap_or_else(|e| panic!("the pod {name} does not run: {e}"))
     }
 
-    fn pod_of(&self, name: &str, pid: i32, handler: &str) -> Result<Pod<'_>, String> {
-        let namespaces = Namespaces { network: NODE, pid, ipc: POD };
+    /// Runs a pod of this configuration.
+    ///
+    /// # Errors
+    /// The text that the kubelet would show.
+    pub fn pod_of(&self, config: PodConfig) -> Result<Pod<'_>, String> {
+        self.run(config, &self.handler)
+    }
+
+    /// The configuration of a pod.
+    pub fn config(&self, name: &str, pid: i32) -> PodConfig {
+        let namespaces = Namespaces { network: self.network, pid, ipc: POD };
         let logs = self.containerd.root().join("logs").join(name);
         fs::create_dir_all(&logs).expect("the daemon's folder is writable");
-        let config = PodConfig {
+        PodConfig {
             metadata: Some(PodMetadata {
                 name: name.to_owned(),
                 uid: format!("{name}-uid"),
@@ -186,14 +221,21 @@ impl Cri {
             }),
             hostname: String::new(),
             log_directory: logs.display().to_string(),
+            dns: None,
             linux: Some(LinuxPod {
                 cgroup_parent: cgroup_parent(self.containerd.namespace()),
                 security: Some(PodSecurity { namespaces: Some(namespaces) }),
+                sysctls: HashMap::new(),
             }),
-        };
+        }
+    }
+
+    fn run(&self, config: PodConfig, handler: &str) -> Result<Pod<'_>, String> {
         let request = RunPod { config: Some(config.clone()), runtime_handler: handler.to_owned() };
         let id = self.call::<Id>("RuntimeService/RunPodSandbox", request)?.id;
         self.containerd.note_shim(NAMESPACE, &id);
+        let security = config.linux.as_ref().and_then(|linux| linux.security.clone());
+        let namespaces = security.and_then(|security| security.namespaces).expect("they are set");
         Ok(Pod { cri: self, id, config, namespaces, containers: Vec::new() })
     }
 }
@@ -268,7 +310,53 @@ impl Pod<'_> {
         })
     }
 
-    /// The state of the pod, and the pid of its pause container.
+    /// Runs a command in a container, and returns its output and its exit code.
+    pub fn exec(&self, id: &str, command: &[&str]) -> (String, i32) {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        let request = ExecSync { id: id.to_owned(), command };
+        let answer = self.cri.call::<ExecSyncAnswer>("RuntimeService/ExecSync", request);
+        let answer = answer.unwrap_or_else(|e| panic!("no exec in {id}: {e}"));
+        (String::from_utf8_lossy(&answer.stdout).into_owned(), answer.exit_code)
+    }
+
+    /// The memory that a container uses, bytes.
+    pub fn memory_of(&self, id: &str) -> u64 {
+        let request = Id { id: id.to_owned() };
+        let answer = self.cri.call::<StatsAnswer>("RuntimeService/ContainerStats", request);
+        let stats = answer.unwrap_or_else(|e| panic!("no statistics of {id}: {e}")).stats;
+        let memory = stats.and_then(|stats| stats.memory).expect("the memory is known");
+        memory.working_set.map_or(0, |number| number.value)
+    }
+
+    /// Stops the pod; its containers that run are killed.
+    pub fn stop_pod(&self) {
+        let request = Id { id: self.id.clone() };
+        let answer = self.cri.call::<Nothing>("RuntimeService/StopPodSandbox", request);
+        answer.unwrap_or_else(|e| panic!("the pod cannot be stopped: {e}"));
+    }
+
+    /// The pid whose namespaces the containers join: that of the pause container, or of what the
+    /// shim has in its place, a thread or an init process, which containerd 2.1 does not report.
+    pub fn holder(&self) -> i32 {
+        let reported = self.state().1;
+        if reported != 0 {
+            return reported;
+        }
+        let shim = self.shims().first().expect("the pod has a shim").pid;
+        let threads = fs::read_dir(format!("/proc/{shim}/task")).expect("it runs").flatten();
+        let is_holder = |thread: &fs::DirEntry| {
+            fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name == "pod\n")
+        };
+        let mut threads = threads.filter(is_holder);
+        let thread = threads.next().and_then(|thread| thread.file_name().to_str()?.parse().ok());
+        thread.unwrap_or_else(|| {
+            let children = children_of(shim).into_iter();
+            let mut inits = children.filter(|child| child.command.starts_with("wherry-pod"));
+            inits.next().expect("the pod has an init process").pid
+        })
+    }
+
+    /// The state of the pod, and the pid of its pause container, or of what is in its place.
     pub fn state(&self) -> (i32, i32) {
         let request = StatusOf { id: self.id.clone(), verbose: true };
         let answer = self.cri.call::<PodStatusAnswer>("RuntimeService/PodSandboxStatus", request);
@@ -321,6 +409,15 @@ impl Pod<'_> {
         call("StopPodSandbox", id(&self.id));
         call("RemovePodSandbox", id(&self.id));
     }
+}
+
+/// The processes whose parent is `pid`.
+pub fn children_of(pid: i32) -> Vec<Process> {
+    let is_child = |process: &Process| {
+        fs::read_to_string(format!("/proc/{}/status", process.pid))
+            .is_ok_and(|status| status.contains(&format!("PPid:\t{pid}\n")))
+    };
+    processes().into_iter().filter(is_child).collect()
 }
 
 fn pid_in(info: Option<&String>) -> i32 {

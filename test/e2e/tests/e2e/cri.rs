@@ -30,9 +30,9 @@ fn a_pod_has_one_shim(cri: &Cri) {
     pod.wait_for_log("guest", "stdout F ready\n");
     let shims = pod.shims();
     assert_eq!(shims.len(), 1, "{shims:#?}");
-    let ((state, pause), (_, sidecar), (_, guest)) =
-        (pod.state(), pod.status(&sidecar), pod.status(&guest));
-    assert_eq!(state, api::READY);
+    let (pause, (_, sidecar), (_, guest)) =
+        (pod.holder(), pod.status(&sidecar), pod.status(&guest));
+    assert_eq!(pod.state().0, api::READY);
     let ipc = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/ipc")).expect("it runs");
     assert_eq!((ipc(sidecar), ipc(guest)), (ipc(pause), ipc(pause)), "the pod's namespace");
     // Another pod has another shim.
@@ -49,7 +49,7 @@ fn processes_are_shared_where_the_pod_says_so(cri: &Cri) {
     let guest = pod.run(&Member::new("guest", &wasm));
     let sidecar = pod.run(&Member::new("sidecar", &native).args(&["sleep", "1000000"]));
     let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).expect("it runs");
-    let pause = namespace(pod.state().1);
+    let pause = namespace(pod.holder());
     assert_eq!(namespace(pod.status(&guest).1), pause);
     assert_eq!(namespace(pod.status(&sidecar).1), pause);
     assert_ne!(pause, fs::read_link("/proc/self/ns/pid").expect("we run"));
@@ -157,4 +157,18 @@ on_kubernetes!(shared:
     too_much_memory_is_oom_killed,
     stopping_needs_no_kill,
 );
+mod shim_sandboxer {
+    #[allow(unused_imports, reason = "tests_in looks for them here")]
+    use super::*;
+    wherry_e2e::tests_in!(
+        containerd_2,
+        ::wherry_e2e::cri::Cri::shared_with_shim_sandboxer(ContainerdVersion::V2),
+        a_wasm_container_runs_with_log_and_exit_code,
+        a_pod_has_one_shim,
+        processes_are_shared_where_the_pod_says_so,
+        a_missing_entrypoint_is_one_sentence,
+        too_much_memory_is_oom_killed,
+        stopping_needs_no_kill
+    );
+}
 on_kubernetes!(start: a_pod_survives_containerd_and_leaves_nothing_behind);

@@ -46,6 +46,7 @@ mod quick;
 mod restart;
 mod run;
 mod runtime_options;
+mod sandboxer;
 mod sharing;
 mod signals;
 mod soak;

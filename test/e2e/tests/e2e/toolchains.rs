@@ -4,7 +4,7 @@
 
 use wherry_e2e::images::app;
 use wherry_e2e::tests_in;
-use wherry_testing::{Capability, Docker, Run, can, engine, guests};
+use wherry_testing::{Capability, Daemon, Docker, Run, can, engine, guests};
 
 /// Its output.
 const LINES: [(&str, &str); 8] = [

@@ -4,9 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use wherry_e2e::images::kit;
-use wherry_testing::{
-    Containerd, ContainerdVersion, Daemon, Process, Run, bin_dir, engine, guests,
-};
+use wherry_testing::{Containerd, ContainerdVersion, Daemon, Run, bin_dir, engine, guests};
 
 /// Puts a file in place as an installer does: by rename.
 fn install(from: &Path, to: &Path) {

@@ -55,6 +55,8 @@ fn pods_until_they_are_ready() {
         let (wasm, runc) = rounds.skip(1).unzip();
         let (wasm, runc): (Duration, Duration) = (median(wasm), median(runc));
         let ratio = wasm.as_secs_f64() / runc.as_secs_f64();
-        println!("{count} pods at once, all ready: wasm {wasm:.2?}, runc {runc:.2?}, ratio {ratio:.2}");
+        println!(
+            "{count} pods at once, all ready: wasm {wasm:.2?}, runc {runc:.2?}, ratio {ratio:.2}"
+        );
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 use wherry_k8s::pod::status;
-use wherry_k8s::{Cluster, Kind, Node, PATIENCE, Pod, Space};
+use wherry_k8s::{Cluster, Kind, Node, PATIENCE, Pod, Space, sandboxer};
 use wherry_testing::{Outcome, call, repository, wait_until};
 
 const NAMESPACE: &str = "wherry-system";
@@ -31,7 +31,7 @@ fn values(engines: &[&str]) -> String {
         "engines": {
             "wasmtime": enabled("wasmtime"), "wamr": enabled("wamr"), "wasmedge": {"enabled": false},
         },
-        "containerd": {"restartCommand": RESTART},
+        "containerd": {"restartCommand": RESTART, "sandboxer": sandboxer().name()},
         "nodeSelector": {"bare": "true"},
         "runtimeClasses": {"tolerations": [{"operator": "Exists"}]},
     })

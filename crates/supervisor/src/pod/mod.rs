@@ -1,0 +1,247 @@
+//! A pod whose namespaces this daemon makes, in place of a pause container.
+//!
+//! The containers of a pod join its namespaces through `/proc/PID/ns`, where PID is the pid that
+//! the daemon reports for the pod. A thread of the daemon holds them ([`thread`]): its id is a
+//! valid PID there. A pid namespace needs a process as its init, and only a process can be in a
+//! user namespace of its own, so pods with one of the two get a small process instead ([`init`]).
+//!
+//! Files that all containers of the pod share are in the pod's bundle: `/etc/hostname`,
+//! `/etc/hosts`, `/etc/resolv.conf` and the tmpfs of `/dev/shm`. The engine host mounts them.
+
+pub mod init;
+mod namespaces;
+mod thread;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::unistd::gethostname;
+use wherry_bundle::Bundle;
+use wherry_protocol::{Failure, FailureKind};
+use wherry_sys::process::{Process, SignalError};
+use wherry_sys::reaper::Reaper;
+
+use crate::cleanup;
+pub use namespaces::{EnterError, PodNamespaces};
+
+/// The size of the pod's `/dev/shm`, bytes: that of containerd's pods.
+const SHM_SIZE: u64 = 64 << 20;
+
+/// The pod that a client asks for.
+#[derive(Debug, Clone)]
+pub struct PodConfig {
+    /// Its id.
+    pub id: String,
+    /// Its bundle.
+    pub bundle: PathBuf,
+    /// The content of `/etc/resolv.conf`; the host's file if there is none.
+    pub resolv_conf: Option<String>,
+    /// Its namespaces.
+    pub namespaces: PodNamespaces,
+    /// The cgroup above those of its containers, if the client names one.
+    pub cgroup_parent: Option<PathBuf>,
+}
+
+/// What keeps the namespaces of a pod.
+#[derive(Debug)]
+pub enum Holder {
+    /// A thread of this process.
+    Thread(thread::HolderThread),
+    /// The init process of the pod.
+    Init(init::InitProcess),
+}
+
+/// Why a pod cannot be created.
+#[derive(Debug, thiserror::Error)]
+enum PodError {
+    #[error("{} is the bundle of another pod", .0.display())]
+    Used(PathBuf),
+    #[error("cannot create {}: {source}", .path.display())]
+    Create { path: PathBuf, source: io::Error },
+    #[error("cannot copy {} for the pod: {source}", .path.display())]
+    Copy { path: PathBuf, source: io::Error },
+    #[error("cannot read the host's name: {0}")]
+    Hostname(nix::Error),
+    #[error("cannot mount the pod's /dev/shm: {0}")]
+    Shm(nix::Error),
+    #[error("cannot create the pod's namespaces: {0}")]
+    Namespaces(#[from] EnterError),
+    #[error("cannot run the pod's init process: {0}")]
+    Init(#[from] init::InitError),
+}
+
+impl From<PodError> for Failure {
+    fn from(error: PodError) -> Failure {
+        let kind = match error {
+            PodError::Used(_) => FailureKind::Invalid,
+            _ => FailureKind::System,
+        };
+        Failure::new(kind, error.to_string())
+    }
+}
+
+/// Creates the files of a pod, or leaves nothing behind. Blocks.
+///
+/// # Errors
+/// With the reason that the user should read.
+pub fn create(config: &PodConfig) -> Result<(), Failure> {
+    let bundle = Bundle::new(&config.bundle, &config.id);
+    if bundle.is_used() {
+        return Err(PodError::Used(config.bundle.clone()).into());
+    }
+    create_files(&bundle, config).map_err(|error| {
+        remove(&bundle);
+        error.into()
+    })
+}
+
+fn create_files(bundle: &Bundle, config: &PodConfig) -> Result<(), PodError> {
+    let files = bundle.pod_files();
+    fs::create_dir_all(&files)
+        .map_err(|source| PodError::Create { path: files.clone(), source })?;
+    let hostname = match &config.namespaces.hostname {
+        Some(name) => name.clone(),
+        None => gethostname().map_err(PodError::Hostname)?.to_string_lossy().into_owned(),
+    };
+    write(&files.join("hostname"), &format!("{hostname}\n"))?;
+    copy(Path::new("/etc/hosts"), &files.join("hosts"))?;
+    let resolv_conf = files.join("resolv.conf");
+    match &config.resolv_conf {
+        Some(text) => write(&resolv_conf, text)?,
+        None => copy(Path::new("/etc/resolv.conf"), &resolv_conf)?,
+    }
+    if config.namespaces.ipc {
+        mount_shm(&bundle.pod_shm())?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), PodError> {
+    fs::write(path, text).map_err(|source| PodError::Create { path: path.to_owned(), source })
+}
+
+/// Copies a file of the host. A host without it gives the pod an empty one.
+fn copy(from: &Path, to: &Path) -> Result<(), PodError> {
+    match fs::read_to_string(from) {
+        Ok(text) => write(to, &text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write(to, ""),
+        Err(source) => Err(PodError::Copy { path: from.to_owned(), source }),
+    }
+}
+
+fn mount_shm(path: &Path) -> Result<(), PodError> {
+    fs::create_dir_all(path)
+        .map_err(|source| PodError::Create { path: path.to_owned(), source })?;
+    let flags = MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let options = format!("mode=1777,size={SHM_SIZE}");
+    mount(Some("shm"), path, Some("tmpfs"), flags, Some(options.as_str())).map_err(PodError::Shm)
+}
+
+/// Creates the namespaces of a pod, which exist until the result is released and the last container
+/// in them has ended. Blocks.
+///
+/// # Errors
+/// With the reason that the user should read.
+pub fn hold(config: &PodConfig, reaper: &Reaper) -> Result<Holder, Failure> {
+    let namespaces = &config.namespaces;
+    let held = if namespaces.pid || namespaces.user {
+        init::spawn(namespaces, reaper).map(Holder::Init).map_err(PodError::from)
+    } else {
+        thread::spawn(namespaces.clone()).map(Holder::Thread).map_err(PodError::from)
+    };
+    Ok(held?)
+}
+
+impl Holder {
+    /// The pid in whose `/proc` directory the namespaces are.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        match self {
+            Holder::Thread(thread) => thread.id(),
+            Holder::Init(init) => init.process().pid(),
+        }
+    }
+
+    /// The init process, if the pod has one.
+    #[must_use]
+    pub fn init(&self) -> Option<&Process> {
+        match self {
+            Holder::Thread(_) => None,
+            Holder::Init(init) => Some(init.process()),
+        }
+    }
+
+    /// Releases the namespaces. Ends the init process, with which every process in a shared pid
+    /// namespace ends.
+    pub fn release(self) {
+        if let Some(process) = self.init() {
+            match process.signal(libc::SIGKILL.unsigned_abs()) {
+                Ok(()) | Err(SignalError::Gone) => {}
+                Err(error) => log::warn!("cannot end the pod's init process: {error}"),
+            }
+        }
+    }
+}
+
+/// Records a container of a pod, so that [`cleanup::container`] finds it by the pod alone.
+///
+/// # Errors
+/// If the disk is full.
+pub(crate) fn add_container(pod: &Bundle, container: &Bundle) -> Result<(), Failure> {
+    let directory = pod.pod_containers();
+    let link = directory.join(container.id());
+    let create = || {
+        fs::create_dir_all(&directory)?;
+        // Those that are gone: a pod's containers may restart for ever.
+        for entry in fs::read_dir(&directory)?.flatten() {
+            if !entry.path().exists() || entry.path() == link {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        symlink(container.path(), &link)
+    };
+    create().map_err(|source| PodError::Create { path: link.clone(), source }.into())
+}
+
+/// Returns the bundles of the containers of a pod.
+pub(crate) fn containers(pod: &Bundle) -> Vec<Bundle> {
+    let entries = fs::read_dir(pod.pod_containers()).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let path = fs::read_link(entry.path()).ok()?;
+            Some(Bundle::new(&path, entry.file_name().to_str()?))
+        })
+        .collect()
+}
+
+/// Removes the files of a pod. Logs what could not be removed.
+pub fn remove(bundle: &Bundle) {
+    for error in cleanup::container(bundle, None, None) {
+        log::error!("{}: {error}", bundle.id());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_containers_of_a_pod_are_those_whose_bundles_exist() {
+        let directory = tempfile::tempdir().unwrap();
+        let bundle = |id: &str| {
+            fs::create_dir_all(directory.path().join(id)).unwrap();
+            Bundle::new(&directory.path().join(id), id)
+        };
+        let (pod, first, second) = (bundle("pod"), bundle("first"), bundle("second"));
+        assert_eq!(containers(&pod), []);
+        add_container(&pod, &first).unwrap();
+        add_container(&pod, &first).unwrap();
+        assert_eq!(containers(&pod), [first.clone()]);
+        fs::remove_dir(first.path()).unwrap();
+        add_container(&pod, &second).unwrap();
+        assert_eq!(containers(&pod), [second]);
+    }
+}
