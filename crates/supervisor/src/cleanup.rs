@@ -45,7 +45,7 @@ pub enum CleanupError {
 pub struct Remains {
     /// The cgroup's path. None if it is invalid: Create refuses such a path.
     cgroup: Option<PathBuf>,
-    /// The poststop hooks. None if there are no such hooks: most containers have none.
+    /// The poststop hooks, if there are any: most containers have none.
     poststop: Option<Batch>,
 }
 
