@@ -166,6 +166,8 @@ static udp bound_udp(void) {
 
 int main(void) {
 #ifdef __wasm__
+  // Without it the first line is lost: wasi-libc asks for a terminal first, in the adapter's first call.
+  setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
   network = wasi_sockets_network_borrow_network(wasi_sockets_instance_network_instance_network());
 #endif
   show("connect to a closed port", connect_tcp(new_tcp(), at(LOOPBACK, 9)));
