@@ -276,3 +276,23 @@ fn clear_environment() {
     // SAFETY: this process has a single thread.
     unsafe { libc::clearenv() };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn home_is_the_configured_one_or_that_of_passwd_or_the_root() {
+        for (given, found, expected) in [
+            (None, Some("/home/a"), "HOME=/home/a"),
+            (None, Some(""), "HOME="),
+            (None, None, "HOME=/"),
+            (Some("HOME="), Some("/home/a"), "HOME=/home/a"),
+            (Some("HOME="), Some(""), "HOME=/"),
+            (Some("HOME=/given"), Some("/home/a"), "HOME=/given"),
+        ] {
+            let env = given.map(str::to_owned).into_iter().collect();
+            assert_eq!(with_home(env, found), [expected], "{given:?} {found:?}");
+        }
+    }
+}

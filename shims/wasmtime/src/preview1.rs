@@ -93,8 +93,8 @@ pub(crate) fn shadow(linker: &mut Linker) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Writes buffers one after another, until one is written in part. An error after the first bytes is
-/// the next call's.
+/// Writes buffers one after another, until one is written in part. An error after the first bytes
+/// ends the write, and the guest's next call gets it.
 async fn write_all(
     caller: &mut Caller<'_, WasiP1Ctx>,
     fd: i32,

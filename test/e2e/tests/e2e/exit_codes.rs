@@ -1,5 +1,5 @@
-//! A program that cannot start has runc's exit code and cause, fault by fault, as a container's first
-//! process and as an exec.
+//! A program that cannot start has runc's exit code and cause, fault by fault, as the first process
+//! of a container and as an exec.
 
 use std::fs;
 use wherry_e2e::images::hello_wasm;

@@ -1,6 +1,7 @@
-//! One program in several languages, built by the toolchains that people use: `test/guests/toolchains`.
-//! It prints its arguments and a variable, opens files by relative and absolute paths and through an
-//! absolute link, writes one, and exits with 7.
+//! One program in several languages, built by their toolchains: `test/guests/toolchains`.
+//!
+//! It prints its arguments and a variable, opens files by relative and absolute paths and through
+//! an absolute link, writes one, and exits with 7.
 
 use wherry_e2e::images::app;
 use wherry_e2e::tests_in;
@@ -18,8 +19,8 @@ const LINES: [(&str, &str); 8] = [
     ("missing", "No such file or directory"),
 ];
 
-/// Runs a form of the program. `except` has the lines that differ in this language: their values, or
-/// nothing for lines that are missing.
+/// Runs a form of the program. `except` has the lines that differ in this language: their values,
+/// or nothing for lines that are missing.
 fn runs(docker: &Docker, guest: &str, code: i32, except: &[(&str, Option<&str>)]) {
     let outcome = start(docker, guest);
     let lines = LINES.iter().filter_map(|(name, value)| {
