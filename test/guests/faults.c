@@ -108,7 +108,7 @@ static void opening(void) {
   show("open a loop of links", opened("/rw/loop", O_RDONLY));
   show("open a dangling link", opened("/rw/dangling", O_RDONLY));
   show("open a link itself", opened("/rw/link", O_RDONLY | O_NOFOLLOW));
-  show("create over a dangling link", opened("/rw/dangling", O_WRONLY | O_CREAT | O_EXCL));
+  show("create over a dangling link", opened("/rw/unbound", O_WRONLY | O_CREAT | O_EXCL));
   show("open a long name", opened(repeated('x', 300), O_RDONLY));
   show("open a long path", opened(deep(5000), O_RDONLY));
   show("open a socket", opened("/rw/socket", O_RDONLY));

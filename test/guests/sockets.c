@@ -1,5 +1,5 @@
-/* Provokes one fault of sockets after another, and prints a line "NAME ERRNO" for each, as faults.c does
- * for files. The container has no network but its loopback interface.
+/* Provokes one fault of sockets after another, and prints a line "NAME ERRNO" for each, as faults.c
+ * does for files. The container has no network but its loopback interface.
  *
  * As a component it uses the sockets of WASI preview 2, whose errors it prints as wasi-libc's numbers.
  */
@@ -166,6 +166,8 @@ static udp bound_udp(void) {
 
 int main(void) {
 #ifdef __wasm__
+  // Otherwise wasi-libc asks for a terminal in the adapter's first call, and loses the first line.
+  setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
   network = wasi_sockets_network_borrow_network(wasi_sockets_instance_network_instance_network());
 #endif
   show("connect to a closed port", connect_tcp(new_tcp(), at(LOOPBACK, 9)));

@@ -120,12 +120,7 @@ impl Workload for Executor {
             let text = "the container's configuration was not read";
             return Err(ExecutorSetEnvsError::Other(text.into()));
         };
-        // libcontainer adds HOME, from the container's passwd.
-        for (key, value) in envs {
-            if !process.env.iter().any(|pair| pair.split_once('=').is_some_and(|(k, _)| k == key)) {
-                process.env.push(format!("{key}={value}"));
-            }
-        }
+        process.env = with_home(process.env, envs.get("HOME").map(String::as_str));
         let stray = open_descriptors();
         let loader = Loader {
             engine: &*self.0.engine,
@@ -237,6 +232,20 @@ pub fn run_to_end(program: Box<dyn Program>, name: &str) -> ! {
     signals::exit_now(status)
 }
 
+/// Adds HOME to a process's environment where it is missing or empty, as runc does: `found`, which
+/// libcontainer reads from the container's passwd, or the root for a user that is not there.
+fn with_home(mut env: Vec<String>, found: Option<&str>) -> Vec<String> {
+    let own = env.iter().rev().find_map(|pair| pair.strip_prefix("HOME="));
+    if own.is_some_and(|home| !home.is_empty()) {
+        return env;
+    }
+    // An empty one is the process's own where libcontainer found none.
+    let home = found.filter(|home| own.is_none() || !home.is_empty()).unwrap_or("/").to_owned();
+    env.retain(|pair| !pair.starts_with("HOME="));
+    env.push(format!("HOME={home}"));
+    env
+}
+
 /// The open descriptors above 2: libcontainer's and this crate's.
 fn open_descriptors() -> Vec<i32> {
     // By number, because a container need not have /proc; libcontainer opens far fewer than 256.
@@ -280,5 +289,20 @@ mod tests {
         assert!(all.iter().all(|fd| *fd > 2), "{all:?}");
         // A number above all that this process may have open.
         assert!(!all.contains(&255), "{all:?}");
+    }
+
+    #[test]
+    fn home_is_the_configured_one_or_that_of_passwd_or_the_root() {
+        for (given, found, expected) in [
+            (None, Some("/home/a"), "HOME=/home/a"),
+            (None, Some(""), "HOME="),
+            (None, None, "HOME=/"),
+            (Some("HOME="), Some("/home/a"), "HOME=/home/a"),
+            (Some("HOME="), Some(""), "HOME=/"),
+            (Some("HOME=/given"), Some("/home/a"), "HOME=/given"),
+        ] {
+            let env = given.map(str::to_owned).into_iter().collect();
+            assert_eq!(with_home(env, found), [expected], "{given:?} {found:?}");
+        }
     }
 }

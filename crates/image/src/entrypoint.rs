@@ -67,7 +67,7 @@ pub enum NoFile {
 }
 
 impl NoFile {
-    /// Converts an error of stat(2). Causes without a name of their own become [`NoFile::Missing`].
+    /// Converts an error of stat(2). Other causes become [`NoFile::Missing`].
     #[must_use]
     pub fn from_error(error: &std::io::Error) -> NoFile {
         use std::io::ErrorKind;

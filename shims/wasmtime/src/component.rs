@@ -14,8 +14,7 @@ pub(crate) type Linker = wasmtime::component::Linker<State>;
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    linker.allow_shadowing(true);
-    errno::shadow_in_components(&mut linker)?;
+    errno::shadow(&mut linker)?;
     Ok(linker)
 }
 

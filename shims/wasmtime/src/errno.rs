@@ -4,9 +4,9 @@
 //! them. A program that moves a file to another mount, or that reports a read-only filesystem,
 //! depends on the number. The functions return the converted number only. But the C library keeps
 //! the kernel's number of the last failed call per thread, and the files of a guest are used on the
-//! guest's own thread (`allow_blocking_current_thread`). So the functions here call Wasmtime's and
-//! replace EIO by that number, if WASI has it. They shadow Wasmtime's in the linkers. For a
-//! module that reads a directory, EISDIR replaces Wasmtime's EBADF.
+//! guest's own thread (`allow_blocking_current_thread`). So functions that shadow Wasmtime's in the
+//! linkers call them and replace EIO by that number, if WASI has it: those of modules are in
+//! [`crate::preview1`], those of components here.
 //!
 //! rustix, through which Wasmtime makes system calls, keeps that number with its feature
 //! `use-libc`.
@@ -14,19 +14,14 @@
 use std::io;
 
 use rustix::io::Errno;
+use wasmtime::StoreContextMut;
 use wasmtime::component::Resource;
-use wasmtime::{AsContextMut as _, Caller, Extern, StoreContextMut};
 use wasmtime_wasi::filesystem::WasiFilesystemView as _;
-use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::p1::types::Filetype;
-use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as preview1, WasiSnapshotPreview1 as _};
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     Descriptor, DescriptorFlags, ErrorCode, HostDescriptor as _, NewTimestamp, OpenFlags, PathFlags,
 };
-use wiggle::GuestMemory;
 
-use crate::component::State;
-use crate::module::WASI;
+use crate::component::{Linker, State};
 
 /// An error number of the kernel that Wasmtime converts to EIO.
 struct Row {
@@ -36,10 +31,8 @@ struct Row {
     preview2: ErrorCode,
 }
 
-/// EIO, EBADF and EISDIR in preview 1.
+/// EIO in preview 1.
 const IO: i32 = 29;
-const BADF: i32 = 8;
-const ISDIR: i32 = 31;
 
 const TABLE: &[Row] = &[
     Row { kernel: Errno::ROFS, preview1: 69, preview2: ErrorCode::ReadOnly },
@@ -56,78 +49,9 @@ fn last() -> Option<&'static Row> {
     TABLE.iter().find(|row| row.kernel == number)
 }
 
-/// Shadows functions of preview 1, given by their parameters.
-macro_rules! shadow_functions {
-    ($linker:ident: $($name:ident($($parameter:ident: $type:ty),*);)*) => {$(
-        $linker.func_wrap_async(
-            WASI,
-            stringify!($name),
-            |mut caller: Caller<'_, WasiP1Ctx>, ($($parameter,)*): ($($type,)*)| {
-                Box::new(async move {
-                    let (mut memory, context) = memory_and_context(&mut caller)?;
-                    let number = preview1::$name(context, &mut memory, $($parameter),*).await?;
-                    Ok(if number == IO { last().map_or(IO, |row| row.preview1) } else { number })
-                })
-            },
-        )?;
-    )*};
-}
-
-/// Shadows functions of preview 1 that change or open files by their names, and that read.
-pub(crate) fn shadow_in_modules(linker: &mut crate::module::Linker) -> wasmtime::Result<()> {
-    linker.func_wrap_async(
-        WASI,
-        "fd_read",
-        |mut caller: Caller<'_, WasiP1Ctx>, (fd, vectors, count, read): (i32, i32, i32, i32)| {
-            Box::new(async move {
-                let (mut memory, context) = memory_and_context(&mut caller)?;
-                let number =
-                    preview1::fd_read(context, &mut memory, fd, vectors, count, read).await?;
-                let folder = number == BADF && is_directory(context, &mut memory, fd).await;
-                Ok(if folder { ISDIR } else { number })
-            })
-        },
-    )?;
-    shadow_functions! { linker:
-        fd_filestat_set_times(fd: i32, accessed: i64, modified: i64, flags: i32);
-        path_create_directory(fd: i32, path: i32, length: i32);
-        path_filestat_set_times(
-            fd: i32, follow: i32, path: i32, length: i32, accessed: i64, modified: i64, flags: i32
-        );
-        path_link(
-            old_fd: i32, follow: i32, old_path: i32, old_length: i32,
-            new_fd: i32, new_path: i32, new_length: i32
-        );
-        path_open(
-            fd: i32, follow: i32, path: i32, length: i32, open: i32, rights: i64, inherited: i64,
-            flags: i32, opened: i32
-        );
-        path_remove_directory(fd: i32, path: i32, length: i32);
-        path_rename(
-            old_fd: i32, old_path: i32, old_length: i32, new_fd: i32, new_path: i32, new_length: i32
-        );
-        path_symlink(old_path: i32, old_length: i32, fd: i32, new_path: i32, new_length: i32);
-        path_unlink_file(fd: i32, path: i32, length: i32);
-    }
-    Ok(())
-}
-
-async fn is_directory(context: &mut WasiP1Ctx, memory: &mut GuestMemory<'_>, fd: i32) -> bool {
-    let status = context.fd_fdstat_get(memory, fd.cast_unsigned().into()).await;
-    status.is_ok_and(|status| status.fs_filetype == Filetype::Directory)
-}
-
-/// The guest's memory and its context, as Wasmtime's own functions take them.
-fn memory_and_context<'c>(
-    caller: &'c mut Caller<'_, WasiP1Ctx>,
-) -> wasmtime::Result<(GuestMemory<'c>, &'c mut WasiP1Ctx)> {
-    let fuel = caller.as_context_mut().hostcall_fuel();
-    let Some(Extern::Memory(memory)) = caller.get_export("memory") else {
-        return Err(wasmtime::Error::msg("missing required memory export"));
-    };
-    let (memory, context) = memory.data_and_store_mut(caller);
-    context.set_hostcall_fuel(fuel);
-    Ok((GuestMemory::Unshared(memory), context))
+/// Replaces EIO among the results of preview 1.
+pub(crate) fn in_preview1(number: i32) -> i32 {
+    if number == IO { last().map_or(number, |row| row.preview1) } else { number }
 }
 
 /// The interface of files in components. Wasmtime's linker resolves other 0.2 versions to it.
@@ -155,7 +79,8 @@ macro_rules! shadow_methods {
 }
 
 /// Shadows methods of preview 2 that change or open files by their names.
-pub(crate) fn shadow_in_components(linker: &mut crate::component::Linker) -> wasmtime::Result<()> {
+pub(crate) fn shadow(linker: &mut Linker) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
     let mut files = linker.instance(FILES)?;
     shadow_methods! { files:
         "create-directory-at" create_directory_at(path: String) -> ();
@@ -193,7 +118,7 @@ mod tests {
         // A file of procfs cannot be moved to another filesystem.
         let failed = rustix::fs::rename("/proc/version", "/version");
         assert_eq!(failed.err(), Some(Errno::XDEV));
-        assert_eq!(last().map(|row| row.preview1), Some(75));
+        assert_eq!((in_preview1(IO), in_preview1(0)), (75, 0));
         assert_eq!(replaced(ErrorCode::Io), ErrorCode::CrossDevice);
         assert_eq!(replaced(ErrorCode::Access), ErrorCode::Access);
     }

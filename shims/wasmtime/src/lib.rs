@@ -11,6 +11,7 @@ mod context;
 mod errno;
 mod key;
 mod module;
+mod preview1;
 mod settings;
 mod stdio;
 mod trap;

@@ -1,11 +1,10 @@
 //! Core modules of WASI preview 1.
 
 use wasmtime::{ExportType, ExternType, InstancePre, Module, Store, UnknownImportError, ValType};
-use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wherry_engine::{ExitCode, Export, Guest, LoadError, Program, Trap, find_entry, signature};
 
-use crate::{context, errno, failed};
+use crate::{context, failed, preview1};
 
 pub(crate) const WASI: &str = "wasi_snapshot_preview1";
 
@@ -21,12 +20,7 @@ pub(crate) type Linker = wasmtime::Linker<WasiP1Ctx>;
 pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker> {
     let mut linker = Linker::new(engine);
     p1::add_to_linker_async(&mut linker, |state| state)?;
-    linker.allow_shadowing(true);
-    errno::shadow_in_modules(&mut linker)?;
-    // Wasmtime's own function refuses codes above 125. A process may exit with any code.
-    linker.func_wrap(WASI, "proc_exit", |code: i32| -> wasmtime::Result<()> {
-        Err(I32Exit(code).into())
-    })?;
+    preview1::shadow(&mut linker)?;
     Ok(linker)
 }
 

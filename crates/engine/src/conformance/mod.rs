@@ -92,6 +92,7 @@ macro_rules! conformance {
         ]);
         $crate::conformance!(@cases $exe; stdio: [
             output_is_exact_to_the_byte,
+            all_buffers_of_one_write_are_written,
             much_output_to_a_slow_reader_arrives_whole,
             input_is_read_to_its_end,
             no_input_is_the_end_of_input,

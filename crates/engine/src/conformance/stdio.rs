@@ -24,6 +24,23 @@ pub fn output_is_exact_to_the_byte(host: &Host) {
     assert_eq!(ended.stderr, "b\0");
 }
 
+/// Not every guest continues a short write.
+pub fn all_buffers_of_one_write_are_written(host: &Host) {
+    let ended = host
+        .guest(
+            r#"(data (i32.const 1024) "one two\n")
+               ;; "one", an empty buffer, " two" and the line feed.
+               (data (i32.const 2048) "\00\04\00\00\03\00\00\00\00\04\00\00\00\00\00\00")
+               (data (i32.const 2064) "\03\04\00\00\04\00\00\00\07\04\00\00\01\00\00\00")
+               (func (export "_start")
+                 (call $check
+                   (call $fd_write (i32.const 1) (i32.const 2048) (i32.const 4) (i32.const 8)))
+                 (call $check (i32.sub (i32.load (i32.const 8)) (i32.const 8))))"#,
+        )
+        .run();
+    assert_eq!((ended.code, &*ended.stdout), (0, &b"one two\n"[..]), "{}", ended.stderr);
+}
+
 pub fn much_output_to_a_slow_reader_arrives_whole(host: &Host) {
     const CHUNK: usize = 65536;
     const CHUNKS: usize = 320;

@@ -57,6 +57,7 @@ fn prepare(folder: &Path) -> std::io::Result<()> {
         ("file", "link"),
         ("loop", "loop"),
         ("nothing", "dangling"),
+        ("other", "unbound"),
         ("/ro/file", "absolute"),
         ("../../../../ro/file", "climbing"),
         ("/ro", "to-read-only"),

@@ -1,10 +1,11 @@
-//! One program in several languages, built by the toolchains that people use: `test/guests/toolchains`.
-//! It prints its arguments and a variable, opens files by relative and absolute paths and through an
-//! absolute link, writes one, and exits with 7.
+//! One program in several languages, built by their toolchains: `test/guests/toolchains`.
+//!
+//! It prints its arguments and a variable, opens files by relative and absolute paths and through
+//! an absolute link, writes one, and exits with 7.
 
 use wherry_e2e::images::app;
 use wherry_e2e::tests_in;
-use wherry_testing::{Capability, Daemon, Docker, Run, can, engine, guests};
+use wherry_testing::{Capability, Daemon, Docker, Outcome, Run, can, engine, guests};
 
 /// Its output.
 const LINES: [(&str, &str); 8] = [
@@ -18,8 +19,19 @@ const LINES: [(&str, &str); 8] = [
     ("missing", "No such file or directory"),
 ];
 
-/// Runs a form of the program, and compares the lines that its language has.
-fn runs(docker: &Docker, guest: &str, code: i32, without: &[&str]) {
+/// Runs a form of the program. `except` has the lines that differ in this language: their values,
+/// or nothing for lines that are missing.
+fn runs(docker: &Docker, guest: &str, code: i32, except: &[(&str, Option<&str>)]) {
+    let outcome = start(docker, guest);
+    let lines = LINES.iter().filter_map(|(name, value)| {
+        let other = except.iter().find(|(line, _)| line == name);
+        Some(format!("{name}: {}\n", other.map_or(Some(*value), |(_, value)| *value)?))
+    });
+    assert_eq!(outcome.out(), lines.collect::<String>(), "{guest}: {outcome}");
+    assert_eq!(outcome.code, code, "{guest}: {outcome}");
+}
+
+fn start(docker: &Docker, guest: &str) -> Outcome {
     let image = app(&guest.replace('.', "-"), guests::bytes(guest))
         .file("/work/here.txt", 0o644, "here")
         .file("/work/below/deep.txt", 0o644, "deep")
@@ -27,44 +39,51 @@ fn runs(docker: &Docker, guest: &str, code: i32, without: &[&str]) {
         .link("/work/link.txt", "/data/there.txt")
         .workdir("/work")
         .env("GREETING", "hello");
-    let outcome = docker.run(&Run::new(&image).args(&["one", "two words"]));
-    let lines = LINES.iter().filter(|(name, _)| !without.contains(name));
-    let lines = lines.map(|(name, value)| match (*name, engine().as_str()) {
-        // docs/paths.md: WasmEdge follows no link out of the directory of a path.
-        ("link", "wasmedge") => "link: Operation not permitted\n".to_owned(),
-        _ => format!("{name}: {value}\n"),
-    });
-    assert_eq!(outcome.out(), lines.collect::<String>(), "{guest}: {outcome}");
-    assert_eq!(outcome.code, code, "{guest}: {outcome}");
+    docker.run(&Run::new(&image).args(&["one", "two words"]))
+}
+
+/// The line `link` where WasmEdge follows no link out of the directory at which a path begins: see
+/// docs/paths.md.
+fn link(wasmedge: &'static str) -> Vec<(&'static str, Option<&'static str>)> {
+    if engine() == "wasmedge" { vec![("link", Some(wasmedge))] } else { Vec::new() }
 }
 
 /// Runs the module, and the component that the adapter for preview 1 makes of it. Preview 2 has no
 /// exit codes but 0 and 1.
-fn runs_in_both_forms(docker: &Docker, guest: &str) {
-    runs(docker, &format!("{guest}.wasm"), 7, &[]);
+fn runs_in_both_forms(docker: &Docker, guest: &str, except: &[(&str, Option<&str>)]) {
+    runs(docker, &format!("{guest}.wasm"), 7, except);
     if can(Capability::Components) {
-        runs(docker, &format!("{guest}.component.wasm"), 1, &[]);
+        runs(docker, &format!("{guest}.component.wasm"), 1, except);
     }
 }
 
 fn a_guest_of_clang_has_its_world(docker: &Docker) {
-    runs_in_both_forms(docker, "world-c");
+    runs_in_both_forms(docker, "world-c", &link("Operation not permitted"));
 }
 
 fn a_guest_of_rustc_has_its_world(docker: &Docker) {
-    runs_in_both_forms(docker, "world-rust");
+    runs_in_both_forms(docker, "world-rust", &link("Operation not permitted"));
 }
 
 fn a_guest_of_go_has_its_world(docker: &Docker) {
-    runs_in_both_forms(docker, "world-go");
+    runs_in_both_forms(docker, "world-go", &[]);
 }
 
 fn a_guest_of_zig_has_its_world(docker: &Docker) {
-    runs(docker, "world-zig.wasm", 7, &[]);
+    if engine() == "wasmedge" {
+        // It has two directories of one name: see docs/paths.md.
+        let outcome = start(docker, "world-zig.wasm");
+        assert!(outcome.failure().contains("reached unreachable code"), "{outcome}");
+        return;
+    }
+    // Zig's standard library follows no link that is the last part of a path.
+    runs(docker, "world-zig.wasm", 7, &[("link", Some("SymLinkLoop"))]);
 }
 
 fn a_guest_of_assemblyscript_has_its_world(docker: &Docker) {
-    runs(docker, "world-assemblyscript.wasm", 7, &["absolute"]);
+    let mut except = link("No such file or directory");
+    except.push(("absolute", None));
+    runs(docker, "world-assemblyscript.wasm", 7, &except);
 }
 
 tests_in!(
