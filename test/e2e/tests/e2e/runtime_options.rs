@@ -13,7 +13,8 @@ use wherry_e2e::cri::{Cri, Member};
 use wherry_e2e::images::{guests_and_tools, spin};
 use wherry_e2e::{on_containerd_versions, on_containerds};
 use wherry_testing::{
-    Containerd, ContainerdVersion, DEADLINE, Daemon, Handler, Process, Run, processes, wait_until,
+    Containerd, ContainerdVersion, DEADLINE, Daemon, Handler, Process, Run, processes,
+    remove_cgroup, wait_until,
 };
 
 /// The owner of a container's streams in these tests: `IoUid` and `IoGid`.
@@ -202,6 +203,7 @@ fn options_of_a_handler_have_their_effect(version: ContainerdVersion) {
         let error = cri.refused_pod(name, name);
         assert!(error.contains(why), "{text}: {error}");
     }
+    remove_cgroup(&cgroup);
 }
 
 mod kubernetes {
