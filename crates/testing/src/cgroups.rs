@@ -1,6 +1,7 @@
 //! The cgroups of the tests' containers.
 
 use crate::places::systemd_cgroups;
+use crate::wait::{DEADLINE, wait_until};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +19,18 @@ pub(crate) fn words_for_ctr(scope: &str, id: &str) -> Vec<String> {
         vec!["--cgroup".to_owned(), format!("{}:{scope}:{id}", cgroup_parent(scope))]
     } else {
         Vec::new()
+    }
+}
+
+/// Waits until no process is in the cgroup `path`, and removes it from all hierarchies.
+pub fn remove_cgroup(path: &str) {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([root.to_owned()]) {
+        let directory = hierarchy.join(path.trim_start_matches('/'));
+        wait_until(&format!("{} can be removed", directory.display()), DEADLINE, || {
+            !directory.exists() || fs::remove_dir(&directory).is_ok()
+        });
     }
 }
 

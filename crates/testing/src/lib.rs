@@ -39,7 +39,7 @@ mod usage;
 mod wait;
 
 pub use busybox::busybox;
-pub use cgroups::cgroup_parent;
+pub use cgroups::{cgroup_parent, remove_cgroup};
 pub use client::{Client, TERMINAL_SIZE};
 pub use container::Container;
 pub use containerd::{Containerd, ContainerdVersion, Handler};

@@ -1,8 +1,9 @@
-//! A soak: many containers, eight at a time, live random lives, and some of their shims are killed.
-//! At the end everything is as before.
+//! A soak: many containers, eight at a time, live random lives, and some of their shims, or their
+//! containerd, are killed. At the end everything is as before.
 
 mod cycle;
 mod life;
+mod losses;
 mod size;
 mod tally;
 
@@ -10,6 +11,7 @@ use crate::client::{Client, Paths, Wanted};
 use crate::images;
 use cycle::Cycle;
 use life::Life;
+pub use losses::soak_losses;
 use size::Size;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

@@ -14,8 +14,8 @@ use wherry_e2e::direct::{Direct, NAMESPACE, call as shim};
 use wherry_e2e::images::hello_wasm;
 use wherry_e2e::shim::Shim;
 use wherry_testing::{
-    Containerd, ContainerdVersion, DEADLINE, Process, bin_dir, engine, processes, runtime,
-    wait_until,
+    Containerd, ContainerdVersion, DEADLINE, Process, bin_dir, engine, processes, remove_cgroup,
+    runtime, wait_until,
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -132,12 +132,7 @@ fn a_start_by_the_bootstrap_protocol_is_answered_in_its_format_and_has_its_optio
     assert_eq!((result.version, result.protocol.as_str()), (3, "ttrpc"));
     assert_eq!(result.address, format!("unix://{}", direct.socket().display()));
     stop(&direct);
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
-        // Not every hierarchy has it.
-        let _ = fs::remove_dir(hierarchy.path().join(cgroup.trim_start_matches('/')));
-    }
-    // On version 1 it is not there.
-    let _ = fs::remove_dir(format!("/sys/fs/cgroup{cgroup}"));
+    remove_cgroup(&cgroup);
 }
 
 /// When memory is short, the kernel kills a shim before the containerd that has started it.

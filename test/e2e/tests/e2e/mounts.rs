@@ -179,7 +179,7 @@ const FEATURES: [(&str, &str, bool); 12] = [
 
 /// Kubernetes offers recursive read-only mounts because the features list `rro`.
 fn mount_options_hold_and_recursive_ones_also_for_the_mounts_below(containerd: &Containerd) {
-    // Its containerd's end unmounts what is below this folder.
+    // The end of this containerd unmounts everything below this folder.
     let folder = containerd.root().join(format!("mounts-{}", containerd.new_id()));
     let below = folder.join("below");
     fs::create_dir_all(&below).expect("the daemon's folder is writable");

@@ -5,15 +5,18 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::api::CreateTaskResponse;
+use containerd_shim_protos::protobuf::{self, Message};
 use containerd_shim_protos::shim::oci::Options;
 use wherry_e2e::client::api::Any;
 use wherry_e2e::client::{Client, Wanted};
 use wherry_e2e::cri::{Cri, Member};
-use wherry_e2e::images::{guests_and_tools, spin};
+use wherry_e2e::direct::Direct;
+use wherry_e2e::images::{guests_and_tools, spin, spin_wasm};
 use wherry_e2e::{on_containerd_versions, on_containerds};
 use wherry_testing::{
-    Containerd, ContainerdVersion, DEADLINE, Daemon, Handler, Process, Run, processes, wait_until,
+    Containerd, ContainerdVersion, DEADLINE, Daemon, Handler, Process, Run, Trace, processes,
+    remove_cgroup, wait_for, wait_until,
 };
 
 /// The owner of a container's streams in these tests: `IoUid` and `IoGid`.
@@ -126,20 +129,23 @@ fn refused(containerd: &Containerd, options: Any) -> String {
     said
 }
 
-/// `containerd.runc.v1.Options`, which Go clients send.
-fn options_of_runcs_message_have_their_effect(containerd: &Containerd) {
-    let message = |options: Options| Any {
+fn message_of_runc(options: &Options) -> Any {
+    Any {
         type_url: "containerd.runc.v1.Options".to_owned(),
         value: options.write_to_bytes().expect("a complete message"),
-    };
+    }
+}
+
+/// `containerd.runc.v1.Options`, which Go clients send.
+fn options_of_runcs_message_have_their_effect(containerd: &Containerd) {
     let cgroup = shims_cgroup(containerd);
     let (io_uid, io_gid) = OWNER;
     let options = Options { shim_cgroup: cgroup.clone(), io_uid, io_gid, ..Options::new() };
-    with_options(containerd, message(options), |shim, guest| {
+    with_options(containerd, message_of_runc(&options), |shim, guest| {
         assert_effect(shim, guest, &cgroup, true);
     });
     let options = Options { systemd_cgroup: true, ..Options::new() };
-    let said = refused(containerd, message(options));
+    let said = refused(containerd, message_of_runc(&options));
     let (_, _, why) = REFUSED[0];
     assert!(said.contains(why), "{said}");
 }
@@ -173,6 +179,35 @@ on_containerds!(
     options_of_a_message_with_toml_have_their_effect,
 );
 
+/// `NoPivotRoot`, which leaves no trace but its system calls.
+#[test]
+fn without_a_pivot_the_root_filesystem_is_moved() {
+    let containerd = Containerd::shared(ContainerdVersion::V2);
+    for (no_pivot_root, wanted, other) in
+        [(false, "pivot_root(", "MS_MOVE"), (true, "MS_MOVE", "pivot_root(")]
+    {
+        let direct = Direct::start(containerd, &format!("pivot-{no_pivot_root}"), &spin_wasm());
+        let shim = direct.connect();
+        let daemon = direct.daemon();
+        let is_host = |process: &Process| process.parent().as_ref() == Some(&daemon);
+        let host = wait_for("the engine host", DEADLINE, || processes().into_iter().find(is_host));
+        let options = ["--trace=pivot_root,mount"];
+        let trace = Trace::attach(containerd, &[daemon.pid, host.pid], &options);
+        let mut request = direct.create_request();
+        let options = message_of_runc(&Options { no_pivot_root, ..Options::new() });
+        let mut any = protobuf::well_known_types::any::Any::new();
+        (any.type_url, any.value) = (options.type_url, options.value);
+        request.options = Some(any).into();
+        let _: CreateTaskResponse = shim.call("Create", &request).expect("Create answers");
+        wait_until(wanted, DEADLINE, || trace.lines().contains(wanted));
+        assert!(!trace.lines().contains(other), "{}", trace.lines());
+        drop(trace);
+        direct.command("delete", b"");
+        drop(shim);
+        direct.wait_gone(DEADLINE);
+    }
+}
+
 /// The options of a handler in containerd's configuration. containerd 1.6 passes the name of a file
 /// alone.
 fn options_of_a_handler_have_their_effect(version: ContainerdVersion) {
@@ -202,6 +237,7 @@ fn options_of_a_handler_have_their_effect(version: ContainerdVersion) {
         let error = cri.refused_pod(name, name);
         assert!(error.contains(why), "{text}: {error}");
     }
+    remove_cgroup(&cgroup);
 }
 
 mod kubernetes {

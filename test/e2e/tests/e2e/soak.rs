@@ -1,7 +1,7 @@
 //! Thousands of containers come and go, and nothing stays.
 
 use wherry_e2e::on_own_containerds;
-use wherry_e2e::soak::{soak, soak_a_pod};
+use wherry_e2e::soak::{soak, soak_a_pod, soak_losses};
 use wherry_testing::{Containerd, ContainerdVersion};
 
 fn a_short_soak_leaves_everything_as_it_was(containerd: &Containerd) {
@@ -12,7 +12,15 @@ fn the_shim_of_a_pod_does_not_grow(containerd: &Containerd) {
     println!("{}", soak_a_pod(containerd, 1, 100));
 }
 
-on_own_containerds!(a_short_soak_leaves_everything_as_it_was, the_shim_of_a_pod_does_not_grow);
+fn no_shim_outlives_its_container_when_containerd_is_lost(containerd: &Containerd) {
+    println!("{}", soak_losses(containerd, 1, 4));
+}
+
+on_own_containerds!(
+    a_short_soak_leaves_everything_as_it_was,
+    the_shim_of_a_pod_does_not_grow,
+    no_shim_outlives_its_container_when_containerd_is_lost,
+);
 
 /// `make soak`: the number `SOAK_CYCLES`, the seed `SOAK_SEED`, the containerd `SOAK_CONTAINERD`.
 #[test]
@@ -35,4 +43,5 @@ fn the_whole_soak() {
     let containerd = Containerd::start(version);
     println!("{}", soak(&containerd, seed, cycles));
     println!("{}", soak_a_pod(&containerd, seed, cycles.min(300)));
+    println!("{}", soak_losses(&containerd, seed, cycles.min(2000) / 50));
 }
