@@ -5,7 +5,7 @@
 #
 # The executables must run on other systems than the one that built them: each is run in the root
 # filesystems of Debian 11 and of Debian unstable, made by mmdebstrap once and kept in the cache,
-# and in an empty one, which has no library at all.
+# and in an empty one, which has no library at all. A statically linked program reads /dev/urandom.
 set -euo pipefail
 cd "$(dirname "$0")"
 archive=$1
@@ -50,6 +50,8 @@ in_root() {
     ROOT=$root BIN=$work/archive unshare --mount bash -ec '
         mkdir -p "$ROOT/wherry" "$ROOT/proc" "$ROOT/tmp"
         mount --bind "$BIN" "$ROOT/wherry"
+        mkdir -p "$ROOT/dev"
+        mount --bind /dev "$ROOT/dev"
         mount -t proc proc "$ROOT/proc"
         mount -t tmpfs tmpfs "$ROOT/tmp"
         exec chroot "$ROOT" "$@"' bash "$@"
