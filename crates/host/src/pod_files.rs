@@ -80,7 +80,7 @@ mod tests {
         let pod = pod(&["hostname", "hosts", "resolv.conf", "shm"]);
         let mut spec = Spec::default();
         add(pod.path(), &mut spec).unwrap();
-        let expected: Vec<_> = [SHM].iter().chain(&FILES).map(|(name, place)| {
+        let expected = [SHM].iter().chain(&FILES).map(|(name, place)| {
             ((*place).to_owned(), pod.path().join(name).display().to_string())
         });
         assert_eq!(sources(&spec), expected.collect::<Vec<_>>());

@@ -155,6 +155,7 @@ mod tests {
             cwd: "/".into(),
             terminal,
             systemd_cgroup: false,
+            pod_files: None,
             options: RuntimeOptions::default(),
             module_max: 0,
         })

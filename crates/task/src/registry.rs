@@ -381,7 +381,7 @@ mod tests {
         let again = registry.reserve("x").err().unwrap().to_string();
         assert_eq!(again, "container \"x\" already exists");
         assert!(registry.get("x").is_none(), "it does not exist yet");
-        assert!(registry.empty().is_none() && !registry.has_containers());
+        assert!(registry.empty().is_none() && !registry.has_created());
         drop(reserved);
         assert!(registry.reserve("x").is_ok());
     }
