@@ -17,7 +17,7 @@ use wherry_cgroup::{CgroupError, CgroupName};
 use wherry_protocol::Mount;
 use wherry_sys::reaper::Reaper;
 
-use crate::pod;
+use crate::pod::members::{self, Member};
 
 /// How long cleanup waits for processes that still set up the container. They end as soon as what
 /// they have made is killed; containerd gives `delete` five seconds.
@@ -63,12 +63,21 @@ pub fn container(bundle: &Bundle, reaper: Option<&Reaper>) -> Vec<CleanupError> 
     if !bundle.is_pod() {
         return clean(bundle, bundle.config().ok(), reaper);
     }
-    let containers = pod::containers(bundle).into_iter();
+    let members = members::list(bundle).into_iter();
     let mut errors: Vec<CleanupError> =
-        containers.flat_map(|own| clean(&own, own.config().ok(), reaper)).collect();
+        members.flat_map(|Member { bundle, config }| member(&bundle, config, reaper)).collect();
     // The cgroup and hooks of a configuration beside a pod's files were never used.
     errors.extend(clean(bundle, None, reaper));
     errors
+}
+
+/// Removes a container of a pod. Without its bundle the cgroup alone may be left.
+fn member(bundle: &Bundle, config: Option<Config>, reaper: Option<&Reaper>) -> Vec<CleanupError> {
+    if bundle.path().exists() {
+        return clean(bundle, config, reaper);
+    }
+    let removed = config.map_or(Ok(()), |config| remove_cgroup(bundle, &config));
+    removed.err().map(CleanupError::from).into_iter().collect()
 }
 
 fn clean(bundle: &Bundle, config: Option<Config>, reaper: Option<&Reaper>) -> Vec<CleanupError> {

@@ -14,7 +14,8 @@ use wherry_sys::process::Process;
 use crate::cancel::Cancel;
 use crate::code::Order;
 use crate::conversation::{Forked, SetupService};
-use crate::{Supervisor, cleanup, launch, pod};
+use crate::pod::members;
+use crate::{Supervisor, cleanup, launch};
 
 /// The container that a client asks for.
 #[derive(Debug, Clone)]
@@ -88,7 +89,7 @@ impl Supervisor {
         let (spec, cgroup) = validate(&bundle, &config.options)
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
         if let Some(pod) = &config.pod {
-            pod::add_container(pod, &bundle)?;
+            members::add(pod, &bundle)?;
         }
         if cgroup.systemd {
             // Again, for a pod's next container, and after a pause between `start` and Create.
@@ -123,6 +124,9 @@ impl Supervisor {
             }
             Err(failure) => {
                 self.remove(&bundle);
+                if let Some(pod) = &config.pod {
+                    members::remove(pod, &config.id);
+                }
                 Err(failure)
             }
         }

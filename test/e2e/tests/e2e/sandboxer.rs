@@ -101,7 +101,7 @@ fn a_shared_pid_namespace_has_a_confined_init_process(cri: &Cri) {
     let mut pod = pod(cri, "shared", api::POD, |_| {});
     let init = pod.holder();
     // An orphan, which its new parent has to reap.
-    let script = "echo $(cat /proc/1/comm) $$; (sleep 0.1 &); sleep 0.5; ps | grep -c '[s]leep 0.1';
+    let script = "echo $(cat /proc/1/comm) $$; (sleep 0.1 &); sleep 0.5; ps | grep -c '\\[sleep\\]';
         ls /proc/1/root/ 2> /dev/null | wc -l; kill -9 1; kill -TERM 1; sleep 1000000";
     let sidecar = pod.run(&shell("sidecar", &native, script));
     pod.wait_for_log("sidecar", "stdout F wherry-pod 2\nstdout F 0\nstdout F 0\n");
