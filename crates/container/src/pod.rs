@@ -107,7 +107,6 @@ impl Pod {
         }
     }
 
-
     /// Whether its files are gone: containerd has cleaned up after it with the `delete` command.
     #[must_use]
     pub fn is_removed(&self) -> bool {

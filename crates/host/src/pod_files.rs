@@ -2,7 +2,7 @@
 //!
 //! With a pause container, containerd makes these files and mounts them into each container. With
 //! the Sandbox API it leaves them to the shim, and configures the container as one without a pod:
-//! `/dev/shm` is then a tmpfs of its own.
+//! `/dev/shm` is then a tmpfs that no other container has.
 
 use std::path::Path;
 
@@ -10,11 +10,8 @@ use oci_spec::OciSpecError;
 use oci_spec::runtime::{Mount, MountBuilder, Spec};
 
 /// The names of the files in the pod's directory, and where a container has them.
-const FILES: [(&str, &str); 3] = [
-    ("hostname", "/etc/hostname"),
-    ("hosts", "/etc/hosts"),
-    ("resolv.conf", "/etc/resolv.conf"),
-];
+const FILES: [(&str, &str); 3] =
+    [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")];
 /// The name of the shared tmpfs, and where a container has it.
 const SHM: (&str, &str) = ("shm", "/dev/shm");
 

@@ -85,9 +85,8 @@ fn runtimes(
     };
     let sandboxer = options.sandboxer;
     let in_path = executables::in_path(node, bin_dir);
-    let runtime = |engine: &Engine| {
-        Runtime::new(&engine.name, bin_dir, in_path, version, systemd, sandboxer)
-    };
+    let runtime =
+        |engine: &Engine| Runtime::new(&engine.name, bin_dir, in_path, version, systemd, sandboxer);
     Ok(engines.iter().map(runtime).collect())
 }
 

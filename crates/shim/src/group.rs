@@ -31,7 +31,8 @@ struct Annotated {
 }
 
 /// Returns the group of the container in a bundle: its id, unless an annotation names another. A
-/// bundle without a configuration is that of a pod sandbox, whose id is the group of its containers.
+/// bundle without a configuration is that of a pod sandbox, whose id names the group of its
+/// containers.
 ///
 /// # Errors
 /// [`Error::Read`], [`Error::Parse`].

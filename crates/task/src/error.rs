@@ -83,9 +83,9 @@ impl Error {
     /// The RPC code of this cause.
     fn code(&self) -> Code {
         match self {
-            Error::ContainerNotFound(_)
-            | Error::ExecNotFound { .. }
-            | Error::PodNotFound(_) => Code::NOT_FOUND,
+            Error::ContainerNotFound(_) | Error::ExecNotFound { .. } | Error::PodNotFound(_) => {
+                Code::NOT_FOUND
+            }
             Error::ContainerExists(_) | Error::PodExists(_) => Code::ALREADY_EXISTS,
             Error::InvalidId { .. }
             | Error::RelativeBundle(_)

@@ -127,9 +127,10 @@ level = "{level}"
 }
 
 /// The configuration of the CRI plugin: a runtime handler with the engine's name, and options that
-/// an operator may set for every runtime, one of which has no meaning for this one; where containerd
-/// has the Sandbox API, a second handler with [`SHIM_SANDBOXER`] behind the name. A machine may
-/// forbid root to lower the OOM score of a process, which CRI does for a pause container.
+/// an operator may set for every runtime, one of which has no meaning for this one. Where
+/// containerd has the Sandbox API, a second handler with [`SHIM_SANDBOXER`] behind the name. A
+/// machine may forbid root to lower the OOM score of a process, which CRI does for a pause
+/// container.
 fn kubernetes(version: ContainerdVersion, root: &Path, sandbox_image: &str) -> String {
     let (runtime, images) = match version {
         ContainerdVersion::V1_6 | ContainerdVersion::V1_7 => (
@@ -150,9 +151,8 @@ sandbox = "{sandbox_image}""#
         ContainerdVersion::V2_4 => format!("bin_dirs = [{plugins:?}]"),
         _ => format!("bin_dir = {plugins:?}"),
     };
-    let handler = |name: &str| {
-        format!("[{runtime}.containerd.runtimes.{name}]\nruntime_type = \"{kind}\"\n")
-    };
+    let handler =
+        |name: &str| format!("[{runtime}.containerd.runtimes.{name}]\nruntime_type = \"{kind}\"\n");
     let options = |name: &str| {
         format!(
             r#"[{runtime}.containerd.runtimes.{name}.options]

@@ -89,7 +89,11 @@ pub(crate) const MEASURES: [Measure; 26] = [
     measure(THREADS, Unit::Count, "threads per running container"),
     measure(POD_WITH_PAUSE, Unit::Ms, "RunPodSandbox with a pause container"),
     measure(POD_OF_SHIM, Unit::Ms, "… with `sandboxer = \"shim\"`"),
-    measure(POD_PSS, Unit::Mb, "PSS per pod with one container, 20 of them, with a pause container"),
+    measure(
+        POD_PSS,
+        Unit::Mb,
+        "PSS per pod with one container, 20 of them, with a pause container",
+    ),
     measure(POD_PSS_OF_SHIM, Unit::Mb, "… with `sandboxer = \"shim\"`"),
     measure(SIZE_SHIM, Unit::Mb, "shim executable, stripped"),
     measure(SIZE_HOST, Unit::Mb, "engine host executable (runc itself), stripped"),

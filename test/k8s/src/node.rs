@@ -19,7 +19,7 @@ pub enum Preparation {
     Bare,
 }
 
-/// What makes the pods of wasm: `WHERRY_SANDBOXER`, or `podsandbox`.
+/// The maker of wasm pods: `WHERRY_SANDBOXER`, or `podsandbox`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sandboxer {
     /// containerd, with a pause container.
@@ -47,7 +47,7 @@ impl Sandboxer {
     }
 }
 
-/// What makes the pods of wasm in this run.
+/// The maker of wasm pods in this run.
 pub fn sandboxer() -> Sandboxer {
     match std::env::var("WHERRY_SANDBOXER").as_deref() {
         Err(_) | Ok("podsandbox") => Sandboxer::Podsandbox,
@@ -162,7 +162,8 @@ impl Node {
     /// Starts containerd, and waits until it serves. On a bare node it starts again whenever it
     /// ends, as systemd has it, and /run/containerd.pid has its number.
     pub fn start_containerd(&self) {
-        let containerd = daemon_bin(sandboxer().containerd()).join("containerd").display().to_string();
+        let containerd =
+            daemon_bin(sandboxer().containerd()).join("containerd").display().to_string();
         let again = "while :; do \"$0\" & echo $! > /run/containerd.pid; wait; done";
         let words = match self.preparation {
             Preparation::ByHand => vec![containerd.as_str()],

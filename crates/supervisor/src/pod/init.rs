@@ -33,7 +33,7 @@ pub const POD_INIT: &str = "pod-init";
 /// Its name among the processes of its containers.
 const NAME: &CStr = c"wherry-pod";
 /// The user and group of the process: those of the pause image of Kubernetes.
-const NOBODY: u32 = 65535;
+const UNPRIVILEGED: u32 = 65535;
 /// The line of the answer that says that the process is ready. Another one is its pid.
 const READY: &str = "ready";
 /// A directory of every root filesystem, which the empty root is mounted on.
@@ -108,8 +108,7 @@ pub(super) fn spawn(pod: &PodNamespaces, reaper: &Reaper) -> Result<InitProcess,
 
 /// Returns the pid in the answer of an init process that is ready.
 fn parse(answer: &str) -> Option<i32> {
-    let (ready, mut rest): (Vec<&str>, Vec<&str>) =
-        answer.lines().partition(|line| *line == READY);
+    let (ready, mut rest): (Vec<&str>, Vec<&str>) = answer.lines().partition(|line| *line == READY);
     let pid = rest.pop()?.parse().ok()?;
     (ready.len() == 1 && rest.is_empty()).then_some(pid)
 }
@@ -220,8 +219,7 @@ fn leave_filesystem() -> nix::Result<()> {
     const NONE: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
-    let flags =
-        MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("empty"), MOUNT_POINT, Some("tmpfs"), flags, Some("size=4k,mode=555"))?;
     chdir(MOUNT_POINT)?;
     // The old root goes below the new one, and is unmounted there: see pivot_root(2).
@@ -232,7 +230,7 @@ fn leave_filesystem() -> nix::Result<()> {
 
 /// Becomes a user without capabilities, for ever.
 fn drop_privileges() -> nix::Result<()> {
-    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    let (uid, gid) = (Uid::from_raw(UNPRIVILEGED), Gid::from_raw(UNPRIVILEGED));
     setgroups(&[])?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)?;

@@ -94,7 +94,8 @@ mod tests {
     #[test]
     fn a_container_that_cannot_be_listed_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        let (pod, gone) = (Bundle::new(directory.path(), "pod"), Bundle::new("/gone".as_ref(), "x"));
+        let (pod, gone) =
+            (Bundle::new(directory.path(), "pod"), Bundle::new("/gone".as_ref(), "x"));
         let failure = add(&pod, &gone).unwrap_err().message;
         assert!(failure.starts_with("cannot list the container in "), "{failure}");
         assert!(list(&pod).is_empty());

@@ -2,8 +2,8 @@
 //!
 //! The containers of a pod join its namespaces through `/proc/PID/ns`, where PID is the pid that
 //! the daemon reports for the pod. A thread of the daemon holds them ([`thread`]): its id is a
-//! valid PID there. A pid namespace needs a process as its init, and only a process can be in a
-//! user namespace of its own, so pods with one of the two get a small process instead ([`init`]).
+//! valid PID there. A pid namespace needs a process as its init, and a thread cannot leave the user
+//! namespace of its process, so pods with one of the two get a small process instead ([`init`]).
 //!
 //! Files that all containers of the pod share are in the pod's bundle: `/etc/hostname`,
 //! `/etc/hosts`, `/etc/resolv.conf` and the tmpfs of `/dev/shm`. The engine host mounts them. The
@@ -38,7 +38,7 @@ pub struct PodConfig {
     pub id: String,
     /// Its bundle.
     pub bundle: PathBuf,
-    /// The content of `/etc/resolv.conf`; the host's file if there is none.
+    /// The content of `/etc/resolv.conf`; without one, the host's file.
     pub resolv_conf: Option<String>,
     /// Its namespaces.
     pub namespaces: PodNamespaces,

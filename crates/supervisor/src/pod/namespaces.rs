@@ -22,7 +22,7 @@ pub struct PodNamespaces {
     pub pid: bool,
     /// The user namespace that owns the network namespace.
     pub user: bool,
-    /// The name of the host in the UTS namespace; that of the machine if there is none.
+    /// The name of the host in the UTS namespace; without one, that of the machine.
     pub hostname: Option<String>,
     /// Kernel parameters of these namespaces.
     pub sysctls: Vec<(String, String)>,
@@ -123,11 +123,8 @@ fn join_user(namespace: &OwnedFd) -> nix::Result<()> {
 
 /// Sets a kernel parameter of the namespaces of the calling thread.
 fn set(name: &str, value: &str) -> Result<(), EnterError> {
-    let failed = |source| EnterError::Sysctl {
-        name: name.to_owned(),
-        value: value.to_owned(),
-        source,
-    };
+    let failed =
+        |source| EnterError::Sysctl { name: name.to_owned(), value: value.to_owned(), source };
     fs::write(sysctl_file(name).map_err(failed)?, value).map_err(failed)
 }
 
@@ -157,8 +154,14 @@ mod tests {
     fn a_sysctl_is_a_file_below_proc_sys() {
         let file = |name: &str| sysctl_file(name).unwrap().display().to_string();
         assert_eq!(file("net.core.somaxconn"), "/proc/sys/net/core/somaxconn");
-        assert_eq!(file("net/ipv4/conf/eth0.1/rp_filter"), "/proc/sys/net/ipv4/conf/eth0.1/rp_filter");
-        assert_eq!(file("net.ipv4.conf.eth0/1.rp_filter"), "/proc/sys/net/ipv4/conf/eth0.1/rp_filter");
+        assert_eq!(
+            file("net/ipv4/conf/eth0.1/rp_filter"),
+            "/proc/sys/net/ipv4/conf/eth0.1/rp_filter"
+        );
+        assert_eq!(
+            file("net.ipv4.conf.eth0/1.rp_filter"),
+            "/proc/sys/net/ipv4/conf/eth0.1/rp_filter"
+        );
         for name in ["", "/etc/passwd", "net/../../etc/passwd", "net..x"] {
             assert!(sysctl_file(name).is_err(), "{name:?}");
         }

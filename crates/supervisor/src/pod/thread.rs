@@ -93,6 +93,9 @@ mod tests {
     fn an_unknown_parameter_is_named() {
         let sysctls = vec![("net.no_such".to_owned(), "1".to_owned())];
         let error = spawn(PodNamespaces { sysctls, ..PodNamespaces::default() }).unwrap_err();
-        assert!(error.to_string().starts_with("cannot set sysctl net.no_such to \"1\": "), "{error}");
+        assert!(
+            error.to_string().starts_with("cannot set sysctl net.no_such to \"1\": "),
+            "{error}"
+        );
     }
 }

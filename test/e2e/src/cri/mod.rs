@@ -1,16 +1,16 @@
 //! A containerd with the CRI plugin, and a client of CRI in place of the kubelet.
 //!
-//! The pods use the host's network, unless a test asks for one of their own; the pause container is
-//! native, like that of Kubernetes.
+//! The pods use the host's network, unless the shim makes them; the pause container is native, like
+//! that of Kubernetes.
 
 pub mod api;
 
 use crate::grpc;
 use api::{
     CONTAINER, ContainerConfig, ContainerMetadata, ContainerSecurity, ContainerStatus,
-    ContainerStatusAnswer, CreateContainer, ExecSync, ExecSyncAnswer, Id, ImageName, ImageStatus, ImageStatusAnswer,
-    LinuxContainer, LinuxPod, NODE, Namespaces, Nothing, POD, PodConfig, PodMetadata, PodSecurity,
-    PodStatusAnswer, Resources, RunPod, StatsAnswer, StatusOf, Stop,
+    ContainerStatusAnswer, CreateContainer, ExecSync, ExecSyncAnswer, Id, ImageName, ImageStatus,
+    ImageStatusAnswer, LinuxContainer, LinuxPod, NODE, Namespaces, Nothing, POD, PodConfig,
+    PodMetadata, PodSecurity, PodStatusAnswer, Resources, RunPod, StatsAnswer, StatusOf, Stop,
 };
 use std::collections::HashMap;
 use std::fs;
@@ -19,8 +19,8 @@ use std::sync::OnceLock;
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
 use wherry_testing::{
-    Containerd, ContainerdVersion, DEADLINE, Image, Process, SHIM_SANDBOXER, busybox, cgroup_parent, engine,
-    processes, wait_for, wait_until,
+    Containerd, ContainerdVersion, DEADLINE, Image, Process, SHIM_SANDBOXER, busybox,
+    cgroup_parent, engine, processes, wait_for, wait_until,
 };
 
 /// The containerd namespace of all pods.
@@ -82,7 +82,7 @@ impl Cri {
         Cri::start_with(version, engine(), NODE)
     }
 
-    /// Like [`Cri::start`]; the shim makes the pods, which have networks of their own: containerd 2.0
+    /// Like [`Cri::start`]; the shim makes the pods, which have separate networks: containerd 2.0
     /// to 2.2 crashes at one with the host's.
     pub fn start_with_shim_sandboxer(version: ContainerdVersion) -> Cri {
         Cri::start_with(version, engine() + SHIM_SANDBOXER, POD)
@@ -315,8 +315,8 @@ impl Pod<'_> {
         answer.unwrap_or_else(|e| panic!("the pod cannot be stopped: {e}"));
     }
 
-    /// The pid whose namespaces the containers join: that of the pause container, or of what the
-    /// shim has in its place, a thread or an init process, which containerd 2.1 does not report.
+    /// The pid whose namespaces the containers join: that of the pause container, or of the
+    /// shim's replacement, a thread or an init process, which containerd 2.1 does not report.
     pub fn holder(&self) -> i32 {
         let reported = self.state().1;
         if reported != 0 {
@@ -336,7 +336,7 @@ impl Pod<'_> {
         })
     }
 
-    /// The state of the pod, and the pid of its pause container, or of what is in its place.
+    /// The state of the pod, and the pid of its pause container, or of its replacement.
     pub fn state(&self) -> (i32, i32) {
         let request = StatusOf { id: self.id.clone(), verbose: true };
         let answer = self.cri.call::<PodStatusAnswer>("RuntimeService/PodSandboxStatus", request);
