@@ -137,10 +137,16 @@ impl Bundle {
         self.state_root().join("@pod")
     }
 
-    /// The directory of symbolic links to the bundles of the pod's containers.
+    /// The directory with an entry for each container of the pod.
     #[must_use]
-    pub fn pod_containers(&self) -> PathBuf {
+    pub fn pod_members(&self) -> PathBuf {
         self.state_root().join("@containers")
+    }
+
+    /// The entry of the container `id` of the pod.
+    #[must_use]
+    pub fn pod_member(&self, id: &str) -> PathBuf {
+        self.pod_members().join(id)
     }
 
     /// The mount point of the pod's `/dev/shm`.

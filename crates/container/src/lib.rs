@@ -2,8 +2,8 @@
 //!
 //! [`state`] has the states and the valid transitions; it is pure. [`Container`] and [`Exec`] are
 //! the handles of the Task API: queries read a snapshot, requests go to the actor, the one task
-//! that changes the state. [`Pod`] is the handle of a pod that this daemon makes. Every change is published as an [`Event`], in order. The work itself is
-//! done by the supervisor, on threads.
+//! that changes the state. Every change is published as an [`Event`], in order. The work itself is
+//! done by the supervisor, on threads. [`Pod`] is the handle of a pod that this daemon makes.
 
 mod actor;
 mod create;

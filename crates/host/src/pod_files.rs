@@ -2,7 +2,7 @@
 //!
 //! With a pause container, containerd makes these files and mounts them into each container. With
 //! the Sandbox API it leaves them to the shim, and configures the container as one without a pod:
-//! `/dev/shm` is then a tmpfs of its own.
+//! `/dev/shm` is then a tmpfs that no other container has.
 
 use std::path::Path;
 
@@ -80,10 +80,12 @@ mod tests {
         let pod = pod(&["hostname", "hosts", "resolv.conf", "shm"]);
         let mut spec = Spec::default();
         add(pod.path(), &mut spec).unwrap();
-        let expected = [SHM].iter().chain(&FILES).map(|(name, place)| {
-            ((*place).to_owned(), pod.path().join(name).display().to_string())
-        });
-        assert_eq!(sources(&spec), expected.collect::<Vec<_>>());
+        let expected: Vec<(String, String)> = [SHM]
+            .iter()
+            .chain(&FILES)
+            .map(|(name, place)| ((*place).to_owned(), pod.path().join(name).display().to_string()))
+            .collect();
+        assert_eq!(sources(&spec), expected);
     }
 
     #[test]

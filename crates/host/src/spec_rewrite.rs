@@ -66,8 +66,8 @@ pub(crate) struct Rewritten {
     _open: Vec<OwnedFd>,
 }
 
-/// Rewrites the configuration of a bundle. `channel` is the setup channel, `pod_files` the directory
-/// of the files that the containers of the pod share.
+/// Rewrites the configuration of a bundle. `channel` is the setup channel, `pod_files` the
+/// directory of the files that the containers of the pod share.
 pub(crate) fn rewrite(
     bundle: &Bundle,
     spec: &Spec,

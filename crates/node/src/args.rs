@@ -102,8 +102,8 @@ pub(crate) struct Install {
     /// Whether systemd makes the containers' cgroups. `auto`: as runc's handler has it.
     #[arg(long, value_enum, default_value_t = SystemdCgroup::Auto)]
     pub(crate) systemd_cgroup: SystemdCgroup,
-    /// What makes the pods: containerd, with a pause container, or the shim without one, which needs
-    /// containerd 2.3.
+    /// The maker of pods: containerd, with a pause container, or the shim, without one. The shim
+    /// needs containerd 2.3.
     #[arg(long, value_enum, default_value_t = Sandboxer::Podsandbox)]
     pub(crate) sandboxer: Sandboxer,
     #[command(flatten)]

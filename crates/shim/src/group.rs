@@ -46,8 +46,8 @@ pub struct Group {
 }
 
 /// Returns the group of the container in a bundle. Its name is the container's id, unless an
-/// annotation names another. A bundle without a configuration is that of a pod sandbox, whose id is
-/// the group of its containers.
+/// annotation names another. A bundle without a configuration is that of a pod sandbox, whose id
+/// names the group of its containers.
 ///
 /// # Errors
 /// [`Error::Read`], [`Error::Parse`].

@@ -18,7 +18,7 @@ use wherry_cgroup::{CgroupError, CgroupName};
 use wherry_protocol::Mount;
 use wherry_sys::reaper::Reaper;
 
-use crate::pod;
+use crate::pod::members::{self, Member};
 
 /// How long cleanup waits for processes that still set up the container. They end as soon as what
 /// they have made is killed; containerd gives `delete` five seconds.
@@ -102,12 +102,22 @@ pub fn container(
     if !bundle.is_pod() {
         return clean(bundle, remains, reaper);
     }
-    let containers = pod::containers(bundle).into_iter();
+    let members = members::list(bundle).into_iter();
     let mut errors: Vec<CleanupError> =
-        containers.flat_map(|own| clean(&own, Remains::read(&own).as_ref(), reaper)).collect();
+        members.flat_map(|Member { bundle, config }| member(&bundle, config, reaper)).collect();
     // The cgroup and hooks of a configuration beside a pod's files were never used.
     errors.extend(clean(bundle, None, reaper));
     errors
+}
+
+/// Removes a container of a pod. Without its bundle the cgroup alone may be left.
+fn member(bundle: &Bundle, config: Option<Config>, reaper: Option<&Reaper>) -> Vec<CleanupError> {
+    let remains = config.map(|config| Remains::new(bundle, &config));
+    if bundle.path().exists() {
+        return clean(bundle, remains.as_ref(), reaper);
+    }
+    let removed = remains.map_or(Ok(()), |remains| remains.remove_cgroup());
+    removed.err().map(CleanupError::from).into_iter().collect()
 }
 
 fn clean(bundle: &Bundle, remains: Option<&Remains>, reaper: Option<&Reaper>) -> Vec<CleanupError> {

@@ -15,7 +15,8 @@ use crate::cancel::Cancel;
 use crate::cleanup::Remains;
 use crate::code::{CodeError, Order};
 use crate::conversation::{Forked, SetupService};
-use crate::{Supervisor, cleanup, launch, pod};
+use crate::pod::members;
+use crate::{Supervisor, cleanup, launch};
 
 /// The container that a client asks for.
 #[derive(Debug, Clone)]
@@ -91,7 +92,7 @@ impl Supervisor {
         let (spec, cgroup) = validate(&bundle, &config.options)
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
         if let Some(pod) = &config.pod {
-            pod::add_container(pod, &bundle)?;
+            members::add(pod, &bundle)?;
         }
         if cgroup.systemd {
             // Again, for a pod's next container, and after a pause between `start` and Create.
@@ -128,6 +129,9 @@ impl Supervisor {
             }
             Err(failure) => {
                 self.remove(&bundle, &remains);
+                if let Some(pod) = &config.pod {
+                    members::remove(pod, &config.id);
+                }
                 Err(failure)
             }
         }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use wherry_testing::repository;
 
 use crate::measures::{
-    COLD_LARGE, CTR_HELLO, DOCKER_FIB, IDLE_CALLS, MANY, PSS_20, SECOND_LARGE, SIZE_SHIM, START,
-    TO_GUEST, Unit,
+    COLD_LARGE, CTR_HELLO, DOCKER_FIB, IDLE_CALLS, MANY, POD_OF_SHIM, POD_PSS_OF_SHIM,
+    POD_WITH_PAUSE, PSS_20, SECOND_LARGE, SIZE_SHIM, START, TO_GUEST, Unit,
 };
 use crate::results::{NOTHING, RUNC, Results};
 
@@ -40,7 +40,7 @@ enum Limit {
 }
 
 /// All bounds, in the order of the table.
-pub(crate) const BOUNDS: [Bound; 10] = [
+pub(crate) const BOUNDS: [Bound; 12] = [
     Bound {
         text: "`ctr run --rm` of hello, warm ÷ runc",
         key: "ctr-runc",
@@ -70,6 +70,18 @@ pub(crate) const BOUNDS: [Bound; 10] = [
         key: "container-mb",
         figure: Figure::Own(PSS_20, Unit::Mb),
         limit: Limit::AtMost(2.0),
+    },
+    Bound {
+        text: "RunPodSandbox with `sandboxer = \"shim\"` ÷ with a pause container",
+        key: "pod-pause",
+        figure: Figure::Over(POD_OF_SHIM, POD_WITH_PAUSE),
+        limit: Limit::AtMost(0.60),
+    },
+    Bound {
+        text: "PSS per pod with one container, with `sandboxer = \"shim\"`, at 20",
+        key: "pod-mb",
+        figure: Figure::Own(POD_PSS_OF_SHIM, Unit::Mb),
+        limit: Limit::AtMost(1.6),
     },
     Bound {
         text: "`start`: exec to address printed",

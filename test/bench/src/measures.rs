@@ -56,6 +56,10 @@ pub(crate) const LIFE: &str = "life";
 pub(crate) const LIFE_CREATE: &str = "life-create";
 pub(crate) const LIFE_START: &str = "life-start";
 pub(crate) const LIFE_DELETE: &str = "life-delete";
+pub(crate) const POD_WITH_PAUSE: &str = "pod-with-pause";
+pub(crate) const POD_OF_SHIM: &str = "pod-of-shim";
+pub(crate) const POD_PSS: &str = "pod-pss";
+pub(crate) const POD_PSS_OF_SHIM: &str = "pod-pss-of-shim";
 pub(crate) const IDLE_CALLS: &str = "idle-calls";
 
 const fn measure(key: &'static str, unit: Unit, text: &'static str) -> Measure {
@@ -63,7 +67,7 @@ const fn measure(key: &'static str, unit: Unit, text: &'static str) -> Measure {
 }
 
 /// All measures, in the order of the table.
-pub(crate) const MEASURES: [Measure; 22] = [
+pub(crate) const MEASURES: [Measure; 26] = [
     measure(CTR_HELLO, Unit::Ms, "`ctr run --rm` of hello, warm"),
     measure(COLD_SMALL, Unit::Ms, "`ctr run --rm` of hello, its first run"),
     measure(COLD_LARGE, Unit::Ms, "`ctr run --rm` of a module of over 5 MB, its first run"),
@@ -83,6 +87,14 @@ pub(crate) const MEASURES: [Measure; 22] = [
     measure(PSS_100, Unit::Mb, "PSS per running container, 100 of them"),
     measure(PROCESSES, Unit::Count, "processes per running container"),
     measure(THREADS, Unit::Count, "threads per running container"),
+    measure(POD_WITH_PAUSE, Unit::Ms, "RunPodSandbox with a pause container"),
+    measure(POD_OF_SHIM, Unit::Ms, "… with `sandboxer = \"shim\"`"),
+    measure(
+        POD_PSS,
+        Unit::Mb,
+        "PSS per pod with one container, 20 of them, with a pause container",
+    ),
+    measure(POD_PSS_OF_SHIM, Unit::Mb, "… with `sandboxer = \"shim\"`"),
     measure(SIZE_SHIM, Unit::Mb, "shim executable, stripped"),
     measure(SIZE_HOST, Unit::Mb, "engine host executable (runc itself), stripped"),
     measure(IDLE_CALLS, Unit::Count, "system calls of an idle container in a minute"),

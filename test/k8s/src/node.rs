@@ -19,7 +19,7 @@ pub enum Preparation {
     Bare,
 }
 
-/// What makes the pods of wasm: `WHERRY_SANDBOXER`, or `podsandbox`.
+/// The maker of wasm pods: `WHERRY_SANDBOXER`, or `podsandbox`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sandboxer {
     /// containerd, with a pause container.
@@ -47,7 +47,7 @@ impl Sandboxer {
     }
 }
 
-/// What makes the pods of wasm in this run.
+/// The maker of wasm pods in this run.
 pub fn sandboxer() -> Sandboxer {
     match std::env::var("WHERRY_SANDBOXER").as_deref() {
         Err(_) | Ok("podsandbox") => Sandboxer::Podsandbox,

@@ -136,7 +136,7 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// What makes the pods of a runtime.
+/// The maker of a runtime's pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Sandboxer {
     /// containerd, with a pause container.
@@ -171,8 +171,8 @@ impl Runtime {
     ///
     /// With `hostUsers: false` containerd < 2.4 refuses a pod unless the handler's features say
     /// that it supports user namespaces, and it asks runtimes of type `io.containerd.runc.v2`
-    /// alone. It runs `runtime_path` in any case. Where the shim makes the pods, containerd does not
-    /// use that key, and `runtime_type` may be a path.
+    /// alone. It runs `runtime_path` in any case. Where the shim makes the pods, containerd does
+    /// not use that key, and `runtime_type` may be a path.
     pub(crate) fn new(
         engine: &str,
         bin_dir: &Path,

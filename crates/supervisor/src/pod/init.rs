@@ -33,7 +33,7 @@ pub const POD_INIT: &str = "pod-init";
 /// Its name among the processes of its containers.
 const NAME: &CStr = c"wherry-pod";
 /// The user and group of the process: those of the pause image of Kubernetes.
-const NOBODY: u32 = 65535;
+const UNPRIVILEGED: u32 = 65535;
 /// The line of the answer that says that the process is ready. Another one is its pid.
 const READY: &str = "ready";
 /// A directory of every root filesystem, which the empty root is mounted on.
@@ -230,7 +230,7 @@ fn leave_filesystem() -> nix::Result<()> {
 
 /// Becomes a user without capabilities, for ever.
 fn drop_privileges() -> nix::Result<()> {
-    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    let (uid, gid) = (Uid::from_raw(UNPRIVILEGED), Gid::from_raw(UNPRIVILEGED));
     setgroups(&[])?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)?;

@@ -2,19 +2,20 @@
 //!
 //! The containers of a pod join its namespaces through `/proc/PID/ns`, where PID is the pid that
 //! the daemon reports for the pod. A thread of the daemon holds them ([`thread`]): its id is a
-//! valid PID there. A pid namespace needs a process as its init, and only a process can be in a
-//! user namespace of its own, so pods with one of the two get a small process instead ([`init`]).
+//! valid PID there. A pid namespace needs a process as its init, and a thread cannot leave the user
+//! namespace of its process, so pods with one of the two get a small process instead ([`init`]).
 //!
 //! Files that all containers of the pod share are in the pod's bundle: `/etc/hostname`,
-//! `/etc/hosts`, `/etc/resolv.conf` and the tmpfs of `/dev/shm`. The engine host mounts them.
+//! `/etc/hosts`, `/etc/resolv.conf` and the tmpfs of `/dev/shm`. The engine host mounts them. The
+//! bundle also lists the containers ([`members`]).
 
 pub mod init;
+pub mod members;
 mod namespaces;
 mod thread;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
@@ -37,7 +38,7 @@ pub struct PodConfig {
     pub id: String,
     /// Its bundle.
     pub bundle: PathBuf,
-    /// The content of `/etc/resolv.conf`; the host's file if there is none.
+    /// The content of `/etc/resolv.conf`; without one, the host's file.
     pub resolv_conf: Option<String>,
     /// Its namespaces.
     pub namespaces: PodNamespaces,
@@ -186,62 +187,9 @@ impl Holder {
     }
 }
 
-/// Records a container of a pod, so that [`cleanup::container`] finds it by the pod alone.
-///
-/// # Errors
-/// If the disk is full.
-pub(crate) fn add_container(pod: &Bundle, container: &Bundle) -> Result<(), Failure> {
-    let directory = pod.pod_containers();
-    let link = directory.join(container.id());
-    let create = || {
-        fs::create_dir_all(&directory)?;
-        // Those that are gone: a pod's containers may restart for ever.
-        for entry in fs::read_dir(&directory)?.flatten() {
-            if !entry.path().exists() || entry.path() == link {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        symlink(container.path(), &link)
-    };
-    create().map_err(|source| PodError::Create { path: link.clone(), source }.into())
-}
-
-/// Returns the bundles of the containers of a pod.
-pub(crate) fn containers(pod: &Bundle) -> Vec<Bundle> {
-    let entries = fs::read_dir(pod.pod_containers()).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| {
-            let path = fs::read_link(entry.path()).ok()?;
-            Some(Bundle::new(&path, entry.file_name().to_str()?))
-        })
-        .collect()
-}
-
 /// Removes the files of a pod. Logs what could not be removed.
 pub fn remove(bundle: &Bundle) {
     for error in cleanup::container(bundle, None, None) {
         log::error!("{}: {error}", bundle.id());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_containers_of_a_pod_are_those_whose_bundles_exist() {
-        let directory = tempfile::tempdir().unwrap();
-        let bundle = |id: &str| {
-            fs::create_dir_all(directory.path().join(id)).unwrap();
-            Bundle::new(&directory.path().join(id), id)
-        };
-        let (pod, first, second) = (bundle("pod"), bundle("first"), bundle("second"));
-        assert_eq!(containers(&pod), []);
-        add_container(&pod, &first).unwrap();
-        add_container(&pod, &first).unwrap();
-        assert_eq!(containers(&pod), [first.clone()]);
-        fs::remove_dir(first.path()).unwrap();
-        add_container(&pod, &second).unwrap();
-        assert_eq!(containers(&pod), [second]);
     }
 }

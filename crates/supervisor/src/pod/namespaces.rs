@@ -22,7 +22,7 @@ pub struct PodNamespaces {
     pub pid: bool,
     /// The user namespace that owns the network namespace.
     pub user: bool,
-    /// The name of the host in the UTS namespace; that of the machine if there is none.
+    /// The name of the host in the UTS namespace; without one, that of the machine.
     pub hostname: Option<String>,
     /// Kernel parameters of these namespaces.
     pub sysctls: Vec<(String, String)>,

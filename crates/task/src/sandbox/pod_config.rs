@@ -2,7 +2,7 @@
 //!
 //! containerd's CRI plugin sends no OCI configuration. It sends the `PodSandboxConfig` that it got
 //! from the kubelet (`runtime.v1` in Kubernetes' `api.proto`), of which the fields below are read.
-//! Any other client gets a pod with IPC and UTS namespaces of its own.
+//! Any other client gets a pod with new IPC and UTS namespaces.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ const MESSAGE: &str = "runtime.v1.PodSandboxConfig";
 /// the node.
 const POD: u64 = 0;
 const NODE: u64 = 2;
-/// The kernel parameters that containerd gives the pods of its own, by default: the ports below
+/// The kernel parameters that containerd sets by default in the pods that it makes: the ports below
 /// 1024, and ICMP sockets, are for every user.
 const PORTS: (&str, &str) = ("net.ipv4.ip_unprivileged_port_start", "0");
 const PING: (&str, &str) = ("net.ipv4.ping_group_range", "0 2147483647");
@@ -120,7 +120,8 @@ fn each(bytes: &[u8], mut take: impl FnMut(Field) -> protobuf::Result<()>) -> pr
     Ok(())
 }
 
-/// Text is UTF-8, as the kubelet sends it; anything else is replaced and then refused by the kernel.
+/// Text is UTF-8, as the kubelet sends it; anything else is replaced and then refused by the
+/// kernel.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

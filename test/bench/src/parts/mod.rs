@@ -7,4 +7,5 @@ pub(crate) mod docker;
 pub(crate) mod idle;
 pub(crate) mod many;
 pub(crate) mod memory;
+pub(crate) mod pod;
 pub(crate) mod sizes;

@@ -1,7 +1,7 @@
 //! A containerd with the CRI plugin, and a client of CRI in place of the kubelet.
 //!
-//! The pods use the host's network, unless a test asks for one of their own; the pause container is
-//! native, like that of Kubernetes.
+//! The pods use the host's network, unless the shim makes them; the pause container is native, like
+//! that of Kubernetes.
 
 pub mod api;
 
@@ -87,8 +87,8 @@ impl Cri {
         Cri::start_under(version, engine(), NODE, handlers)
     }
 
-    /// Like [`Cri::start`]; the shim makes the pods, which have networks of their own: containerd
-    /// 2.0 to 2.2 crashes at one with the host's.
+    /// Like [`Cri::start`]; the shim makes the pods, which have separate networks: containerd 2.0
+    /// to 2.2 crashes at one with the host's.
     pub fn start_with_shim_sandboxer(version: ContainerdVersion) -> Cri {
         Cri::start_under(version, engine() + SHIM_SANDBOXER, POD, &[])
     }
@@ -335,8 +335,8 @@ impl Pod<'_> {
         answer.unwrap_or_else(|e| panic!("the pod cannot be stopped: {e}"));
     }
 
-    /// The pid whose namespaces the containers join: that of the pause container, or of what the
-    /// shim has in its place, a thread or an init process, which containerd 2.1 does not report.
+    /// The pid whose namespaces the containers join: that of the pause container, or of the
+    /// shim's replacement, a thread or an init process, which containerd 2.1 does not report.
     pub fn holder(&self) -> i32 {
         let reported = self.state().1;
         if reported != 0 {
@@ -356,7 +356,7 @@ impl Pod<'_> {
         })
     }
 
-    /// The state of the pod, and the pid of its pause container, or of what is in its place.
+    /// The state of the pod, and the pid of its pause container, or of its replacement.
     pub fn state(&self) -> (i32, i32) {
         let request = StatusOf { id: self.id.clone(), verbose: true };
         let answer = self.cri.call::<PodStatusAnswer>("RuntimeService/PodSandboxStatus", request);

@@ -1,5 +1,5 @@
-//! Pods that the shim makes itself, with `sandboxer = "shim"` in containerd's configuration: no pause
-//! container, no pause image. `cri.rs` runs the tests of ordinary pods this way too.
+//! Pods that the shim makes itself, with `sandboxer = "shim"` in containerd's configuration: no
+//! pause container, no pause image. `cri.rs` runs the tests of ordinary pods this way too.
 
 use std::fs;
 use std::path::PathBuf;
@@ -102,7 +102,7 @@ fn a_shared_pid_namespace_has_a_confined_init_process(cri: &Cri) {
     let init = pod.holder();
     // An orphan, which its new parent has to reap.
     let script =
-        "echo $(cat /proc/1/comm) $$; (sleep 0.1 &); sleep 0.5; ps | grep -c '[s]leep 0.1';
+        "echo $(cat /proc/1/comm) $$; (sleep 0.1 &); sleep 0.5; ps | grep -c '\\[sleep\\]';
         ls /proc/1/root/ 2> /dev/null | wc -l; kill -9 1; kill -TERM 1; sleep 1000000";
     let sidecar = pod.run(&shell("sidecar", &native, script));
     pod.wait_for_log("sidecar", "stdout F wherry-pod 2\nstdout F 0\nstdout F 0\n");
@@ -152,7 +152,7 @@ fn an_invalid_setting_is_one_sentence_and_leaves_nothing(cri: &Cri) {
     let mut config = cri.config("invalid", api::CONTAINER);
     let linux = config.linux.as_mut().expect("it is set");
     linux.sysctls.insert("net.ipv4.no_such".to_owned(), "1".to_owned());
-    let error = cri.pod_of(config).err().expect("there is no such parameter");
+    let error = cri.pod_of(config).err().expect("the kernel lacks the parameter");
     assert!(error.contains("cannot set sysctl net.ipv4.no_such to \"1\": No such file"), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
     leftovers.assert_none_new();
