@@ -34,7 +34,7 @@ root_of() {
     if [ ! -e "$root" ]; then
         mkdir -p "$CACHE"
         rm -rf "$root.new"
-        # Of what is run there, nothing leaves the test: the lists of a frozen mirror may have expired.
+        # The lists of a frozen mirror may have expired; no result leaves the test.
         mmdebstrap --quiet --variant=essential --aptopt='Acquire::Check-Valid-Until "false"' \
             "$1" "$root.new" "$(../setup/mirror.sh)" || return 1
         mv "$root.new" "$root"
@@ -42,7 +42,7 @@ root_of() {
     echo "$root"
 }
 
-# in_root ROOT COMMAND…: with the unpacked archive at /wherry, in a mount namespace of its own.
+# in_root ROOT COMMAND…: with the unpacked archive at /wherry, in a new mount namespace.
 in_root() {
     local root=$1
     shift

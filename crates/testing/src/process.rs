@@ -121,10 +121,10 @@ level = "{level}"
 }
 
 /// The configuration of the CRI plugin: a runtime handler with the engine's name, and options that
-/// an operator may set for every runtime, one of which has no meaning for this one; where containerd
-/// has the Sandbox API, a second handler with [`SHIM_SANDBOXER`] behind the name; and the given
-/// handlers. A machine may forbid root to lower the OOM score of a process, which CRI does for a
-/// pause container.
+/// an operator may set for every runtime, one of which has no meaning for this one; where
+/// containerd has the Sandbox API, a second handler with [`SHIM_SANDBOXER`] behind the name; and
+/// the given handlers. A machine may forbid root to lower the OOM score of a process, which CRI
+/// does for a pause container.
 fn kubernetes(
     version: ContainerdVersion,
     root: &Path,
