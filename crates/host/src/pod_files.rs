@@ -80,10 +80,12 @@ mod tests {
         let pod = pod(&["hostname", "hosts", "resolv.conf", "shm"]);
         let mut spec = Spec::default();
         add(pod.path(), &mut spec).unwrap();
-        let expected: Vec<_> = [SHM].iter().chain(&FILES).map(|(name, place)| {
-            ((*place).to_owned(), pod.path().join(name).display().to_string())
-        });
-        assert_eq!(sources(&spec), expected.collect::<Vec<_>>());
+        let expected: Vec<(String, String)> = [SHM]
+            .iter()
+            .chain(&FILES)
+            .map(|(name, place)| ((*place).to_owned(), pod.path().join(name).display().to_string()))
+            .collect();
+        assert_eq!(sources(&spec), expected);
     }
 
     #[test]

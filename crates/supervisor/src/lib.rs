@@ -3,8 +3,8 @@
 //! Everything here is synchronous and works without a runtime: the daemon calls it from threads of
 //! its own, a command line could call it directly. A request flows through [`create`] or [`exec`],
 //! over [`launch`] to the engine host, whose messages [`conversation`] validates and answers, with
-//! the help of [`code`] and [`compiler`] for compiled code. [`cleanup`] removes the remains. [`pod`]
-//! makes the namespaces of a pod.
+//! the help of [`code`] and [`compiler`] for compiled code. [`cleanup`] removes the remains.
+//! [`pod`] makes the namespaces of a pod.
 
 pub mod cancel;
 pub mod cleanup;

@@ -1,8 +1,8 @@
 //! The containers of this daemon, by id, its pod, and whether the daemon still accepts more.
 //!
 //! An id is reserved from the start of its Create. A daemon has a pod only if it makes the pod
-//! itself, by the Sandbox API; the daemon then serves that pod alone. The lock is held for a look-up
-//! and never across an await.
+//! itself, by the Sandbox API; the daemon then serves that pod alone. The lock is held for a
+//! look-up and never across an await.
 //!
 //! The registry closes when it is empty and either Shutdown was requested or the idle timeout
 //! ([`crate::lifecycle`]) has passed. Both are decided under the lock of the ids, so that no Create
