@@ -281,14 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn the_client_chooses_the_driver_where_the_path_does_not() {
+    fn a_path_of_systemds_form_chooses_its_driver_also_where_the_client_does_not() {
         let parse = |path: &str, systemd| {
             CgroupName::parse(Some(path.into()), "x", systemd).unwrap().systemd
         };
-        assert!(parse("/a/b", true));
         assert!(!parse("/a/b", false));
         // Docker names the driver by the path alone.
         assert!(parse("system.slice:docker:x", false));
+        assert!(parse("system.slice:docker:x", true));
     }
 
     #[test]
