@@ -15,7 +15,7 @@ ENGINE=${WHERRY_ENGINE:-wasmtime}
 # Seconds after which it is considered hung. Far above the time that it takes on a loaded machine.
 PATIENCE=${WHERRY_VM_DEADLINE:-2400}
 # Debian 12's own containerd, which is this system's, and the newest Docker with its containerd.
-DAEMONS=(containerd-1.6 runc busybox docker-28 containerd-2)
+DAEMONS=(containerd-1.6 runc busybox docker-28 containerd-2 cni)
 
 fail() {
     echo "run.sh: $*" >&2
