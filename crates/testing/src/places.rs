@@ -68,9 +68,7 @@ pub fn daemon_bin(name: &str) -> PathBuf {
     let mut ready = READY.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let ready = ready.get_or_insert_default();
     if !ready.contains(name) {
-        let built = ["containerd-2.4", "docker-29"].contains(&name);
-        let script = if built { "test/setup/go-daemons.sh" } else { "test/setup/daemons.sh" };
-        let script = repository().join(script);
+        let script = repository().join("test/setup/daemons.sh");
         let status = Command::new(&script)
             .arg(name)
             .env("WHERRY_CACHE", cache_dir())
