@@ -103,7 +103,7 @@ mod without_threads {
         let container = containerd.start(&Run::new(&kit(false)).args(&["sleep", "100000"]));
         let id = container.id().to_owned();
         let [shim] = &container.shims()[..] else { panic!("there is one shim") };
-        let group = Group::of(shim.pid, &format!("without-threads-{id}"));
+        let group = Group::of(shim.pid, &format!("without-threads-{}", shim.pid));
         let threads = PathBuf::from(format!("/proc/{}/task", shim.pid));
         wait_until("the end of idle threads", DEADLINE, || {
             fs::read_dir(&threads).expect("the shim lives").count() == 1

@@ -121,13 +121,15 @@ mod containerd {
         let exec = containerd.exec(container.id(), &["/app.wasm", "alloc", "200"], b"");
         assert_eq!(exec.code, 137, "{exec}");
         let oom = || events.topics(container.id()).iter().filter(|t| *t == "/tasks/oom").count();
-        wait_until("the OOM event", DEADLINE, || oom() == 1);
+        // The kernel may notify twice of one kill, if the process takes a while to end.
+        wait_until("the OOM event", DEADLINE, || oom() >= 1);
         assert!(!container.ended());
+        let before = oom();
         container.kill("KILL");
         wait_until("the exit", DEADLINE, || {
             events.topics(container.id()).last().is_some_and(|topic| topic == "/tasks/exit")
         });
-        assert_eq!(oom(), 1, "the end of the container counts as a second kill");
+        assert_eq!(oom(), before, "the end of the container counts as a second kill");
     }
 
     on_containerds!(an_oom_kill_is_an_event, the_kill_of_another_process_is_an_event);
