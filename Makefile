@@ -119,7 +119,7 @@ test-k8s: setup image
 	test/setup/packages.sh k8s
 	test/k8s/build.sh
 	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) WHERRY_NODE_IMAGE=$(IMAGE_DIR)/wherry-node-$(VERSION).tar \
-	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast -- --test-threads 8
+	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast -- --test-threads 4
 
 # How long pods take until they are ready, beside runc, on that cluster.
 bench-k8s: setup executables

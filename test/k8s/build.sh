@@ -4,7 +4,6 @@
 #
 #   test/k8s/build.sh        builds the missing programs below $WHERRY_K8S
 #                            (/var/cache/wherry/kubernetes)
-#   test/k8s/build.sh check  fails if one is missing
 #
 # It takes some ten minutes, once for each version.
 set -euo pipefail
@@ -16,10 +15,6 @@ CRI_TOOLS=v1.37.0
 
 [ -n "$VERSION" ] || { echo "build.sh: programs/go.mod does not require k8s.io/kubernetes" >&2; exit 1; }
 ready() { [ -x "$CACHE/$VERSION/bin/kubernetes" ] && [ -x "$CACHE/$VERSION/bin/crictl" ] && [ -x "$CACHE/$VERSION/bin/critest" ]; }
-if [ "${1:-}" = check ]; then
-    ready
-    exit
-fi
 if ! ready; then
     PATH=$("$here/../setup/go.sh"):$PATH
     export PATH
