@@ -77,14 +77,15 @@ fn configuration(bundle: &Bundle, spec: &Spec) {
     let path = process.env().iter().flatten().find_map(|pair| pair.strip_prefix("PATH="));
     let args = process.args().clone().unwrap_or_default();
     // Files that are everywhere, nowhere, and here and there.
-    let nothing = Look::Nothing(NoFile::Missing);
+    let everywhere = |_: &Path| Look::Runs;
+    let nowhere = |_: &Path| Look::Nothing(NoFile::Missing);
     let somewhere = |file: &Path| match file.as_os_str().len() % 3 {
         0 => Look::Runs,
         1 => Look::NotExecutable,
         _ => Look::Nothing(NoFile::Missing),
     };
-    for found in [&|_: &Path| Look::Runs, &|_: &Path| nothing, &somewhere as &dyn Fn(&Path) -> Look]
-    {
+    let all: [&dyn Fn(&Path) -> Look; 3] = [&everywhere, &nowhere, &somewhere];
+    for found in all {
         if let Ok(entrypoint) = Entrypoint::resolve(&args, path, process.cwd(), found) {
             assert!(entrypoint.path.is_absolute());
         }
