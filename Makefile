@@ -103,13 +103,12 @@ test-engines:
 	    $(WITH_LIBRARY:%=--features wherry-%/library) $(FEATURES:%=--features %)
 
 # The end-to-end tests with each engine; they prove docs/compatibility.md, and write it.
-# They wait most of the time, so three run at once on two processors.
 test-e2e: setup executables
 	for engine in $(ENGINES); do \
 	    log=$(CARGO_TARGET_DIR)/e2e-$$engine.log; \
 	    skip="$(DAEMONS_FOR_ONE_ENGINE:%=--skip ::%::)"; [ $$engine != $(ENGINE) ] || skip=; \
 	    WHERRY_ENGINE=$$engine WHERRY_BIN_DIR=$(BIN) \
-	        $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast -- --test-threads 3 $$skip | tee $$log || failed=1; \
+	        $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast -- $$skip | tee $$log || failed=1; \
 	    $(BIN)/compatibility $$engine < $$log || failed=1; \
 	done; [ -z "$$failed" ]
 

@@ -57,7 +57,6 @@ pub struct Containerd {
     loaded: Mutex<HashMap<String, Arc<OnceLock<()>>>>,
     /// The sockets of the shims that were seen.
     sockets: Mutex<BTreeSet<PathBuf>>,
-    next: AtomicU32,
 }
 
 /// Optional parts of a containerd.
@@ -151,7 +150,6 @@ impl Containerd {
             process,
             loaded: Mutex::default(),
             sockets: Mutex::default(),
-            next: AtomicU32::new(1),
         };
         containerd.wait_ready();
         containerd
@@ -241,7 +239,9 @@ impl Containerd {
 
     /// A new id for a container.
     pub fn new_id(&self) -> String {
-        format!("c{}", self.next.fetch_add(1, Ordering::Relaxed))
+        // Unique among all daemons of this process: the kernel finds a keyring by this name.
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        format!("c{}", NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The command of a `ctr` call, for a test that drives it itself.

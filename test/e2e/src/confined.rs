@@ -338,7 +338,7 @@ pub fn keyring_holders(id: &str) -> usize {
 
 fn holders(id: &str) -> usize {
     let keys = fs::read_to_string("/proc/keys").unwrap_or_default();
-    let line = keys.lines().find(|line| line.contains(&format!("_ses.{id}")));
+    let line = keys.lines().find(|line| line.contains(&format!(" _ses.{id}:")));
     let number = line.and_then(|line| line.split_whitespace().nth(2)?.parse().ok());
     number.unwrap_or(0)
 }
