@@ -43,8 +43,7 @@ fn a_container_is_entered_and_deleted_by_the_version_that_started_it(version: Co
     assert_ne!(refused.code, 0, "the new version serves new containers: {refused}");
 }
 
-wherry_e2e::tests_in!(
-    containerd_2,
-    ContainerdVersion::V2,
+wherry_e2e::on_containerd_versions!(
+    version => version;
     a_container_is_entered_and_deleted_by_the_version_that_started_it
 );
