@@ -12,7 +12,7 @@ use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -20,12 +20,13 @@ use nix::sys::prctl;
 use nix::unistd::{
     Gid, Uid, chdir, dup2_stdout, getpid, pivot_root, setgroups, setresgid, setresuid, setsid,
 };
+use wherry_sys::namespaces;
 use wherry_sys::process::Process;
 use wherry_sys::reaper::Reaper;
 use wherry_sys::seccomp::{ALLOW, EPERM, Filter};
-use wherry_sys::{namespaces, readonly};
 
 use super::namespaces::{EnterError, PodNamespaces};
+use crate::program::Program;
 
 /// The first argument of the daemon's executable for this process.
 pub const POD_INIT: &str = "pod-init";
@@ -73,6 +74,9 @@ pub enum InitError {
         /// The cause.
         source: io::Error,
     },
+    /// The kernel does not say where this executable is.
+    #[error("cannot find this executable: {0}")]
+    Own(io::Error),
     /// Its answer cannot be read.
     #[error("cannot read its answer: {0}")]
     Read(#[from] io::Error),
@@ -83,13 +87,14 @@ pub enum InitError {
 
 /// Starts the init process of a pod, as a child of this process.
 pub(super) fn spawn(pod: &PodNamespaces, reaper: &Reaper) -> Result<InitProcess, InitError> {
-    let path = std::env::current_exe()?;
+    let program = Program::own().map_err(InitError::Own)?;
+    let failed = |source| InitError::Spawn { path: program.path().to_owned(), source };
     let (input, end) = io::pipe()?;
     let (mut answer, output) = io::pipe()?;
-    let mut command = Command::new(readonly::view(&path)?);
+    let mut command = program.command().map_err(failed)?;
     command.arg0("wherry-pod").arg(POD_INIT).args(to_args(pod)).current_dir("/").env_clear();
     command.stdin(input).stdout(output).stderr(Stdio::null());
-    let child = command.spawn().map_err(|source| InitError::Spawn { path, source })?;
+    let child = command.spawn().map_err(failed)?;
     // Closes this process's writing end of the answer.
     drop(command);
     let mut text = String::new();
