@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
 use wherry_testing::{
@@ -208,15 +209,18 @@ impl Cri {
         self.run(config, &self.handler)
     }
 
-    /// The configuration of a pod.
+    /// The configuration of a pod. Its uid is unique, as in a cluster: pods of several tests may
+    /// have the same name.
     pub fn config(&self, name: &str, pid: i32) -> PodConfig {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let uid = format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let namespaces = Namespaces { network: self.network, pid, ipc: POD };
-        let logs = self.containerd.root().join("logs").join(name);
+        let logs = self.containerd.root().join("logs").join(&uid);
         fs::create_dir_all(&logs).expect("the daemon's folder is writable");
         PodConfig {
             metadata: Some(PodMetadata {
                 name: name.to_owned(),
-                uid: format!("{name}-uid"),
+                uid,
                 namespace: "default".to_owned(),
             }),
             hostname: String::new(),
