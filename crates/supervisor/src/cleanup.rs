@@ -102,25 +102,22 @@ pub fn container(
     if !bundle.is_pod() {
         return clean(bundle, remains, reaper);
     }
-    let members = members::list(bundle).into_iter();
-    let mut errors: Vec<CleanupError> =
-        members.flat_map(|Member { bundle, config }| member(&bundle, config, reaper)).collect();
+    let mut errors = Vec::new();
+    for Member { bundle, config } in members::list(bundle) {
+        let remains = config.map(|config| Remains::new(&bundle, &config));
+        errors.extend(clean(&bundle, remains.as_ref(), reaper));
+    }
     // The cgroup and hooks of a configuration beside a pod's files were never used.
     errors.extend(clean(bundle, None, reaper));
     errors
 }
 
-/// Removes a container of a pod. Without its bundle the cgroup alone may be left.
-fn member(bundle: &Bundle, config: Option<Config>, reaper: Option<&Reaper>) -> Vec<CleanupError> {
-    let remains = config.map(|config| Remains::new(bundle, &config));
-    if bundle.path().exists() {
-        return clean(bundle, remains.as_ref(), reaper);
-    }
-    let removed = remains.map_or(Ok(()), |remains| remains.remove_cgroup());
-    removed.err().map(CleanupError::from).into_iter().collect()
-}
-
 fn clean(bundle: &Bundle, remains: Option<&Remains>, reaper: Option<&Reaper>) -> Vec<CleanupError> {
+    if !bundle.path().exists() {
+        // Its owner has unmounted what was in it. The cgroup alone may be left.
+        let removed = remains.map_or(Ok(()), Remains::remove_cgroup);
+        return removed.err().map(CleanupError::from).into_iter().collect();
+    }
     let start = Instant::now();
     loop {
         // The lock first: objects that a setup creates after the bundle was read would be missed.

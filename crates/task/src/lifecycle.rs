@@ -5,6 +5,10 @@
 //! is still connected does not keep it: containerd 2.1 leaks its connection when it gives up a shim
 //! after a restart. Before the first client and the first Create, the daemon waits longer, for a
 //! machine that is slow to start containerd's requests.
+//!
+//! Once a client has disconnected, the daemon looks for containers that containerd has given up:
+//! it runs the `delete` command and deletes the bundle when a daemon does not answer in time, as in
+//! the middle of a Create. A connection says nothing then, since containerd 2.1 leaks it.
 
 use std::time::Duration;
 
@@ -18,33 +22,37 @@ const FIRST_CREATE_TIMEOUT: Duration = Duration::from_secs(120);
 /// The idle timeout after that. Shutdown follows Delete within milliseconds, so it has been lost by
 /// then.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a daemon without a client checks whether `delete` has removed its ended containers.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// The time between two sweeps: as long as since the last change of the connections, since
+/// containerd cleans up soon after it has restarted; but at least and at most this.
+const SWEEP_INTERVAL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 
 /// Closes the registry when its idle timeout has passed, and then returns.
 pub(crate) async fn idle(registry: &Registry, connections: &Connections) {
     let (mut changes, mut clients) = (registry.changes(), connections.changes());
-    let mut connected = !connections.none();
-    let mut disconnected_at = None;
+    let mut connected = *clients.borrow_and_update();
+    // The last change of the connections since a client has disconnected.
+    let mut changed_at: Option<Instant> = None;
     loop {
-        if !connected {
-            registry.forget_removed();
+        if changed_at.is_some() {
+            sweep(registry).await;
         }
         // Changes up to here are seen below.
         changes.mark_unchanged();
-        let deadline = registry.empty().map(|empty| match (empty.used, disconnected_at) {
+        let deadline = registry.empty().map(|empty| match (empty.used, changed_at) {
             (true, _) => empty.since + IDLE_TIMEOUT,
-            (false, Some(at)) if !connected => at + IDLE_TIMEOUT,
+            (false, Some(at)) if connected == 0 => at + IDLE_TIMEOUT,
             (false, _) => empty.since + FIRST_CREATE_TIMEOUT,
         });
         let now = Instant::now();
         if deadline.is_some_and(|deadline| deadline <= now) && registry.close_if_empty() {
             return;
         }
-        let sweep = !connected && registry.has_created();
-        let wake = deadline.or_else(|| sweep.then(|| now + SWEEP_INTERVAL));
+        let (least, most) = SWEEP_INTERVAL;
+        let next_sweep = changed_at
+            .filter(|_| registry.has_created())
+            .map(|at| now + (now - at).clamp(least, most));
         let timer = async {
-            match wake {
+            match deadline.or(next_sweep) {
                 Some(wake) => sleep_until(wake).await,
                 None => std::future::pending().await,
             }
@@ -53,13 +61,27 @@ pub(crate) async fn idle(registry: &Registry, connections: &Connections) {
             // The senders live in `registry` and `connections`: neither channel can close.
             _ = changes.changed() => {}
             _ = clients.changed() => {
-                let was_connected = connected;
-                connected = *clients.borrow_and_update() > 0;
-                if was_connected && !connected {
-                    disconnected_at = Some(Instant::now());
+                let count = *clients.borrow_and_update();
+                // Equal: one has disconnected and another has connected.
+                if count <= connected || changed_at.is_some() {
+                    changed_at = Some(Instant::now());
                 }
+                connected = count;
             }
             () = timer => {}
+        }
+    }
+}
+
+/// Removes what containerd has given up.
+async fn sweep(registry: &Registry) {
+    registry.forget_removed();
+    for container in registry.without_bundle() {
+        let id = &container.config().container.id;
+        log::warn!("{id}: it is removed: its bundle was deleted before its start");
+        // It is tried again at the next sweep.
+        if let Err(error) = container.delete().await {
+            log::error!("{id}: {error}");
         }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use wherry_bundle::Bundle;
-use wherry_container::{Container, Pod};
+use wherry_container::{Container, Pod, State};
 use wherry_supervisor::Cancel;
 
 use crate::error::{Error, Result};
@@ -198,6 +198,17 @@ impl Registry {
                 slots.pod = None;
             }
         });
+    }
+
+    /// Returns the containers that wait for Start and whose bundles are deleted: nothing can start
+    /// them any more.
+    pub(crate) fn without_bundle(&self) -> Vec<Container> {
+        let mut containers = self.containers();
+        containers.retain(|container| {
+            matches!(container.snapshot().state, State::Created)
+                && !container.config().container.bundle.exists()
+        });
+        containers
     }
 
     /// Closes the registry as soon as it is empty.

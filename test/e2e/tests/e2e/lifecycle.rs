@@ -107,6 +107,33 @@ fn a_shim_whose_container_was_cleaned_up_by_the_delete_command_ends() {
     direct.wait_gone(DEADLINE);
 }
 
+/// containerd restarts while a container waits for Start, and gives it up. containerd 2.1 leaks the
+/// connection that it made before.
+fn given_up_by_a_client_that_stays(id: &str, give_up: impl Fn(&Direct)) {
+    let direct = Direct::start(shared(), id, &spin_wasm());
+    let shim = direct.connect();
+    create(&direct, &shim).expect("Create answers");
+    drop(shim);
+    let _leaked = direct.connect();
+    give_up(&direct);
+    direct.wait_gone(DEADLINE);
+}
+
+#[test]
+fn a_shim_that_is_given_up_with_a_created_container_ends_while_a_client_is_connected() {
+    given_up_by_a_client_that_stays("given-up", |direct| {
+        direct.command("delete", b"");
+    });
+}
+
+/// The `delete` command has run before Create used the bundle.
+#[test]
+fn a_created_container_whose_bundle_was_deleted_is_removed_with_its_shim() {
+    given_up_by_a_client_that_stays("no-bundle", |direct| {
+        std::fs::remove_dir_all(direct.path()).expect("the bundle can be removed");
+    });
+}
+
 #[test]
 fn an_id_can_be_used_again_after_the_delete_command() {
     let direct = Direct::start(shared(), "used-again", &spin_wasm());
