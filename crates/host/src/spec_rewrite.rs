@@ -14,8 +14,8 @@
 //!   limits.
 //! - The files of a pod whose daemon made it: see [`crate::pod_files`].
 //! - A read-only sysfs: libcontainer makes the mount read-only, not the filesystem.
-//! - A tmpfs without a mode: runc gives it that of the directory that it covers, libcontainer lets
-//!   everybody write to it.
+//! - A tmpfs without a mode: runc gives it that of the directory that it covers, libcontainer
+//!   mode 1777, so that every user may write to it.
 
 use std::fs::{self, File};
 use std::io;

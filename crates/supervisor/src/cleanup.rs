@@ -114,7 +114,7 @@ pub fn container(
 
 fn clean(bundle: &Bundle, remains: Option<&Remains>, reaper: Option<&Reaper>) -> Vec<CleanupError> {
     if !bundle.path().exists() {
-        // Its owner has unmounted what was in it. The cgroup alone may be left.
+        // containerd unmounts everything below a bundle before it deletes it. The cgroup may exist.
         let removed = remains.map_or(Ok(()), Remains::remove_cgroup);
         return removed.err().map(CleanupError::from).into_iter().collect();
     }
