@@ -27,8 +27,7 @@ pub(crate) fn run(
     let source = args.source.as_str();
     let file = Path::new(source);
     if file.is_file() {
-        let read = |error| Error::Read { path: file.to_owned(), source: error };
-        if !is_wasm(file).map_err(read)? {
+        if !is_wasm(file)? {
             return Err(Error::NotWasm(source.to_owned()));
         }
         compile(engine, settings, &[(file.to_owned(), source.to_owned())])?;
@@ -65,7 +64,7 @@ fn modules_of(image: &Found) -> Result<Vec<(PathBuf, String)>> {
                 let path = entry.path();
                 if kind.is_dir() {
                     stack.push(path);
-                } else if kind.is_file() && is_wasm(&path).unwrap_or(false) {
+                } else if kind.is_file() && is_wasm(&path)? {
                     let inside = path.strip_prefix(&root).unwrap_or(&path).display();
                     let name = format!("/{inside}");
                     modules.push((path, name));
@@ -77,9 +76,11 @@ fn modules_of(image: &Found) -> Result<Vec<(PathBuf, String)>> {
     Ok(modules)
 }
 
-fn is_wasm(path: &Path) -> io::Result<bool> {
+fn is_wasm(path: &Path) -> Result<bool> {
     let mut head = Vec::new();
-    File::open(path)?.take(kind::PROBE as u64).read_to_end(&mut head)?;
+    File::open(path)
+        .and_then(|file| file.take(kind::PROBE as u64).read_to_end(&mut head))
+        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(matches!(Kind::of(&head), Kind::Module | Kind::Component | Kind::Text))
 }
 

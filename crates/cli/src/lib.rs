@@ -19,7 +19,7 @@ use wherry_supervisor::settings::Settings;
 use args::{Args, Command};
 use error::{Error, Result};
 
-/// The main function of `wherry-E`, with its engine or the reason why that cannot be loaded.
+/// The main function of `wherry-E`, with its engine or the error of loading it.
 #[must_use]
 pub fn main<E: Engine>(engine: std::result::Result<E, LoadError>) -> ExitCode {
     let program = format!("wherry-{}", engine.as_ref().map_or("ENGINE", |engine| engine.name()));
@@ -40,7 +40,8 @@ pub fn main<E: Engine>(engine: std::result::Result<E, LoadError>) -> ExitCode {
                 Err(message) => {
                     // There is nowhere else to report that the stream is closed.
                     let _ = message.print();
-                    return ExitCode::from(u8::try_from(message.exit_code()).unwrap_or(2));
+                    // Help and version are printed to standard output.
+                    return ExitCode::from(if message.use_stderr() { 2 } else { 0 });
                 }
             }
         }

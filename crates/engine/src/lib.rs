@@ -66,6 +66,7 @@ pub trait Engine {
     /// [`CompileError::Invalid`] with the fault's offset; [`CompileError::Io`] if writing to `out`
     /// fails.
     fn compile(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
+        // An engine without a compiler has no use for them.
         let _ = (wasm, out);
         Err(CompileError::Unsupported(format!(
             "this executable has no compiler for {0}: use wherry-{0}",
@@ -96,6 +97,7 @@ pub trait Engine {
     /// # Errors
     /// [`LoadError::Engine`] if the path holds no plug-in, or if the engine has no plug-ins.
     fn load_plugins(&self, path: &Path) -> Result<(), LoadError> {
+        // An engine without plug-ins has no use for it.
         let _ = path;
         Err(LoadError::Engine(format!("{} does not support plug-ins", self.name())))
     }

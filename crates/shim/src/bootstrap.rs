@@ -116,7 +116,7 @@ pub(crate) fn answer(format: Format, address: &str) -> Result<Vec<u8>> {
         }
         Format::Protobuf => {
             let mut result = BootstrapResult::new();
-            result.version = i32::try_from(TASK_API).unwrap_or_default();
+            result.version = TASK_API.cast_signed();
             result.address = address.to_owned();
             result.protocol = TTRPC.to_owned();
             result
