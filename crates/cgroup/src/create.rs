@@ -1,8 +1,8 @@
 //! Creating a container's cgroup.
 //!
-//! libcgroups could do this, but it parses all mounts for each controller of version 1; on version
-//! 2 it fails when two containers that start at the same time need the same parent, and a process
-//! can only be cloned into a cgroup that exists.
+//! libcgroups could do this, but on version 1 it parses all mounts for each controller, and on
+//! version 2 it fails when two containers that start at the same time need the same parent.
+//! Besides, a process can only be cloned into a cgroup that exists.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -89,8 +89,8 @@ fn create_v2(root: &Path, path: &Path, delegate: bool) -> Result<(), CgroupError
         String::new()
     };
     for part in below_root(path).components() {
-        // One by one, as far as the kernel allows: a limit of a missing controller fails when it is
-        // set.
+        // One by one, because the kernel may refuse some: a limit of a missing controller fails
+        // when it is set.
         for controller in controllers.split_whitespace() {
             let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
         }

@@ -35,7 +35,7 @@ enum CompilationError {
     Read(io::Error),
     #[error("cannot write the code: {0}")]
     Write(io::Error),
-    /// The module is another one than the daemon asked for.
+    /// The module is not the one that the daemon requested.
     #[error("the module changed while it was read")]
     Changed,
     #[error(transparent)]

@@ -47,7 +47,7 @@ pub(crate) fn append(
         return Err(LogFileError::Relative);
     }
     let mut options = OpenOptions::new();
-    // So that the open of a named pipe without a reader does not block.
+    // O_NONBLOCK: without it the open of a named pipe waits for a reader.
     options.append(true).create(create).mode(0o644).custom_flags(libc::O_NONBLOCK);
     let file = match options.open(path) {
         // A named pipe without a reader, or a socket.

@@ -1,4 +1,4 @@
-//! The errors of this crate, and the [`Failure`] that each becomes at the edge.
+//! The errors of this crate, and their conversion to a [`Failure`].
 
 use std::error::Error;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Groups and capabilities that libcontainer leaves to a process and the configuration does not
-//! give.
+//! Drops the groups and capabilities that libcontainer leaves to a process although the
+//! configuration does not give them.
 
 use caps::CapSet;
 use caps::errors::CapsError;
@@ -24,7 +24,7 @@ pub(crate) fn leave_groups() {
 }
 
 /// Clears each capability set that the configuration does not mention. libcontainer leaves such a
-/// set as it is: with every capability of root on the host.
+/// set unchanged: it contains every capability of root on the host.
 pub(crate) fn clear_unset_capabilities(
     configured: Option<&LinuxCapabilities>,
 ) -> Result<(), PrivilegeError> {

@@ -147,7 +147,7 @@ pub(crate) enum Loaded {
     Native { path: CString, args: Vec<CString>, env: Vec<CString> },
 }
 
-/// The means of loading a module.
+/// Loads the program of a process.
 pub(crate) struct Loader<'a> {
     pub(crate) engine: &'a dyn Engine,
     /// The setup channel, over which the daemon sends compiled code.

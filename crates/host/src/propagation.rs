@@ -78,9 +78,9 @@ impl Propagation {
         }
     }
 
-    /// Whether the value of the root filesystem is still to be applied to the mounts below `/`
-    /// after libcontainer is done. `slave` and `rprivate` it has applied to every mount; `rslave`
-    /// once more would cut off the shared binds.
+    /// Whether the value of the root filesystem must be applied to the mounts below `/` after
+    /// libcontainer's last step. libcontainer has applied `slave` and `rprivate` to every mount;
+    /// `rslave` a second time would cut off the shared binds.
     pub(crate) fn is_incomplete(self) -> bool {
         self.recursive && matches!(self.kind, Kind::Shared | Kind::Unbindable)
     }

@@ -1,5 +1,5 @@
-//! The configuration that libcontainer reads instead of the bundle's, where libcontainer cannot use
-//! the bundle's as it is.
+//! Rewrites the configuration of a bundle for libcontainer, which cannot use some parts of it
+//! unchanged:
 //!
 //! - Hooks: replaced by the hook proxy, see [`crate::hook_proxy`].
 //! - A user namespace: libcontainer would run another program to write its mappings, and let

@@ -29,7 +29,7 @@ pub(crate) fn restart(node: &Node, timeout: Duration) -> Result<(), NodeError> {
     systemd.restart(&unit, timeout)
 }
 
-/// Waits until CRI answers, is ready, and `wanted` finds nothing to complain about.
+/// Waits until CRI answers, is ready, and `wanted` returns no difference.
 pub(crate) fn wait(
     node: &Node,
     timeout: Duration,
@@ -51,14 +51,14 @@ pub(crate) fn wait(
     }
 }
 
-/// The first of these handlers that is not listed, as a complaint.
+/// Returns the text of an error if one of these handlers is not listed.
 pub(crate) fn missing(running: &Running, handlers: &[String]) -> Option<String> {
     let handler = handlers.iter().find(|handler| !running.handlers.contains(handler))?;
     Some(format!("the handler {handler} is not listed"))
 }
 
-/// How the running containerd differs from these runtimes, as a complaint: it may not have been
-/// restarted since its configuration was changed.
+/// Returns the text of an error if the running containerd differs from these runtimes: it may not
+/// have been restarted since its configuration was changed.
 pub(crate) fn differs(running: &Running, wanted: &Wanted<'_>) -> Option<String> {
     if let Some(gone) = wanted.gone.iter().find(|name| running.handlers.contains(name)) {
         return Some(format!("the handler {gone} is still listed"));

@@ -1,4 +1,4 @@
-//! `status`: the installed runtimes and files, and whether containerd serves it.
+//! `status`: prints the installed runtimes and files, and whether containerd serves the runtimes.
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use crate::node::Node;
 use crate::record::{Kind, Record, Restored};
 use crate::{kubernetes, restart, say};
 
-/// Compiled code, which the runtimes make again when it is gone.
+/// The cache of compiled code, which the runtimes fill again after its removal.
 const CACHE: &str = "/var/lib/wherry/cache";
 
 /// Runs the command.
@@ -18,12 +18,12 @@ pub(crate) fn run(node: &Node, options: &Uninstall) -> Result<ExitCode, NodeErro
     let record = Record::load(node)?;
     if record.is_empty() {
         say("nothing is installed");
-        // The label may have outlived a machine that was installed again.
+        // The labels may date from before the machine was reinstalled.
         unlabel(options, &record)?;
         return Ok(ExitCode::SUCCESS);
     }
     refuse_if_used(node, &record, options.force)?;
-    // First, so that no new pod comes here.
+    // First, so that no new pod is scheduled here.
     unlabel(options, &record)?;
     let timeout = Duration::from_secs(options.common.timeout);
     unconfigure(node, &record, timeout)?;
@@ -41,11 +41,10 @@ pub(crate) fn run(node: &Node, options: &Uninstall) -> Result<ExitCode, NodeErro
     Ok(ExitCode::SUCCESS)
 }
 
-/// A pod of a runtime that is gone could not be cleaned up after.
+/// Fails if pods use the runtimes: without its runtime a pod cannot be cleaned up.
 fn refuse_if_used(node: &Node, record: &Record, force: bool) -> Result<(), NodeError> {
     let handlers: Vec<&str> = record.engines.iter().map(String::as_str).collect();
-    // A containerd that does not run has no pods to ask for, and must not keep the installation
-    // there.
+    // Without a running containerd the pods are unknown. That must not prevent the removal.
     let pods = node.cri().and_then(|cri| cri.pods_of(&handlers)).unwrap_or_default();
     if pods.is_empty() || force {
         return Ok(());
@@ -60,8 +59,8 @@ fn unlabel(options: &Uninstall, record: &Record) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// Takes the runtimes out of the configuration, and restarts containerd, which must serve without
-/// them.
+/// Removes the runtimes from the configuration, restarts containerd, and waits until it serves
+/// without them.
 fn unconfigure(node: &Node, record: &Record, timeout: Duration) -> Result<(), NodeError> {
     let mut changed = false;
     for file in record.files.iter().filter(|file| file.kind != Kind::Executable) {

@@ -1,5 +1,5 @@
-//! The settings of an administrator: variables in containerd's environment, which shims inherit, or
-//! in that of `wherry-E`.
+//! The administrator's settings: variables in the environment of containerd, which shims inherit,
+//! or of `wherry-E`.
 
 use std::path::{Path, PathBuf};
 

@@ -119,7 +119,7 @@ fn container_code(error: &ContainerError) -> Code {
     match error {
         ContainerError::Failure(failure) => match failure.kind {
             FailureKind::Invalid => Code::INVALID_ARGUMENT,
-            // A missing program is not NOT_FOUND: a client would take the task itself for missing.
+            // A missing program is not NOT_FOUND: a client would conclude that the task is missing.
             // runc's shim answers UNKNOWN too, and clients read the text.
             FailureKind::NotFound | FailureKind::NotExecutable | FailureKind::System => {
                 Code::UNKNOWN

@@ -50,7 +50,7 @@ pub(super) fn check(patient: &Patient, found: &[Found], findings: &mut Findings)
             ),
         }
     }
-    // An empty namespace that stays harms nothing.
+    // Leftovers, an empty namespace and a directory, are harmless.
     let _ = command(patient, &ctr).args(["namespaces", "remove", NAMESPACE]).output();
     let _ = fs::remove_dir_all(&path);
 }
@@ -141,7 +141,7 @@ fn wait(mut child: Child) -> Result<Child, RunError> {
         match child.try_wait() {
             Ok(None) if started.elapsed() < LIMIT => thread::sleep(POLL),
             Ok(None) => {
-                // It is our own child, and gets nothing else to do.
+                // Neither can fail for a child that is not reaped yet.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(RunError::Late);

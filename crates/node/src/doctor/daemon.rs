@@ -10,7 +10,7 @@ use crate::config::{Version, document};
 use crate::cri::Running;
 use crate::root::SEARCH_PATH;
 
-/// Where administrators' credentials are, by distribution.
+/// The paths of the administrator's kubeconfig in the distributions.
 const KUBECONFIGS: [&str; 3] =
     ["/etc/kubernetes/admin.conf", "/etc/rancher/k3s/k3s.yaml", "/etc/rancher/rke2/rke2.yaml"];
 
@@ -107,7 +107,7 @@ fn handlers(patient: &Patient, running: &Running, version: Version, findings: &m
     }
 }
 
-/// RuntimeClasses against handlers, where kubectl works.
+/// Compares RuntimeClasses with handlers, where kubectl works.
 fn classes(patient: &Patient, running: &Running, findings: &mut Findings) {
     let root = &patient.node.root;
     let Some(kubectl) = root.find_program("kubectl", SEARCH_PATH) else {
@@ -172,9 +172,9 @@ fn compare(
     }
 }
 
-/// The directories in which containerd looks for a shim.
+/// The directories in which containerd searches for a shim.
 pub(super) fn search_path(patient: &Patient) -> String {
-    // containerd looks beside its own executable too.
+    // containerd also searches the directory that its executable is in.
     let beside = patient.node.containerd.as_deref().and_then(Path::parent);
     let path = patient.variable("PATH").unwrap_or(SEARCH_PATH);
     beside.map_or_else(|| path.to_owned(), |beside| format!("{}:{path}", beside.display()))

@@ -10,15 +10,14 @@ use super::daemon::search_path;
 use super::{Findings, Patient};
 use crate::executables::{self, Engine};
 
-/// A runtime that works so far.
+/// A runtime whose executables run.
 pub(super) struct Found {
     pub(super) engine: String,
     /// Its shim, by the host's path.
     pub(super) shim: PathBuf,
 }
 
-/// Checks the runtimes of containerd's configuration that are ours, and returns those whose
-/// executables run.
+/// Checks Wherry's runtimes in containerd's configuration, and returns those whose executables run.
 pub(super) fn check(patient: &Patient, findings: &mut Findings) -> Vec<Found> {
     let configured = patient.running.as_ref().and_then(|running| {
         running.config.pointer("/containerd/runtimes").and_then(Value::as_object).cloned()
@@ -38,7 +37,7 @@ pub(super) fn check(patient: &Patient, findings: &mut Findings) -> Vec<Found> {
         let engine = Engine { name: engine_of(&name).to_owned() };
         let beside = path.parent().unwrap_or(Path::new("/"));
         if !installed && !patient.node.root.exists(beside.join(engine.host())) {
-            // Another project's.
+            // A shim of another project.
             continue;
         }
         plugins(patient, &handler, &runtime, findings);
@@ -67,7 +66,7 @@ fn engine_of(shim: &str) -> &str {
     name.rsplit_once('-').map_or(name, |(engine, _)| engine)
 }
 
-/// A shell may find what containerd's unit does not.
+/// Reports a shim that containerd does not find. A shell, whose PATH differs, may find it.
 fn not_found(patient: &Patient, name: &str, search: &str, findings: &mut Findings) {
     let shells = std::env::var("PATH").unwrap_or_default();
     let elsewhere = patient.node.root.find_program(name, &shells);

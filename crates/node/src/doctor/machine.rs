@@ -8,8 +8,8 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use super::{Findings, Patient};
 use crate::root::HostRoot;
 
-/// The oldest kernel that the tests run on; cgroup.kill, close_range and clone3 into a cgroup are
-/// there.
+/// The oldest kernel that the tests run on. It has cgroup.kill, close_range and clone3 into a
+/// cgroup.
 const KERNEL: (u32, u32) = (5, 10);
 const CACHE: &str = "/var/lib/wherry/cache";
 /// The cache keeps at most 2 GiB; below this a large module may not fit.
@@ -111,7 +111,7 @@ pub(super) fn check_cache(patient: &Patient, findings: &mut Findings) {
     }
 }
 
-/// A file of the host, or nothing.
+/// Reads a file of the host. Empty if it cannot be read.
 fn read(root: &HostRoot, path: &str) -> String {
     let path = root.resolve(Path::new(path));
     path.ok().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default()

@@ -18,12 +18,12 @@ use crate::root::HostRoot;
 use crate::say;
 use crate::systemd::Systemd;
 
-/// How a check ended.
+/// The result level of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
     Ok,
-    /// It works, with a limit that a person should know.
+    /// It works, with a limitation.
     Warn,
     /// Containers cannot run.
     Fail,
@@ -73,12 +73,12 @@ impl Findings {
     }
 }
 
-/// What the checks of containerd and the engines share.
+/// The state that the checks of containerd and the engines share.
 pub(crate) struct Patient {
     pub(crate) node: Node,
     pub(crate) record: Record,
     pub(crate) running: Option<Running>,
-    /// The environment of containerd's unit, `NAME=value` each; empty where it cannot be asked.
+    /// The environment of containerd's unit, `NAME=value` each; empty if it cannot be read.
     pub(crate) environment: Vec<String>,
     /// The greatest number of tasks of the unit.
     pub(crate) tasks_max: Option<u64>,
@@ -113,7 +113,7 @@ impl Patient {
         let record = Record::load(&node)?;
         let running = node.cri().and_then(|cri| cri.running()).ok();
         let (mut environment, mut tasks_max) = (Vec::new(), None);
-        // Without systemd its defaults are assumed.
+        // Without systemd, the checks assume systemd's defaults.
         if let Ok(mut systemd) = Systemd::connect(&node.root)
             && let Ok(unit) = systemd.active_unit(&node.units)
         {
@@ -133,7 +133,7 @@ impl Patient {
 
 fn print(findings: &[Finding], json: bool) {
     if json {
-        // Strings and names of levels: there is nothing that cannot be JSON.
+        // Cannot fail: a finding consists of strings and unit variants.
         say(serde_json::to_string_pretty(findings).unwrap_or_default());
         return;
     }
