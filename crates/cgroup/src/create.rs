@@ -84,7 +84,8 @@ fn inherit(mount: &Path, directory: &Path) -> Result<(), CgroupError> {
 fn create_v2(root: &Path, path: &Path, delegate: bool) -> Result<(), CgroupError> {
     let mut directory = root.to_owned();
     let controllers = if delegate {
-        fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default()
+        fs::read_to_string(root.join("cgroup.controllers"))
+            .map_err(|error| CgroupError::create(&root.join(path), error))?
     } else {
         String::new()
     };

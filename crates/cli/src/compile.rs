@@ -92,25 +92,25 @@ fn compile(engine: &dyn Engine, settings: &Settings, modules: &[(PathBuf, String
     for (path, module) in modules {
         let file = File::open(path).map_err(|source| Error::Read { path: path.clone(), source })?;
         let compiler = host_compiler(&program, settings, module);
-        let (mut compiled, mut trouble) = (false, None);
-        let mut note = |note: CacheEvent| {
-            match &note {
-                CacheEvent::Warning(text) => trouble = Some(text.clone()),
-                note => say(&note.to_string()),
+        let (mut compiled, mut warning) = (false, None);
+        let mut on_event = |event: CacheEvent| {
+            match &event {
+                CacheEvent::Warning(text) => warning = Some(text.clone()),
+                event => print_progress(&event.to_string()),
             }
-            compiled |= matches!(note, CacheEvent::Compiled { .. });
+            compiled |= matches!(event, CacheEvent::Compiled { .. });
         };
         // The cache must not remember this file's identity: a container gets the same module as
         // another file.
         let wanted = Module { file: &file, name: module, of_image: false };
-        cache.get(wanted, &key.0, &compiler, &mut note).map_err(failed(module))?;
-        match trouble {
-            // Other trouble, such as a damaged entry, is repaired by the compilation.
+        cache.get(wanted, &key.0, &compiler, &mut on_event).map_err(failed(module))?;
+        match warning {
+            // The compilation repairs any other fault, such as a damaged entry.
             Some(text) if text.starts_with("compiled code is not stored") => {
                 return Err(Error::NotCached(text));
             }
             _ if compiled => {}
-            _ => say(&format!("{module} was compiled before")),
+            _ => print_progress(&format!("{module} was compiled before")),
         }
     }
     Ok(())
@@ -162,7 +162,7 @@ fn host_compiler<'a>(
     }
 }
 
-fn say(text: &str) {
+fn print_progress(text: &str) {
     // Progress only: the exit status shows whether the command succeeded.
     let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
 }

@@ -39,7 +39,7 @@ impl Drop for Found {
         if let Found::Mounted { unmount, .. } = self {
             // A destructor has no caller to return the error to.
             if let Err(error) = ctr(unmount) {
-                crate::complain("ctr", &format!("the image stays mounted: {error}"));
+                crate::print_error("ctr", &format!("the image stays mounted: {error}"));
             }
         }
     }

@@ -47,7 +47,7 @@ pub fn main<E: Engine>(engine: std::result::Result<E, LoadError>) -> ExitCode {
         }
     };
     result.unwrap_or_else(|error| {
-        complain(&program, &error.to_string());
+        print_error(&program, &error.to_string());
         ExitCode::from(error.exit_code())
     })
 }
@@ -77,12 +77,12 @@ fn run_command<E: Engine>(
 fn settings(program: &str) -> Settings {
     let settings = Settings::read();
     for warning in &settings.warnings {
-        complain(program, warning);
+        print_error(program, warning);
     }
     settings
 }
 
-fn complain(program: &str, text: &str) {
+fn print_error(program: &str, text: &str) {
     // There is nowhere else to report that standard error is closed.
     let _ = io::stderr().write_all(format!("{program}: {text}\n").as_bytes());
 }

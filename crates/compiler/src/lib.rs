@@ -89,14 +89,11 @@ impl Request<'_> {
     fn parse(args: &[String]) -> Option<Request<'_>> {
         let [digest, bounds, slot, rest @ ..] = args else { return None };
         let (bounds, slot) = (bounds.parse().ok()?, slot.parse().ok()?);
-        let baseline = rest.first().is_some_and(|arg| arg == BASELINE);
-        Some(Request {
-            digest,
-            bounds,
-            slot,
-            baseline,
-            start: Start::from_args(rest.get(usize::from(baseline)..).unwrap_or_default()),
-        })
+        let (baseline, start) = match rest {
+            [first, start @ ..] if first == BASELINE => (true, start),
+            start => (false, start),
+        };
+        Some(Request { digest, bounds, slot, baseline, start: Start::from_args(start) })
     }
 }
 

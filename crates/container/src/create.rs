@@ -37,7 +37,7 @@ pub(crate) fn create(
 ) -> Result<(Init, NewProcess), Failure> {
     let Config { container, stdio, cancel } = config;
     let opened = stdio::open_unless_terminal(stdio, container.terminal)?;
-    let (ends, retained) = opened.map_or((None, None), |(ends, kept)| (Some(ends), Some(kept)));
+    let (ends, retained) = opened.unzip();
     let created = supervisor.create(container, ends, cancel)?;
     let CreatedContainer { process, start, console, bundle, remains, meter, mount_namespace } =
         created;

@@ -4,7 +4,7 @@
 //! guest could read or truncate it, or make it executable on the host.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -67,14 +67,15 @@ pub(crate) fn append(
 
 /// Copies to the end. Output that cannot be written, as on a full disk, is lost: a guest that waits
 /// for room in the pipe would wait for ever.
-fn copy(mut pipe: PipeReader, mut file: File, path: PathBuf) {
-    let mut buffer = vec![0; CHUNK];
+fn copy(pipe: PipeReader, mut file: File, path: PathBuf) {
+    let mut pipe = BufReader::with_capacity(CHUNK, pipe);
     let mut whole = true;
     loop {
-        match pipe.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(length) => {
-                let written = file.write_all(buffer.get(..length).unwrap_or_default());
+        match pipe.fill_buf() {
+            Ok([]) => return,
+            Ok(bytes) => {
+                let (length, written) = (bytes.len(), file.write_all(bytes));
+                pipe.consume(length);
                 if let Err(error) = written
                     && std::mem::take(&mut whole)
                 {

@@ -125,7 +125,7 @@ impl Operations for Exec {
     fn start(&self) -> Result<Option<NewProcess>, Failure> {
         let Exec { supervisor, container, init, config, stdio, cancel } = self;
         let opened = stdio::open_unless_terminal(stdio, config.terminal)?;
-        let (ends, retained) = opened.map_or((None, None), |(ends, kept)| (Some(ends), Some(kept)));
+        let (ends, retained) = opened.unzip();
         let forked = supervisor.exec(container, init, config, ends, cancel)?;
         let process = Arc::new(forked.process);
         match Streams::start(retained, forked.console, stdio) {

@@ -228,7 +228,10 @@ fn output(
             return Ok(open(null).map_err(|source| failed(null, source))?.into());
         }
         None => (Path::new(path), false),
-        Some(("file", rest)) => (Path::new(rest.split('?').next().unwrap_or(rest)), true),
+        Some(("file", rest)) => {
+            // A client may append options, which have no meaning here.
+            (Path::new(rest.split_once('?').map_or(rest, |(path, _)| path)), true)
+        }
         Some(_) => return Err(StdioError::Scheme { stream, uri: path.to_owned() }),
     };
     if !create && is_fifo(path).map_err(|source| failed(path, source))? {

@@ -74,7 +74,7 @@ pub(crate) enum ModuleError {
     NoReply,
     #[error("the shim sent no compiled code")]
     NoCode,
-    /// The daemon has no code for the module; its own sentence.
+    /// The daemon has no code for the module; the text is the daemon's.
     #[error("{0}")]
     Refused(String),
     #[error(transparent)]
@@ -287,9 +287,10 @@ fn probe(path: &Path) -> io::Result<Option<(File, Kind)>> {
     if !file.metadata()?.is_file() {
         return Ok(None);
     }
-    let mut head = [0; kind::PROBE];
+    let mut head = vec![0; kind::PROBE];
     let length = file.read_at(&mut head, 0)?;
-    let kind = Kind::of(head.get(..length).unwrap_or_default());
+    head.truncate(length);
+    let kind = Kind::of(&head);
     Ok(Some((file, kind)))
 }
 

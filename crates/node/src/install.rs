@@ -13,12 +13,12 @@ use crate::executables::{self, Engine};
 use crate::node::Node;
 use crate::plan::{self, Edit, Wanted};
 use crate::record::Record;
-use crate::{VERSION, files, kubernetes, restart, say};
+use crate::{VERSION, files, kubernetes, print_line, restart};
 
 /// Runs the command.
 pub(crate) fn run(node: &Node, options: &Install) -> Result<ExitCode, NodeError> {
     let version = node.version()?;
-    say(format!(
+    print_line(format!(
         "{} with containerd {version}, {}",
         node.distribution.name(),
         node.socket.display()
@@ -36,7 +36,7 @@ pub(crate) fn run(node: &Node, options: &Install) -> Result<ExitCode, NodeError>
     record.version = VERSION.to_owned();
     record.bin_dir.clone_from(&bin_dir);
     for name in executables::install(node, &from, &engines, &bin_dir, &mut record)? {
-        say(format!("installed {}", bin_dir.join(name).display()));
+        print_line(format!("installed {}", bin_dir.join(name).display()));
     }
     for engine in &engines {
         executables::probe(node, engine, &bin_dir)?;
@@ -49,9 +49,9 @@ pub(crate) fn run(node: &Node, options: &Install) -> Result<ExitCode, NodeError>
     configure(node, version, &wanted, &mut record, timeout)?;
     if let Some(name) = &options.common.label_node {
         kubernetes::label(name, &record.engines, &gone)?;
-        say(format!("labelled the node {name}"));
+        print_line(format!("labelled the node {name}"));
     }
-    say(format!("the runtimes {} are ready", record.engines.join(", ")));
+    print_line(format!("the runtimes {} are ready", record.engines.join(", ")));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -110,7 +110,7 @@ fn configure(
     // Compares with the running daemon, which may have been restarted by hand, or not at all after
     // an interrupted installation.
     if running.is_ok_and(|running| restart::differs(&running, wanted).is_none()) {
-        say("containerd serves the runtimes already");
+        print_line("containerd serves the runtimes already");
         return Ok(());
     }
     let error = match restart::restart(node, timeout) {
@@ -160,7 +160,7 @@ fn write(
     for edit in candidates {
         match write_one(node, &edit, before, wanted, record) {
             Ok(()) => {
-                say(format!("changed {}", edit.path.display()));
+                print_line(format!("changed {}", edit.path.display()));
                 return Ok(edit);
             }
             Err(error) => {
@@ -245,7 +245,7 @@ fn take_back(
         Ok(()) => format!("the old {path} is back and containerd serves with it"),
         Err(reason) => format!("with the old {path} it does not serve either: {reason}"),
     };
-    say(&outcome);
+    print_line(&outcome);
     match error {
         NodeError::NotListed { seconds, reason, unit, .. } => {
             NodeError::NotListed { seconds, reason, outcome, unit }

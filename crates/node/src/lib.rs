@@ -72,7 +72,7 @@ fn run(args: &Args) -> Result<ExitCode, NodeError> {
 }
 
 /// Prints a line for the user or the pod's log.
-pub(crate) fn say(line: impl AsRef<str>) {
+pub(crate) fn print_line(line: impl AsRef<str>) {
     // A closed standard output must not interrupt an installation.
     let _ = writeln!(std::io::stdout(), "{}", line.as_ref());
 }

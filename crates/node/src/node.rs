@@ -166,8 +166,9 @@ fn same(root: &HostRoot, a: &Path, b: &str) -> bool {
 
 impl Process {
     fn name(&self) -> &str {
+        // A kernel thread has no arguments.
         let path = self.args.first().map(String::as_str).unwrap_or_default();
-        path.rsplit('/').next().unwrap_or_default()
+        path.rsplit_once('/').map_or(path, |(_, name)| name)
     }
 
     /// The value of an option, given as `--name value` or `--name=value`.

@@ -128,7 +128,7 @@ impl Record {
         self.made(node, &folder)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let number = digest(path.as_os_str().as_encoded_bytes());
-        let name = format!("{name}-{}", number.get(..8).unwrap_or_default());
+        let name = format!("{name}-{number:.8}");
         files::replace(&folder.join(&name), bytes, 0o600)?;
         Ok(name)
     }

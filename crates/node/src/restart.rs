@@ -10,7 +10,7 @@ use crate::cri::Running;
 use crate::error::NodeError;
 use crate::node::Node;
 use crate::plan::Wanted;
-use crate::say;
+use crate::print_line;
 use crate::systemd::Systemd;
 
 /// containerd serves CRI a few hundred milliseconds after its start.
@@ -19,13 +19,13 @@ const POLL: Duration = Duration::from_millis(200);
 /// Restarts containerd: with the command that the command line names, else through systemd.
 pub(crate) fn restart(node: &Node, timeout: Duration) -> Result<(), NodeError> {
     if let Some(command) = &node.restart_command {
-        say(format!("restarting containerd: {command}"));
+        print_line(format!("restarting containerd: {command}"));
         return node.root.shell(command);
     }
     let mut systemd = Systemd::connect(&node.root)
         .map_err(|error| NodeError::NoRestart { reason: error.to_string() })?;
     let unit = systemd.active_unit(&node.units)?;
-    say(format!("restarting {unit}"));
+    print_line(format!("restarting {unit}"));
     systemd.restart(&unit, timeout)
 }
 

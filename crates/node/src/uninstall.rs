@@ -8,7 +8,7 @@ use crate::args::Uninstall;
 use crate::error::NodeError;
 use crate::node::Node;
 use crate::record::{Kind, Record, Restored};
-use crate::{kubernetes, restart, say};
+use crate::{kubernetes, print_line, restart};
 
 /// The cache of compiled code, which the runtimes fill again after its removal.
 const CACHE: &str = "/var/lib/wherry/cache";
@@ -17,7 +17,7 @@ const CACHE: &str = "/var/lib/wherry/cache";
 pub(crate) fn run(node: &Node, options: &Uninstall) -> Result<ExitCode, NodeError> {
     let record = Record::load(node)?;
     if record.is_empty() {
-        say("nothing is installed");
+        print_line("nothing is installed");
         // The labels may date from before the machine was reinstalled.
         unlabel(options, &record)?;
         return Ok(ExitCode::SUCCESS);
@@ -35,7 +35,7 @@ pub(crate) fn run(node: &Node, options: &Uninstall) -> Result<ExitCode, NodeErro
         let cache = node.root.resolve(Path::new(CACHE))?;
         if cache.exists() {
             std::fs::remove_dir_all(&cache).map_err(NodeError::file("removing", &cache))?;
-            say(format!("removed {CACHE}"));
+            print_line(format!("removed {CACHE}"));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -55,7 +55,7 @@ fn refuse_if_used(node: &Node, record: &Record, force: bool) -> Result<(), NodeE
 fn unlabel(options: &Uninstall, record: &Record) -> Result<(), NodeError> {
     let Some(name) = &options.common.label_node else { return Ok(()) };
     kubernetes::label(name, &[], &record.engines)?;
-    say(format!("removed the labels of the node {name}"));
+    print_line(format!("removed the labels of the node {name}"));
     Ok(())
 }
 
@@ -81,7 +81,7 @@ fn unconfigure(node: &Node, record: &Record, timeout: Duration) -> Result<(), No
 
 fn report(path: &Path, restored: &Restored) {
     let path = path.display();
-    say(match restored {
+    print_line(match restored {
         Restored::Back => format!("{path} is as it was"),
         Restored::Stripped => format!("{path} was changed since: only the runtimes were removed"),
         Restored::Left => format!("{path} was replaced or removed since: left as it is"),

@@ -118,7 +118,8 @@ impl Channel {
         if truncated || fds.len() > FDS_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was truncated"));
         }
-        let message = serde_json::from_slice(bytes.get(..length).unwrap_or_default())?;
+        bytes.truncate(length);
+        let message = serde_json::from_slice(&bytes)?;
         Ok(Some(Packet { message, fds }))
     }
 

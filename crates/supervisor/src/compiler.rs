@@ -164,7 +164,7 @@ impl ProcessCompiler<'_> {
                 ))
             }
             KILLED => CacheError::Compiler(
-                "the compiler was killed, as when the machine is out of memory".to_owned(),
+                "the compiler was killed: the machine may be out of memory".to_owned(),
             ),
             _ => CacheError::Exceeded(format!("the compiler ended with status {status}: {text}")),
         }

@@ -55,7 +55,7 @@ pub(crate) fn charged_to(
         (End::Status(0), digest) if digest.len() == DIGITS => Ok(digest),
         (End::Status(1), text) => failed(text),
         (End::Status(KILLED), _) => failed(
-            "the process that reads it for the container was killed, as when the container's memory limit is too low"
+            "the process that reads it for the container was killed: the container's memory limit may be too low"
                 .to_owned(),
         ),
         (End::Status(status), _) => {

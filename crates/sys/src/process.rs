@@ -103,9 +103,9 @@ impl Ticks {
         let stat = std::fs::read(directory.join("stat"))?;
         // Field 2, the name, may contain anything, so the fields after the last ')' are counted:
         // field 3 is the state, field 22 the start time. See proc_pid_stat(5).
-        let fields = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
-        let field = String::from_utf8_lossy(fields);
-        let start = field.split_whitespace().nth(19).and_then(|field| field.parse().ok());
+        let start = stat.rsplit(|byte| *byte == b')').next().and_then(|fields| {
+            String::from_utf8_lossy(fields).split_whitespace().nth(19)?.parse().ok()
+        });
         start.map(Ticks).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 }

@@ -7,6 +7,7 @@ use wherry_bundle::parse;
 use wherry_protocol::Mount;
 
 use crate::error::{Error, Result};
+use crate::options::message_name;
 
 /// A pid in the wire's type. Pids of processes are positive.
 pub(crate) fn pid(pid: i32) -> u32 {
@@ -34,7 +35,7 @@ pub(crate) fn json<T: DeserializeOwned>(
     field: &'static str,
     any: &Any,
 ) -> Result<T> {
-    let found = any.type_url.rsplit('/').next().unwrap_or_default();
+    let found = message_name(&any.type_url);
     if !found.is_empty() && found != expected {
         return Err(Error::PayloadType { field, expected, found: any.type_url.clone() });
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::{Findings, Patient};
+use super::{Checked, Findings};
 use crate::root::HostRoot;
 
 /// The oldest kernel that the tests run on. It has cgroup.kill, close_range and clone3 into a
@@ -52,8 +52,8 @@ fn kernel(release: &str, findings: &mut Findings) {
 }
 
 /// Limits of processes and threads.
-pub(super) fn check_limits(patient: &Patient, findings: &mut Findings) {
-    let root = &patient.node.root;
+pub(super) fn check_limits(checked: &Checked, findings: &mut Findings) {
+    let root = &checked.node.root;
     for file in ["pid_max", "threads-max"] {
         let number = read(root, &format!("/proc/sys/kernel/{file}"));
         match number.trim().parse::<u64>() {
@@ -66,7 +66,7 @@ pub(super) fn check_limits(patient: &Patient, findings: &mut Findings) {
             Err(_) => findings.skip(file, format!("/proc/sys/kernel/{file} cannot be read")),
         }
     }
-    match patient.tasks_max {
+    match checked.tasks_max {
         None => {
             findings.skip("TasksMax", "systemd cannot be asked for the limit of containerd's unit")
         }
@@ -82,9 +82,9 @@ pub(super) fn check_limits(patient: &Patient, findings: &mut Findings) {
 }
 
 /// The directory of compiled code and its filesystem.
-pub(super) fn check_cache(patient: &Patient, findings: &mut Findings) {
-    let path = patient.variable("WHERRY_CACHE_DIR").unwrap_or(CACHE);
-    let Ok(folder) = patient.node.root.resolve(Path::new(path)) else { return };
+pub(super) fn check_cache(checked: &Checked, findings: &mut Findings) {
+    let path = checked.variable("WHERRY_CACHE_DIR").unwrap_or(CACHE);
+    let Ok(folder) = checked.node.root.resolve(Path::new(path)) else { return };
     let Some(existing) = folder.ancestors().find(|above| above.exists()) else { return };
     let Ok(of) = statvfs(existing) else {
         return findings
