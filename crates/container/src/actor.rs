@@ -447,8 +447,8 @@ impl Actor {
         Ok((exit, overlay))
     }
 
-    /// Waits until the client has read the output: it deletes its pipes as soon as it gets the
-    /// exit.
+    /// Waits until the client has read the output: the client deletes its pipes as soon as it gets
+    /// the exit.
     async fn drain(&mut self) {
         let Phase::Draining { copied, mut tasks } =
             std::mem::replace(&mut self.phase, Phase::Exited)

@@ -162,7 +162,7 @@ pub(crate) enum StdioError {
 /// not distinguish the two.
 pub(crate) const CLIENT_OPENS: Duration = Duration::from_secs(1);
 
-/// The file of a stream that the client does not connect.
+/// The file for a stream that the client leaves out.
 const NULL: &str = "/dev/null";
 
 /// Opens all three streams. Must be called within the runtime.

@@ -19,7 +19,7 @@ use crate::code::CodeError;
 pub(crate) const PROCESS: &str = "the container's process";
 /// The most details that are kept; the first are the closest to the fault.
 const DETAILS_MAX: usize = 16;
-/// The maximum of all messages: each may be sent once, except details.
+/// The maximum number of messages: each may be sent once, except details.
 const MESSAGES_MAX: usize = 64;
 
 /// What the daemon does on request while a process is set up.

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use crate::process::{Exit, status_of};
 use crate::reaper::Reaper;
 
-/// The maximum of output that is kept, bytes: a hostile module may make the helper print endlessly.
+/// The maximum length of the output, bytes: a hostile module may make the helper print endlessly.
 const OUTPUT_MAX: usize = 4096;
 /// The interval in which the exit, the deadline and the cancellation are checked, milliseconds.
 const INTERVAL: u8 = 50;
