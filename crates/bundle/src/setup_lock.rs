@@ -2,7 +2,7 @@
 //!
 //! A daemon may die in the middle of Create or Exec, or a container may end while a process is
 //! about to join it. The engine host, a separate process, continues for a moment: it mounts,
-//! creates cgroups, forks. Objects that it created after the cleanup would stay for ever, or
+//! creates cgroups, forks. Objects that it created after the cleanup would be left behind, or
 //! cleanup would remove those of the next container with the same id.
 //!
 //! The lock is a file in the bundle (flock(2)). Setup holds it shared: the descriptor travels with

@@ -180,7 +180,7 @@ impl Cgroup {
     }
 }
 
-/// Whether this machine has version 2 alone.
+/// Whether this machine has only version 2.
 #[must_use]
 pub fn is_unified() -> bool {
     Path::new(ROOT).join("cgroup.controllers").exists()

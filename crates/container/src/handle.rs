@@ -94,7 +94,7 @@ impl Container {
     /// its program loaded.
     ///
     /// # Errors
-    /// [`Error::Failure`]; nothing is left of the container then.
+    /// [`Error::Failure`]; then everything of the container was removed.
     pub async fn create(runtime: Arc<Runtime>, config: Config) -> Result<Container, Error> {
         let config = Arc::new(config);
         let (init, new) = {

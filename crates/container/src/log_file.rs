@@ -66,7 +66,7 @@ pub(crate) fn append(
 }
 
 /// Copies to the end. Output that cannot be written, as on a full disk, is lost: a guest that waits
-/// for room in the pipe would wait for ever.
+/// for room in the pipe would never continue.
 fn copy(pipe: PipeReader, mut file: File, path: PathBuf) {
     let mut pipe = BufReader::with_capacity(CHUNK, pipe);
     let mut whole = true;

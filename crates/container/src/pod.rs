@@ -67,7 +67,7 @@ impl Pod {
     /// Creates the files of a pod.
     ///
     /// # Errors
-    /// [`Error::Failure`]; nothing is left of the pod then.
+    /// [`Error::Failure`]; then everything of the pod was removed.
     pub async fn create(config: PodConfig, reaper: Reaper) -> Result<Pod, Error> {
         let files = config.clone();
         actor::blocking(move || pod::create(&files)).await?;

@@ -302,7 +302,7 @@ pub(crate) async fn drain(path: &Path, keeper: File) -> io::Result<()> {
     if unread(&keeper)? == 0 {
         return Ok(());
     }
-    // With the writing end alone from here on: `keeper` counts as a reader.
+    // Only the writing end is open from here on: `keeper` counts as a reader.
     let writer = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(writer) => writer,
         // The client has removed its pipe.

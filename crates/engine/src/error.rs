@@ -218,7 +218,9 @@ fn note(exports: &[Export]) -> String {
         return format!(" ({run} is another version)");
     }
     match interface("wasi:http/") {
-        Some(handler) => format!(" ({handler} is for an HTTP server, which this runtime does not provide)"),
+        Some(handler) => {
+            format!(" ({handler} is for an HTTP server, which this runtime does not provide)")
+        }
         None => String::new(),
     }
 }

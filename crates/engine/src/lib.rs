@@ -140,7 +140,7 @@ pub struct Version {
     pub engine: &'static str,
     /// The library's version, read at run time where the library has a function for it.
     pub number: String,
-    /// The day of the version's release, as `2026-01-31`. `None`: this build does not know the
+    /// The day of the version's release, such as `2026-01-31`. `None`: this build does not know the
     /// version.
     pub released: Option<&'static str>,
     /// The project that publishes the engine's advisories.

@@ -5,7 +5,7 @@
 //! container's setup: the kernel moves a process with all its threads when no processor can be in
 //! the middle of a fork, which it learns from an RCU grace period. Two ways do not wait:
 //!
-//! - Version 1: a thread that moves itself alone, through `tasks`, since Linux 5.5.
+//! - Version 1: a thread that moves only itself, through `tasks`, since Linux 5.5.
 //! - Version 2: a process that is cloned into the cgroup, by `CLONE_INTO_CGROUP`, since Linux 5.7.
 
 use std::fs::{self, File};
@@ -115,7 +115,7 @@ pub(crate) fn complete(pid: i32, resources: &LinuxResources) -> Result<(), Limit
     let Some(Cgroup::V2(directory)) = Cgroup::of(pid) else { return Ok(()) };
     apply(&directory, resources)
         .map_err(|source| LimitsError { cgroup: directory.clone(), source })?;
-    // systemd resets limits that it was not asked for whenever it reloads its configuration.
+    // systemd resets limits that it did not set whenever it reloads its configuration.
     if let Some(cpu) =
         resources.cpu().as_ref().filter(|cpu| cpu.cpus().is_some() || cpu.mems().is_some())
     {

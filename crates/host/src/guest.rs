@@ -216,7 +216,7 @@ fn reopen_null() {
 
 /// Runs a guest, and ends this process with the guest's exit status.
 pub fn run_to_end(program: Box<dyn Program>, name: &str) -> ! {
-    // The name is for `ps` alone, so a failure has no effect on the guest.
+    // Only `ps` shows the name, so a failure has no effect on the guest.
     if let Ok(name) = CString::new(name) {
         let _ = nix::sys::prctl::set_name(&name);
     }

@@ -129,7 +129,7 @@ mod tests {
         }
         on_a_thread(|| {
             nix::sys::prctl::set_keepcaps(true).unwrap();
-            // SAFETY: takes integers. The system call itself, which changes this thread alone.
+            // SAFETY: takes integers. The system call itself, which changes only this thread.
             assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 1234, 1234, 1234) }, 0);
             let kept: CapsHashSet =
                 [Capability::CAP_CHOWN, Capability::CAP_KILL, Capability::CAP_SETPCAP].into();

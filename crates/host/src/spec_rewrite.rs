@@ -138,7 +138,7 @@ fn rewrite_hooks(
     Ok(())
 }
 
-/// Creates the user namespace if the configuration asks for a new one, and opens the namespaces to
+/// Creates the user namespace if the configuration requires a new one, and opens the namespaces to
 /// join: inside a user namespace a process may not open them.
 fn rewrite_user_namespace(
     rewritten: &mut Spec,

@@ -49,7 +49,7 @@ pub enum NoFile {
     #[error("no such file or directory in the container")]
     Missing,
     /// ENOTDIR.
-    // Docker takes ENOTDIR's own text for a mistake in a mount.
+    // Docker reports an error of a mount if it finds ENOTDIR's own text.
     #[error("no such file or directory in the container: a part of the path is a file")]
     BelowFile,
     /// A directory.

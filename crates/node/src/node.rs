@@ -148,7 +148,7 @@ fn socket(
     match (found, endpoint) {
         (Some(distribution), _) => Ok((distribution, distribution.socket().into())),
         (None, Some(path)) if root.exists(&path) => Ok((Distribution::Plain, path)),
-        // With --containerd-config alone containerd may still be stopped.
+        // With only --containerd-config given, containerd need not run.
         _ if host.containerd_config.is_some() => {
             Ok((Distribution::Plain, Distribution::Plain.socket().into()))
         }

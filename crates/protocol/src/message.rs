@@ -63,7 +63,8 @@ pub struct CreateRequest {
     pub terminal: bool,
     /// Whether systemd manages the cgroup: by the options or by the form of the cgroup's path.
     pub systemd_cgroup: bool,
-    /// The directory of the files that the containers of the pod share, if the daemon made the pod.
+    /// The directory of the files that the containers of the pod share, if the daemon created the
+    /// pod.
     pub pod_files: Option<PathBuf>,
     /// The runtime's options.
     pub options: RuntimeOptions,

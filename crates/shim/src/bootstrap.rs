@@ -27,7 +27,7 @@ const TASK_API: u32 = 3;
 /// The format in which the caller of `start` reads the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// The address alone: containerd 1.6 and 1.7.
+    /// Only the address: containerd 1.6 and 1.7.
     Text,
     /// JSON with the version of the Task API: containerd 2.0 to 2.2.
     Json,

@@ -1,5 +1,5 @@
-//! `delete`: removes the remains of a container whose daemon is dead, from the files in the bundle
-//! alone, and prints the exit status.
+//! `delete`: cleans up after a container whose daemon is dead, using only the files in the bundle,
+//! and prints the exit status.
 
 use std::io::{self, Write};
 

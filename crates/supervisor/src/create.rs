@@ -29,7 +29,7 @@ pub struct ContainerConfig {
     pub rootfs: Vec<Mount>,
     /// Whether its standard streams are a terminal.
     pub terminal: bool,
-    /// The bundle of the pod, if the daemon made the pod.
+    /// The bundle of the pod, if the daemon created the pod.
     pub pod: Option<Bundle>,
     /// The runtime's options.
     pub options: RuntimeOptions,

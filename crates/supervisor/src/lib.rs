@@ -4,7 +4,7 @@
 //! threads, a command line could call them directly. A request flows through [`create`] or
 //! [`exec`], over [`launch`] to the engine host, whose messages [`conversation`] validates and
 //! answers, with the help of [`code`] and [`compiler`] for compiled code. [`cleanup`] removes a
-//! container. [`pod`] makes the namespaces of a pod.
+//! container. [`pod`] creates the namespaces of a pod.
 
 pub mod cancel;
 pub mod cleanup;

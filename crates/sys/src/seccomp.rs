@@ -122,8 +122,8 @@ impl Filter {
         self.push(LOAD, offset, 0, 0);
     }
 
-    /// Begins `length` instructions for system call `number` alone, which end in an action. The
-    /// kernel has 32 bits for a number.
+    /// Begins `length` instructions that only system call `number` reaches, and that end in an
+    /// action. The kernel has 32 bits for a number.
     fn for_call(&mut self, number: i64, length: u8) {
         let (number, _) = halves(number.cast_unsigned());
         self.push(JUMP_EQUAL, number, 0, length);

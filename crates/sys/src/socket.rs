@@ -2,7 +2,7 @@
 //! and replace concurrently.
 //!
 //! A path is checked, removed and bound under a lock on its directory. The path of a dead socket is
-//! removed only if it still names that socket, and a daemon removes its own path alone.
+//! removed only if it still names that socket, and a daemon removes only its own path.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
@@ -26,7 +26,7 @@ const EXEC_MAX: Duration = Duration::from_millis(500);
 pub enum Listen {
     /// The socket is bound: no daemon served there.
     Bound(UnixListener, SocketName),
-    /// A daemon serves there already.
+    /// A daemon already serves there.
     Served,
 }
 

@@ -32,7 +32,7 @@ pub(crate) enum Error {
     /// The daemon has made no pod with the id of the request.
     #[error("pod sandbox {0:?} not found")]
     PodNotFound(String),
-    /// The daemon has made a pod already.
+    /// The daemon has already created a pod.
     #[error("cannot create pod sandbox {0:?}: this shim serves a pod already")]
     PodExists(String),
     /// The cgroup above those of the pod's containers is not known.

@@ -127,7 +127,7 @@ fn version() -> String {
 /// `/proc/cpuinfo`, and the first processor's entry is enough.
 fn start_of(path: &str) -> String {
     let mut start = Vec::new();
-    // Without /proc the key holds the version alone.
+    // Without /proc the key holds only the version.
     let _ = File::open(path).and_then(|file| file.take(4096).read_to_end(&mut start));
     String::from_utf8_lossy(&start).into_owned()
 }

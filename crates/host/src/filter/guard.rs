@@ -124,7 +124,7 @@ fn answer(call: &Call) -> Answer {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_readlink => read_link(here, a, b, c),
         _ => {
-            // Used on x86_64 alone.
+            // Used only on x86_64.
             let _ = here;
             exit_now(128 + libc::SIGSYS)
         }

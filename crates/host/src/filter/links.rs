@@ -9,8 +9,8 @@
 //! - WAMR reads each link and continues from its target. The guard returns a link that is absolute
 //!   or begins with `..` as a path below the directory [`ROOT`], and opens the root under that
 //!   name.
-//! - WasmEdge does the same, but asks for a directory's type before it opens it. To it the guard
-//!   returns the shortest way from the link's directory.
+//! - WasmEdge does the same, but inspects a directory before it opens it. To WasmEdge the guard
+//!   returns the shortest path from the link's directory.
 //!
 //! The guest's own call of readlink gets the unchanged text: its buffer has another size than the
 //! engine's ([`LinkBuffer`]).
@@ -171,7 +171,7 @@ fn in_root(target: &[u8], directory: &[u8], by_name: bool, write: &mut dyn FnMut
         (slash, empty) = (true, false);
     }
     if empty {
-        // The name of the root alone would be a last component, which the engine does not open.
+        // The bare name of the root would be a last component, which the engine does not open.
         write(if by_name {
             b"/."
         } else if common < depth {

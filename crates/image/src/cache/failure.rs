@@ -4,7 +4,7 @@
 //! a symbolic link like those of [`super::verified`]: its name is the code's name, its target holds
 //! the conditions and the error text, its mtime is the time of the attempt.
 //!
-//! Only failures that depend on the module and the conditions alone are recorded. A killed or
+//! Only failures that depend on nothing but the module and the conditions are recorded. A killed or
 //! cancelled compiler and a module that changed while it was read are not: one container could
 //! cause that for a module that another container uses too.
 

@@ -89,7 +89,7 @@ impl Version {
         Version { major, minor }
     }
 
-    /// Reads `1.7.24~ds1`, `v2.1.4-k3s1` and the like.
+    /// Parses a version such as `1.7.24~ds1` or `v2.1.4-k3s1`.
     pub(crate) fn parse(text: &str) -> Option<Version> {
         let mut numbers = text.trim().trim_start_matches('v').split('.');
         let major = numbers.next()?.parse().ok()?;

@@ -67,9 +67,7 @@ pub(super) fn check_limits(checked: &Checked, findings: &mut Findings) {
         }
     }
     match checked.tasks_max {
-        None => {
-            findings.skip("TasksMax", "systemd cannot be asked for the limit of containerd's unit")
-        }
+        None => findings.skip("TasksMax", "systemd does not report the limit of containerd's unit"),
         Some(number) if number < TASKS => findings.warn(
             "TasksMax",
             format!("containerd's unit may have {number} tasks: shims are among them"),
@@ -87,8 +85,7 @@ pub(super) fn check_cache(checked: &Checked, findings: &mut Findings) {
     let Ok(folder) = checked.node.root.resolve(Path::new(path)) else { return };
     let Some(existing) = folder.ancestors().find(|above| above.exists()) else { return };
     let Ok(of) = statvfs(existing) else {
-        return findings
-            .skip("cache", format!("the filesystem of {path} cannot be asked for its space"));
+        return findings.skip("cache", format!("the free space of {path} is unknown"));
     };
     let free = of.blocks_available() * of.fragment_size();
     if of.flags().contains(FsFlags::ST_RDONLY) {

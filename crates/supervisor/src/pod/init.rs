@@ -2,7 +2,7 @@
 //! user namespace.
 //!
 //! It is this executable again, run from a read-only view, with the first argument [`POD_INIT`]. It
-//! makes the namespaces, gives up its privileges and its view of the filesystem, and waits for the
+//! creates the namespaces, drops its privileges and its view of the filesystem, and waits for the
 //! end of standard input, which the daemon keeps open: it ends with the daemon, too. The kernel
 //! reaps the orphans that it inherits.
 

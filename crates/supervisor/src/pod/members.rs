@@ -1,4 +1,4 @@
-//! The containers of a pod, on disk: containerd before 2.3 runs `delete` for the pod alone when the
+//! The containers of a pod, on disk: containerd before 2.3 runs `delete` only for the pod when the
 //! shim is dead, and may have removed the bundles of the containers by then.
 //!
 //! An entry is in the bundle of the pod from the start of a container's Create to its removal: a
