@@ -1,8 +1,8 @@
 //! The confinement of the process that compiles.
 //!
 //! - As root's child it runs as a user that no other process has, in new namespaces for pids,
-//!   mounts, network and IPC, with an empty tmpfs as its root. For any other user only
-//!   the limits and the filter of system calls apply.
+//!   mounts, network and IPC, with an empty tmpfs as its root. For any other user only the limits
+//!   and the filter of system calls apply.
 //! - Memory, CPU time, output and the number of threads are bounded, system calls are few
 //!   ([`crate::filter`]).
 //! - All other work of the machine takes precedence, and out of memory the kernel kills it first.

@@ -231,8 +231,8 @@ fn guest(process: &ProcessFields, entry: Entrypoint, args: &[String]) -> Guest {
     }
 }
 
-/// The guest's environment: the configured one, and PWD, the only way in which
-/// WASI preview 1 can pass the working directory.
+/// The guest's environment: the configured one, and PWD, the only way in which WASI preview 1 can
+/// pass the working directory.
 fn environment(env: &[String], cwd: &Path) -> Vec<(String, String)> {
     let mut pairs: Vec<(String, String)> = env
         .iter()

@@ -1,11 +1,11 @@
 //! Finds the file in an image's layer that an open file of a container is.
 //!
-//! A container's root filesystem is usually an overlay: each container mounts its own over the
-//! same layers. The result of fstat(2) on such a file does not identify it: the device is made up
-//! for the mount and reused after it, and a file that was copied up keeps its inode number. The
-//! layer's own file is permanent. So the file is searched in the layers, on the host, and is the
-//! same one if inode, size and times are the same: a change in the container makes a copy with a
-//! later ctime.
+//! A container's root filesystem is usually an overlay: each container mounts its own over the same
+//! layers. The result of fstat(2) on such a file does not identify it: the device is made up for
+//! the mount and reused after it, and a file that was copied up keeps its inode number. The layer's
+//! own file is permanent. So the file is searched in the layers, on the host, and is the same one
+//! if inode, size and times are the same: a change in the container makes a copy with a later
+//! ctime.
 //!
 //! No container can write to a layer, so a record of a layer's file holds for all
 //! containers. A guest that passes another file for one of its image gets the code of the file
@@ -66,9 +66,9 @@ pub fn validate(module: &File) -> Result<(), InvalidDescriptor> {
     if module.metadata()?.is_file() { Ok(()) } else { Err(InvalidDescriptor::NotRegular) }
 }
 
-/// Opens the layer's file behind `file`, where no container can write to it. `options` are those
-/// of the overlay's mount, empty if unknown. None if the file is not of a layer, not on an overlay,
-/// or on a filesystem whose metadata proves nothing.
+/// Opens the layer's file behind `file`, where no container can write to it. `options` are those of
+/// the overlay's mount, empty if unknown. None if the file is not of a layer, not on an overlay, or
+/// on a filesystem whose metadata proves nothing.
 #[must_use]
 pub fn image_file(file: &File, options: &[&str]) -> Option<File> {
     if fstatfs(file).ok()?.filesystem_type() != OVERLAYFS_SUPER_MAGIC {

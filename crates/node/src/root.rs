@@ -1,7 +1,7 @@
 //! The host's root filesystem, which a pod sees below another directory.
 //!
-//! A symbolic link on the host is relative to the host's root. The kernel would resolve it from
-//! the root of this process, so this module resolves links itself.
+//! A symbolic link on the host is relative to the host's root. The kernel would resolve it from the
+//! root of this process, so this module resolves links itself.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;

@@ -1,8 +1,8 @@
 //! Cleanup: removes a container's processes, cgroup, mounts and state.
 //!
-//! It needs only the bundle, because it also runs when the daemon that set the container up
-//! is dead; a daemon that has parsed the configuration passes what cleanup needs of it. Every step
-//! is tried, also after a failed one.
+//! It needs only the bundle, because it also runs when the daemon that set the container up is
+//! dead; a daemon that has parsed the configuration passes what cleanup needs of it. Every step is
+//! tried, also after a failed one.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -35,10 +35,9 @@ pub enum End {
     Unknown,
 }
 
-/// Waits for `child`, which leads its process group by then, and returns how it ended and
-/// its text in `output`, as one line. With a `reaper`, the exit comes from there. Calls
-/// `check` every [`INTERVAL`] milliseconds with the time since the start; an error kills the
-/// process.
+/// Waits for `child`, which leads its process group by then, and returns how it ended and its text
+/// in `output`, as one line. With a `reaper`, the exit comes from there. Calls `check` every
+/// [`INTERVAL`] milliseconds with the time since the start; an error kills the process.
 ///
 /// # Errors
 /// If the pipe cannot be read.

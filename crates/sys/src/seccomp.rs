@@ -1,7 +1,7 @@
 //! Seccomp filters in the classic BPF that seccomp(2) takes.
 //!
-//! A filter is one comparison per system call, in the order of the builder's calls. Since
-//! Linux 5.11 the kernel evaluates the calls whose result does not depend on arguments once, at
+//! A filter is one comparison per system call, in the order of the builder's calls. Since Linux
+//! 5.11 the kernel evaluates the calls whose result does not depend on arguments once, at
 //! installation, and looks them up in a bitmap.
 
 use std::io;
