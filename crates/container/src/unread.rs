@@ -87,7 +87,7 @@ mod tests {
         let start = Instant::now();
         let mut unpublished = Unpublished::new(Exit::now(3));
         let mut read = Box::pin(unpublished.read(&streams));
-        assert!(timeout(READ_TIMEOUT - PAUSE_FIRST, &mut read).await.is_err());
+        assert!(timeout(READ_TIMEOUT - PAUSE_LAST, &mut read).await.is_err());
         assert_eq!(read.await.status, 3);
         let delay = start.elapsed();
         assert!(delay >= READ_TIMEOUT && delay <= READ_TIMEOUT + PAUSE_LAST, "{delay:?}");
