@@ -160,7 +160,7 @@ fn mount_mapped(
         let mounted = target.open()?;
         let tree = Tree::copy(&path_of(&mounted), true)?;
         tree.map(namespace, true)?;
-        // The copy covers it if it stays.
+        // A mount that stays is covered by the copy.
         let _ = umount2(&path_of(&mounted), MntFlags::MNT_DETACH);
         return tree.attach_to(&target.open()?).map_err(MountError::Kernel);
     };
@@ -178,7 +178,7 @@ fn mount_mapped(
         .collect();
     *lower = format!("lowerdir={}", moved.join(":"));
     let mounted = mount_plain(&plain, target);
-    // The overlay keeps its layers; cleanup unmounts what stays.
+    // The overlay keeps its layers. Cleanup unmounts `aside` if this fails.
     let _ = umount2(aside, MntFlags::MNT_DETACH);
     mounted
 }

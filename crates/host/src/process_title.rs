@@ -1,9 +1,9 @@
 //! The process title: `ps` and `docker top` show a guest's arguments, not the host's.
 //!
 //! The kernel shows the memory in which it put a process's arguments. A guest's process never calls
-//! exec, so the title is written there, and on into the environment after it, which is empty by
-//! then (see setproctitle(3), whose convention the kernel follows). The daemon starts the host with
-//! an environment variable that makes room.
+//! exec, so it writes the title there, and continues into the memory of the environment, which it
+//! has cleared (see setproctitle(3), whose convention the kernel follows). The daemon starts the
+//! host with an environment variable that makes room.
 
 use std::fs;
 use std::ops::Range;
@@ -13,8 +13,9 @@ static AREA: OnceLock<Range<usize>> = OnceLock::new();
 
 /// Finds the memory of the arguments. Must be called while /proc is mounted.
 pub(crate) fn find() {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    if let Some(area) = parse(&stat) {
+    if let Ok(stat) = fs::read_to_string("/proc/self/stat")
+        && let Some(area) = parse(&stat)
+    {
         // The first call counts.
         let _ = AREA.set(area);
     }

@@ -1,5 +1,5 @@
-//! The configuration that libcontainer reads instead of the bundle's, where libcontainer cannot use
-//! the bundle's as it is.
+//! Rewrites the configuration of a bundle for libcontainer, which cannot use some parts of it
+//! unchanged:
 //!
 //! - Hooks: replaced by the hook proxy, see [`crate::hook_proxy`].
 //! - A user namespace: libcontainer would run another program to write its mappings, and let
@@ -142,7 +142,7 @@ fn rewrite_hooks(
     Ok(())
 }
 
-/// Creates the user namespace if the configuration asks for a new one, and opens the namespaces to
+/// Creates the user namespace if the configuration requires a new one, and opens the namespaces to
 /// join: inside a user namespace a process may not open them.
 fn rewrite_user_namespace(
     rewritten: &mut Spec,

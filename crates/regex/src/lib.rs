@@ -5,6 +5,9 @@
 //! which each guest's process has for itself: 150 KB per container. regex-lite has the same
 //! interface, no tables, and ASCII classes: `\w` and `\d` match no other characters.
 
+use std::iter::Copied;
+use std::slice;
+
 pub use regex_lite::*;
 
 /// Several expressions, which are matched one after the other. bindgen needs the type.
@@ -47,8 +50,17 @@ impl SetMatches {
     }
 
     /// The indices, in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = usize> {
+    pub fn iter(&self) -> Copied<slice::Iter<'_, usize>> {
         self.0.iter().copied()
+    }
+}
+
+impl<'a> IntoIterator for &'a SetMatches {
+    type Item = usize;
+    type IntoIter = Copied<slice::Iter<'a, usize>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 

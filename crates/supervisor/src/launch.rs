@@ -50,8 +50,7 @@ impl Host {
         command.stdin(theirs.into_fd()).stderr(ProcessStdio::null());
         command.stdout(logger::duplicate().map_or_else(ProcessStdio::null, ProcessStdio::from));
         let child = command.spawn()?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::new);
-        Ok(Host { channel: ours, pid })
+        Ok(Host { channel: ours, pid: Some(Pid::of(&child)) })
     }
 
     /// A host at the other end of `channel`, which another process has started.
@@ -97,7 +96,7 @@ impl Host {
                             .answer(packet)
                             .map_err(|invalid| invalid.of(conversation::PROCESS))?;
                     }
-                    // It closed its end: the host sends the rest.
+                    // The process closed its end: the remaining messages come from the host.
                     Ok(None) => break,
                     Err(error) => return Err(system(error)),
                 }
@@ -166,6 +165,7 @@ fn wait(host: &Channel, process: &Channel) -> io::Result<(bool, bool)> {
             Err(errno) => return Err(errno.into()),
         }
     }
+    // Events that nix does not know are events too.
     let [host, process] = fds.map(|fd| fd.any().unwrap_or(true));
     Ok((host, process))
 }
