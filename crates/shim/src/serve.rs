@@ -48,8 +48,6 @@ const QUIET_PERIOD: Duration = Duration::from_millis(500);
 /// Serves until the service ends, then exits.
 pub(crate) fn serve(daemon: Daemon) -> ! {
     memory::share_one_heap();
-    // The deepest calls of `start` are over.
-    memory::trim_stack();
     if daemon.shim_cgroup.is_empty() && daemon.by_systemd {
         wherry_cgroup::start_grace_period();
     }
