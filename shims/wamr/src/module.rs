@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
 
 use wamrx_sys::*;
-use wherry_engine::check::{self, Support, features, preview1};
+use wherry_engine::check::{self, runtimes};
 use wherry_engine::{
     ExitCode, Export, Guest, LoadError, Network, Program, Start, Trap, find_entry,
 };
@@ -15,9 +15,6 @@ use crate::context::{self, STACK};
 
 /// WAMR's exception for a call of `proc_exit`.
 const EXIT: &str = "Exception: wasi proc exit";
-
-/// The imports that WAMR provides, for error texts.
-const PROVIDED: &str = "wasi_snapshot_preview1 and WAMR's sockets";
 
 unsafe extern "C" {
     /// The C library's standard output.
@@ -76,17 +73,8 @@ fn load_module(wasm: &[u8], guest: &Guest) -> Result<(wasm_module_t, CString), L
 /// Returns the error for a module that WAMR refuses: WAMR's has no offset, and calls a feature that
 /// it does not support invalid. Validating every module would delay each start.
 fn check(wasm: &[u8], guest: &Guest) -> Result<(), LoadError> {
-    let is_wasi = |module: &str| [preview1::MODULE, "wasi_unstable"].contains(&module);
-    let support = Support {
-        engine: "WAMR",
-        features: features::WAMR,
-        provides: &|module, name| {
-            is_wasi(module) && (preview1::function(name).is_some() || name.starts_with("sock_"))
-        },
-        provided: PROVIDED,
-    };
     let start = Start { function: guest.function.clone(), ..Start::default() };
-    check::check(wasm, &support, Some(&start))
+    check::check(wasm, &runtimes::wamr(), Some(&start))
 }
 
 /// # Safety
@@ -113,7 +101,7 @@ unsafe fn check_imports(module: wasm_module_t, network: Network) -> Result<(), L
     if missing.is_empty() {
         return Ok(());
     }
-    Err(LoadError::MissingImports { imports: missing, provided: PROVIDED.to_owned() })
+    Err(LoadError::MissingImports { imports: missing, provided: runtimes::wamr().provided.to_owned() })
 }
 
 /// Returns the export to call. An entry function takes no parameters, because a container has no

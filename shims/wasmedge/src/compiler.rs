@@ -14,7 +14,7 @@ use wasmedge_sdk::{
     AsInstance, Compiler, CompilerOptimizationLevel, CompilerOutputFormat, Instance, Module,
     RunMode, WasmEdgeResult,
 };
-use wherry_engine::check::{self, Support, features, preview1};
+use wherry_engine::check::{self, Support, preview1, runtimes};
 use wherry_engine::{CompileError, LoadError, Start};
 
 use crate::settings::{INTERPRETED, builder, config};
@@ -35,10 +35,8 @@ pub(crate) fn check(wasm: &[u8], start: Option<&Start>) -> Result<(), LoadError>
     let wasi = WasiModule::create(None, None, None).map_err(module::failed)?;
     let wasi: &Instance = wasi.as_ref();
     let support = Support {
-        engine: "WasmEdge",
-        features: features::WASMEDGE,
         provides: &|module, name| module == preview1::MODULE && wasi.get_func(name).is_ok(),
-        provided: "wasi_snapshot_preview1 and WasmEdge's sockets",
+        ..runtimes::wasmedge()
     };
     check::check(wasm, &support, start)
 }

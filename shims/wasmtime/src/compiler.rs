@@ -2,20 +2,14 @@
 
 use std::io::Write;
 
-use wherry_engine::check::{self, Support, features, preview1};
+use wherry_engine::check::{self, runtimes};
 use wherry_engine::{CompileError, LoadError, Start};
 
 use crate::Kind;
 
 /// Checks a module or component before it is compiled.
 pub(crate) fn check(wasm: &[u8], start: Option<&Start>) -> Result<(), LoadError> {
-    let support = Support {
-        engine: "Wasmtime",
-        features: features::WASMTIME,
-        provides: &|module, name| module == preview1::MODULE && preview1::function(name).is_some(),
-        provided: preview1::MODULE,
-    };
-    check::check(wasm, &support, start)
+    check::check(wasm, &runtimes::wasmtime(), start)
 }
 
 /// Compiles a module or component.

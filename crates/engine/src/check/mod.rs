@@ -14,6 +14,7 @@ pub mod features;
 pub mod preview1;
 #[cfg(feature = "check-components")]
 mod preview2;
+pub mod runtimes;
 #[cfg(all(test, feature = "check-components"))]
 mod tests;
 
