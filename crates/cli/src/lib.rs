@@ -5,7 +5,6 @@ mod cache;
 mod compile;
 mod error;
 mod images;
-mod manual;
 mod run;
 mod version;
 
@@ -66,8 +65,9 @@ fn run_command<E: Engine>(
         Command::Version { json: false } => {
             format!("{program} {}", version::text(engine.as_ref()))
         }
-        Command::Completions { shell } => manual::completions(command, shell),
-        Command::Man { directory } => manual::write_pages(command, &directory)?,
+        Command::Completions { shell } => wherry_manual::completions(command, shell),
+        Command::Man { directory } => wherry_manual::write_pages(command, &directory)
+            .map_err(|source| Error::Write { path: directory, source })?,
     };
     io::stdout().write_all(text.as_bytes()).map_err(Error::Print)?;
     Ok(ExitCode::SUCCESS)

@@ -139,9 +139,7 @@ fn diff_id(
 pub fn to_artifact(image: &Image) -> Result<Image> {
     for manifest in image.manifests()? {
         if Packaging::of(&manifest.content) == Packaging::Artifact {
-            let mut blobs = Blobs::default();
-            let root = blobs.add_manifest(image, &manifest)?;
-            return Ok(Image { name: image.name.clone(), root, blobs });
+            return image.only(&manifest);
         }
     }
     let manifest = image.preferred(None)?;

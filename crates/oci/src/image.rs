@@ -264,6 +264,16 @@ impl Image {
         })
     }
 
+    /// The image of one of its manifests, without an index.
+    ///
+    /// # Errors
+    /// If a blob of the manifest is missing.
+    pub fn only(&self, manifest: &Manifest) -> Result<Image> {
+        let mut blobs = Blobs::default();
+        let root = blobs.add_manifest(self, manifest)?;
+        Ok(Image { name: self.name.clone(), root, blobs })
+    }
+
     /// The platforms in the root's index.
     #[must_use]
     pub fn platforms(&self) -> Vec<String> {

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -206,7 +206,6 @@ pub fn write_directory(image: &Image, directory: &Path) -> Result<()> {
 
 /// Gives a file the mode 0644: temporary files have 0600.
 fn readable(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
     file.set_permissions(fs::Permissions::from_mode(0o644))
 }
 
@@ -230,6 +229,22 @@ pub fn write_archive(image: &Image, output: impl Write) -> Result<()> {
         file(&blob_path(digest), &mut data.reader(), data.size())?;
     }
     builder.into_inner().and_then(|mut output| output.flush()).map_err(OciError::Archive)
+}
+
+/// Writes the archive of an image to a file, which appears only when it is complete.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_file(image: &Image, path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let file = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o644))
+        .tempfile_in(parent)
+        .map_err(OciError::file("write to", parent))?;
+    write_archive(image, BufWriter::with_capacity(256 << 10, file.as_file()))?;
+    file.persist(path).map_err(|error| OciError::file("write", path)(error.error))?;
+    Ok(())
 }
 
 /// Returns the list of images for a Docker whose store reads no layout. It has one image of a name:

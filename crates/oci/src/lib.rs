@@ -20,6 +20,7 @@ pub mod artifact;
 pub mod blob;
 pub mod build;
 pub mod convert;
+pub mod daemon;
 mod error;
 pub mod files;
 pub mod image;
@@ -28,6 +29,7 @@ pub mod layout;
 pub mod media;
 pub mod module;
 pub mod progress;
+pub mod registry;
 
 pub use blob::Data;
 pub use error::{OciError, Result};

@@ -101,7 +101,10 @@ unsafe fn check_imports(module: wasm_module_t, network: Network) -> Result<(), L
     if missing.is_empty() {
         return Ok(());
     }
-    Err(LoadError::MissingImports { imports: missing, provided: runtimes::wamr().provided.to_owned() })
+    Err(LoadError::MissingImports {
+        imports: missing,
+        provided: runtimes::wamr().provided.to_owned(),
+    })
 }
 
 /// Returns the export to call. An entry function takes no parameters, because a container has no
