@@ -13,7 +13,7 @@ set -euo pipefail
 CACHE=${WHERRY_CACHE:-/var/cache/wherry}
 DAEMONS=$CACHE/daemons
 APT_HOME=$DAEMONS/.apt
-ALL=(runc runc-1.3 busybox containerd-1.6 containerd-1.7 containerd-2 containerd-2.4 docker-26 docker-28 docker-29 etcd cni)
+ALL=(runc runc-1.3 busybox containerd-1.6 containerd-1.7 containerd-2 containerd-2.4 docker-26 docker-28 docker-29 etcd cni registry)
 
 # One line per daemon: the suite of Debian it comes from, and its packages; or `go`, its module and
 # the module's version.
@@ -31,6 +31,7 @@ recipe() {
         docker-29) echo "go github.com/moby/moby/v2 v2.0.0-beta.24" ;;
         etcd) echo "unstable etcd-server" ;;
         cni) echo "unstable containernetworking-plugins" ;;
+        registry) echo "bookworm docker-registry" ;;
         *) return 1 ;;
     esac
 }
@@ -45,6 +46,7 @@ proof() {
         docker-*) echo "dockerd ${1#docker-}" ;;
         etcd) echo "etcd 3." ;;
         cni) echo "bridge CNI bridge plugin" ;;
+        registry) echo "docker-registry 2." ;;
     esac
 }
 

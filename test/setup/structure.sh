@@ -12,6 +12,7 @@ complain() {
 # The crates that each crate may use. ARCHITECTURE.md has the same as a drawing.
 declare -A MAY=(
     [engine]="" [sys]="" [protocol]="" [testing]="" [libcgroups]="" [regex]="" [node]=""
+    [layer]="" [manual]="" [oci]="engine image layer" [tool]="image manual oci"
     [bundle]="sys" [cgroup]="sys" [image]="engine sys"
     [host]="engine protocol bundle cgroup image sys"
     [compiler]="engine protocol image sys"
@@ -19,7 +20,7 @@ declare -A MAY=(
     [container]="supervisor protocol bundle cgroup sys"
     [task]="container supervisor protocol bundle cgroup sys"
     [shim]="task container supervisor protocol bundle cgroup image sys"
-    [cli]="engine host compiler supervisor image protocol sys"
+    [cli]="engine host compiler supervisor image manual protocol sys"
 )
 for manifest in crates/*/Cargo.toml; do
     crate=$(basename "$(dirname "$manifest")")
@@ -53,7 +54,7 @@ for manifest in crates/*/Cargo.toml; do
         *) ! uses "$manifest" 'libcontainer|libcgroups' || complain "crates/$crate uses libcontainer" ;;
     esac
     case $crate in
-        container | task | shim | node) ;;
+        container | task | shim | node | oci) ;;
         *) ! uses "$manifest" tokio || complain "crates/$crate uses a runtime" ;;
     esac
 done
@@ -65,10 +66,13 @@ awk -v ours="\"libcgroups $ours\"" '/^name = / { name = $3 } name == "\"libconta
 
 ! grep -q '^name = "regex-automata"' Cargo.lock || complain "Cargo.lock: a package does not use crates/regex"
 
-# The whole tree of a shim has no libcontainer, not only its own dependencies.
+# The whole tree of a shim has no libcontainer and no client of registries, not only its own
+# dependencies.
 for crate in supervisor container task shim; do
-    ! cargo tree --locked --offline --edges normal -p "wherry-$crate" 2> /dev/null | grep -q libcontainer \
-        || complain "crates/$crate depends on libcontainer through another crate"
+    tree=$(cargo tree --locked --offline --edges normal -p "wherry-$crate" 2> /dev/null)
+    for unwanted in libcontainer oci-client; do
+        ! grep -q "$unwanted" <<< "$tree" || complain "crates/$crate depends on $unwanted through another crate"
+    done
 done
 
 # The journey in ARCHITECTURE.md names functions that exist.

@@ -6,7 +6,7 @@
 /// Why bytes are not a whole WebAssembly binary.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WasmError {
-    /// There are no bytes.
+    /// The input has no bytes.
     #[error("empty, not WebAssembly")]
     Empty,
     /// The bytes have another format.

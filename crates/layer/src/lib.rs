@@ -16,7 +16,7 @@ pub use program::main;
 
 /// The number of bytes that a conversion keeps in memory. A larger layer is kept in a temporary
 /// file: the header of a tar archive has the file's size, which a stream shows only at its end.
-const IN_MEMORY: usize = 32 << 20;
+const IN_MEMORY: usize = 64 << 20;
 
 /// The file of a layer whose media type names none.
 pub const DEFAULT_PATH: &str = "/app.wasm";

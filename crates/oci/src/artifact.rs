@@ -1,5 +1,5 @@
-//! The CNCF's Wasm OCI artifact layout: one layer of WebAssembly, and a configuration that describes
-//! it.
+//! The CNCF's Wasm OCI artifact layout: one layer of WebAssembly, and a configuration that
+//! describes it.
 //!
 //! <https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/>
 

@@ -156,7 +156,7 @@ pub fn to_artifact(image: &Image) -> Result<Image> {
 /// Finds the binary that a manifest runs, and its file's name.
 ///
 /// # Errors
-/// If there is none, or the image is damaged.
+/// If the manifest has none, or the image is damaged.
 pub fn module(image: &Image, manifest: &Manifest) -> Result<(Data, String)> {
     match Packaging::of(&manifest.content) {
         Packaging::Spin => Err(OciError::Spin),

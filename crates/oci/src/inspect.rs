@@ -88,7 +88,11 @@ impl Description {
                 })
             })
             .collect();
-        let mut value = json!({
+        let (module, reason) = match &self.module {
+            Ok((size, facts)) => (Some(module_json(*size, facts)), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        json!({
             "name": self.name,
             "digest": self.digest,
             "kind": self.packaging.name(),
@@ -97,15 +101,9 @@ impl Description {
             "command": self.command,
             "layers": layers,
             "config": self.config,
-        });
-        match &self.module {
-            Ok((size, facts)) => value["module"] = module_json(*size, facts),
-            Err(reason) => {
-                value["module"] = Value::Null;
-                value["reason"] = json!(reason);
-            }
-        }
-        value
+            "module": module,
+            "reason": reason,
+        })
     }
 }
 

@@ -1,5 +1,5 @@
-//! OCI layouts: an image as a directory, or as a tar archive that `ctr images import`, `docker load`
-//! and tools for registries take.
+//! OCI layouts: an image as a directory, or as a tar archive that `ctr images import`, `docker
+//! load` and tools for registries take.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

@@ -2,7 +2,7 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`module`] | a WebAssembly binary: its imports, exports and needs, and the engines that run it |
+//! | [`module`] | a binary: its imports, exports and needs, and the engines that run it |
 //! | [`media`] | media types, and the ways to package WebAssembly |
 //! | [`blob`], [`image`] | content by its digest: manifests, configurations, layers |
 //! | [`layout`] | OCI layouts, as a directory and as a tar archive |

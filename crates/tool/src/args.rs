@@ -24,7 +24,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Make, move and inspect images and artifacts.
     #[command(subcommand)]
-    Image(Image),
+    Image(Box<Image>),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  completions bash > /etc/bash_completion.d/wherry")]
     Completions {
@@ -188,7 +188,7 @@ pub(crate) struct Ls {
     #[arg(long, value_name = "STORE", default_value = "containerd")]
     pub(crate) from: Store,
     /// List native images too.
-    #[arg(short, long)]
+    #[arg(long)]
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) common: Common,
@@ -328,7 +328,8 @@ mod tests {
     #[test]
     fn a_build_has_its_options_in_order() {
         let line = "wherry image build a.wasm -t a:1 -e A=b=c --arg -v --platform wasi/wasm --to -";
-        let Ok(Command::Image(Image::Build(build))) = parsed(line) else { panic!("it is parsed") };
+        let Ok(Command::Image(image)) = parsed(line) else { panic!("it is parsed") };
+        let Image::Build(build) = *image else { panic!("it is a build") };
         assert_eq!(build.env, [("A".to_owned(), "b=c".to_owned())]);
         assert_eq!(build.arg, ["-v"]);
         assert_eq!(build.platform, [Platform::wasm()]);

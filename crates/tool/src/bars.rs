@@ -27,7 +27,7 @@ impl Bars {
 }
 
 fn line(text: &str) {
-    // Without standard error there is no one to read it.
+    // There is nowhere else to report that standard error is closed.
     let _ = io::stderr().write_all(format!("wherry: {text}\n").as_bytes());
 }
 

@@ -151,6 +151,8 @@ impl Registry<'_> {
             return Err(error);
         }
         folder.complete.push(part.path.clone());
+        // Another process that waits finds a complete download.
+        part.file.unlock().map_err(OciError::file("unlock", &part.path))?;
         Data::of_file(part.file).map_err(OciError::file("read", &part.path))
     }
 
@@ -208,8 +210,8 @@ impl Registry<'_> {
         while let Some(bytes) = stream.next().await {
             let bytes = match bytes {
                 Ok(bytes) => bytes,
-                // The size and the digest are compared below, with a better sentence.
-                Err(_) if part.size == descriptor.size() => return Ok(()),
+                // The caller compares the size and the digest, with a better sentence.
+                Err(error) if explain::is_damage(&error) => return Ok(()),
                 Err(error) => return Err(Failure::Network(OciDistributionError::IoError(error))),
             };
             let size = part.size + bytes.len() as u64;

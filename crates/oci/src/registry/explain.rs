@@ -1,9 +1,8 @@
 //! The errors of oci-client, in sentences for a user.
 
-use std::error::Error as _;
 use std::time::Duration;
 
-use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 use oci_spec::distribution::Reference;
 
 /// Returns the reason of a failure, with advice where there is one.
@@ -23,9 +22,9 @@ pub(super) fn reason(
         return "the registry has no such image".to_owned();
     }
     match error {
-        OciDistributionError::RequestError(request) if request.is_timeout() => {
-            let seconds = timeout.as_secs();
-            format!("the registry stalled: nothing arrived for {seconds} s; --timeout waits longer")
+        OciDistributionError::RequestError(request) if request.is_timeout() => stalled(timeout),
+        OciDistributionError::IoError(error) if root(error).contains("timed out") => {
+            stalled(timeout)
         }
         OciDistributionError::RequestError(request) if request.is_connect() => {
             let cause = root(request);
@@ -55,9 +54,16 @@ pub(super) fn reason(
             let line: String = line.chars().take(200).collect();
             format!("the registry answered with the status {code} {line}").trim_end().to_owned()
         }
-        OciDistributionError::IoError(error) => root(error),
+        OciDistributionError::IoError(error) => {
+            format!("the connection to {registry} failed: {}", root(error))
+        }
         other => other.to_string(),
     }
+}
+
+fn stalled(timeout: Duration) -> String {
+    let seconds = timeout.as_secs();
+    format!("the registry stalled: nothing arrived for {seconds} s; --timeout waits longer")
 }
 
 /// Returns the text of the innermost cause.
@@ -99,6 +105,12 @@ pub(super) fn is_missing(error: &OciDistributionError) -> bool {
     ) || has_code(error, &[ManifestUnknown, NameUnknown, NotFound, BlobUnknown])
 }
 
+/// Returns true for oci-client's own comparison of a digest, which arrives as an error of the
+/// stream.
+pub(super) fn is_damage(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<DigestError>())
+}
+
 /// Returns true for a failure that a repetition may not have.
 pub(super) fn may_pass(error: &OciDistributionError) -> bool {
     match error {
@@ -110,7 +122,7 @@ pub(super) fn may_pass(error: &OciDistributionError) -> bool {
                 && !root(request).contains("certificate")
                 && status.is_none_or(|code| code == 429 || code >= 500)
         }
-        OciDistributionError::IoError(error) => error.source().is_none(),
+        OciDistributionError::IoError(error) => !is_damage(error),
         _ => has_code(error, &[OciErrorCode::Toomanyrequests]),
     }
 }

@@ -325,7 +325,7 @@ impl<'p> Registry<'p> {
         let reason = explain::reason(error, &self.reference, self.options.timeout);
         self.progress.note(&format!("{reason}; trying again"));
         let pause = PAUSE.saturating_mul(1 << attempt.min(6));
-        self.runtime.block_on(tokio::time::sleep(pause));
+        std::thread::sleep(pause);
     }
 
     fn fault(&self, error: &OciDistributionError) -> OciError {
