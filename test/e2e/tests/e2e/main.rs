@@ -42,6 +42,7 @@ mod pause;
 mod plugins;
 mod policies;
 mod privileges;
+mod publish;
 mod quick;
 mod restart;
 mod run;
