@@ -53,8 +53,10 @@ program = $(CARGO_IN) rustc --release --locked --no-default-features --package w
     -- $3 &&
 TOOLS = $(ENGINES:%=wherry-%) wherry-bench containerd-shim-nothing-v1 pack-image pack-files sbom guests compatibility
 
-# wherry-node runs from an image that has nothing else, and on any host.
-NODE = $(CARGO) rustc --release --locked --package wherry-node --bin wherry-node -- -C target-feature=+crt-static
+# The executables of no engine. wherry-node runs from an image that has nothing else, and all on any
+# host. PACKAGE:EXECUTABLE of each.
+ALONE = node:wherry-node tool:wherry layer:wherry-layer
+alone = $(CARGO) rustc --release --locked --package wherry-$(word 1,$1) --bin $(word 2,$1) -- -C target-feature=+crt-static &&
 
 # The tools; then each engine's shim and host. The host is linked statically, so that a guest's
 # process maps one file of the host only, through a read-only mount (see SECURITY.md); a host whose
@@ -66,7 +68,7 @@ executables:
 	$(foreach engine,$(ENGINES),\
 	    $(call program,$(engine),containerd-shim-$(engine)-v1,) \
 	    $(call program,$(engine),wherry-$(engine)-host,$(if $(filter $(engine),$(WITH_LIBRARY)),,$(LINK_STATICALLY)))) true
-	$(NODE)
+	$(foreach pair,$(ALONE),$(call alone,$(subst :, ,$(pair)))) true
 
 demo: executables
 	test/setup/packages.sh demo
@@ -159,10 +161,10 @@ DIST_DIR = $(CARGO_TARGET_DIR)/dist
 dist: portable
 	test/setup/packages.sh dist
 	rm -rf $(DIST_DIR) && mkdir -p $(DIST_DIR)/$(DIST)/bin
-	install -m 755 $(addprefix $(BIN)/,$(PORTABLE_EXECUTABLES)) $(DIST_DIR)/$(DIST)/bin
-	cp -R --parents LICENSE README.md SECURITY.md CHANGELOG.md docs/kubernetes.md charts/wherry $(DIST_DIR)/$(DIST)
+	install -m 755 $(addprefix $(BIN)/,$(PORTABLE_EXECUTABLES) wherry wherry-layer) $(DIST_DIR)/$(DIST)/bin
+	cp -R --parents LICENSE README.md SECURITY.md CHANGELOG.md docs/images.md docs/kubernetes.md charts/wherry $(DIST_DIR)/$(DIST)
 	$(CARGO) metadata --format-version 1 --locked --filter-platform x86_64-unknown-linux-gnu \
-	    | $(BIN)/sbom wherry-node $(PORTABLE:%=wherry-%) > $(DIST_DIR)/$(DIST)/sbom.cdx.json
+	    | $(BIN)/sbom wherry-node wherry-tool wherry-layer $(PORTABLE:%=wherry-%) > $(DIST_DIR)/$(DIST)/sbom.cdx.json
 	cd $(DIST_DIR)/$(DIST) && find . -type f ! -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
 	cd $(DIST_DIR) && tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - $(DIST) \
 	    | zstd -q -19 -o $(DIST).tar.zst
@@ -197,13 +199,13 @@ test-vm: setup executables
 SHARE = $(DESTDIR)$(PREFIX)/share
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES) wherry-node) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES) wherry-node wherry wherry-layer) $(DESTDIR)$(PREFIX)/bin
 	install -d $(addprefix $(SHARE)/,man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d)
-	$(foreach engine,$(ENGINES),\
-	    $(BIN)/wherry-$(engine) man $(SHARE)/man/man1 && \
-	    $(BIN)/wherry-$(engine) completions bash > $(SHARE)/bash-completion/completions/wherry-$(engine) && \
-	    $(BIN)/wherry-$(engine) completions zsh > $(SHARE)/zsh/site-functions/_wherry-$(engine) && \
-	    $(BIN)/wherry-$(engine) completions fish > $(SHARE)/fish/vendor_completions.d/wherry-$(engine).fish &&) true
+	$(foreach program,wherry $(ENGINES:%=wherry-%),\
+	    $(BIN)/$(program) man $(SHARE)/man/man1 && \
+	    $(BIN)/$(program) completions bash > $(SHARE)/bash-completion/completions/$(program) && \
+	    $(BIN)/$(program) completions zsh > $(SHARE)/zsh/site-functions/_$(program) && \
+	    $(BIN)/$(program) completions fish > $(SHARE)/fish/vendor_completions.d/$(program).fish &&) true
 
 check:
 	test/setup/packages.sh build

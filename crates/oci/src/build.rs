@@ -76,19 +76,26 @@ pub(crate) struct Layer {
     pub(crate) diff_id: String,
 }
 
-/// The manifest that an image was converted from, which the image keeps.
+/// The manifest that an image was converted from.
 #[derive(Debug, Clone)]
 pub(crate) struct Original {
     /// Its plain descriptor, the subject of the image's manifests.
-    pub(crate) descriptor: Descriptor,
-    artifact_type: MediaType,
+    descriptor: Descriptor,
+    /// The kind of the artifact, if the image keeps it.
+    kept: Option<MediaType>,
 }
 
 impl Original {
-    /// Adds its content to the blobs of the new image.
+    /// Adds its content to the blobs of the new image, unless a layer is a tar archive: Docker 26
+    /// would unpack it, for each manifest of an index, and compare it with a configuration that
+    /// lacks its digest.
     pub(crate) fn add(blobs: &mut Blobs, image: &Image, manifest: &Manifest) -> Result<Original> {
+        let is_tar = |layer: &Descriptor| media::compression(layer.media_type().as_ref()).is_some();
+        if manifest.content.layers().iter().any(is_tar) {
+            return Ok(Original { descriptor: image::plain(&manifest.descriptor), kept: None });
+        }
         let descriptor = blobs.add_manifest(image, manifest)?;
-        Ok(Original { descriptor, artifact_type: manifest.content.config().media_type().clone() })
+        Ok(Original { descriptor, kept: Some(manifest.content.config().media_type().clone()) })
     }
 }
 
@@ -153,13 +160,14 @@ pub(crate) fn finish(
         descriptor.set_platform(Some(self::platform(&platform.os, &platform.architecture)?));
         manifests.push(descriptor);
     }
-    if let (Some(_), None, None) = (manifests.first(), manifests.get(1), &original)
+    let kept = original.and_then(|original| Some((original.descriptor, original.kept?)));
+    if let (Some(_), None, None) = (manifests.first(), manifests.get(1), &kept)
         && let Some(mut only) = manifests.pop()
     {
         only.set_platform(None);
         return Ok(Image { name, root: only, blobs });
     }
-    if let Some(Original { mut descriptor, artifact_type }) = original {
+    if let Some((mut descriptor, artifact_type)) = kept {
         // No client runs a manifest of this platform: signatures and the like have it too.
         descriptor.set_platform(Some(platform("unknown", "unknown")?));
         descriptor.set_artifact_type(Some(artifact_type));

@@ -261,6 +261,8 @@ mod tests {
         let compressed = format!("{}+gzip", media::LAYER);
         let image = wasm_image(&[(&compressed, &gzip), (media::WASM, MODULE)]);
         let converted = to_image(&image, &Platform::usual()).unwrap();
+        // A client that unpacks every manifest would fail with the original.
+        assert!(!converted.platforms().contains(&"unknown/unknown".to_owned()));
         let manifest = converted.preferred(None).unwrap();
         let config: ImageConfiguration =
             converted.document("configuration", manifest.content.config()).unwrap();

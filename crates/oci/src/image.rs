@@ -264,6 +264,19 @@ impl Image {
         })
     }
 
+    /// Whether the image has each manifest of its index.
+    ///
+    /// # Errors
+    /// If a manifest or the index is damaged.
+    pub fn is_complete(&self) -> Result<bool> {
+        if !media::is_index(self.root.media_type().as_ref()) {
+            return Ok(true);
+        }
+        let index: ImageIndex = self.document("index", &self.root)?;
+        let has = |child: &Descriptor| self.blobs.0.contains_key(child.digest().as_ref());
+        Ok(index.manifests().iter().all(has))
+    }
+
     /// The image of one of its manifests, without an index.
     ///
     /// # Errors
@@ -357,9 +370,14 @@ impl Blobs {
             let data = other.blob("layer", descriptor)?.clone();
             self.keep(descriptor, data);
         }
-        let plain = &manifest.descriptor;
-        Ok(Descriptor::new(plain.media_type().clone(), plain.size(), plain.digest().clone()))
+        Ok(plain(&manifest.descriptor))
     }
+}
+
+/// Returns a descriptor without its platform and annotations.
+pub(crate) fn plain(descriptor: &Descriptor) -> Descriptor {
+    let (media_type, digest) = (descriptor.media_type().clone(), descriptor.digest().clone());
+    Descriptor::new(media_type, descriptor.size(), digest)
 }
 
 /// Makes a manifest.

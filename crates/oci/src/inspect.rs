@@ -7,7 +7,7 @@ use crate::artifact::WasmConfig;
 use crate::convert;
 use crate::error::Result;
 use crate::files;
-use crate::image::{DOCUMENT_MAX, Image, Manifest, Platform};
+use crate::image::{Image, Manifest, Platform};
 use crate::media::{self, Packaging};
 use crate::module::Facts;
 
@@ -129,15 +129,4 @@ pub fn module_json(size: u64, facts: &Facts) -> Value {
         "languages": facts.languages,
         "tools": facts.tools,
     })
-}
-
-/// Parses the configuration of an artifact, as [`describe`] does: for tests with hostile bytes.
-///
-/// # Errors
-/// If it is too large or not of the artifact layout's form.
-pub fn parse_config(bytes: &[u8]) -> std::result::Result<WasmConfig, String> {
-    if bytes.len() as u64 > DOCUMENT_MAX {
-        return Err("too large".to_owned());
-    }
-    WasmConfig::parse(bytes)
 }

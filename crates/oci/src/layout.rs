@@ -15,7 +15,7 @@ use wherry_layer::archive;
 
 use crate::blob::Data;
 use crate::error::{OciError, Result};
-use crate::image::{DOCUMENT_MAX, Image, Platform, json};
+use crate::image::{DOCUMENT_MAX, Image, Platform, json, plain};
 use crate::media;
 
 const INDEX: &str = "index.json";
@@ -108,8 +108,7 @@ fn read_with(
     let root = choose(index.manifests(), name).map_err(fault)?;
     let found = name_of(&root).or_else(|| name.map(str::to_owned));
     // The layout's annotations are not the image's.
-    let plain = Descriptor::new(root.media_type().clone(), root.size(), root.digest().clone());
-    Image::read(plain, found, &|_| true, &mut |descriptor| {
+    Image::read(plain(&root), found, &|_| true, &mut |descriptor| {
         let (algorithm, digits) = (descriptor.digest().algorithm(), descriptor.digest().digest());
         fetch(&format!("blobs/{algorithm}/{digits}"))
     })

@@ -140,11 +140,12 @@ fn run_pull(options: &Pull, progress: &dyn Progress) -> Result<String> {
     let named = || Error::of(registry.name());
     let manifest = pulled.preferred(None).map_err(named())?;
     let image = match Packaging::of(&manifest.content) {
-        // What clients can run stays as it is; of an index, the manifest for this machine.
-        Packaging::Image if pulled.platforms().iter().any(|found| found == "unknown/unknown") => {
-            pulled
+        // What clients run stays as it is. Of an index for more machines, this one's manifest.
+        Packaging::Image if pulled.is_complete().map_err(named())? => pulled,
+        Packaging::Image => {
+            let own = pulled.preferred(Some(&Platform::own())).unwrap_or(manifest);
+            pulled.only(&own).map_err(named())?
         }
-        Packaging::Image => pulled.only(&manifest).map_err(named())?,
         _ => convert::to_image(&pulled, &Platform::usual()).map_err(named())?,
     };
     store(&image, &options.to, &options.common, progress)

@@ -120,7 +120,7 @@ fn write_layout(folder: &Path, config: (&str, &Value), layers: &[(&str, &[u8])])
 fn image_config(diff_ids: &[String]) -> Value {
     json!({
         "os": "wasi", "architecture": "wasm",
-        "config": {"Entrypoint": ["/run/app.wasm"]},
+        "config": {"Entrypoint": ["/opt/app.wasm"]},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     })
 }
