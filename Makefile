@@ -94,7 +94,7 @@ LINKING = host cli
 test-unit:
 	missing=$$(test/setup/packages.sh missing build); \
 	[ -z "$$missing" ] || echo "test-unit: leaving out $(LINKING:%=wherry-%), which need $$missing" >&2; \
-	$(CARGO) test --release --locked --lib --bins --no-fail-fast --workspace --features wherry-engine/check \
+	$(CARGO) test --release --locked --lib --bins --tests --no-fail-fast --workspace --features wherry-engine/check \
 	    $(patsubst %,--exclude wherry-%,e2e k8s $(notdir $(wildcard shims/*))) $${missing:+$(LINKING:%=--exclude wherry-%)}
 
 # The engines' conformance suite, and their unit tests.

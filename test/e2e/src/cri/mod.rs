@@ -51,15 +51,29 @@ pub struct Pod<'c> {
 #[derive(Clone)]
 pub struct Member<'i> {
     name: &'i str,
-    image: &'i Image,
+    image: Source<'i>,
     args: Vec<String>,
     memory: i64,
+}
+
+/// Where the image of a container comes from.
+#[derive(Clone)]
+enum Source<'i> {
+    /// It is imported first.
+    Built(&'i Image),
+    /// It is in the store, under this name.
+    Stored(&'i str),
 }
 
 impl<'i> Member<'i> {
     /// A container with this name and image.
     pub fn new(name: &'i str, image: &'i Image) -> Member<'i> {
-        Member { name, image, args: Vec::new(), memory: 0 }
+        Member { name, image: Source::Built(image), args: Vec::new(), memory: 0 }
+    }
+
+    /// A container of an image that is in containerd's store.
+    pub fn stored(name: &'i str, reference: &'i str) -> Member<'i> {
+        Member { name, image: Source::Stored(reference), args: Vec::new(), memory: 0 }
     }
 
     /// Arguments, in place of the image's default ones.
@@ -158,18 +172,22 @@ impl Cri {
     /// Imports an image, and returns its name.
     pub fn load(&self, image: &Image) -> String {
         let packed = image.pack();
-        let name = ImageName { image: packed.reference.clone() };
-        let known = || {
-            let request = ImageStatus { image: Some(name.clone()) };
-            let answer = self.call::<ImageStatusAnswer>("ImageService/ImageStatus", request);
-            answer.is_ok_and(|answer| answer.image.is_some())
-        };
-        if !known() {
+        if !self.knows(&packed.reference) {
             self.containerd.import(&packed, NAMESPACE);
-            // The plugin learns of the image through an event.
-            wait_until("CRI knows the image", DEADLINE, known);
+            self.wait_known(&packed.reference);
         }
         packed.reference
+    }
+
+    fn knows(&self, reference: &str) -> bool {
+        let request = ImageStatus { image: Some(ImageName { image: reference.to_owned() }) };
+        let answer = self.call::<ImageStatusAnswer>("ImageService/ImageStatus", request);
+        answer.is_ok_and(|answer| answer.image.is_some())
+    }
+
+    /// Waits until the plugin has learned of the image, through an event.
+    fn wait_known(&self, reference: &str) {
+        wait_until("CRI knows the image", DEADLINE, || self.knows(reference));
     }
 
     /// Runs a pod whose containers have separate pid namespaces.
@@ -247,7 +265,14 @@ impl Cri {
 impl Pod<'_> {
     /// Creates a container, and returns its id.
     pub fn create(&mut self, member: &Member<'_>) -> String {
-        let image = ImageName { image: self.cri.load(member.image) };
+        let image = match member.image {
+            Source::Built(image) => self.cri.load(image),
+            Source::Stored(reference) => {
+                self.cri.wait_known(reference);
+                reference.to_owned()
+            }
+        };
+        let image = ImageName { image };
         let config = ContainerConfig {
             metadata: Some(ContainerMetadata { name: member.name.to_owned() }),
             image: Some(image),

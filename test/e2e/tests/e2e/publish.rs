@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
+use wherry_e2e::cri::{Cri, Member, NAMESPACE};
 use wherry_e2e::images::hello_wasm;
 use wherry_e2e::{on_containerds, on_dockers};
 use wherry_testing::{
@@ -218,6 +219,22 @@ fn a_native_image_keeps_its_name(store: &impl Store) {
     assert_eq!(store.run_named(&name).success(), "hello\n");
 }
 
+fn a_pod_runs_an_artifact_that_was_pulled(cri: &Cri) {
+    let folder = TempDir::new().expect("a temporary folder");
+    let store = cri.containerd();
+    let (file, name) = (hello_in(&folder), name(store, "pod"));
+    let words = ["build", &file, "--tag", &name, "--artifact", "--to", "registry", "--plain-http"];
+    store.wherry(&words).success();
+    let address = store.address().display().to_string();
+    let words = ["pull", &name, "--plain-http", "--address", &address, "--namespace", NAMESPACE];
+    store.wherry(&words).success();
+    let mut pod = cri.pod("published");
+    let id = pod.run(&Member::stored("hello", &name));
+    assert_eq!(pod.wait(&id).exit_code, 0);
+    pod.wait_for_log("hello", "stdout F hello\n");
+    pod.remove();
+}
+
 /// An archive of one file.
 fn tar_of(path: &str, content: &[u8]) -> Vec<u8> {
     let folder = TempDir::new().expect("a temporary folder");
@@ -243,3 +260,11 @@ on_dockers!(
     artifacts_of_other_tools_run_after_a_pull,
     a_native_image_keeps_its_name,
 );
+mod kubernetes {
+    #[allow(unused_imports, reason = "tests_in looks for them here")]
+    use super::*;
+    wherry_e2e::on_containerd_versions!(
+        version => ::wherry_e2e::cri::Cri::shared(version);
+        a_pod_runs_an_artifact_that_was_pulled,
+    );
+}
