@@ -328,6 +328,17 @@ mod tests {
     }
 
     #[test]
+    fn another_platform_of_wasm_is_found_unless_one_is_asked_for() {
+        let mut properties = properties();
+        properties.platforms =
+            ["linux/amd64", "wasip1/wasm"].map(|text| text.parse().unwrap()).into();
+        let image = built(&properties);
+        let found = image.preferred(None).unwrap();
+        assert_eq!(Platform::of(&found.descriptor).unwrap().os, "wasip1");
+        assert!(image.preferred(Some(&Platform::wasm())).is_err());
+    }
+
+    #[test]
     fn an_image_of_one_platform_has_no_index() {
         let mut properties = properties();
         properties.platforms.truncate(1);

@@ -57,7 +57,15 @@ impl Platform {
         vec![Platform::wasm(), Platform::own()]
     }
 
-    fn of(descriptor: &Descriptor) -> Option<Platform> {
+    /// Whether it is one of WebAssembly's: some tools write `wasip1/wasm`.
+    #[must_use]
+    pub fn is_wasm(&self) -> bool {
+        self.architecture == "wasm"
+    }
+
+    /// The platform of a manifest in an index.
+    #[must_use]
+    pub fn of(descriptor: &Descriptor) -> Option<Platform> {
         let platform = descriptor.platform().as_ref()?;
         let (os, architecture) = (platform.os().to_string(), platform.architecture().to_string());
         Some(Platform { os, architecture })
@@ -242,18 +250,20 @@ impl Image {
     pub fn preferred(&self, platform: Option<&Platform>) -> Result<Manifest> {
         let manifests = self.manifests()?;
         let wanted = platform.map_or_else(Platform::usual, |platform| vec![platform.clone()]);
-        let of = |platform: &Platform| {
-            manifests
-                .iter()
-                .find(|manifest| Platform::of(&manifest.descriptor).as_ref() == Some(platform))
+        let find = |matches: &dyn Fn(&Platform) -> bool| {
+            let of = |manifest: &&Manifest| Platform::of(&manifest.descriptor);
+            manifests.iter().find(|manifest| of(manifest).is_some_and(|found| matches(&found)))
         };
+        let wasm = || find(&|found| platform.is_none() && found.is_wasm());
         let only = match (manifests.as_slice(), platform) {
             // The platform of an image without an index is in its configuration.
             ([only], None) => Some(only),
             ([only], Some(_)) if only.descriptor.platform().is_none() => Some(only),
             _ => None,
         };
-        wanted.iter().find_map(of).or(only).cloned().ok_or_else(|| {
+        let first = find(&|found| wanted.first() == Some(found)).or_else(wasm);
+        let found = first.or_else(|| find(&|found| wanted.contains(found))).or(only);
+        found.cloned().ok_or_else(|| {
             let names = |platforms: Vec<String>| {
                 if platforms.is_empty() { "none".to_owned() } else { platforms.join(", ") }
             };

@@ -140,15 +140,15 @@ impl<'p> Registry<'p> {
         let (root, document) = self.document(&self.reference)?;
         let wanted = platform.map_or_else(Platform::usual, |platform| vec![platform.clone()]);
         let is_wanted = |descriptor: &Descriptor| {
-            descriptor.platform().as_ref().is_none_or(|found| {
-                let (os, architecture) = (found.os().to_string(), found.architecture().to_string());
+            Platform::of(descriptor).is_none_or(|found| {
                 // An index of this program has the artifact that it was made of.
-                let is_original = os == "unknown"
+                let is_original = found.os == "unknown"
                     && descriptor
                         .artifact_type()
                         .as_ref()
                         .is_some_and(|kind| kind.as_ref() == media::WASM_CONFIG);
-                is_original || wanted.contains(&Platform { os, architecture })
+                let is_wasm = platform.is_none() && found.is_wasm();
+                is_original || is_wasm || wanted.contains(&found)
             })
         };
         let mut downloads = download::Folder::open(&self.options.downloads)?;
