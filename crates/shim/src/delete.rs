@@ -27,9 +27,10 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {
     let left = cleanup::container(&bundle, Remains::read(&bundle).as_ref(), None);
     let socket = start::announced(&path).unwrap_or_else(|| {
         // Without a readable configuration the container had its own daemon.
-        let group = group::of(&path, &args.id).map_or_else(|_| args.id.clone(), |of| of.name);
+        let group = shim.sharing.group(&path, &args.id);
+        let group = group.map_or_else(|_| args.id.clone(), |group| group.name);
         let (address, namespace) = (args.address.as_str(), args.namespace.as_str());
-        let key = group::Key { engine: shim.engine, address, namespace, group: &group };
+        let key = group::Key { runtime: &shim.name(), address, namespace, group: &group };
         group::socket(None, key)
     });
     socket::remove_dead_socket(&socket);

@@ -46,7 +46,7 @@ pub(crate) fn version(shim: Shim) -> Result<()> {
 pub(crate) fn help(shim: Shim) -> Result<()> {
     let usage = args::USAGE;
     version(shim)?;
-    print(format!("usage: containerd-shim-{}-v1{usage}", shim.engine).as_bytes())
+    print(format!("usage: {}{usage}", shim.executable()).as_bytes())
 }
 
 /// Asks the engine host, because no engine is linked into the shim. The reason if it does not

@@ -1,4 +1,4 @@
-//! `containerd-shim-E-v1`, the executable that containerd calls.
+//! `containerd-shim-E-v1` and `containerd-shim-Ed-v1`, the executables that containerd calls.
 //!
 //! It is called as [`start`], which prints the address of the container's daemon and forks it if
 //! needed, as `delete`, which cleans up after a dead daemon, and with `-info`. [`serve`] is the
@@ -24,23 +24,34 @@ use wherry_supervisor::digest::{DIGEST, digest};
 use wherry_supervisor::pod::init::{self, POD_INIT};
 
 use args::{Action, Args};
+pub use group::Sharing;
 
-/// A runtime, by the name of its engine as in `io.containerd.<name>.v1`.
+/// A runtime.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shim {
     pub(crate) engine: &'static str,
+    pub(crate) sharing: Sharing,
 }
 
 impl Shim {
+    /// The name, as in `io.containerd.<name>.v1`.
+    fn name(self) -> String {
+        self.sharing.runtime(self.engine)
+    }
+
     fn runtime(self) -> String {
-        format!("io.containerd.{}.v1", self.engine)
+        format!("io.containerd.{}.v1", self.name())
+    }
+
+    fn executable(self) -> String {
+        format!("containerd-shim-{}-v1", self.name())
     }
 }
 
-/// The main function of `containerd-shim-<engine>-v1`.
+/// The main function of `containerd-shim-<engine>-v1` and `containerd-shim-<engine>d-v1`.
 #[must_use]
-pub fn main(engine: &'static str) -> ExitCode {
-    let shim = Shim { engine };
+pub fn main(engine: &'static str, sharing: Sharing) -> ExitCode {
+    let shim = Shim { engine, sharing };
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some(DIGEST) => return digest(&args.collect::<Vec<_>>()),

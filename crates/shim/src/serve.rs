@@ -1,31 +1,39 @@
-//! The daemon: serves the Task API for one container, or for one pod.
+//! The daemon: serves the Task API for one container, for one pod or, as the manager, for all
+//! containers of a containerd's namespace.
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::LevelFilter;
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 use wherry_container::Runtime;
 use wherry_supervisor::launch::Host;
 use wherry_supervisor::settings::Settings;
-use wherry_supervisor::{Program, SpareHost, Supervisor};
+use wherry_supervisor::{Program, SpareHosts, Supervisor};
+use wherry_sys::logger::{self, ContainerLog};
 use wherry_sys::reaper::Reaper;
 use wherry_sys::socket::SocketName;
 use wherry_sys::{daemon, memory, readonly};
-use wherry_task::{Connections, Publisher, Service, services};
+use wherry_task::{Connections, Lifetime, Publisher, Service, services};
 
+use crate::Shim;
 use crate::error::{Error, Result};
+use crate::group::Sharing;
 use crate::peer::Trusted;
 
 /// The parameters that `start` passes to the daemon.
 pub(crate) struct Daemon {
-    pub(crate) engine: &'static str,
+    pub(crate) shim: Shim,
     pub(crate) listener: UnixListener,
     pub(crate) name: OwnName,
     pub(crate) program: Program,
     pub(crate) namespace: String,
+    /// The first container.
+    pub(crate) id: String,
+    /// Its bundle.
     pub(crate) bundle: PathBuf,
     /// Whether the path of the first container's cgroup has the form of systemd's driver.
     pub(crate) by_systemd: bool,
@@ -44,6 +52,8 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// request takes less than a millisecond from the client's write to the daemon's read on an idle
 /// machine.
 const QUIET_PERIOD: Duration = Duration::from_millis(500);
+/// The engine hosts that a manager keeps ready: as many as containers are usually started at once.
+const SPARE_HOSTS: usize = 2;
 
 /// Serves until the service ends, then exits.
 pub(crate) fn serve(daemon: Daemon) -> ! {
@@ -51,30 +61,38 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     if daemon.shim_cgroup.is_empty() && daemon.by_systemd {
         wherry_cgroup::start_grace_period();
     }
-    // A bundle without a named pipe for the log is still served, without a log.
-    let _ = wherry_sys::logger::log_to_pipe(&daemon.bundle.join("log"), daemon.debug);
+    logger::start(if daemon.debug { LevelFilter::Debug } else { LevelFilter::Info });
+    // Create opens each container's log, this one's too.
+    let log = ContainerLog::open(&daemon.id, &daemon.bundle.join("log"));
     // Before the runtime: the host loads its engine while containerd connects.
     let spare = Host::spawn(&daemon.program);
     if let Err(error) = daemon::raise_oom_score_adj() {
         log::warn!("cannot raise the shim's oom_score_adj: {error}");
     }
     daemon::ignore_terminal_signals();
-    if !daemon.shim_cgroup.is_empty()
-        && let Err(error) = wherry_cgroup::create_and_join(Path::new(&daemon.shim_cgroup))
-    {
-        log::warn!("ignored the runtime option ShimCgroup: {error}");
-    }
+    join_shim_cgroup(&daemon);
     if let Err(error) = &spare {
         log::error!("cannot run {}: {error}", daemon.program.path().display());
     }
-    let code = match run_on_this_thread(daemon, spare.ok()) {
-        Ok(()) => 0,
-        Err(error) => {
-            log::error!("the shim ends: {error}");
-            1
-        }
-    };
-    std::process::exit(code)
+    let result = run_on_this_thread(daemon, spare.ok());
+    if let Err(error) = &result {
+        log::error!("the shim ends: {error}");
+    }
+    drop(log);
+    std::process::exit(i32::from(result.is_err()))
+}
+
+/// Moves this process to the cgroup that the options of the first container name. The manager stays
+/// where it is: the options of one container are not for the daemon of all.
+fn join_shim_cgroup(daemon: &Daemon) {
+    if daemon.shim_cgroup.is_empty() {
+        return;
+    }
+    if daemon.shim.sharing == Sharing::Manager {
+        log::warn!("ignored the runtime option ShimCgroup: the shim serves all containers");
+    } else if let Err(error) = wherry_cgroup::create_and_join(Path::new(&daemon.shim_cgroup)) {
+        log::warn!("ignored the runtime option ShimCgroup: {error}");
+    }
 }
 
 /// The socket's name in its directory, removed when this is dropped.
@@ -103,10 +121,15 @@ async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
     wherry_container::reap_children(reaper.clone()).map_err(Error::Daemon)?;
     let publisher = Publisher::start(&daemon.ttrpc_address, &daemon.namespace);
     let config = Settings::read();
+    let shim = daemon.shim;
+    let lifetime = match shim.sharing {
+        Sharing::Group => Lifetime::Group,
+        Sharing::Manager => Lifetime::Manager { idle: config.manager_idle },
+    };
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let compiler = daemon.program.compiler(daemon.engine);
+    let compiler = daemon.program.compiler(shim.engine);
     if let Err(error) = compiler.pin() {
         log::warn!("cannot open {}: {error}", compiler.path().display());
     }
@@ -115,22 +138,32 @@ async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
         compiler,
         host: daemon.program,
         // Guests get descriptors of these files.
-        cache: config.cache(daemon.engine).reading_through(readonly::view),
+        cache: config.cache(shim.engine).reading_through(readonly::view),
         bounds: config.bounds,
         reaper,
-        spare: SpareHost::new(spare),
+        spare: SpareHosts::new(spare, spare_hosts(shim.sharing)),
     };
     let runtime =
         Arc::new(Runtime { supervisor: Arc::new(supervisor), events: Arc::new(publisher.clone()) });
-    let service = Service::new(runtime, connections.clone());
+    let service = Service::new(runtime, connections.clone(), lifetime);
+    let listener = daemon.listener.try_clone().map_err(Error::Daemon)?;
     // The server closes its connections when it is dropped.
     let _server = start_server(daemon.listener, &service, &connections).await?;
-    service.ended().await;
+    service.ended(|| name.0.remove_unless_called(&listener)).await;
     // A `start` from here on forks a new daemon. The connections to this one are served until they
     // are closed.
     drop(name);
     tokio::join!(publisher.flush(EVENT_FLUSH_TIMEOUT), drain(&service, &connections));
     Ok(())
+}
+
+/// How many engine hosts are kept ready for the next containers. The daemon of a group has used the
+/// only one that it needs.
+fn spare_hosts(sharing: Sharing) -> usize {
+    match sharing {
+        Sharing::Group => 0,
+        Sharing::Manager => SPARE_HOSTS,
+    }
 }
 
 /// Starts to serve the Task API on a listener.

@@ -8,13 +8,13 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use wherry_supervisor::Program;
-use wherry_sys::daemon;
 use wherry_sys::socket::{self, Listen};
+use wherry_sys::{daemon, title};
 
 use crate::args::Args;
 use crate::bootstrap::{self, Bootstrap, Format};
 use crate::error::{Error, Result};
-use crate::group::Group;
+use crate::group::{Group, Sharing};
 use crate::serve::{self, Daemon, OwnName};
 use crate::{Shim, group};
 
@@ -27,11 +27,11 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
     let bundle = bundle(args)?;
     // Before the socket and the daemon exist: a missing host is an error of this program.
     let program = Program::host(shim.engine)?;
-    let Group { name: group, by_systemd } = group::of(&bundle, &args.id)?;
+    let Group { name: group, by_systemd } = shim.sharing.group(&bundle, &args.id)?;
     let ttrpc_address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let bootstrap = Bootstrap::new(args, &ttrpc_address, &read_stdin());
     let key = group::Key {
-        engine: shim.engine,
+        runtime: &shim.name(),
         address: &bootstrap.address,
         namespace: &args.namespace,
         group: &group,
@@ -52,13 +52,19 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
             return Err(Error::Fork(source));
         }
     }
-    // Only the forked daemon comes here.
+    // Only the forked daemon comes here. Its arguments are those of `start`.
+    if shim.sharing == Sharing::Manager {
+        let name = shim.executable();
+        let options = ["-namespace", &args.namespace, "-address", &bootstrap.address];
+        title::replace_arguments(&[&[name.as_str()], &options[..], &["manager"]].concat());
+    }
     serve::serve(Daemon {
-        engine: shim.engine,
+        shim,
         listener,
         name: OwnName(name),
         program,
         namespace: args.namespace.clone(),
+        id: args.id.clone(),
         bundle,
         by_systemd,
         ttrpc_address: bootstrap.ttrpc_address,

@@ -45,10 +45,10 @@ impl Host {
         command.args(["host", score]).current_dir("/").env_clear();
         // The title begins at argv[0] and may extend over the environment.
         command.arg0("wherry").env("TITLE", "-".repeat(TITLE_ROOM));
-        // Standard input is the channel, standard output the log: see the engine host. Without work
-        // between fork and exec the standard library uses vfork, which copies no page tables.
-        command.stdin(theirs.into_fd()).stderr(ProcessStdio::null());
-        command.stdout(logger::duplicate().map_or_else(ProcessStdio::null, ProcessStdio::from));
+        // Standard input is the channel: see the engine host. Without work between fork and exec
+        // the standard library uses vfork, which copies no page tables.
+        command.stdin(theirs.into_fd());
+        command.stdout(ProcessStdio::null()).stderr(ProcessStdio::null());
         let child = command.spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::new);
         Ok(Host { channel: ours, pid })
@@ -58,6 +58,12 @@ impl Host {
     #[must_use]
     pub fn over(channel: Channel) -> Host {
         Host { channel, pid: None }
+    }
+
+    /// Whether it still waits for a request: it sends nothing before that.
+    pub(crate) fn waits(&self) -> bool {
+        let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO) == Ok(0)
     }
 
     /// Sends a request and answers the host's and the process's messages until the process exists.
@@ -75,7 +81,8 @@ impl Host {
     ) -> Result<Forked, Failure> {
         let since = Ticks::now().map_err(system)?;
         let (setup, theirs) = Channel::pair().map_err(system)?;
-        let descriptors = Descriptors { setup: theirs, setup_lock: lock.into_fd(), stdio };
+        let log = logger::duplicate(request.id()).map_err(system)?;
+        let descriptors = Descriptors { setup: theirs, setup_lock: lock.into_fd(), log, stdio };
         self.channel.send(request, &descriptors.as_raw()).map_err(|error| {
             match error.raw_os_error() {
                 Some(libc::EMSGSIZE) => Failure::new(

@@ -19,7 +19,7 @@ pub mod pod;
 pub mod program;
 pub mod settings;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wherry_image::Cache;
 use wherry_protocol::compile::Bounds;
@@ -44,33 +44,48 @@ pub struct Supervisor {
     /// Reaps the children of this process.
     pub reaper: Reaper,
     /// Engine hosts that were started ahead of time.
-    pub spare: SpareHost,
+    pub spare: SpareHosts,
 }
 
-/// An engine host that was started ahead of time: it loads its engine while the client still
-/// prepares the container.
+/// Engine hosts that were started ahead of time: each loads its engine while clients still prepare
+/// their containers. None of them has seen anything of a container.
 #[derive(Debug, Default)]
-pub struct SpareHost(Mutex<Option<Host>>);
+pub struct SpareHosts {
+    hosts: Mutex<Vec<Host>>,
+    /// The number to which [`Supervisor::refill`] fills them up.
+    kept: usize,
+}
 
-impl SpareHost {
-    /// Keeps a host for the next container.
+impl SpareHosts {
+    /// Keeps up to `kept` hosts, and has `first` until it is used.
     #[must_use]
-    pub fn new(host: Option<Host>) -> SpareHost {
-        SpareHost(Mutex::new(host))
+    pub fn new(first: Option<Host>, kept: usize) -> SpareHosts {
+        SpareHosts { hosts: Mutex::new(Vec::from_iter(first)), kept }
     }
 
-    /// Replaces the spare host.
+    /// Adds a host.
     pub fn put(&self, host: Host) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(host);
+        self.lock().push(host);
     }
 
     fn take(&self) -> Option<Host> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut hosts = self.lock();
+        // One may have been killed since, when memory was short.
+        while let Some(host) = hosts.pop() {
+            if host.waits() {
+                return Some(host);
+            }
+        }
+        None
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Host>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Supervisor {
-    /// The spare host, or a new one. It serves one process and ends: an idle host would use memory
+    /// A spare host, or a new one. It serves one process and ends: an idle host would use memory
     /// for nothing.
     fn take_host(&self) -> Result<Host, Failure> {
         match self.spare.take() {
@@ -79,6 +94,23 @@ impl Supervisor {
                 let path = self.host.path().display();
                 Failure::new(FailureKind::System, format!("cannot run {path}: {error}"))
             }),
+        }
+    }
+
+    /// Whether [`Supervisor::refill`] has something to do.
+    #[must_use]
+    pub fn needs_refill(&self) -> bool {
+        self.spare.lock().len() < self.spare.kept
+    }
+
+    /// Starts spare hosts in place of those that were used. Blocks for some milliseconds.
+    pub fn refill(&self) {
+        while self.needs_refill() {
+            match Host::spawn(&self.host) {
+                Ok(host) => self.spare.put(host),
+                // The next Create tries it again, and reports the cause.
+                Err(_) => return,
+            }
         }
     }
 }

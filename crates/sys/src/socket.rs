@@ -6,13 +6,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
@@ -66,6 +67,25 @@ impl SocketName {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Removes the path, unless a connection waits at `listener`, the socket. [`serve_at`] connects
+    /// under the same lock: a caller that found the socket served is noticed here, and later
+    /// callers bind a new socket. Returns false if a connection waits or the path stays.
+    #[must_use]
+    pub fn remove_unless_called(&self, listener: &UnixListener) -> bool {
+        let removed = || {
+            let _lock = lock(self.path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+            let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::ZERO)? != 0 {
+                return Ok(false);
+            }
+            remove_locked(&self.path, self.file).map(|()| true)
+        };
+        removed().unwrap_or_else(|error: io::Error| {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+            false
+        })
     }
 
     /// Removes the path, unless it names another socket by now. The socket must still be open. Logs
@@ -177,6 +197,20 @@ mod tests {
             Listen::Bound(listener, name) => (listener, name),
             Listen::Served => panic!("{} is served", path.display()),
         }
+    }
+
+    #[test]
+    fn a_daemon_that_was_just_called_keeps_its_socket_and_another_takes_its_place_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (listener, name) = bound(&path);
+        assert!(matches!(serve_at(&path).unwrap(), Listen::Served));
+        assert!(!name.remove_unless_called(&listener) && path.exists());
+        drop(listener.accept().unwrap());
+        assert!(name.remove_unless_called(&listener) && !path.exists());
+        let (_next, _name) = bound(&path);
+        assert!(name.remove_unless_called(&listener), "it has no path any more");
+        assert!(path.exists(), "the path is that of another daemon");
     }
 
     /// In another process: a child that another test has forked would hold the dead socket open.

@@ -35,6 +35,12 @@ pub(crate) enum Error {
     /// The daemon has made a pod already.
     #[error("cannot create pod sandbox {0:?}: this shim serves a pod already")]
     PodExists(String),
+    /// A manager makes no pods.
+    #[error(
+        "cannot create pod sandbox {0:?}: a runtime in the shared mode has no sandboxer \"shim\"; use \
+         the sandboxer \"podsandbox\", or the runtime without the final d"
+    )]
+    SharedPod(String),
     /// The cgroup above those of the pod's containers is not known.
     #[error("no usage of pod sandbox {0:?} is known: it has no parent cgroup")]
     NoPodUsage(String),
@@ -94,7 +100,7 @@ impl Error {
             | Error::PayloadType { .. }
             | Error::Payload { .. }
             | Error::Decode { .. } => Code::INVALID_ARGUMENT,
-            Error::Unsupported(_) => Code::UNIMPLEMENTED,
+            Error::Unsupported(_) | Error::SharedPod(_) => Code::UNIMPLEMENTED,
             Error::ShuttingDown => Code::UNAVAILABLE,
             Error::NoUsage(_) | Error::NoPodUsage(_) => Code::FAILED_PRECONDITION,
             Error::Encode { .. } | Error::Panicked { .. } => Code::INTERNAL,
@@ -209,6 +215,7 @@ mod tests {
                 Code::INVALID_ARGUMENT,
             ),
             (Error::Unsupported("a checkpoint"), Code::UNIMPLEMENTED),
+            (Error::SharedPod("p".into()), Code::UNIMPLEMENTED),
             (Error::NoUsage("a".into()), Code::FAILED_PRECONDITION),
         ] {
             assert_eq!(error.status().code(), code, "{error}");

@@ -26,5 +26,6 @@ mod stats;
 
 pub use connections::{Connected, Connections};
 pub use events::Publisher;
+pub use lifecycle::Lifetime;
 pub use options::OptionsError;
 pub use service::{Service, services};

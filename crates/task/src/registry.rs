@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use wherry_bundle::Bundle;
 use wherry_container::{Container, Pod, State};
 use wherry_supervisor::Cancel;
+use wherry_sys::logger::ContainerLog;
 
 use crate::error::{Error, Result};
 
@@ -40,7 +42,13 @@ struct Slots {
     empty_since: Instant,
 }
 
-enum Slot {
+struct Slot {
+    phase: Phase,
+    /// Open as long as the id is taken.
+    _log: ContainerLog,
+}
+
+enum Phase {
     /// Create is in progress; this cancels it.
     Creating(Cancel),
     Created(Container),
@@ -96,26 +104,25 @@ impl Registry {
         }
     }
 
-    /// Reserves an id for a Create.
+    /// Reserves an id for a Create, and opens the log in the bundle.
     ///
     /// # Errors
     /// [`Error::ContainerExists`], [`Error::ShuttingDown`].
-    pub(crate) fn reserve(&self, id: &str) -> Result<Reserved<'_>> {
+    pub(crate) fn reserve(&self, id: &str, bundle: &Path) -> Result<Reserved<'_>> {
         let mut slots = self.lock();
         if slots.closed {
             return Err(Error::ShuttingDown);
         }
         slots.used = true;
         let cancel = Cancel::default();
-        match slots.by_id.entry(id.to_owned()) {
-            Entry::Occupied(mut occupied) if is_removed(occupied.get()) => {
-                occupied.insert(Slot::Creating(cancel.clone()));
-            }
-            Entry::Occupied(_) => return Err(Error::ContainerExists(id.to_owned())),
-            Entry::Vacant(vacant) => {
-                vacant.insert(Slot::Creating(cancel.clone()));
-            }
+        let entry = slots.by_id.entry(id.to_owned());
+        if matches!(&entry, Entry::Occupied(occupied) if !is_removed(occupied.get())) {
+            return Err(Error::ContainerExists(id.to_owned()));
         }
+        entry.insert_entry(Slot {
+            phase: Phase::Creating(cancel.clone()),
+            _log: ContainerLog::open(id, &bundle.join("log")),
+        });
         drop(slots);
         self.changed.send_replace(());
         Ok(Reserved { registry: self, id: id.to_owned(), cancel, filled: false })
@@ -155,33 +162,34 @@ impl Registry {
 
     /// Returns all containers.
     pub(crate) fn containers(&self) -> Vec<Container> {
-        let created = |slot: &Slot| match slot {
-            Slot::Created(container) => Some(container.clone()),
-            Slot::Creating(_) => None,
+        let created = |slot: &Slot| match &slot.phase {
+            Phase::Created(container) => Some(container.clone()),
+            Phase::Creating(_) => None,
         };
         self.lock().by_id.values().filter_map(created).collect()
     }
 
     /// Returns the container with this id.
     pub(crate) fn get(&self, id: &str) -> Option<Container> {
-        match self.lock().by_id.get(id) {
-            Some(Slot::Created(container)) => Some(container.clone()),
-            Some(Slot::Creating(_)) | None => None,
+        match &self.lock().by_id.get(id)?.phase {
+            Phase::Created(container) => Some(container.clone()),
+            Phase::Creating(_) => None,
         }
     }
 
     /// Cancels the Create of this id. Returns false if no Create is in progress, or if it has
     /// settled already.
     pub(crate) fn cancel(&self, id: &str) -> bool {
-        match self.lock().by_id.get(id) {
-            Some(Slot::Creating(cancel)) => cancel.cancel(),
-            Some(Slot::Created(_)) | None => false,
+        match self.lock().by_id.get(id).map(|slot| &slot.phase) {
+            Some(Phase::Creating(cancel)) => cancel.cancel(),
+            Some(Phase::Created(_)) | None => false,
         }
     }
 
     /// Waits until no Create of this id is in progress.
     pub(crate) async fn settled(&self, id: &str) {
-        self.wait_for(|slots| !matches!(slots.by_id.get(id), Some(Slot::Creating(_)))).await;
+        let creating = |slot: &Slot| matches!(slot.phase, Phase::Creating(_));
+        self.wait_for(|slots| !slots.by_id.get(id).is_some_and(creating)).await;
     }
 
     /// Removes a container.
@@ -216,10 +224,11 @@ impl Registry {
         self.release(|slots| slots.shutdown_requested = true);
     }
 
-    /// Closes the registry if it is empty. Returns whether it is closed.
-    pub(crate) fn close_if_empty(&self) -> bool {
+    /// Closes the registry if it is empty and `retire` then succeeds, under the lock: no id can be
+    /// reserved meanwhile. Returns whether it is closed.
+    pub(crate) fn close_if_empty(&self, retire: impl FnOnce() -> bool) -> bool {
         let mut slots = self.lock();
-        slots.closed |= slots.is_empty();
+        slots.closed |= slots.is_empty() && retire();
         let closed = slots.closed;
         drop(slots);
         self.changed.send_replace(());
@@ -242,7 +251,7 @@ impl Registry {
     pub(crate) fn has_created(&self) -> bool {
         let slots = self.lock();
         matches!(slots.pod, Some(PodSlot::Created(_)))
-            || slots.by_id.values().any(|slot| matches!(slot, Slot::Created(_)))
+            || slots.by_id.values().any(|slot| matches!(slot.phase, Phase::Created(_)))
     }
 
     /// Receives a signal after each change from now on.
@@ -281,7 +290,7 @@ impl Registry {
 /// Whether this container has ended and its bundle has been deleted, or replaced by one that is not
 /// in use yet.
 fn is_removed(slot: &Slot) -> bool {
-    let Slot::Created(container) = slot else { return false };
+    let Phase::Created(container) = &slot.phase else { return false };
     let config = container.config();
     container.snapshot().state.exit().is_some()
         && !Bundle::new(&config.container.bundle, &config.container.id).is_used()
@@ -317,7 +326,9 @@ impl Reserved<'_> {
         self.filled = true;
         self.registry.release(|slots| {
             slots.shutdown_requested = false;
-            slots.by_id.insert(self.id.clone(), Slot::Created(container));
+            if let Some(slot) = slots.by_id.get_mut(&self.id) {
+                slot.phase = Phase::Created(container);
+            }
         });
     }
 }
@@ -334,11 +345,15 @@ impl Drop for Reserved<'_> {
 mod tests {
     use super::*;
 
+    fn reserve<'a>(registry: &'a Registry, id: &str) -> Result<Reserved<'a>> {
+        registry.reserve(id, Path::new("/no/such/bundle"))
+    }
+
     #[tokio::test]
     async fn a_create_that_is_on_its_way_can_be_cancelled_until_it_settles() {
         let registry = Registry::new();
         assert!(!registry.cancel("x"));
-        let reserved = registry.reserve("x").unwrap();
+        let reserved = reserve(&registry, "x").unwrap();
         assert!(!reserved.cancel().is_cancelled());
         assert!(registry.cancel("x") && reserved.cancel().is_cancelled());
         // The cancelled Create fails, which releases the id and wakes those that wait for it.
@@ -346,7 +361,7 @@ mod tests {
         drop(reserved);
         wait.await;
         assert!(!registry.cancel("x") && registry.empty().is_some());
-        let reserved = registry.reserve("x").unwrap();
+        let reserved = reserve(&registry, "x").unwrap();
         assert!(reserved.cancel().commit());
         assert!(!registry.cancel("x"));
     }
@@ -354,13 +369,13 @@ mod tests {
     #[tokio::test]
     async fn a_shutdown_during_a_create_closes_the_registry_when_that_fails() {
         let registry = Registry::new();
-        let reserved = registry.reserve("x").unwrap();
+        let reserved = reserve(&registry, "x").unwrap();
         registry.request_shutdown();
-        assert!(registry.reserve("y").is_ok(), "the daemon serves until it is empty");
-        assert!(matches!(registry.reserve("x"), Err(Error::ContainerExists(_))));
+        assert!(reserve(&registry, "y").is_ok(), "the daemon serves until it is empty");
+        assert!(matches!(reserve(&registry, "x"), Err(Error::ContainerExists(_))));
         drop(reserved);
         registry.closed().await;
-        assert!(matches!(registry.reserve("x"), Err(Error::ShuttingDown)));
+        assert!(matches!(reserve(&registry, "x"), Err(Error::ShuttingDown)));
     }
 
     #[tokio::test]
@@ -368,9 +383,9 @@ mod tests {
         let registry = Registry::new();
         let reserved = registry.reserve_pod("pod").unwrap();
         assert!(matches!(registry.reserve_pod("other"), Err(Error::PodExists(_))));
-        drop(registry.reserve("x").unwrap());
+        drop(reserve(&registry, "x").unwrap());
         registry.request_shutdown();
-        assert!(!registry.close_if_empty() && registry.empty().is_none());
+        assert!(!registry.close_if_empty(|| true) && registry.empty().is_none());
         drop(reserved);
         registry.closed().await;
         assert!(matches!(registry.reserve_pod("pod"), Err(Error::ShuttingDown)));
@@ -379,28 +394,29 @@ mod tests {
     #[tokio::test]
     async fn the_idle_timeout_does_not_close_a_registry_in_use() {
         let registry = Registry::new();
-        let reserved = registry.reserve("x").unwrap();
-        assert!(!registry.close_if_empty());
+        let reserved = reserve(&registry, "x").unwrap();
+        assert!(!registry.close_if_empty(|| panic!("it is asked only when it is empty")));
         drop(reserved);
-        assert!(registry.close_if_empty());
+        assert!(!registry.close_if_empty(|| false) && reserve(&registry, "x").is_ok());
+        assert!(registry.close_if_empty(|| true));
     }
 
     #[tokio::test]
     async fn an_id_is_reserved_once_and_released_by_the_create_that_fails() {
         let registry = Registry::new();
-        let reserved = registry.reserve("x").unwrap();
-        let again = registry.reserve("x").err().unwrap().to_string();
+        let reserved = reserve(&registry, "x").unwrap();
+        let again = reserve(&registry, "x").err().unwrap().to_string();
         assert_eq!(again, "container \"x\" already exists");
         assert!(registry.get("x").is_none(), "it does not exist yet");
         assert!(registry.empty().is_none() && !registry.has_created());
         drop(reserved);
-        assert!(registry.reserve("x").is_ok());
+        assert!(reserve(&registry, "x").is_ok());
     }
 
     #[tokio::test]
     async fn a_create_that_fails_does_not_settle_another() {
         let registry = Registry::new();
-        let (one, other) = (registry.reserve("x").unwrap(), registry.reserve("y").unwrap());
+        let (one, other) = (reserve(&registry, "x").unwrap(), reserve(&registry, "y").unwrap());
         drop(one);
         let mut settled = std::pin::pin!(registry.settled("y"));
         let pending = std::future::poll_fn(|context| {
@@ -416,9 +432,9 @@ mod tests {
         let registry = Registry::new();
         let made = registry.empty().unwrap();
         assert!(!made.used);
-        drop(registry.reserve("x").unwrap());
+        drop(reserve(&registry, "x").unwrap());
         tokio::time::advance(std::time::Duration::from_secs(1)).await;
-        let (one, other) = (registry.reserve("x").unwrap(), registry.reserve("y").unwrap());
+        let (one, other) = (reserve(&registry, "x").unwrap(), reserve(&registry, "y").unwrap());
         drop(one);
         tokio::time::advance(std::time::Duration::from_secs(1)).await;
         drop(other);
@@ -438,7 +454,7 @@ mod tests {
         registry.request_shutdown();
         registry.closed().await;
         assert_eq!(
-            registry.reserve("x").err().unwrap().to_string(),
+            reserve(&registry, "x").err().unwrap().to_string(),
             "the shim is shutting down: create the container again"
         );
     }

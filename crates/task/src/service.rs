@@ -13,7 +13,7 @@ use wherry_container::{Container, Exec, Pod, Runtime};
 
 use crate::connections::Connections;
 use crate::error::{Error, Result};
-use crate::lifecycle;
+use crate::lifecycle::{self, Lifetime};
 use crate::method::{InFlight, uncancellable};
 use crate::registry::Registry;
 use crate::rpc;
@@ -27,25 +27,41 @@ struct Inner {
     registry: Registry,
     connections: Connections,
     in_flight: InFlight,
+    lifetime: Lifetime,
 }
 
 impl Service {
     /// Makes a service without containers, whose clients are counted in `connections`.
     #[must_use]
-    pub fn new(runtime: Arc<Runtime>, connections: Connections) -> Service {
+    pub fn new(runtime: Arc<Runtime>, connections: Connections, lifetime: Lifetime) -> Service {
         let (registry, in_flight) = (Registry::new(), InFlight::new());
-        Service(Arc::new(Inner { runtime, registry, connections, in_flight }))
+        Service(Arc::new(Inner { runtime, registry, connections, in_flight, lifetime }))
     }
 
     /// Waits until the service accepts no more containers and has none: after Shutdown, or after an
-    /// idle timeout.
-    pub async fn ended(&self) {
+    /// idle timeout. A manager calls `retire` at that timeout, which removes the daemon's address;
+    /// if that returns false, a client has just got the address, and the service goes on.
+    pub async fn ended(&self, retire: impl Fn() -> bool) {
+        let Inner { registry, connections, lifetime, .. } = &*self.0;
         tokio::select! {
-            () = self.0.registry.closed() => {}
-            () = lifecycle::idle(&self.0.registry, &self.0.connections) => {
-                log::info!("the shim ends: it has no container, and no Shutdown arrived");
+            () = registry.closed() => {}
+            () = lifecycle::idle(registry, connections, *lifetime, retire) => {
+                log::info!("the shim ends: it has had no container for some time");
             }
         }
+    }
+
+    /// Ends the service when it has no container, unless it is that of a manager: containerd asks
+    /// for it after each Delete.
+    pub(crate) fn request_shutdown(&self) {
+        if self.0.lifetime == Lifetime::Group {
+            self.0.registry.request_shutdown();
+        }
+    }
+
+    /// Whether this is the service of a manager.
+    pub(crate) fn is_manager(&self) -> bool {
+        self.0.lifetime != Lifetime::Group
     }
 
     /// Waits until no request is being answered, apart from Wait.

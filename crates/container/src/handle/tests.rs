@@ -4,7 +4,7 @@ use wherry_image::Cache;
 use wherry_protocol::RuntimeOptions;
 use wherry_protocol::compile::Bounds;
 use wherry_supervisor::create::ContainerConfig;
-use wherry_supervisor::{Program, SpareHost, Supervisor};
+use wherry_supervisor::{Program, SpareHosts, Supervisor};
 use wherry_sys::reaper::Reaper;
 
 use crate::actor::tests::Fake;
@@ -47,7 +47,7 @@ impl Harness {
             cache: Cache::new(folder.path().join("cache"), "none", 0),
             bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
             reaper: Reaper::default(),
-            spare: SpareHost::default(),
+            spare: SpareHosts::default(),
         };
         let runtime =
             Arc::new(Runtime { supervisor: Arc::new(supervisor), events: events.clone() });

@@ -1,5 +1,7 @@
 //! Create: creates a container with its init process, which waits for Start.
 
+use std::path::Path;
+
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use wherry_container::{Config, Container, ContainerConfig, StdioPaths};
 
@@ -19,7 +21,7 @@ pub(crate) async fn create(
     if !request.checkpoint.is_empty() {
         return Err(Error::Unsupported("restoring from a checkpoint"));
     }
-    let reserved = service.registry().reserve(&request.id)?;
+    let reserved = service.registry().reserve(&request.id, Path::new(&request.bundle))?;
     let options = options::parse(request.options.as_ref())?;
     let config = Config {
         container: ContainerConfig {

@@ -2,7 +2,7 @@
 //!
 //! containerd sends this after each Delete, and a pod has several containers. It may also arrive
 //! while a Create is in progress and is not sent again, so the registry remembers it. With the id
-//! of a pod sandbox it means that containerd has given up the pod after a restart.
+//! of a pod sandbox it means that containerd has given up the pod after a restart. A manager stays.
 
 use containerd_shim_protos::api::{Empty, ShutdownRequest};
 
@@ -15,6 +15,6 @@ pub(crate) async fn shutdown(service: &Service, request: &ShutdownRequest) -> Re
         sandbox::remove(service).await?;
     }
     // `now` changes nothing: without its daemon a guest could not be reaped.
-    service.registry().request_shutdown();
+    service.request_shutdown();
     Ok(Empty::new())
 }

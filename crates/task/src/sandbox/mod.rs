@@ -111,7 +111,7 @@ impl Sandbox for Service {
         if self.pod(&request.sandbox_id).is_ok() {
             remove(self).await?;
         }
-        self.registry().request_shutdown();
+        self.request_shutdown();
         Ok(api::ShutdownSandboxResponse::new())
     }
 
@@ -125,6 +125,9 @@ impl Sandbox for Service {
 }
 
 async fn create(service: &Service, request: api::CreateSandboxRequest) -> Result<()> {
+    if service.is_manager() {
+        return Err(Error::SharedPod(request.sandbox_id));
+    }
     check_id("sandbox", &request.sandbox_id)?;
     if !request.bundle_path.starts_with('/') {
         return Err(Error::RelativeBundle(request.bundle_path));

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use wherry_shim::Sharing;
+
 fn main() -> ExitCode {
-    wherry_shim::main("wasmtime")
+    wherry_shim::main("wasmtime", Sharing::Group)
 }
