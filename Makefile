@@ -20,9 +20,11 @@ BIN := $(CARGO_TARGET_DIR)/release
 # engine.
 ENGINE = $(lastword $(ENGINES))
 DAEMONS_FOR_ONE_ENGINE = containerd_1_6 containerd_1_7 containerd_2_4 docker_26 docker_29
-# For each engine: the shim; the engine host, which the shim finds beside itself; the compiler and
-# the commands for people.
-EXECUTABLES = $(foreach engine,$(ENGINES),containerd-shim-$(engine)-v1 wherry-$(engine)-host wherry-$(engine))
+# For each engine: the shims, of a daemon per container and of one for all; the engine host, which
+# the shims find beside themselves; the compiler and the commands for people.
+shims = containerd-shim-$1-v1 containerd-shim-$1d-v1
+executables_of = $(foreach engine,$1,$(call shims,$(engine)) wherry-$(engine)-host wherry-$(engine))
+EXECUTABLES = $(call executables_of,$(ENGINES))
 
 # An engine whose library a machine may lack has it behind the feature `library`; its setup.sh finds
 # it.
@@ -56,7 +58,7 @@ TOOLS = $(ENGINES:%=wherry-%) wherry-bench containerd-shim-nothing-v1 pack-image
 # wherry-node runs from an image that has nothing else, and on any host.
 NODE = $(CARGO) rustc --release --locked --package wherry-node --bin wherry-node -- -C target-feature=+crt-static
 
-# The tools; then each engine's shim and host. The host is linked statically, so that a guest's
+# The tools; then each engine's shims and host. The host is linked statically, so that a guest's
 # process maps one file of the host only, through a read-only mount (see SECURITY.md); a host whose
 # engine is a shared library cannot be.
 executables:
@@ -64,7 +66,7 @@ executables:
 	mkdir -p $(STATIC) && ln -sf "$$(gcc -print-file-name=libseccomp.a)" $(STATIC)/libseccomp.a
 	$(CARGO_IN) build --release --locked $(WORKSPACE) $(TOOLS:%=--bin %)
 	$(foreach engine,$(ENGINES),\
-	    $(call program,$(engine),containerd-shim-$(engine)-v1,) \
+	    $(foreach shim,$(call shims,$(engine)),$(call program,$(engine),$(shim),)) \
 	    $(call program,$(engine),wherry-$(engine)-host,$(if $(filter $(engine),$(WITH_LIBRARY)),,$(LINK_STATICALLY)))) true
 	$(NODE)
 
@@ -131,11 +133,10 @@ bench-k8s: setup executables
 # no shared library, linked statically. Only the last step differs from `executables`, whose files
 # this replaces.
 PORTABLE = $(filter-out $(WITH_LIBRARY),$(ENGINES))
-PORTABLE_EXECUTABLES = wherry-node \
-    $(foreach engine,$(PORTABLE),containerd-shim-$(engine)-v1 wherry-$(engine)-host wherry-$(engine))
+PORTABLE_EXECUTABLES = wherry-node $(call executables_of,$(PORTABLE))
 portable: executables
 	$(foreach engine,$(PORTABLE),\
-	    $(call program,$(engine),containerd-shim-$(engine)-v1,$(LINK_STATICALLY)) \
+	    $(foreach shim,$(call shims,$(engine)),$(call program,$(engine),$(shim),$(LINK_STATICALLY))) \
 	    $(CARGO) rustc --release --locked --package wherry-$(engine) --bin wherry-$(engine) -- $(LINK_STATICALLY) &&) true
 
 # The image of the chart's installer: an OCI layout as a folder and as an archive. Any tool for

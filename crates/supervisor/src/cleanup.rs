@@ -114,7 +114,7 @@ pub fn container(
 
 fn clean(bundle: &Bundle, remains: Option<&Remains>, reaper: Option<&Reaper>) -> Vec<CleanupError> {
     if !bundle.path().exists() {
-        // Its owner has unmounted what was in it. The cgroup alone may be left.
+        // Its owner has unmounted its mounts. The cgroup alone may be left.
         let removed = remains.map_or(Ok(()), Remains::remove_cgroup);
         return removed.err().map(CleanupError::from).into_iter().collect();
     }

@@ -39,7 +39,7 @@ pub struct ContainerLog {
 
 impl ContainerLog {
     /// Opens the named pipe at `path` for the lines of the container `id`. A container without one
-    /// has no log of its own.
+    /// logs to the pipe of another.
     #[must_use]
     pub fn open(id: &str, path: &Path) -> ContainerLog {
         // Read and write: the open and the writes succeed without a reader, and the pipe keeps what

@@ -48,7 +48,7 @@ pub fn set(args: &[String]) {
 }
 
 /// Replaces the arguments that `ps` shows, as far as there is room where they were. The environment
-/// stays. The process's own arguments must not be used afterwards, and it must have a single thread.
+/// stays. The process must have a single thread and must not use its own arguments afterwards.
 #[allow(unsafe_code)]
 pub fn replace_arguments(args: &[&str]) {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();

@@ -43,7 +43,7 @@ pub enum Lifetime {
 }
 
 /// Closes the registry when its idle timeout has passed, and then returns. A manager calls `retire`
-/// at that timeout, and goes on if that returns false: a client connects.
+/// at that timeout, and waits for another if that returns false: a client connects.
 pub(crate) async fn idle(
     registry: &Registry,
     connections: &Connections,

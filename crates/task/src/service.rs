@@ -40,7 +40,7 @@ impl Service {
 
     /// Waits until the service accepts no more containers and has none: after Shutdown, or after an
     /// idle timeout. A manager calls `retire` at that timeout, which removes the daemon's address;
-    /// if that returns false, a client has just got the address, and the service goes on.
+    /// if that returns false, a client has just got the address, and the service continues.
     pub async fn ended(&self, retire: impl Fn() -> bool) {
         let Inner { registry, connections, lifetime, .. } = &*self.0;
         tokio::select! {

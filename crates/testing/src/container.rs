@@ -1,7 +1,8 @@
 //! A container that runs in the background.
 
 use crate::io::Outcome;
-use crate::processes::{Process, processes};
+use crate::places::{runtime, shared};
+use crate::processes::{Process, managers, processes};
 use crate::run::Daemon;
 use crate::wait::{DEADLINE, wait_for, wait_until};
 use std::fs::{self, File};
@@ -142,6 +143,12 @@ impl<'d> Container<'d> {
 
     /// The shim processes that serve it.
     pub fn shims(&self) -> Vec<Process> {
+        if shared() && runtime() != "io.containerd.runc.v2" {
+            let namespace = self.daemon.containerd_namespace();
+            let mut managers = managers(&self.daemon.containerd().address());
+            managers.retain(|process| process.command.contains(namespace));
+            return managers;
+        }
         let is_shim = |process: &Process| {
             process.program().starts_with("containerd-shim-")
                 && process.command.split(' ').any(|word| word == self.id)

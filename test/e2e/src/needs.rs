@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use wherry_testing::Capability::{self, Compiler, Components, Plugins, QuickCode, Sockets};
-use wherry_testing::{engine, engine_can, runtime};
+use wherry_testing::{engine, engine_can, runtime, shared};
 
 /// By the file, without `.rs`, and the name of the test.
 const NEEDS: &[(&str, Capability)] = &[
@@ -52,6 +52,23 @@ pub(crate) fn missing(engine: &str, test: &str) -> Option<Capability> {
     needed.filter(|capability| !engine_can(engine, *capability))
 }
 
+/// The files whose tests need the shared mode.
+const SHARED: &[&str] = &["shared"];
+
+/// The tests whose promise is about the shim process of one container or pod: which options it was
+/// started with, when it ends, that it is another for another pod; or about pods that it makes. A
+/// manager promises none of this. By the file, without `.rs`, and the name of the test, or by the
+/// file alone.
+const OWN_SHIM: &[&str] = &["sandboxer"];
+
+/// Why a test is not for the mode under test.
+fn other_mode(file: &str, name: &str) -> Option<&'static str> {
+    match shared() {
+        true => OWN_SHIM.iter().any(|own| [file, name].contains(own)).then_some("a manager"),
+        false => SHARED.contains(&file).then_some("a shim for each container"),
+    }
+}
+
 /// The files whose tests need a machine with AppArmor.
 const APPARMOR: &[&str] = &["apparmor"];
 
@@ -83,6 +100,10 @@ pub fn are_met(module: &str, test: &str) -> bool {
         return false;
     }
     let name = format!("{file}::{test}");
+    if let Some(mode) = other_mode(file, &name) {
+        println!("not tried: {} has {mode}", runtime());
+        return false;
+    }
     let program = PROGRAMS.iter().find(|(needing, _)| *needing == name).map(|(_, program)| program);
     if let Some(program) = program.filter(|program| !has(program)) {
         println!("not tried: this machine has no {program}");

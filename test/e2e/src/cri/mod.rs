@@ -21,7 +21,7 @@ use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
 use wherry_testing::{
     Containerd, ContainerdVersion, DEADLINE, Handler, Image, Process, SHIM_SANDBOXER, busybox,
-    cgroup_parent, engine, processes, wait_for, wait_until,
+    cgroup_parent, engine, managers, processes, shared, wait_for, wait_until,
 };
 
 /// The containerd namespace of all pods.
@@ -370,6 +370,9 @@ impl Pod<'_> {
 
     /// The shim processes of the pod and its containers.
     pub fn shims(&self) -> Vec<Process> {
+        if shared() {
+            return managers(&self.cri.containerd.address());
+        }
         let is_ours = |process: &Process| {
             let mut ids = self.containers.iter().chain([&self.id]);
             process.program().starts_with("containerd-shim-")

@@ -15,7 +15,7 @@ use wherry_e2e::images::hello_wasm;
 use wherry_e2e::shim::Shim;
 use wherry_testing::{
     Containerd, ContainerdVersion, DEADLINE, Process, bin_dir, engine, processes, remove_cgroup,
-    runtime, wait_until,
+    runtime, shim_program, wait_until,
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -37,11 +37,8 @@ fn the_version_is_told() {
 /// A question gets no usage error.
 #[test]
 fn every_executable_answers_for_help_and_its_version() {
-    let names = [
-        format!("containerd-shim-{}-v1", engine()),
-        format!("wherry-{}", engine()),
-        format!("wherry-{}-host", engine()),
-    ];
+    let names =
+        [shim_program(), format!("wherry-{}", engine()), format!("wherry-{}-host", engine())];
     let mut engines = Vec::new();
     for name in names {
         let ask = |flag: &str| {

@@ -47,6 +47,7 @@ mod restart;
 mod run;
 mod runtime_options;
 mod sandboxer;
+mod shared;
 mod sharing;
 mod signals;
 mod soak;
