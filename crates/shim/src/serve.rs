@@ -64,6 +64,11 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     logger::start(if daemon.debug { LevelFilter::Debug } else { LevelFilter::Info });
     // Create opens each container's log, this one's too.
     let log = ContainerLog::open(&daemon.id, &daemon.bundle.join("log"));
+    if daemon.shim.sharing == Sharing::Manager
+        && let Err(error) = daemon::raise_descriptor_limit()
+    {
+        log::warn!("cannot raise the shim's limit on descriptors: {error}");
+    }
     // Before the runtime: the host loads its engine while containerd connects.
     let spare = Host::spawn(&daemon.program);
     if let Err(error) = daemon::raise_oom_score_adj() {

@@ -51,6 +51,9 @@ impl Host {
         command.stdout(ProcessStdio::null()).stderr(ProcessStdio::null());
         let child = command.spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::new);
+        if let Some(pid) = pid {
+            daemon::restore_descriptor_limit(pid);
+        }
         Ok(Host { channel: ours, pid })
     }
 
