@@ -1,7 +1,7 @@
 //! A container that runs in the background.
 
 use crate::io::Outcome;
-use crate::places::{runtime, shared};
+use crate::places::shared;
 use crate::processes::{Process, managers, processes};
 use crate::run::Daemon;
 use crate::wait::{DEADLINE, wait_for, wait_until};
@@ -143,18 +143,19 @@ impl<'d> Container<'d> {
 
     /// The shim processes that serve it.
     pub fn shims(&self) -> Vec<Process> {
-        if shared() && runtime() != "io.containerd.runc.v2" {
-            let namespace = self.daemon.containerd_namespace();
-            let mut managers = managers(&self.daemon.containerd().address());
-            managers.retain(|process| process.command.contains(namespace));
-            return managers;
-        }
         let is_shim = |process: &Process| {
             process.program().starts_with("containerd-shim-")
                 && process.command.split(' ').any(|word| word == self.id)
                 && process.command.contains(self.daemon.containerd_namespace())
         };
-        processes().into_iter().filter(is_shim).collect()
+        let own: Vec<Process> = processes().into_iter().filter(is_shim).collect();
+        if !own.is_empty() || !shared() {
+            return own;
+        }
+        let namespace = self.daemon.containerd_namespace();
+        let mut managers = managers(&self.daemon.containerd().address());
+        managers.retain(|process| process.command.contains(namespace));
+        managers
     }
 
     /// The folder of its bundle, while it runs.

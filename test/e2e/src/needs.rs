@@ -58,15 +58,22 @@ const SHARED: &[&str] = &["shared"];
 /// The tests whose promise is about the shim process of one container or pod: which options it was
 /// started with, when it ends, that it is another for another pod; or about pods that it makes. A
 /// manager promises none of this. By the file, without `.rs`, and the name of the test, or by the
-/// file alone.
-const OWN_SHIM: &[&str] = &["sandboxer"];
+/// file or the module in it alone.
+const OWN_SHIM: &[&str] = &[
+    "cri::a_pod_has_one_shim",
+    "lifecycle::a_containerd_killed_during_a_create_leaves_no_shim",
+    "sandboxer",
+    "shim_sandboxer",
+    "soak::the_shim_of_a_pod_does_not_grow",
+];
 
-/// Why a test is not for the mode under test.
-fn other_mode(file: &str, name: &str) -> Option<&'static str> {
-    match shared() {
-        true => OWN_SHIM.iter().any(|own| [file, name].contains(own)).then_some("a manager"),
-        false => SHARED.contains(&file).then_some("a shim for each container"),
+/// Why a test is not for the mode under test. `path`: the names of its modules; `name`: `file::test`.
+fn other_mode(path: &[&str], name: &str) -> Option<&'static str> {
+    if shared() {
+        let own = |own: &&str| *own == name || path.contains(own);
+        return OWN_SHIM.iter().any(own).then_some("a manager");
     }
+    path.get(1).is_some_and(|file| SHARED.contains(file)).then_some("a shim for each container")
 }
 
 /// The files whose tests need a machine with AppArmor.
@@ -100,7 +107,7 @@ pub fn are_met(module: &str, test: &str) -> bool {
         return false;
     }
     let name = format!("{file}::{test}");
-    if let Some(mode) = other_mode(file, &name) {
+    if let Some(mode) = other_mode(&module.split("::").collect::<Vec<_>>(), &name) {
         println!("not tried: {} has {mode}", runtime());
         return false;
     }

@@ -79,6 +79,7 @@ impl Harness {
             requests,
             snapshot,
             execs,
+            cancel_execs: Cancel::default(),
         };
         Harness { container, child, fake, events, _folder: folder }
     }
@@ -103,7 +104,9 @@ const EXIT: Exit = Exit { status: 7, at: std::time::SystemTime::UNIX_EPOCH };
 #[tokio::test]
 async fn a_container_whose_actor_has_panicked_can_be_deleted() {
     let mut harness = Harness::new(State::Running);
+    assert!(!harness.container.cancel_execs.is_cancelled());
     assert_eq!(harness.container.delete().await.unwrap().status, 137);
+    assert!(harness.container.cancel_execs.is_cancelled(), "no exec is still prepared");
     assert!(harness.child.wait().unwrap().code().is_none());
     assert_eq!(*harness.fake.removed.lock().unwrap(), 1);
     let published = harness.published();
