@@ -44,6 +44,7 @@ impl Drop for Direct {
         for manager in managers(&self.address) {
             // It would stay for some minutes. It may have ended.
             let _ = Command::new("kill").args(["-9", &manager.pid.to_string()]).status();
+            let _ = fs::remove_file(&self.socket);
         }
     }
 }
@@ -157,8 +158,11 @@ impl Direct {
         self.processes().into_iter().next().expect("the daemon runs")
     }
 
-    /// Waits until neither the shim nor its socket exists.
+    /// Waits until neither the shim nor its socket exists. A manager stays.
     pub fn wait_gone(&self, deadline: std::time::Duration) {
+        if shared() {
+            return;
+        }
         wait_until("neither shim nor socket", deadline, || {
             self.processes().is_empty() && !self.socket.exists()
         });

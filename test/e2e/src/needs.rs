@@ -61,13 +61,24 @@ const SHARED: &[&str] = &["shared"];
 /// file or the module in it alone.
 const OWN_SHIM: &[&str] = &[
     "cri::a_pod_has_one_shim",
+    "executable::a_bundle_without_a_configuration_is_that_of_a_pod",
+    "executable::a_configuration_that_cannot_be_read_is_one_sentence",
+    "executable::a_configuration_that_is_cut_off_is_one_sentence",
     "lifecycle::a_containerd_killed_during_a_create_leaves_no_shim",
+    "lifecycle::a_created_container_whose_bundle_was_deleted_is_removed_with_its_shim",
+    "lifecycle::a_kill_that_meets_the_end_of_the_shim_is_answered",
+    "lifecycle::a_shim_that_is_given_up_with_a_created_container_ends_while_a_client_is_connected",
+    "lifecycle::a_shim_whose_container_was_cleaned_up_by_the_delete_command_ends",
+    "lifecycle::a_shim_whose_containerd_was_lost_during_a_failing_create_ends",
+    "lifecycle::a_shutdown_during_a_create_ends_the_shim_when_that_fails",
+    "lifecycle::in_any_order_of_requests_the_shim_ends_when_containerd_is_lost",
     "sandboxer",
     "shim_sandboxer",
     "soak::the_shim_of_a_pod_does_not_grow",
 ];
 
-/// Why a test is not for the mode under test. `path`: the names of its modules; `name`: `file::test`.
+/// Why a test is not for the mode under test. `path`: the names of its modules; `name`: the file
+/// and the test.
 fn other_mode(path: &[&str], name: &str) -> Option<&'static str> {
     if shared() {
         let own = |own: &&str| *own == name || path.contains(own);

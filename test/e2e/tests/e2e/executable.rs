@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use wherry_e2e::direct::{Direct, NAMESPACE, call as shim};
 use wherry_e2e::images::hello_wasm;
+use wherry_e2e::needs::are_met;
 use wherry_e2e::shim::Shim;
 use wherry_testing::{
     Containerd, ContainerdVersion, DEADLINE, Process, bin_dir, engine, processes, remove_cgroup,
@@ -252,6 +253,9 @@ impl Bundle {
 
 #[test]
 fn a_bundle_without_a_configuration_is_that_of_a_pod() {
+    if !are_met(module_path!(), "a_bundle_without_a_configuration_is_that_of_a_pod") {
+        return;
+    }
     let bundle = Bundle::new("missing");
     let socket = bundle.socket_of_an_intact_one();
     fs::remove_file(bundle.config()).expect("it is there");
@@ -261,6 +265,9 @@ fn a_bundle_without_a_configuration_is_that_of_a_pod() {
 
 #[test]
 fn a_configuration_that_is_cut_off_is_one_sentence() {
+    if !are_met(module_path!(), "a_configuration_that_is_cut_off_is_one_sentence") {
+        return;
+    }
     let bundle = Bundle::new("cut-off");
     let socket = bundle.socket_of_an_intact_one();
     for text in ["", "{", r#"{"ociVersion": "1.1.0", "process": {"args": ["/app.wa"#, "not JSON"] {
@@ -271,6 +278,9 @@ fn a_configuration_that_is_cut_off_is_one_sentence() {
 
 #[test]
 fn a_configuration_that_cannot_be_read_is_one_sentence() {
+    if !are_met(module_path!(), "a_configuration_that_cannot_be_read_is_one_sentence") {
+        return;
+    }
     let bundle = Bundle::new("unreadable");
     let socket = bundle.socket_of_an_intact_one();
     fs::remove_file(bundle.config()).expect("it is there");

@@ -62,10 +62,50 @@ fn a_killed_manager_leaves_nothing_and_has_a_successor(containerd: &Containerd) 
     leftovers.assert_none_new();
 }
 
+/// containerd closes the pipe of the first container, in whose bundle the manager was started.
+fn lines_about_a_later_container_are_in_containerds_log(containerd: &Containerd) {
+    containerd.run(&Run::new(&hello())).success();
+    let file = containerd.root().join("options.toml");
+    for key in ["OptionOfTheSecond", "OptionOfTheThird"] {
+        std::fs::write(&file, format!("{key} = true\n")).expect("the folder is writable");
+        let path = file.display().to_string();
+        containerd.run(&Run::new(&hello()).extra(&["--runtime-config-path", &path])).success();
+        let line = format!("ignored the unknown runtime option {key}");
+        wait_until(&line, DEADLINE, || {
+            std::fs::read_to_string(containerd.log_path()).is_ok_and(|text| text.contains(&line))
+        });
+    }
+}
+
 on_own_containerds!(
     twenty_containers_at_a_time_have_one_manager_that_stays,
     a_killed_manager_leaves_nothing_and_has_a_successor,
+    lines_about_a_later_container_are_in_containerds_log,
 );
+
+/// The least idle time is ten seconds.
+fn an_idle_manager_ends_and_has_a_successor(containerd: &Containerd) {
+    let mut pids = BTreeSet::new();
+    let mut one_life = || {
+        let container = containerd.start(&Run::new(&spin()));
+        assert!(pids.insert(manager(containerd).pid), "it is another");
+        container.remove();
+        wait_until("the manager's end", DEADLINE, || managers(&containerd.address()).is_empty());
+    };
+    one_life();
+    let leftovers = Leftovers::snapshot(containerd);
+    one_life();
+    leftovers.assert_none_new();
+}
+
+mod idle {
+    use super::an_idle_manager_ends_and_has_a_successor;
+
+    wherry_e2e::on_containerd_versions!(
+        version => &Containerd::start_with(version, &[("WHERRY_MANAGER_IDLE", "1")]);
+        an_idle_manager_ends_and_has_a_successor
+    );
+}
 
 /// Calls `start` for this many containers at once; returns the addresses that they print.
 fn start_at_once(count: usize, containerd: &Path, folder: &Path) -> BTreeSet<String> {
