@@ -64,6 +64,7 @@ const OWN_SHIM: &[&str] = &[
     "executable::a_bundle_without_a_configuration_is_that_of_a_pod",
     "executable::a_configuration_that_cannot_be_read_is_one_sentence",
     "executable::a_configuration_that_is_cut_off_is_one_sentence",
+    "executable::a_start_by_the_bootstrap_protocol_is_answered_in_its_format_and_has_its_options",
     "lifecycle::a_containerd_killed_during_a_create_leaves_no_shim",
     "lifecycle::a_created_container_whose_bundle_was_deleted_is_removed_with_its_shim",
     "lifecycle::a_kill_that_meets_the_end_of_the_shim_is_answered",

@@ -95,6 +95,12 @@ fn the_features_are_those_that_kubernetes_asks_for() {
 /// containerd 2.3 and later write one message to `start` in place of options.
 #[test]
 fn a_start_by_the_bootstrap_protocol_is_answered_in_its_format_and_has_its_options() {
+    if !are_met(
+        module_path!(),
+        "a_start_by_the_bootstrap_protocol_is_answered_in_its_format_and_has_its_options",
+    ) {
+        return;
+    }
     let containerd = Containerd::shared(ContainerdVersion::V2);
     let mut direct = Direct::start(containerd, "bootstrap", &hello_wasm());
     let stop = |direct: &Direct| {
