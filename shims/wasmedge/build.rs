@@ -182,7 +182,7 @@ mod stub {
         Ok(soname.map(|soname| Llvm { soname, symbols: found }))
     }
 
-    /// Returns the assembly of the stub: functions and data whose addresses alone are used.
+    /// Returns the assembly of the stub: functions and data of which only the addresses are used.
     fn assembly(symbols: &[Symbol]) -> Result<String> {
         let architecture = env::var("CARGO_CFG_TARGET_ARCH")?;
         let trap = if architecture == "x86_64" { "ud2" } else { "udf #0" };

@@ -11,7 +11,7 @@ complain() {
 
 # The crates that each crate may use. ARCHITECTURE.md has the same as a drawing.
 declare -A MAY=(
-    [engine]="" [sys]="" [protocol]="" [testing]="" [libcgroups]="" [node]=""
+    [engine]="" [sys]="" [protocol]="" [testing]="" [libcgroups]="" [regex]="" [node]=""
     [bundle]="sys" [cgroup]="sys" [image]="engine sys"
     [host]="engine protocol bundle cgroup image sys"
     [compiler]="engine protocol image sys"
@@ -62,6 +62,8 @@ done
 ours=$(sed -n 's/^version = "\(.*\)"/\1/p' crates/libcgroups/Cargo.toml)
 awk -v ours="\"libcgroups $ours\"" '/^name = / { name = $3 } name == "\"libcontainer\"" && index($0, ours) { found = 1 }
     END { exit !found }' Cargo.lock || complain "Cargo.lock: libcontainer does not use crates/libcgroups $ours"
+
+! grep -q '^name = "regex-automata"' Cargo.lock || complain "Cargo.lock: a package does not use crates/regex"
 
 # The whole tree of a shim has no libcontainer, not only its own dependencies.
 for crate in supervisor container task shim; do

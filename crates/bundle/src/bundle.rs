@@ -1,7 +1,7 @@
 //! The paths of a bundle, and its configuration.
 //!
 //! Everything that Wherry keeps of a container on disk lies in its bundle: it goes when containerd
-//! removes the bundle, and cleanup works from it alone when the daemon is dead.
+//! removes the bundle, and cleanup needs nothing else when the daemon is dead.
 
 use std::fs;
 use std::io;
@@ -45,7 +45,7 @@ pub enum ParseError {
     /// A field has an invalid value.
     #[error("{field}: {source}")]
     Field {
-        /// The path of the field, as `process.user.uid`.
+        /// The path of the field, such as `process.user.uid`.
         field: String,
         /// The cause.
         source: serde_json::Error,

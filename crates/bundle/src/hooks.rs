@@ -1,5 +1,5 @@
-//! OCI hooks: programs that a configuration wants to be run at moments of a container's life (the
-//! runtime specification's config.md, "POSIX-platform Hooks", and runtime.md, "Lifecycle").
+//! OCI hooks: programs that a configuration runs at moments of a container's life (the runtime
+//! specification's config.md, "POSIX-platform Hooks", and runtime.md, "Lifecycle").
 //!
 //! The daemon runs the hooks of the runtime's namespaces: prestart and createRuntime when the host
 //! reports that the container's namespaces exist, poststart at the end of Start, and poststop when
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use oci_spec::runtime::{ContainerState, Hook, Hooks, State};
 use serde::{Deserialize, Serialize};
-use wherry_sys::process::{Process, status_of};
+use wherry_sys::process::{Pid, Process, status_of};
 use wherry_sys::reaper::Reaper;
 
 use crate::{Bundle, Config};
@@ -77,7 +77,7 @@ impl Moment {
     }
 }
 
-/// The hooks of one moment, with everything that they need.
+/// The hooks of one moment, with their state, directory and environment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Batch {
     moment: Moment,
@@ -199,50 +199,53 @@ impl Batch {
             command.env_clear().envs(pairs);
         }
         match wait(command.spawn()?, reaper, limit.map(Duration::from_secs))? {
-            Some(0) => Ok(()),
-            Some(status) => Err(HookCause::Status { status, output: quote(output) }),
-            None => {
-                let seconds = limit.unwrap_or_default();
-                Err(HookCause::Late { seconds, output: quote(output) })
+            End::Status(0) => Ok(()),
+            End::Status(status) => Err(HookCause::Status { status, output: quote(output) }),
+            End::Late(limit) => {
+                Err(HookCause::Late { seconds: limit.as_secs(), output: quote(output) })
             }
         }
     }
 }
 
-/// Waits for the exit of a child, at most for `limit`; then kills it. Returns its exit status, or
-/// 128 plus the signal that killed it; None after the limit.
-fn wait(
-    mut child: Child,
-    reaper: Option<&Reaper>,
-    limit: Option<Duration>,
-) -> io::Result<Option<u32>> {
+/// How a hook ended.
+enum End {
+    /// By itself: the exit status, or 128 plus the signal that killed it.
+    Status(u32),
+    /// Killed: it ran longer than this limit.
+    Late(Duration),
+}
+
+/// Waits for the exit of a child, at most for `limit`; then kills it.
+fn wait(mut child: Child, reaper: Option<&Reaper>, limit: Option<Duration>) -> io::Result<End> {
     let Some(reaper) = reaper else {
-        let Some(limit) = limit else { return Ok(Some(status_of(child.wait()?))) };
+        let Some(limit) = limit else { return Ok(End::Status(status_of(child.wait()?))) };
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
             if let Some(status) = child.try_wait()? {
-                return Ok(Some(status_of(status)));
+                return Ok(End::Status(status_of(status)));
             }
-            // The container's seccomp profile may forbid everything that would wake us in time.
+            // A poll, because the container's seccomp profile may forbid the calls that wait with a
+            // timeout.
             std::thread::sleep(Duration::from_millis(2));
         }
         child.kill()?;
         child.wait()?;
-        return Ok(None);
+        return Ok(End::Late(limit));
     };
     let gone = || io::Error::other("the shim is shutting down");
-    let process = Process::new(i32::try_from(child.id()).map_err(|_| gone())?);
+    let process = Process::new(Pid::of(&child).number());
     let exit = reaper.exit_of(process.pid());
     let Some(limit) = limit else {
-        return Ok(Some(exit.recv().map_err(|_| gone())?.status));
+        return Ok(End::Status(exit.recv().map_err(|_| gone())?.status));
     };
     match exit.recv_timeout(limit) {
-        Ok(exit) => Ok(Some(exit.status)),
+        Ok(exit) => Ok(End::Status(exit.status)),
         Err(RecvTimeoutError::Timeout) => {
-            // Gone: it has ended at this moment.
+            // SignalError::Gone: it has just ended.
             let _ = process.signal(libc::SIGKILL.unsigned_abs());
             exit.recv().map_err(|_| gone())?;
-            Ok(None)
+            Ok(End::Late(limit))
         }
         Err(RecvTimeoutError::Disconnected) => Err(gone()),
     }
@@ -255,19 +258,26 @@ fn memory_file(bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// The end of a hook's output, as the end of a sentence.
-fn quote(mut output: File) -> String {
-    let mut bytes = Vec::new();
-    let start = output.metadata().map_or(0, |meta| meta.len().saturating_sub(QUOTED));
-    if output.seek(SeekFrom::Start(start)).is_ok() {
-        // What could be read is quoted.
-        let _ = output.take(QUOTED).read_to_end(&mut bytes);
-    }
+/// The end of a hook's output, to be appended to a sentence.
+fn quote(output: File) -> String {
+    let bytes = match end_of(output) {
+        Ok(bytes) => bytes,
+        Err(error) => return format!("; its output cannot be read: {error}"),
+    };
     let text = String::from_utf8_lossy(&bytes);
     match text.trim() {
         "" => String::new(),
         text => format!(": {}", text.replace('\n', " ")),
     }
+}
+
+/// Reads the last [`QUOTED`] bytes of a file.
+fn end_of(mut file: File) -> io::Result<Vec<u8>> {
+    let start = file.metadata()?.len().saturating_sub(QUOTED);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(QUOTED).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

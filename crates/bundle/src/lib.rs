@@ -1,7 +1,8 @@
 //! A bundle: the directory with a container's `config.json` and with everything that Wherry keeps
 //! of the container on disk.
 //!
-//! - [`Bundle`]: the paths in it. [`config`]: the configuration, as far as the daemon reads it.
+//! - [`Bundle`]: the paths in it. [`config`]: the fields of the configuration that the daemon
+//!   reads.
 //! - [`hooks`]: the OCI hooks. [`setup_lock`]: the lock that cleanup takes exclusively.
 
 mod bundle;

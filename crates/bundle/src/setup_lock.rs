@@ -2,8 +2,8 @@
 //!
 //! A daemon may die in the middle of Create or Exec, or a container may end while a process is
 //! about to join it. The engine host, a separate process, continues for a moment: it mounts,
-//! creates cgroups, forks. Objects that it made after the cleanup would stay for ever, or be taken
-//! from the next container with the same id.
+//! creates cgroups, forks. Objects that it created after the cleanup would be left behind, or
+//! cleanup would remove those of the next container with the same id.
 //!
 //! The lock is a file in the bundle (flock(2)). Setup holds it shared: the descriptor travels with
 //! the request to the host, and every process that the host forks inherits it, until the guest
@@ -45,7 +45,7 @@ impl SetupLock {
     }
 }
 
-/// The lock, exclusive: no setup is running, and none begins while this value lives.
+/// The lock, exclusive: no setup is running, and none starts until this value is dropped.
 #[derive(Debug)]
 pub struct Exclusive {
     /// None if no setup has ever created the file.

@@ -1,8 +1,8 @@
 //! Creating a container's cgroup.
 //!
-//! libcgroups could do this, but it parses all mounts for each controller of version 1; on version
-//! 2 it fails when two containers that start at the same time need the same parent, and a process
-//! can only be cloned into a cgroup that exists.
+//! libcgroups could do this, but on version 1 it parses all mounts for each controller, and on
+//! version 2 it fails when two containers that start at the same time need the same parent.
+//! Besides, a process can only be cloned into a cgroup that exists.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -84,13 +84,14 @@ fn inherit(mount: &Path, directory: &Path) -> Result<(), CgroupError> {
 fn create_v2(root: &Path, path: &Path, delegate: bool) -> Result<(), CgroupError> {
     let mut directory = root.to_owned();
     let controllers = if delegate {
-        fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default()
+        fs::read_to_string(root.join("cgroup.controllers"))
+            .map_err(|error| CgroupError::create(&root.join(path), error))?
     } else {
         String::new()
     };
     for part in below_root(path).components() {
-        // One by one, as far as the kernel allows: a limit of a missing controller fails when it is
-        // set.
+        // One by one, because the kernel may refuse some: a limit of a missing controller fails
+        // when it is set.
         for controller in controllers.split_whitespace() {
             let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
         }

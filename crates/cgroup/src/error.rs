@@ -41,7 +41,7 @@ pub enum CgroupError {
         controller: String,
     },
     /// The configuration limits huge pages of an invalid size.
-    #[error("invalid huge page size {0:?}: a size is a number and a unit, as 2MB")]
+    #[error("invalid huge page size {0:?}: a size is a number and a unit, such as 2MB")]
     HugePageSize(String),
     /// Version 2 has no switch for the OOM killer.
     #[error("cannot disable the OOM killer: cgroup version 2 has no such setting")]

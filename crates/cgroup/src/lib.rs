@@ -4,8 +4,9 @@
 //! - [`Cgroup`]: the directories of a cgroup that exists: members, signals, freezer, limits
 //!   ([`Cgroup::update`]), statistics ([`usage`]), out-of-memory kills ([`oom`]).
 //!
-//! The daemon finds the cgroup by what the kernel reports of the container's first process, which
-//! is right for every version and driver, and after its own death by what the configuration says.
+//! The daemon finds the cgroup in `/proc/PID/cgroup` of the container's first process, which is
+//! correct for every version and driver. `delete`, which runs when the daemon is dead, takes the
+//! path from the configuration.
 
 mod create;
 mod error;
@@ -64,7 +65,7 @@ impl Cgroup {
         Some(Cgroup::parse(&groups, is_unified(), Path::new(ROOT)))
     }
 
-    /// The cgroup at `path` below the root of each hierarchy, as `/kubepods/pod1`.
+    /// The cgroup at `path`, such as `/kubepods/pod1`, below the root of each hierarchy.
     #[must_use]
     pub fn at(path: &Path) -> Cgroup {
         let path = below_root(path);
@@ -140,7 +141,7 @@ impl Cgroup {
     }
 
     /// Freezes or thaws all processes in it. Blocks until the kernel has done so, at most one
-    /// second. To thaw a cgroup that is gone succeeds.
+    /// second. Thawing a cgroup that is gone succeeds.
     ///
     /// # Errors
     /// If the kernel refuses, or takes longer.
@@ -172,14 +173,14 @@ impl Cgroup {
             }
         }
         if frozen {
-            // Half frozen is worse than running; the error of the freeze is the one to report.
+            // A half-frozen container is worse than a running one. The caller gets the first error.
             let _ = self.freeze(false);
         }
         Err(failed(io::ErrorKind::TimedOut.into()))
     }
 }
 
-/// Whether this machine has version 2 alone.
+/// Whether this machine has only version 2.
 #[must_use]
 pub fn is_unified() -> bool {
     Path::new(ROOT).join("cgroup.controllers").exists()

@@ -1,4 +1,4 @@
-//! The statistics of a container, also after its cgroup is gone.
+//! The statistics of a container, available even after its cgroup is gone.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -54,7 +54,7 @@ impl Meter {
     pub fn read(&self) -> Usage {
         let mut last = self.last();
         let now = self.cgroup.usage();
-        // Checked afterwards: the cgroup may go while it is read.
+        // Checked afterwards: the cgroup may be removed while it is read.
         if self.cgroup.exists() {
             last.clone_from(&now);
         }

@@ -38,8 +38,8 @@ pub enum PathError {
 }
 
 impl CgroupName {
-    /// Parses the `cgroupsPath` of container `id`. `systemd`: the client says that systemd manages
-    /// the cgroup; Docker says so by the form of the path alone.
+    /// Parses the `cgroupsPath` of container `id`. `systemd`: the client requires that systemd
+    /// manages the cgroup; Docker indicates that by the form of the path only.
     ///
     /// # Errors
     /// If the path leads out of the hierarchy, names none, or is not of the driver's form.
@@ -138,8 +138,8 @@ fn mounts() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether a `cgroupsPath` has the form of systemd's driver. Docker names the driver by nothing
-/// else.
+/// Whether a `cgroupsPath` has the form of systemd's driver. Docker indicates the driver in no
+/// other way.
 #[must_use]
 pub fn is_systemd_path(path: &Path) -> bool {
     let slice = path.to_str().and_then(|text| text.split_once(':'));
@@ -147,7 +147,7 @@ pub fn is_systemd_path(path: &Path) -> bool {
 }
 
 /// The directories of the cgroup `path`, one per hierarchy, whether they exist or not. `systemd`:
-/// systemd creates it, which it does on version 2 alone.
+/// systemd creates it, which it does on version 2 only.
 pub(crate) fn directories(path: &Path, systemd: bool) -> Vec<PathBuf> {
     let root = Path::new(ROOT);
     if is_unified() {
@@ -169,7 +169,7 @@ pub fn is_used(name: &CgroupName) -> bool {
 }
 
 impl Scope {
-    /// Parses `slice:prefix:name`. Without a slice it is systemd's slice for system services.
+    /// Parses `slice:prefix:name`. An empty slice means systemd's slice for system services.
     pub(crate) fn parse(path: &Path) -> Option<Scope> {
         let mut parts = path.to_str()?.split(':');
         let (Some(slice), Some(prefix), Some(name), None) =
@@ -216,7 +216,7 @@ fn systemd_root() -> PathBuf {
     below_root(Path::new(root))
 }
 
-/// A path as it is below the root, without `..` and the like.
+/// Makes a path relative to the root: only its normal components, without `..`.
 #[must_use]
 pub fn below_root(path: &Path) -> PathBuf {
     path.components().filter(|part| matches!(part, Component::Normal(_))).collect()

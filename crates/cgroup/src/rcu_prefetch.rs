@@ -24,14 +24,14 @@ pub fn start_grace_period() {
         WAITING.store(false, Ordering::Relaxed);
         moved
     });
-    // Without a thread systemd's move waits.
+    // Without this thread the move by systemd takes longer.
     if moved.is_err() {
         WAITING.store(false, Ordering::Relaxed);
     }
 }
 
 fn move_in_place() -> Option<()> {
-    let own = Cgroup::of(i32::try_from(std::process::id()).ok()?)?;
-    // A refusal, too, comes after the wait.
+    let own = Cgroup::of(std::process::id().cast_signed())?;
+    // The write waits for the grace period also if the kernel refuses the move.
     fs::write(own.directory("")?.join("cgroup.procs"), "0").ok()
 }

@@ -39,11 +39,11 @@ pub fn remove(path: &Path) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// Removes the directories of one cgroup. A process is in all of them, as a rule.
+/// Removes the directories of one cgroup. Usually a process is in all of them.
 fn remove_all(directories: &[PathBuf]) -> Result<(), CgroupError> {
     for directory in directories {
-        // On version 1 a frozen process does not die of a signal. Other hierarchies have no
-        // freezer.
+        // On version 1 SIGKILL does not end a frozen process before it is thawed. Fails in
+        // hierarchies without a freezer.
         let _ = fs::write(directory.join("freezer.state"), "THAWED");
     }
     for directory in directories {
@@ -88,7 +88,7 @@ fn collect_scope(scope: &Scope) {
         // The kernel notifies systemd of an empty cgroup from a work queue. If the cgroup goes
         // before that, the notification is lost, and systemd keeps the scope as active.
         .or_else(|_| systemctl("stop"))
-        // A failed unit stays until it is reset, as one does that systemd itself has killed.
+        // A failed unit, such as one that systemd itself killed, stays until it is reset.
         .or_else(|_| systemctl("reset-failed"));
     if let Err(error) = result {
         log::warn!("systemd does not release the unit {}: {error}", scope.unit);

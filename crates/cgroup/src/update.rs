@@ -134,8 +134,8 @@ impl Cgroup {
     }
 }
 
-/// Version 2's limit of swap alone. A configuration has version 1's limit of memory and swap
-/// together.
+/// Converts version 1's limit of memory plus swap, which a configuration has, to version 2's limit
+/// of swap.
 pub(crate) fn swap_v2(memory: &LinuxMemory) -> Option<i64> {
     match (memory.swap(), memory.limit()) {
         (Some(swap), Some(limit)) if swap > 0 && limit > 0 => Some((swap - limit).max(0)),

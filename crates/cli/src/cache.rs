@@ -49,7 +49,7 @@ fn table(cache: &Cache, entries: &[Entry]) -> String {
     line(["MODULE SHA256", "ENGINE AND KEY", "SIZE", "LAST USED"]);
     for entry in entries {
         line([
-            entry.digest.get(..12).unwrap_or_default(),
+            &format!("{:.12}", entry.digest),
             &format!("{} {}", entry.engine, entry.key),
             &Size(entry.bytes).to_string(),
             &ago(entry.age()),

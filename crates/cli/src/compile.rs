@@ -27,8 +27,7 @@ pub(crate) fn run(
     let source = args.source.as_str();
     let file = Path::new(source);
     if file.is_file() {
-        let read = |error| Error::Read { path: file.to_owned(), source: error };
-        if !is_wasm(file).map_err(read)? {
+        if !is_wasm(file)? {
             return Err(Error::NotWasm(source.to_owned()));
         }
         compile(engine, settings, &[(file.to_owned(), source.to_owned())])?;
@@ -65,7 +64,7 @@ fn modules_of(image: &Found) -> Result<Vec<(PathBuf, String)>> {
                 let path = entry.path();
                 if kind.is_dir() {
                     stack.push(path);
-                } else if kind.is_file() && is_wasm(&path).unwrap_or(false) {
+                } else if kind.is_file() && is_wasm(&path)? {
                     let inside = path.strip_prefix(&root).unwrap_or(&path).display();
                     let name = format!("/{inside}");
                     modules.push((path, name));
@@ -77,9 +76,11 @@ fn modules_of(image: &Found) -> Result<Vec<(PathBuf, String)>> {
     Ok(modules)
 }
 
-fn is_wasm(path: &Path) -> io::Result<bool> {
+fn is_wasm(path: &Path) -> Result<bool> {
     let mut head = Vec::new();
-    File::open(path)?.take(kind::PROBE as u64).read_to_end(&mut head)?;
+    File::open(path)
+        .and_then(|file| file.take(kind::PROBE as u64).read_to_end(&mut head))
+        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(matches!(Kind::of(&head), Kind::Module | Kind::Component | Kind::Text))
 }
 
@@ -91,25 +92,25 @@ fn compile(engine: &dyn Engine, settings: &Settings, modules: &[(PathBuf, String
     for (path, module) in modules {
         let file = File::open(path).map_err(|source| Error::Read { path: path.clone(), source })?;
         let compiler = host_compiler(&program, settings, module);
-        let (mut compiled, mut trouble) = (false, None);
-        let mut note = |note: CacheEvent| {
-            match &note {
-                CacheEvent::Warning(text) => trouble = Some(text.clone()),
-                note => say(&note.to_string()),
+        let (mut compiled, mut warning) = (false, None);
+        let mut on_event = |event: CacheEvent| {
+            match &event {
+                CacheEvent::Warning(text) => warning = Some(text.clone()),
+                event => print_progress(&event.to_string()),
             }
-            compiled |= matches!(note, CacheEvent::Compiled { .. });
+            compiled |= matches!(event, CacheEvent::Compiled { .. });
         };
         // The cache must not remember this file's identity: a container gets the same module as
         // another file.
         let wanted = Module { file: &file, name: module, of_image: false };
-        cache.get(wanted, &key.0, &compiler, &mut note).map_err(failed(module))?;
-        match trouble {
-            // Other trouble, such as a damaged entry, is repaired by the compilation.
+        cache.get(wanted, &key.0, &compiler, &mut on_event).map_err(failed(module))?;
+        match warning {
+            // The compilation repairs any other fault, such as a damaged entry.
             Some(text) if text.starts_with("compiled code is not stored") => {
                 return Err(Error::NotCached(text));
             }
             _ if compiled => {}
-            _ => say(&format!("{module} was compiled before")),
+            _ => print_progress(&format!("{module} was compiled before")),
         }
     }
     Ok(())
@@ -161,7 +162,7 @@ fn host_compiler<'a>(
     }
 }
 
-fn say(text: &str) {
+fn print_progress(text: &str) {
     // Progress only: the exit status shows whether the command succeeded.
     let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
 }

@@ -37,8 +37,10 @@ impl Found {
 impl Drop for Found {
     fn drop(&mut self) {
         if let Found::Mounted { unmount, .. } = self {
-            // The directory stays mounted; a destructor has no caller to report to.
-            let _ = ctr(unmount);
+            // A destructor has no caller to return the error to.
+            if let Err(error) = ctr(unmount) {
+                crate::print_error("ctr", &format!("the image stays mounted: {error}"));
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use wherry_supervisor::settings::Settings;
 use args::{Args, Command};
 use error::{Error, Result};
 
-/// The main function of `wherry-E`, with its engine or the reason why that cannot be loaded.
+/// The main function of `wherry-E`, with its engine or the error of loading it.
 #[must_use]
 pub fn main<E: Engine>(engine: std::result::Result<E, LoadError>) -> ExitCode {
     let program = format!("wherry-{}", engine.as_ref().map_or("ENGINE", |engine| engine.name()));
@@ -40,13 +40,14 @@ pub fn main<E: Engine>(engine: std::result::Result<E, LoadError>) -> ExitCode {
                 Err(message) => {
                     // There is nowhere else to report that the stream is closed.
                     let _ = message.print();
-                    return ExitCode::from(u8::try_from(message.exit_code()).unwrap_or(2));
+                    // Help and version are printed to standard output.
+                    return ExitCode::from(if message.use_stderr() { 2 } else { 0 });
                 }
             }
         }
     };
     result.unwrap_or_else(|error| {
-        complain(&program, &error.to_string());
+        print_error(&program, &error.to_string());
         ExitCode::from(error.exit_code())
     })
 }
@@ -76,12 +77,12 @@ fn run_command<E: Engine>(
 fn settings(program: &str) -> Settings {
     let settings = Settings::read();
     for warning in &settings.warnings {
-        complain(program, warning);
+        print_error(program, warning);
     }
     settings
 }
 
-fn complain(program: &str, text: &str) {
+fn print_error(program: &str, text: &str) {
     // There is nowhere else to report that standard error is closed.
     let _ = io::stderr().write_all(format!("{program}: {text}\n").as_bytes());
 }

@@ -1,5 +1,5 @@
-//! `wherry-E run`: a module without containerd, for a developer's desk and for the engines'
-//! conformance tests. The guest sees what the command line gives it and nothing else.
+//! `wherry-E run`: runs a module without containerd, for developers and for the engines'
+//! conformance tests. The guest sees only the resources that the command line gives it.
 
 use std::convert::Infallible;
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! The confinement of the process that compiles.
 //!
 //! - As root's child it runs as a user that no other process has, in new namespaces for pids,
-//!   mounts, network and IPC, with an empty tmpfs as its root. Another user compiles with the
-//!   limits and the system calls alone.
+//!   mounts, network and IPC, with an empty tmpfs as its root. For any other user only the limits
+//!   and the filter of system calls apply.
 //! - Memory, CPU time, output and the number of threads are bounded, system calls are few
 //!   ([`crate::filter`]).
 //! - All other work of the machine takes precedence, and out of memory the kernel kills it first.
@@ -71,7 +71,7 @@ pub(crate) enum Side {
 /// Drops the privileges and resources that a compiler does not need. As root it forks: the child
 /// compiles in the new pid namespace, and this process waits.
 pub(crate) fn confine(bounds: Bounds, slot: u32) -> Result<Side, ConfineError> {
-    // A signal to the daemon's process group is not for the compiler. Fails for a group leader,
+    // A signal to the daemon's process group must not reach the compiler. Fails for a group leader,
     // which is in another group already.
     let _ = nix::unistd::setsid();
     // A process may always raise its own score. Without procfs the score stays.
@@ -171,13 +171,14 @@ extern "C" fn exit(signal: libc::c_int) {
 pub(crate) fn wait(child: Pid) -> ExitCode {
     let status = loop {
         match waitpid(child, None) {
-            Ok(WaitStatus::Exited(_, code)) => break code,
-            Ok(WaitStatus::Signaled(_, signal, _)) => break 128 + signal as i32,
+            // One byte each: an exit status, and at most 128 + 64.
+            Ok(WaitStatus::Exited(_, code)) => break code.to_le_bytes()[0],
+            Ok(WaitStatus::Signaled(_, signal, _)) => break 128 + (signal as i32).to_le_bytes()[0],
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => break i32::from(EXIT_IO),
+            Err(_) => break EXIT_IO,
         }
     };
-    ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
+    ExitCode::from(status)
 }
 
 /// Drops to SCHED_IDLE, for a compilation that no start waits for, and starts a session: the

@@ -35,7 +35,7 @@ enum CompilationError {
     Read(io::Error),
     #[error("cannot write the code: {0}")]
     Write(io::Error),
-    /// The module is another one than the daemon asked for.
+    /// The module is not the one that the daemon requested.
     #[error("the module changed while it was read")]
     Changed,
     #[error(transparent)]
@@ -89,14 +89,11 @@ impl Request<'_> {
     fn parse(args: &[String]) -> Option<Request<'_>> {
         let [digest, bounds, slot, rest @ ..] = args else { return None };
         let (bounds, slot) = (bounds.parse().ok()?, slot.parse().ok()?);
-        let baseline = rest.first().is_some_and(|arg| arg == BASELINE);
-        Some(Request {
-            digest,
-            bounds,
-            slot,
-            baseline,
-            start: Start::from_args(rest.get(usize::from(baseline)..).unwrap_or_default()),
-        })
+        let (baseline, start) = match rest {
+            [first, start @ ..] if first == BASELINE => (true, start),
+            start => (false, start),
+        };
+        Some(Request { digest, bounds, slot, baseline, start: Start::from_args(start) })
     }
 }
 

@@ -135,7 +135,7 @@ struct Actor {
     snapshot: watch::Sender<Snapshot>,
 }
 
-/// How far the process is.
+/// The phase of the process.
 enum Phase {
     /// Waits for Start. None if Start creates the process.
     Created(Option<Live>),
@@ -158,7 +158,7 @@ struct Live {
     streams: Streams,
 }
 
-/// Where the exit of a process is.
+/// The state of a process's exit.
 enum LiveExit {
     /// It has not been reaped.
     Pending(oneshot::Receiver<Exit>),
@@ -327,8 +327,8 @@ impl Actor {
                     Some(live) => self.phase = Phase::StartFailed(live),
                     None => {
                         // A process that was never created has the exit status of the failure.
-                        let status = u32::try_from(failure.kind.exit_status()).unwrap_or(KILLED);
-                        let exit = Transition::Exited(Exit::now(status));
+                        let status = failure.kind.exit_status();
+                        let exit = Transition::Exited(Exit::now(status.into()));
                         // Valid from Created, the only state before a start.
                         let _ = self.transition(exit);
                     }
@@ -447,7 +447,8 @@ impl Actor {
         Ok((exit, overlay))
     }
 
-    /// Waits until the client has the output, which it deletes as soon as it learns of the exit.
+    /// Waits until the client has read the output: the client deletes its pipes as soon as it gets
+    /// the exit.
     async fn drain(&mut self) {
         let Phase::Draining { copied, mut tasks } =
             std::mem::replace(&mut self.phase, Phase::Exited)
@@ -506,7 +507,7 @@ impl Phase {
         while let Some(live) = self.live_mut() {
             match &mut live.exit {
                 LiveExit::Pending(exit) => {
-                    // An error: the reaper is gone, and with it the daemon.
+                    // An error: the reaper was dropped, because the daemon ends.
                     let Ok(exit) = exit.await else { break };
                     live.exit = LiveExit::Unread(Unpublished::new(exit));
                 }

@@ -1,4 +1,4 @@
-//! Creating a container: its streams, and the supervisor's part.
+//! Creating a container: opens its streams and calls the supervisor.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ use crate::EventSink;
 use crate::operations::{Init, NewProcess};
 use crate::stdio::{self, StdioPaths, Streams};
 
-/// The container that a client asks for.
+/// The container that a client requests.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The container.
@@ -21,7 +21,7 @@ pub struct Config {
     pub cancel: Cancel,
 }
 
-/// What all containers of a daemon share.
+/// The state that all containers of a daemon share.
 pub struct Runtime {
     /// Creates and removes containers.
     pub supervisor: Arc<Supervisor>,
@@ -29,14 +29,15 @@ pub struct Runtime {
     pub events: Arc<dyn EventSink>,
 }
 
-/// Creates a container, or leaves nothing behind. Blocks. Must be called within the runtime.
+/// Creates a container. Removes everything again if that fails. Blocks. Must be called within the
+/// runtime.
 pub(crate) fn create(
     supervisor: &Arc<Supervisor>,
     config: &Config,
 ) -> Result<(Init, NewProcess), Failure> {
     let Config { container, stdio, cancel } = config;
     let opened = stdio::open_unless_terminal(stdio, container.terminal)?;
-    let (ends, retained) = opened.map_or((None, None), |(ends, kept)| (Some(ends), Some(kept)));
+    let (ends, retained) = opened.unzip();
     let created = supervisor.create(container, ends, cancel)?;
     let CreatedContainer { process, start, console, bundle, remains, meter, mount_namespace } =
         created;

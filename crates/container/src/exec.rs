@@ -38,7 +38,7 @@ impl Exec {
         Exec { operations, requests, snapshot }
     }
 
-    /// The process that was asked for.
+    /// The process that was requested.
     #[must_use]
     pub fn config(&self) -> &ExecConfig {
         &self.operations.config

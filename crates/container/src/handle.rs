@@ -78,14 +78,14 @@ pub enum Error {
     /// The id is in use.
     #[error("exec {0:?} already exists")]
     ExecExists(String),
-    /// The kernel refuses a limit, or to freeze.
+    /// The kernel refuses a limit, or to freeze the cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// The kernel refuses a thread. Nothing was done, and the request may be repeated.
+    /// The kernel refuses to start a thread. The request had no effect and may be repeated.
     #[error(transparent)]
     Thread(#[from] NoThread),
-    /// A bug of the daemon; its log has the place.
-    #[error("the shim panicked: its log has the place")]
+    /// A bug of the daemon. The log has the panic's message.
+    #[error("the shim panicked: its log has the message")]
     Panicked,
     /// It was deleted.
     #[error("it was deleted")]
@@ -97,7 +97,7 @@ impl Container {
     /// its program loaded.
     ///
     /// # Errors
-    /// [`Error::Failure`]; nothing is left of the container then.
+    /// [`Error::Failure`]; then everything of the container was removed.
     pub async fn create(runtime: Arc<Runtime>, config: Config) -> Result<Container, Error> {
         let config = Arc::new(config);
         let (init, new) = {
@@ -152,7 +152,7 @@ impl Container {
         })
     }
 
-    /// The container that was asked for.
+    /// The container that was requested.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
@@ -254,7 +254,7 @@ impl Container {
         result
     }
 
-    /// Removes it after a panic of the actor: the bundle has all that is needed.
+    /// Removes it after a panic of the actor. Everything that this needs is in the bundle.
     async fn delete_without_actor(&self) -> Result<Exit, Error> {
         let id = &self.config.container.id;
         log::error!("{id}: it is removed after a panic");

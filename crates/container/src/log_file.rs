@@ -4,7 +4,7 @@
 //! guest could read or truncate it, or make it executable on the host.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,7 @@ pub(crate) fn append(
         return Err(LogFileError::Relative);
     }
     let mut options = OpenOptions::new();
-    // So that the open of a named pipe without a reader does not block.
+    // O_NONBLOCK: without it the open of a named pipe waits for a reader.
     options.append(true).create(create).mode(0o644).custom_flags(libc::O_NONBLOCK);
     let file = match options.open(path) {
         // A named pipe without a reader, or a socket.
@@ -66,15 +66,16 @@ pub(crate) fn append(
 }
 
 /// Copies to the end. Output that cannot be written, as on a full disk, is lost: a guest that waits
-/// for room in the pipe would wait for ever.
-fn copy(mut pipe: PipeReader, mut file: File, path: PathBuf) {
-    let mut buffer = vec![0; CHUNK];
+/// for room in the pipe would never continue.
+fn copy(pipe: PipeReader, mut file: File, path: PathBuf) {
+    let mut pipe = BufReader::with_capacity(CHUNK, pipe);
     let mut whole = true;
     loop {
-        match pipe.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(length) => {
-                let written = file.write_all(buffer.get(..length).unwrap_or_default());
+        match pipe.fill_buf() {
+            Ok([]) => return,
+            Ok(bytes) => {
+                let (length, written) = (bytes.len(), file.write_all(bytes));
+                pipe.consume(length);
                 if let Err(error) = written
                     && std::mem::take(&mut whole)
                 {

@@ -1,4 +1,4 @@
-//! Out-of-memory kills, awaited.
+//! Waits for out-of-memory kills.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use tokio::io::unix::AsyncFd;
 use wherry_cgroup::Meter;
 use wherry_cgroup::oom::OomWatch;
 
-/// An [`OomWatch`] that is registered with the runtime. Wakes nothing before there is a kill.
+/// An [`OomWatch`] that is registered with the async runtime. Wakes no task until there is a kill.
 #[derive(Debug)]
 pub(crate) struct OomEvents(AsyncFd<OomWatch>);
 

@@ -1,7 +1,7 @@
-//! What an actor does to the processes, the cgroup and the files of its container.
+//! The operations of an actor on the processes, the cgroup and the files of its container.
 //!
-//! The actor decides when; the implementation for a container's first process and the one for an
-//! added process say how. Tests have a third one, which needs no container.
+//! The actor decides when to call them. One implementation is for a container's first process, one
+//! for an added process, and a third one, for tests, needs no container.
 
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,8 +24,8 @@ pub(crate) struct NewProcess {
     pub(crate) streams: Streams,
 }
 
-/// What an actor does to its process and container. All methods may block, except `signal_all` and
-/// `oom_kills`, which make a few system calls.
+/// The operations of an actor on its process and container. All methods may block, except
+/// `signal_all` and `oom_kills`, which make a few system calls.
 pub(crate) trait Operations: Send + Sync + 'static {
     /// Starts the process. Returns it if it did not exist before.
     fn start(&self) -> Result<Option<NewProcess>, Failure>;
@@ -42,7 +42,7 @@ pub(crate) trait Operations: Send + Sync + 'static {
     /// Records the statistics of a cgroup that systemd removes with its last process.
     fn record_usage(&self);
 
-    /// Releases what only a running process needs.
+    /// Releases the resources that only a running process needs.
     fn release(&self);
 
     /// Removes the container. The result is dropped after Delete was answered: see
@@ -125,7 +125,7 @@ impl Operations for Exec {
     fn start(&self) -> Result<Option<NewProcess>, Failure> {
         let Exec { supervisor, container, init, config, stdio, cancel } = self;
         let opened = stdio::open_unless_terminal(stdio, config.terminal)?;
-        let (ends, retained) = opened.map_or((None, None), |(ends, kept)| (Some(ends), Some(kept)));
+        let (ends, retained) = opened.unzip();
         let forked = supervisor.exec(container, init, config, ends, cancel)?;
         let process = Arc::new(forked.process);
         match Streams::start(retained, forked.console, stdio) {

@@ -1,4 +1,4 @@
-//! A pod that this daemon makes: its state, and the one place that changes it.
+//! A pod that this daemon creates: its state, and the only code that changes it.
 //!
 //! ```text
 //!            Start           Stop, or the end of the init process
@@ -67,7 +67,7 @@ impl Pod {
     /// Creates the files of a pod.
     ///
     /// # Errors
-    /// [`Error::Failure`]; nothing is left of the pod then.
+    /// [`Error::Failure`]; then everything of the pod was removed.
     pub async fn create(config: PodConfig, reaper: Reaper) -> Result<Pod, Error> {
         let files = config.clone();
         actor::blocking(move || pod::create(&files)).await?;
@@ -80,7 +80,7 @@ impl Pod {
         })))
     }
 
-    /// The pod that was asked for.
+    /// The pod that was requested.
     #[must_use]
     pub fn config(&self) -> &PodConfig {
         &self.0.config

@@ -162,7 +162,7 @@ pub(crate) enum StdioError {
 /// not distinguish the two.
 pub(crate) const CLIENT_OPENS: Duration = Duration::from_secs(1);
 
-/// The file of a stream that the client does not want.
+/// The file for a stream that the client leaves out.
 const NULL: &str = "/dev/null";
 
 /// Opens all three streams. Must be called within the runtime.
@@ -228,7 +228,10 @@ fn output(
             return Ok(open(null).map_err(|source| failed(null, source))?.into());
         }
         None => (Path::new(path), false),
-        Some(("file", rest)) => (Path::new(rest.split('?').next().unwrap_or(rest)), true),
+        Some(("file", rest)) => {
+            // A client may append options, which have no meaning here.
+            (Path::new(rest.split_once('?').map_or(rest, |(path, _)| path)), true)
+        }
         Some(_) => return Err(StdioError::Scheme { stream, uri: path.to_owned() }),
     };
     if !create && is_fifo(path).map_err(|source| failed(path, source))? {
@@ -299,7 +302,7 @@ pub(crate) async fn drain(path: &Path, keeper: File) -> io::Result<()> {
     if unread(&keeper)? == 0 {
         return Ok(());
     }
-    // With the writing end alone from here on: `keeper` counts as a reader.
+    // Only the writing end is open from here on: `keeper` counts as a reader.
     let writer = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(writer) => writer,
         // The client has removed its pipe.

@@ -132,7 +132,7 @@ fn register(file: File) -> io::Result<AsyncFd<File>> {
 async fn copy(from: Arc<AsyncFd<File>>, to: Arc<AsyncFd<File>>) {
     let mut buffer = vec![0; CHUNK];
     loop {
-        // An error ends the copy: a terminal reports EIO when its other side has closed.
+        // An error ends the copy: a terminal reports EIO when its other end is closed.
         let Ok(length @ 1..) =
             from.async_io(Interest::READABLE, |mut file| file.read(&mut buffer)).await
         else {

@@ -24,7 +24,7 @@ static IDLE: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// The kernel refuses a thread.
+/// The kernel refuses to start a thread.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start a thread: {0}")]
 pub struct NoThread(#[from] io::Error);
@@ -80,7 +80,7 @@ impl Thread {
 }
 
 /// Runs `work` on a thread, or on the caller's if the kernel refuses one: for work that must be
-/// done and blocks for a few milliseconds at most.
+/// done and blocks for at most a few milliseconds.
 pub(crate) fn run_or_block(work: impl FnOnce() + Send + 'static) -> oneshot::Receiver<()> {
     match Thread::take() {
         Ok(thread) => thread.run(work),
@@ -108,7 +108,7 @@ fn serve(queue: Receiver<Job>) {
                 let own = std::thread::current().id();
                 let mut idle = idle();
                 let Some(index) = idle.iter().position(|thread| thread.id == own) else {
-                    // Taken a moment ago: its work is about to arrive.
+                    // Another thread has just taken this one: its work is about to arrive.
                     continue;
                 };
                 idle.remove(index);

@@ -49,6 +49,8 @@ mod tests {
     use std::fs::File;
     use std::io::{Read, Write};
 
+    use tokio::time::timeout;
+
     use crate::stdio::{self, StdioPaths};
 
     /// Streams with unread output, the client's end of it, and what keeps the directory.
@@ -65,33 +67,30 @@ mod tests {
         (Streams::Pipes(kept), client, directory)
     }
 
-    async fn delay(streams: &Streams) -> Duration {
-        let start = Instant::now();
-        assert_eq!(Unpublished::new(Exit::now(3)).read(streams).await.status, 3);
-        start.elapsed()
-    }
-
-    #[tokio::test]
+    /// With a paused clock, which advances only when every task waits for it.
+    #[tokio::test(start_paused = true)]
     async fn an_exit_waits_for_the_reader_of_its_output() {
         let (streams, mut client, _directory) = written();
-        let reader = tokio::task::spawn_blocking(move || {
-            std::thread::sleep(Duration::from_millis(20));
-            let mut bytes = [0; 5];
-            client.read_exact(&mut bytes).unwrap();
-            client
-        });
-        let delay_with_unread = delay(&streams).await;
-        assert!(delay_with_unread >= Duration::from_millis(20), "{delay_with_unread:?}");
-        let _client = reader.await.unwrap();
+        let mut unpublished = Unpublished::new(Exit::now(3));
+        let mut read = Box::pin(unpublished.read(&streams));
+        assert!(timeout(READ_TIMEOUT / 2, &mut read).await.is_err());
+        client.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!(timeout(PAUSE_LAST, read).await.unwrap().status, 3);
         assert!(!streams.has_unread());
-        // Measured as less than a clock's tick: nothing is awaited.
-        assert!(delay(&streams).await < Duration::from_millis(20));
+        let mut later = Unpublished::new(Exit::now(4));
+        assert_eq!(timeout(Duration::ZERO, later.read(&streams)).await.unwrap().status, 4);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_read_delays_an_exit_by_a_bounded_time() {
         let (streams, _client, _directory) = written();
-        let delay = delay(&streams).await;
-        assert!(delay >= READ_TIMEOUT && delay < READ_TIMEOUT * 5, "{delay:?}");
+        let start = Instant::now();
+        let mut unpublished = Unpublished::new(Exit::now(3));
+        let mut read = Box::pin(unpublished.read(&streams));
+        assert!(timeout(READ_TIMEOUT - PAUSE_LAST, &mut read).await.is_err());
+        assert_eq!(read.await.status, 3);
+        let delay = start.elapsed();
+        assert!(delay >= READ_TIMEOUT && delay <= READ_TIMEOUT + PAUSE_LAST, "{delay:?}");
+        assert!(streams.has_unread());
     }
 }

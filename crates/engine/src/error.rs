@@ -211,13 +211,16 @@ fn callable(exports: &[Export]) -> String {
 fn note(exports: &[Export]) -> String {
     let interface = |prefix: &str| {
         let export = exports.iter().find(|export| export.name.starts_with(prefix))?;
-        Some(export.name.split('#').next().unwrap_or_default().to_owned())
+        let name = export.name.split_once('#').map_or(&*export.name, |(interface, _)| interface);
+        Some(name.to_owned())
     };
     if let Some(run) = interface("wasi:cli/run@") {
         return format!(" ({run} is another version)");
     }
     match interface("wasi:http/") {
-        Some(handler) => format!(" ({handler} is for a server of HTTP, which this runtime is not)"),
+        Some(handler) => {
+            format!(" ({handler} is for an HTTP server, which this runtime does not provide)")
+        }
         None => String::new(),
     }
 }
@@ -266,7 +269,7 @@ mod tests {
             find_entry(&exports, None, is_run, RUN).unwrap_err().to_string()
         };
         assert!(text("wasi:cli/run@0.3.0#run").contains("(wasi:cli/run@0.3.0 is another version)"));
-        assert!(text("wasi:http/incoming-handler@0.2.0#handle").contains("server of HTTP"));
+        assert!(text("wasi:http/incoming-handler@0.2.0#handle").contains("is for an HTTP server"));
         for (name, runs) in [
             ("wasi:cli/run@0.2.0#run", true),
             ("wasi:cli/run@0.2.11#run", true),

@@ -66,6 +66,7 @@ pub trait Engine {
     /// [`CompileError::Invalid`] with the fault's offset; [`CompileError::Io`] if writing to `out`
     /// fails.
     fn compile(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
+        // An engine without a compiler has no use for them.
         let _ = (wasm, out);
         Err(CompileError::Unsupported(format!(
             "this executable has no compiler for {0}: use wherry-{0}",
@@ -96,6 +97,7 @@ pub trait Engine {
     /// # Errors
     /// [`LoadError::Engine`] if the path holds no plug-in, or if the engine has no plug-ins.
     fn load_plugins(&self, path: &Path) -> Result<(), LoadError> {
+        // An engine without plug-ins has no use for it.
         let _ = path;
         Err(LoadError::Engine(format!("{} does not support plug-ins", self.name())))
     }
@@ -138,7 +140,7 @@ pub struct Version {
     pub engine: &'static str,
     /// The library's version, read at run time where the library has a function for it.
     pub number: String,
-    /// The day of the version's release, as `2026-01-31`. `None`: this build does not know the
+    /// The day of the version's release, such as `2026-01-31`. `None`: this build does not know the
     /// version.
     pub released: Option<&'static str>,
     /// The project that publishes the engine's advisories.

@@ -21,7 +21,7 @@ pub(crate) struct ApparmorError {
     source: Box<dyn Error>,
 }
 
-/// Changes the profile of this process to `profile`, for good. An empty name changes nothing.
+/// Changes the profile of this process to `profile`, permanently. An empty name changes nothing.
 pub(crate) fn change_profile(profile: &str) -> Result<(), ApparmorError> {
     if profile.is_empty() {
         return Ok(());

@@ -1,11 +1,11 @@
-//! How a process that is being set up joins the container's cgroup, and the limits that systemd
-//! does not set.
+//! Moves a process that is being set up into the container's cgroup, and sets the limits that
+//! systemd does not set.
 //!
-//! A pid that is written to `cgroup.procs` takes some ten milliseconds, several times the rest of a
+//! A write of a pid to `cgroup.procs` takes some ten milliseconds, several times the rest of a
 //! container's setup: the kernel moves a process with all its threads when no processor can be in
 //! the middle of a fork, which it learns from an RCU grace period. Two ways do not wait:
 //!
-//! - Version 1: a thread that moves itself alone, through `tasks`, since Linux 5.5.
+//! - Version 1: a thread that moves only itself, through `tasks`, since Linux 5.5.
 //! - Version 2: a process that is cloned into the cgroup, by `CLONE_INTO_CGROUP`, since Linux 5.7.
 
 use std::fs::{self, File};
@@ -69,7 +69,7 @@ fn write_self(path: &Path) -> Result<(), WrappedIoError> {
 }
 
 /// Continues as another process, a child of the same parent, in a cgroup of version 2; this one
-/// exits. After an error nothing has happened.
+/// exits. An error leaves everything as it was.
 #[allow(unsafe_code)]
 fn clone_into(directory: &Path) -> io::Result<()> {
     let directory = File::open(directory)?;
@@ -82,7 +82,7 @@ fn clone_into(directory: &Path) -> io::Result<()> {
     // thread.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) } {
         0 => Ok(()),
-        // SAFETY: ends this process; its descriptors and buffers are the other one's now.
+        // SAFETY: ends this process; the other one continues with its descriptors and buffers.
         pid if pid > 0 => unsafe { libc::_exit(0) },
         _ => Err(io::Error::last_os_error()),
     }
@@ -109,13 +109,13 @@ struct CloneArgs {
 }
 
 /// Sets the values that systemd has not set in the cgroup of process `pid`, a systemd scope: the
-/// devices, which were not passed to it, and sets of processors and huge pages, which it does not
-/// know. To set the others once more changes nothing.
+/// devices, which were not passed to it, and the sets of processors and the limits of huge pages,
+/// which it does not support. Setting the other limits again has no effect.
 pub(crate) fn complete(pid: i32, resources: &LinuxResources) -> Result<(), LimitsError> {
     let Some(Cgroup::V2(directory)) = Cgroup::of(pid) else { return Ok(()) };
     apply(&directory, resources)
         .map_err(|source| LimitsError { cgroup: directory.clone(), source })?;
-    // systemd resets limits that it was not asked for whenever it reloads its configuration.
+    // systemd resets limits that it did not set whenever it reloads its configuration.
     if let Some(cpu) =
         resources.cpu().as_ref().filter(|cpu| cpu.cpus().is_some() || cpu.mems().is_some())
     {

@@ -1,7 +1,7 @@
-//! The confinement of a process that joins a container, as far as libcontainer leaves it out: the
-//! user namespace, the seccomp profile, the owner of the terminal.
+//! The parts of the confinement of a process that joins a container that libcontainer leaves out:
+//! the user namespace, the seccomp profile, the owner of the terminal.
 //!
-//! The process applies it to itself as its first step. Until then it has three capabilities more
+//! The process applies them to itself as its first step. Until then it has three capabilities more
 //! than the configuration gives.
 
 use std::fs::File;

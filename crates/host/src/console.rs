@@ -59,7 +59,7 @@ impl Console {
 
 impl Drop for Console {
     fn drop(&mut self) {
-        // Removed with the bundle at the latest.
+        // If this fails, the file is removed with the bundle.
         let _ = fs::remove_file(&self.path);
     }
 }

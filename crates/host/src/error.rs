@@ -1,4 +1,4 @@
-//! The errors of this crate, and the [`Failure`] that each becomes at the edge.
+//! The errors of this crate, and their conversion to a [`Failure`].
 
 use std::error::Error;
 use std::fmt;
@@ -44,7 +44,7 @@ pub(crate) enum HostError {
     /// The setup channel is broken.
     #[error("lost the connection to the shim: {0}")]
     Channel(io::Error),
-    /// The daemon could not create the cgroup; its own sentence.
+    /// The daemon could not create the cgroup; the text is the daemon's.
     #[error("{0}")]
     CgroupRefused(String),
     #[error("the shim ended before it created the cgroup")]

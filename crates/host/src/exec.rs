@@ -87,7 +87,7 @@ fn fork(
         Ok(Forked { pid: pid.as_raw(), console: console.map(Console::receive).transpose()? })
     };
     let result = build();
-    // Removed with the container at the latest.
+    // If this fails, the file is removed with the container.
     let _ = fs::remove_file(&path);
     result
 }

@@ -50,7 +50,7 @@ struct Inner {
     stage: RefCell<Stage>,
 }
 
-/// How far the setup of the process is.
+/// The phase of the setup of the process.
 enum Stage {
     New,
     /// The configuration was read.
@@ -144,7 +144,7 @@ impl Workload for Executor {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         crate::serve::report_details_to(None);
         logger::stop();
-        let pid = i32::try_from(std::process::id()).ok();
+        let pid = Some(nix::unistd::getpid().as_raw());
         if let Some(Err(error)) = self.0.hooks.as_ref().map(|hooks| hooks.run(pid, None)) {
             self.0.report(Failure::new(FailureKind::System, error.to_string()));
             signals::exit_now(1)
@@ -189,7 +189,7 @@ impl Inner {
     fn fail(&self, failure: Failure) -> ! {
         let status = failure.kind.exit_status();
         self.report(failure);
-        signals::exit_now(status)
+        signals::exit_now(status.into())
     }
 }
 
@@ -216,8 +216,10 @@ fn reopen_null() {
 
 /// Runs a guest, and ends this process with the guest's exit status.
 pub fn run_to_end(program: Box<dyn Program>, name: &str) -> ! {
-    // The name is for `ps` alone.
-    let _ = nix::sys::prctl::set_name(&CString::new(name).unwrap_or_default());
+    // Only `ps` shows the name, so a failure has no effect on the guest.
+    if let Ok(name) = CString::new(name) {
+        let _ = nix::sys::prctl::set_name(&name);
+    }
     // Unwind safe: the process ends, so the state that the panic left is not used.
     let status = match panic::catch_unwind(AssertUnwindSafe(|| program.run())) {
         Ok(Ok(code)) => i32::from(code.0),
@@ -239,7 +241,7 @@ fn with_home(mut env: Vec<String>, found: Option<&str>) -> Vec<String> {
     if own.is_some_and(|home| !home.is_empty()) {
         return env;
     }
-    // An empty one is the process's own where libcontainer found none.
+    // libcontainer may have taken an empty HOME from the process's environment: ignore it.
     let home = found.filter(|home| own.is_none() || !home.is_empty()).unwrap_or("/").to_owned();
     env.retain(|pair| !pair.starts_with("HOME="));
     env.push(format!("HOME={home}"));
@@ -254,7 +256,7 @@ fn open_descriptors() -> Vec<i32> {
     // poll(2) takes no more descriptors than may be open, and reports those that are not open at
     // once.
     for chunk in all.chunks_mut(DESCRIPTORS_MIN as usize) {
-        // After an error all count as open, and to close one that is not is harmless.
+        // After an error all count as open: closing one that is not is harmless.
         let _ = poll(chunk, PollTimeout::ZERO);
     }
     let is_open =

@@ -5,8 +5,8 @@ use std::ffi::CString;
 /// From `linux/keyctl.h`.
 const JOIN_SESSION_KEYRING: i32 = 1;
 const SETPERM: i32 = 5;
-/// All permissions for a possessor; view, read and search for the user, so that exec finds the
-/// keyring by its name.
+/// All permissions for a possessor of the keyring; view, read and search for its user, so that exec
+/// finds it by name.
 const PERMISSIONS: u32 = 0x3f0b_0000;
 
 /// Joins the session keyring of container `id`, which is created if it does not exist. The
@@ -20,7 +20,7 @@ pub(crate) fn join(id: &str) {
     let keyring = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) };
     if keyring < 0 {
         let error = std::io::Error::last_os_error();
-        // A kernel without keyrings has no keys to protect.
+        // A kernel without keyrings reports ENOSYS: it has no keys to protect.
         if error.raw_os_error() != Some(libc::ENOSYS) {
             log::warn!("cannot join the session keyring of container {id}: {error}");
         }

@@ -1,8 +1,8 @@
 //! The engine host: the process that has an engine loaded and forks guests.
 //!
 //! It serves one daemon over the socket that is its standard input, one request after the other, on
-//! a single thread, because it forks. A guest is forked as the *daemon's* child: the host may end,
-//! the guest stays.
+//! a single thread, because it forks. A guest is forked as the *daemon's* child, so it outlives the
+//! host.
 //!
 //! A request flows through [`serve`] to [`create`] or [`exec`], from there through libcontainer
 //! into the container's namespaces, where [`guest`] loads the program and runs it. This is the only
@@ -65,7 +65,7 @@ fn borrow(fd: i32) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
-/// Whether `path` is a file and no directory. Follows symbolic links.
+/// Whether `path` exists and is not a directory. Follows symbolic links.
 #[must_use]
 pub fn is_file(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| !meta.is_dir())

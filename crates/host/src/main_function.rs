@@ -17,7 +17,7 @@ A shim starts this program, which runs guests. The commands for people are those
   -h   print this help
 ";
 
-/// The main function of `wherry-E-host`, with its engine or the reason why that cannot be loaded.
+/// The main function of `wherry-E-host`, with its engine or the error of loading it.
 #[must_use]
 pub fn main<E: Engine + 'static>(engine: Result<E, LoadError>) -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -44,7 +44,7 @@ fn version<E: Engine>(engine: Result<&E, &LoadError>) -> String {
     format!("wherry-{name}-host {VERSION}, engine {}\n", engine_version(engine))
 }
 
-/// Prints an answer. It failed if standard output is closed.
+/// Prints an answer. Returns a failure if standard output is closed.
 fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,

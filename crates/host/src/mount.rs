@@ -160,7 +160,7 @@ fn mount_mapped(
         let mounted = target.open()?;
         let tree = Tree::copy(&path_of(&mounted), true)?;
         tree.map(namespace, true)?;
-        // The copy covers it if it stays.
+        // A mount that stays is covered by the copy.
         let _ = umount2(&path_of(&mounted), MntFlags::MNT_DETACH);
         return tree.attach_to(&target.open()?).map_err(MountError::Kernel);
     };
@@ -178,7 +178,7 @@ fn mount_mapped(
         .collect();
     *lower = format!("lowerdir={}", moved.join(":"));
     let mounted = mount_plain(&plain, target);
-    // The overlay keeps its layers; cleanup unmounts what stays.
+    // The overlay keeps its layers. Cleanup unmounts `aside` if this fails.
     let _ = umount2(aside, MntFlags::MNT_DETACH);
     mounted
 }
@@ -194,6 +194,14 @@ pub enum DirectoryError {
     Path(#[from] pathrs::error::Error),
 }
 
+/// Opens a directory in a root filesystem. Symbolic links are resolved inside.
+pub(crate) fn open_directory(rootfs: &Path, path: &Path) -> io::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    Ok(openat2(File::open(rootfs)?, path, how)?)
+}
+
 /// Creates a directory in a root filesystem, with its parents, unless it exists. Symbolic links are
 /// resolved inside.
 pub(crate) fn create_directory(
@@ -201,10 +209,7 @@ pub(crate) fn create_directory(
     path: &Path,
     (uid, gid): (u32, u32),
 ) -> Result<(), DirectoryError> {
-    let existing = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    if openat2(File::open(rootfs)?, path, existing).is_ok() {
+    if open_directory(rootfs, path).is_ok() {
         return Ok(());
     }
     let root = Root::open(rootfs)?;

@@ -1,11 +1,13 @@
-//! What libcontainer leaves undone of a container's mounts, completed between its last step and
-//! Start: the container's first process exists and waits, and has run none of the container's code.
+//! Completes the mounts of a container where libcontainer leaves them incomplete. Runs between
+//! libcontainer's last step and Start: the container's first process exists and waits, and has run
+//! none of the container's code.
 //!
 //! - The propagation of each mount, and the recursive forms of the root's: libcontainer ignores
 //!   them.
 //! - The links of controllers that share a hierarchy of version 1: `/sys/fs/cgroup/cpu` beside
 //!   `cpu,cpuacct`. See [`crate::spec_rewrite`], which replaces libcontainer's cgroup mounts.
-//! - The mode of directories of devices, as `/dev/net`: libcontainer creates them with umask 0.
+//! - The mode of directories of devices, such as `/dev/net`: libcontainer creates them with umask
+//!   0.
 //!
 //! Every path is resolved below the container's root and through no magic link, so that no symbolic
 //! link of an image leads to the host.

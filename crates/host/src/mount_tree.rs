@@ -36,7 +36,7 @@ impl Tree {
 
     /// Maps the owners of its files through a user namespace.
     pub(crate) fn map(&self, namespace: &OwnedFd, recursive: bool) -> Result<(), MountError> {
-        let fd = u64::try_from(namespace.as_raw_fd()).unwrap_or(u64::MAX);
+        let fd = i64::from(namespace.as_raw_fd()).cast_unsigned();
         let attributes = MountAttr { attr_set: MOUNT_ATTR_IDMAP, userns_fd: fd, ..NONE };
         set_attributes(self.0.as_fd(), &attributes, recursive).map_err(MountError::MapIds)
     }
@@ -47,7 +47,8 @@ impl Tree {
         set_attributes(self.0.as_fd(), &attributes, true).map_err(MountError::Kernel)
     }
 
-    /// Attaches it at `place`, which is created: a directory or a file, as the copy is.
+    /// Attaches it at `place`, which is created as a directory or a file, like the root of the
+    /// copy.
     pub(crate) fn attach(self, place: &Path) -> Result<(), MountError> {
         let failed = |error| MountError::path("mount at", place, error);
         let created = match File::from(self.0.try_clone().map_err(failed)?).metadata() {

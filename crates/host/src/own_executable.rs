@@ -25,7 +25,7 @@ pub(crate) fn record() {
     }
 }
 
-/// Whether to execute `path` is to execute this executable: as a program, or as a script's
+/// Whether the kernel would run this executable for `path`: as a program, or as a script's
 /// interpreter.
 pub(crate) fn is_executed_by(path: &Path) -> bool {
     let Some(own) = IDENTITY.get() else { return false };

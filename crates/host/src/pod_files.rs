@@ -1,8 +1,8 @@
-//! The files that the containers of a pod share, where the daemon made the pod.
+//! The files that the containers of a pod share, if the daemon created the pod.
 //!
 //! With a pause container, containerd makes these files and mounts them into each container. With
-//! the Sandbox API it leaves them to the shim, and configures the container as one without a pod:
-//! `/dev/shm` is then a tmpfs that no other container has.
+//! the Sandbox API it leaves them to the shim, and configures the container like one without a pod,
+//! whose `/dev/shm` is a private tmpfs.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Groups and capabilities that libcontainer leaves to a process and the configuration does not
-//! give.
+//! Drops the groups and capabilities that libcontainer leaves to a process although the
+//! configuration does not give them.
 
 use caps::CapSet;
 use caps::errors::CapsError;
@@ -24,7 +24,7 @@ pub(crate) fn leave_groups() {
 }
 
 /// Clears each capability set that the configuration does not mention. libcontainer leaves such a
-/// set as it is: with every capability of root on the host.
+/// set unchanged: it contains every capability of root on the host.
 pub(crate) fn clear_unset_capabilities(
     configured: Option<&LinuxCapabilities>,
 ) -> Result<(), PrivilegeError> {
@@ -129,7 +129,7 @@ mod tests {
         }
         on_a_thread(|| {
             nix::sys::prctl::set_keepcaps(true).unwrap();
-            // SAFETY: takes integers. The system call itself, which changes this thread alone.
+            // SAFETY: takes integers. The system call itself, which changes only this thread.
             assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 1234, 1234, 1234) }, 0);
             let kept: CapsHashSet =
                 [Capability::CAP_CHOWN, Capability::CAP_KILL, Capability::CAP_SETPCAP].into();

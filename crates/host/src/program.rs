@@ -74,7 +74,7 @@ pub(crate) enum ModuleError {
     NoReply,
     #[error("the shim sent no compiled code")]
     NoCode,
-    /// The daemon has no code for the module; its own sentence.
+    /// The daemon has no code for the module; the text is the daemon's.
     #[error("{0}")]
     Refused(String),
     #[error(transparent)]
@@ -147,7 +147,7 @@ pub(crate) enum Loaded {
     Native { path: CString, args: Vec<CString>, env: Vec<CString> },
 }
 
-/// The means of loading a module.
+/// Loads the program of a process.
 pub(crate) struct Loader<'a> {
     pub(crate) engine: &'a dyn Engine,
     /// The setup channel, over which the daemon sends compiled code.
@@ -231,8 +231,8 @@ fn guest(process: &ProcessFields, entry: Entrypoint, args: &[String]) -> Guest {
     }
 }
 
-/// The guest's environment: the configured one, and PWD, by which alone WASI preview 1 can pass the
-/// working directory.
+/// The guest's environment: the configured one, and PWD, the only way in which WASI preview 1 can
+/// pass the working directory.
 fn environment(env: &[String], cwd: &Path) -> Vec<(String, String)> {
     let mut pairs: Vec<(String, String)> = env
         .iter()
@@ -287,9 +287,10 @@ fn probe(path: &Path) -> io::Result<Option<(File, Kind)>> {
     if !file.metadata()?.is_file() {
         return Ok(None);
     }
-    let mut head = [0; kind::PROBE];
+    let mut head = vec![0; kind::PROBE];
     let length = file.read_at(&mut head, 0)?;
-    let kind = Kind::of(head.get(..length).unwrap_or_default());
+    head.truncate(length);
+    let kind = Kind::of(&head);
     Ok(Some((file, kind)))
 }
 

@@ -22,7 +22,7 @@ enum Kind {
 }
 
 impl Propagation {
-    /// Parses a value of the specification, as `rslave`. None for any other text.
+    /// Parses a value of the specification, such as `rslave`. None for any other text.
     pub(crate) fn parse(text: &str) -> Option<Propagation> {
         let kind = |name| match name {
             "private" => Some(Kind::Private),
@@ -68,7 +68,8 @@ impl Propagation {
 
     /// The value for libcontainer's `rootfsPropagation`. libcontainer knows four values, and
     /// applies each to every mount of the new namespace before it mounts: `private` there cuts off
-    /// the binds that must stay slaves of the host, so only the recursive value asks for it.
+    /// the binds that must stay slaves of the host, so only the recursive value is passed as
+    /// `private`.
     pub(crate) fn for_libcontainer(self) -> &'static str {
         match (self.kind, self.recursive) {
             (Kind::Shared, _) => "shared",
@@ -78,9 +79,9 @@ impl Propagation {
         }
     }
 
-    /// Whether the value of the root filesystem is still to be applied to the mounts below `/`
-    /// after libcontainer is done. `slave` and `rprivate` it has applied to every mount; `rslave`
-    /// once more would cut off the shared binds.
+    /// Whether the value of the root filesystem must be applied to the mounts below `/` after
+    /// libcontainer's last step. libcontainer has applied `slave` and `rprivate` to every mount;
+    /// `rslave` a second time would cut off the shared binds.
     pub(crate) fn is_incomplete(self) -> bool {
         self.recursive && matches!(self.kind, Kind::Shared | Kind::Unbindable)
     }

@@ -1,5 +1,5 @@
-//! The listener of a seccomp profile that asks another process (`SCMP_ACT_NOTIFY`), for a process
-//! that joins a container.
+//! The connection to the listener of a seccomp profile with the action `SCMP_ACT_NOTIFY`, for a
+//! process that joins a container.
 //!
 //! libcontainer sends the profile's descriptor to the listener for a container's first process
 //! only. In exec the new process loads the profile itself ([`crate::confinement`]), where the path
@@ -27,7 +27,7 @@ use wherry_bundle::Bundle;
 use crate::adopt;
 use crate::error::LibraryError;
 
-/// Why a listener does not have the descriptor of a profile.
+/// Why the descriptor of a profile could not be sent to its listener.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenerError {
     #[error("linux.seccomp.listenerPath is missing: the profile has the action SCMP_ACT_NOTIFY")]

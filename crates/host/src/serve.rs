@@ -100,7 +100,7 @@ thread_local! {
     static DETAILS: RefCell<Option<Channel>> = const { RefCell::new(None) };
 }
 
-/// Reports the errors of libraries on `channel`; None: no longer.
+/// Reports the errors of libraries on `channel`; None: stops reporting.
 pub(crate) fn report_details_to(channel: Option<Channel>) {
     DETAILS.with(|details| details.replace(channel));
 }
@@ -116,8 +116,8 @@ fn send_detail(text: &str) {
     });
 }
 
-/// Drops to SCHED_IDLE before the exit: tearing this process down takes the kernel some 0.6 ms, for
-/// which the daemon, which has just got its reply, would often wait.
+/// Drops to SCHED_IDLE before the exit: tearing this process down takes some 0.6 ms of kernel time,
+/// which would often delay the daemon, which has just received its reply.
 #[allow(unsafe_code)]
 fn yield_processor() {
     let idle = libc::sched_param { sched_priority: 0 };

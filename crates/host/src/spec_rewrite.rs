@@ -1,5 +1,5 @@
-//! The configuration that libcontainer reads instead of the bundle's, where libcontainer cannot use
-//! the bundle's as it is.
+//! Rewrites the configuration of a bundle for libcontainer, which cannot use some parts of it
+//! unchanged:
 //!
 //! - Hooks: replaced by the hook proxy, see [`crate::hook_proxy`].
 //! - A user namespace: libcontainer would run another program to write its mappings, and let
@@ -14,10 +14,13 @@
 //!   limits.
 //! - The files of a pod whose daemon made it: see [`crate::pod_files`].
 //! - A read-only sysfs: libcontainer makes the mount read-only, not the filesystem.
+//! - A tmpfs without a mode: runc gives it that of the directory that it covers, libcontainer
+//!   mode 1777, so that every user may write to it.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -32,7 +35,7 @@ use crate::mount::MountError;
 use crate::mount_namespace::is_cgroup;
 use crate::propagation::Propagation;
 use crate::userns::UserNamespaceError;
-use crate::{adopt, hook_proxy, pod_files, staged_binds, userns};
+use crate::{adopt, hook_proxy, mount, pod_files, staged_binds, userns};
 
 /// Options of a cgroup mount that apply to each hierarchy.
 const CGROUP_OPTIONS: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
@@ -78,10 +81,11 @@ pub(crate) fn rewrite(
 ) -> Result<Rewritten, RewriteError> {
     let mut open = Vec::new();
     let mut rewritten = spec.clone();
-    // Before the staging of bind mounts.
+    // Before the staging of bind mounts, which replaces their sources.
     if let Some(directory) = pod_files {
         pod_files::add(directory, &mut rewritten)?;
     }
+    rewrite_tmpfs(&bundle.root(config), &mut rewritten);
     rewrite_hooks(bundle, config, channel, &mut rewritten, &mut open)?;
     rewrite_user_namespace(&mut rewritten, &mut open)?;
     if cgroup.systemd && is_unified() {
@@ -138,7 +142,7 @@ fn rewrite_hooks(
     Ok(())
 }
 
-/// Creates the user namespace if the configuration asks for a new one, and opens the namespaces to
+/// Creates the user namespace if the configuration requires a new one, and opens the namespaces to
 /// join: inside a user namespace a process may not open them.
 fn rewrite_user_namespace(
     rewritten: &mut Spec,
@@ -184,7 +188,7 @@ fn rewrite_cgroup_mount(
     let Some(at) = mounts.iter().position(is_cgroup) else { return Ok(()) };
     let cgroups = mounts.remove(at);
     let mut replacements = vec![
-        mount("tmpfs", Path::new("tmpfs"), cgroups.destination())
+        mount_builder("tmpfs", Path::new("tmpfs"), cgroups.destination())
             .options(["noexec", "nosuid", "nodev", "mode=755"].map(str::to_owned))
             .build()?,
     ];
@@ -195,14 +199,14 @@ fn rewrite_cgroup_mount(
     for hierarchy in hierarchies {
         let Some(name) = hierarchy.mount.file_name() else { continue };
         let destination = cgroups.destination().join(name);
-        let bind = mount("bind", &hierarchy.directory(path), &destination);
+        let bind = mount_builder("bind", &hierarchy.directory(path), &destination);
         replacements.push(bind.options(options.clone()).build()?);
     }
     mounts.splice(at..at, replacements);
     Ok(())
 }
 
-fn mount(kind: &str, source: &Path, destination: &Path) -> MountBuilder {
+fn mount_builder(kind: &str, source: &Path, destination: &Path) -> MountBuilder {
     MountBuilder::default().typ(kind).source(source).destination(destination)
 }
 
@@ -229,6 +233,44 @@ fn rewrite_sysfs(rewritten: &mut Spec) {
             options.push("ro=1".to_owned());
         }
     }
+}
+
+/// Gives each tmpfs without a mode that of the directory that it covers, if there is one.
+fn rewrite_tmpfs(root: &Path, rewritten: &mut Spec) {
+    let Some(mounts) = rewritten.mounts_mut() else { return };
+    for at in 0..mounts.len() {
+        let (earlier, rest) = mounts.split_at_mut(at);
+        let Some(mount) = rest.first_mut().filter(|mount| is_tmpfs_without_mode(mount)) else {
+            continue;
+        };
+        if let Some(mode) = covered_mode(root, earlier, mount.destination()) {
+            let mut options = mount.options().clone().unwrap_or_default();
+            options.push(format!("mode={mode:o}"));
+            mount.set_options(Some(options));
+        }
+    }
+}
+
+fn is_tmpfs_without_mode(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("tmpfs")
+        && !mount.options().iter().flatten().any(|option| option.starts_with("mode="))
+}
+
+/// The mode of the directory at `path` after the mounts before it. None if it does not exist or is
+/// in a filesystem that does not exist yet: that has no such directory either, or is the kernel's.
+fn covered_mode(root: &Path, earlier: &[Mount], path: &Path) -> Option<u32> {
+    let (root, path) = match earlier.iter().rfind(|mount| path.starts_with(mount.destination())) {
+        Some(mount) if staged_binds::is_bind(mount) => {
+            (mount.source().as_deref()?, path.strip_prefix(mount.destination()).ok()?)
+        }
+        Some(_) => return None,
+        None => (root, path),
+    };
+    if path.as_os_str().is_empty() {
+        return fs::metadata(root).ok().map(|metadata| metadata.mode() & 0o7777);
+    }
+    let directory = mount::open_directory(root, path).ok()?;
+    nix::sys::stat::fstat(directory).ok().map(|stat| stat.st_mode & 0o7777)
 }
 
 /// Duplicates a descriptor without close-on-exec.

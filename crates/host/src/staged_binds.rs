@@ -58,7 +58,7 @@ pub(crate) fn stage(bundle: &Bundle, spec: &mut Spec) -> Result<(), MountError> 
     Ok(())
 }
 
-fn is_bind(mount: &Mount) -> bool {
+pub(crate) fn is_bind(mount: &Mount) -> bool {
     mount.typ().as_deref() == Some("bind")
         || has_option(mount, "bind")
         || has_option(mount, "rbind")

@@ -1,4 +1,4 @@
-//! User namespaces: creating one with its mappings, and the ids outside of ids inside.
+//! User namespaces: creates one with its mappings, and maps ids in it to ids outside.
 
 use std::fs::{self, File};
 use std::io;
@@ -35,7 +35,7 @@ pub(crate) fn configured(linux: &Linux) -> Option<&LinuxNamespace> {
     namespaces.find(|namespace| namespace.typ() == LinuxNamespaceType::User)
 }
 
-/// The user and group ids, outside of the container, of a user inside.
+/// Maps the user and group id of a user in the container to those outside of it.
 pub(crate) fn outside(spec: &Spec, user: Option<&User>) -> (u32, u32) {
     let linux = spec.linux().as_ref().filter(|linux| configured(linux).is_some());
     let (uid, gid) = user.map_or((0, 0), |user| (user.uid(), user.gid()));
@@ -48,6 +48,7 @@ fn map(id: u32, mappings: Option<&[LinuxIdMapping]>) -> u32 {
         let offset = id.checked_sub(map.container_id())?;
         (offset < map.size()).then(|| map.host_id().saturating_add(offset))
     };
+    // The kernel refuses an id without a mapping when the process sets its user.
     mappings.into_iter().flatten().find_map(outside).unwrap_or(id)
 }
 

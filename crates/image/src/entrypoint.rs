@@ -1,7 +1,7 @@
 //! Resolves a container's arguments to the file to run.
 //!
 //! The rules are those of `execvp` with two additions for wasm: `#name` after the file names the
-//! exported function to call, and a bare name that PATH does not have is searched in the working
+//! exported function to call, and a bare name that is not found in PATH is searched in the working
 //! directory too, because images of one `.wasm` file rarely set PATH.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub struct Entrypoint {
     /// Its path inside the container, absolute.
     pub path: PathBuf,
-    /// The function asked for with `#name`.
+    /// The function requested with `#name`.
     pub function: Option<String>,
 }
 
@@ -49,7 +49,7 @@ pub enum NoFile {
     #[error("no such file or directory in the container")]
     Missing,
     /// ENOTDIR.
-    // Docker takes ENOTDIR's own text for a mistake in a mount.
+    // Docker reports an error of a mount if it finds ENOTDIR's own text.
     #[error("no such file or directory in the container: a part of the path is a file")]
     BelowFile,
     /// A directory.

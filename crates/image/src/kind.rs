@@ -52,12 +52,8 @@ fn is_shared_object(head: &[u8]) -> bool {
 
 /// Returns true for the text format: `(module` or `(component` after blanks and comments.
 fn is_text(head: &[u8]) -> bool {
-    let text = match std::str::from_utf8(head) {
-        Ok(text) => text,
-        // A character cut in two at the end of the probe.
-        Err(error) => std::str::from_utf8(head.get(..error.valid_up_to()).unwrap_or_default())
-            .unwrap_or_default(),
-    };
+    // Up to the first invalid byte: the end of the probe may cut a character in two.
+    let text = head.utf8_chunks().next().map_or("", |chunk| chunk.valid());
     let mut rest = text.trim_start_matches('\u{feff}').trim_start();
     loop {
         if let Some(comment) = rest.strip_prefix(";;") {

@@ -1,6 +1,6 @@
-//! What to run: which file a container's arguments name ([`entrypoint`]), what that file is
-//! ([`kind`]), how large it may be ([`size`]), which layer it belongs to ([`overlay`]), and where
-//! its compiled code is kept ([`cache`]).
+//! The program of a container: the file that the arguments name ([`entrypoint`]), its kind
+//! ([`kind`]), its maximum size ([`size`]), the image layer that it belongs to ([`overlay`]), and
+//! the cache of its compiled code ([`cache`]).
 
 pub mod cache;
 pub mod entrypoint;

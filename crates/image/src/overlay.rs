@@ -1,11 +1,11 @@
-//! The file of an image's layer that an open file is.
+//! Finds the file in an image's layer that an open file of a container is.
 //!
-//! A container's root filesystem is an overlay, as a rule: each container mounts its own over the
-//! same layers. The result of fstat(2) on such a file does not identify it: the device is made up
-//! for the mount and reused after it, and a file that was copied up keeps its inode number. The
-//! layer's own file is permanent. So the file is searched in the layers, on the host, and is the
-//! same one if inode, size and times are the same: a change in the container makes a copy with a
-//! later ctime.
+//! A container's root filesystem is usually an overlay: each container mounts its own over the same
+//! layers. The result of fstat(2) on such a file does not identify it: the device is made up for
+//! the mount and reused after it, and a file that was copied up keeps its inode number. The layer's
+//! own file is permanent. So the file is searched in the layers, on the host, and is the same one
+//! if inode, size and times are the same: a change in the container makes a copy with a later
+//! ctime.
 //!
 //! No container can write to a layer, so a record of a layer's file holds for all
 //! containers. A guest that passes another file for one of its image gets the code of the file
@@ -30,7 +30,7 @@ use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 /// The attribute of a file whose contents are in another layer.
 const METACOPY: &CStr = c"trusted.overlay.metacopy";
 
-/// The descriptor of a module is not usable.
+/// Why the descriptor of a module is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidDescriptor {
     /// It cannot be examined.
@@ -44,10 +44,12 @@ pub enum InvalidDescriptor {
     NotRegular,
 }
 
-/// The path of `file` in its container.
-#[must_use]
-pub fn name(file: &File) -> PathBuf {
-    fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default()
+/// Returns the path of `file` in its container.
+///
+/// # Errors
+/// If procfs is not mounted.
+pub fn name(file: &File) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Validates a descriptor that a guest's process sent as its module: a regular file, open for
@@ -64,15 +66,15 @@ pub fn validate(module: &File) -> Result<(), InvalidDescriptor> {
     if module.metadata()?.is_file() { Ok(()) } else { Err(InvalidDescriptor::NotRegular) }
 }
 
-/// Opens the layer's file that `file` is, where no container can write to it. `options` are those
-/// of the overlay's mount, empty if unknown. None if the file is not of a layer, not on an overlay,
-/// or on a filesystem whose metadata proves nothing.
+/// Opens the layer's file behind `file`, where no container can write to it. `options` are those of
+/// the overlay's mount, empty if unknown. None if the file is not of a layer, not on an overlay, or
+/// on a filesystem whose metadata proves nothing.
 #[must_use]
 pub fn image_file(file: &File, options: &[&str]) -> Option<File> {
     if fstatfs(file).ok()?.filesystem_type() != OVERLAYFS_SUPER_MAGIC {
         return None;
     }
-    let name = name(file);
+    let name = name(file).ok()?;
     find(file, name.strip_prefix("/").ok()?, options)
 }
 
@@ -414,7 +416,7 @@ mod tests {
     }
 
     fn file_name(file: &File) -> std::ffi::OsString {
-        name(file).file_name().unwrap().to_owned()
+        name(file).unwrap().file_name().unwrap().to_owned()
     }
 
     #[test]

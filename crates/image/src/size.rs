@@ -62,9 +62,10 @@ pub fn check_size(module: &File, max: u64) -> Result<u64, SizeError> {
 /// If it cannot be read, or does not fit into memory.
 pub fn read_all(file: &File) -> io::Result<Vec<u8>> {
     use std::os::unix::fs::FileExt;
-    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
+    let length = usize::try_from(file.metadata()?.len()).map_err(|_| too_large())?;
     let mut bytes = Vec::new();
-    bytes.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    bytes.try_reserve_exact(length).map_err(|_| too_large())?;
     bytes.resize(length, 0);
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// Where the host is, and overrides for values that are otherwise detected. All paths but `--root`
+/// The host's root, and overrides for values that are otherwise detected. All paths except `--root`
 /// are the host's.
 #[derive(Debug, Group)]
 pub(crate) struct Host {
@@ -43,12 +43,12 @@ pub(crate) struct Host {
     /// the namespaces of the host's first process, which takes a privileged container.
     #[arg(long, global = true, value_name = "COMMAND")]
     pub(crate) restart_command: Option<String>,
-    /// Directory of the installer's record and of the files that it replaced.
+    /// Directory of the installation record and of the replaced files.
     #[arg(long, global = true, default_value = "/var/lib/wherry/node", value_name = "DIR")]
     pub(crate) state: PathBuf,
 }
 
-/// What to do.
+/// The command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Copies the executables, adds the runtimes to containerd's configuration, restarts containerd
@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Uninstall(Uninstall),
     /// Prints the installed runtimes and files; fails if containerd does not list the runtimes.
     Status(Status),
-    /// Checks this machine, and says for each fault what to do.
+    /// Checks this machine, and prints advice for each fault.
     Doctor(Doctor),
     /// Waits for SIGTERM: the long-running container of the DaemonSet.
     #[command(hide = true)]
@@ -99,10 +99,10 @@ pub(crate) struct Install {
     /// The engines to install, separated by commas. Default: all in the directory.
     #[arg(long, value_delimiter = ',', value_name = "ENGINE")]
     pub(crate) engines: Vec<String>,
-    /// Whether systemd makes the containers' cgroups. `auto`: as runc's handler has it.
+    /// Whether systemd creates the containers' cgroups. `auto`: as for runc's handler.
     #[arg(long, value_enum, default_value_t = SystemdCgroup::Auto)]
     pub(crate) systemd_cgroup: SystemdCgroup,
-    /// The maker of pods: containerd, with a pause container, or the shim, without one. The shim
+    /// The creator of pods: containerd, with a pause container, or the shim, without one. The shim
     /// needs containerd 2.3.
     #[arg(long, value_enum, default_value_t = Sandboxer::Podsandbox)]
     pub(crate) sandboxer: Sandboxer,
@@ -167,10 +167,10 @@ pub(crate) struct CheckPods {
     pub(crate) pods: Vec<String>,
 }
 
-/// Who makes containers' cgroups.
+/// The creator of containers' cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SystemdCgroup {
-    /// As the handler `runc` of the running containerd has it.
+    /// The same as for the handler `runc` of the running containerd.
     Auto,
     /// systemd.
     True,

@@ -1,8 +1,7 @@
-//! The running containerd, through Kubernetes' runtime interface (CRI): its version, its handlers,
-//! its pods.
+//! A client of containerd's CRI: its version, its runtime handlers, its pods.
 //!
-//! Names and tags of the messages are those of `runtime.v1` in Kubernetes' `api.proto`, as far as
-//! they are needed.
+//! The messages are those of `runtime.v1` in Kubernetes' `api.proto`, with only the fields that
+//! this program uses.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use tonic_prost::ProstCodec;
 
 use crate::error::NodeError;
 
-/// A daemon that works answers in milliseconds; one that does not is asked again by the caller.
+/// A working daemon answers in milliseconds; for any other the caller repeats the request.
 const LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -105,12 +104,12 @@ struct ListPodsResponse {
     pods: Vec<Pod>,
 }
 
-/// What the running containerd says of itself.
+/// The status and configuration of the running containerd.
 #[derive(Debug, Clone)]
 pub(crate) struct Running {
-    /// The handlers that a RuntimeClass can name.
+    /// The runtime handlers, which a RuntimeClass can name.
     pub(crate) handlers: Vec<String>,
-    /// Those of them that can run pods with `hostUsers: false`.
+    /// The handlers that can run pods with `hostUsers: false`.
     pub(crate) user_namespaces: Vec<String>,
     /// Why it is not ready to run pods.
     pub(crate) not_ready: Option<String>,
@@ -119,7 +118,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// An option of the runtime runc, which every node's operator sets as the node needs it.
+    /// runc's option `SystemdCgroup`, which the operator of the node has set as the node needs it.
     pub(crate) fn runc_systemd_cgroup(&self) -> Option<bool> {
         let default = self.config.pointer("/containerd/defaultRuntimeName").and_then(Value::as_str);
         let of = |name: &str| {
@@ -161,11 +160,15 @@ impl Cri {
     /// Its status and configuration.
     pub(crate) fn running(&self) -> Result<Running, NodeError> {
         let answer: StatusResponse = self.call("Status", StatusRequest { verbose: true })?;
-        Ok(running(answer))
+        running(answer).map_err(|error| NodeError::Cri {
+            address: self.socket.clone(),
+            doing: "Status",
+            reason: format!("cannot parse containerd's configuration: {error}"),
+        })
     }
 
-    /// The pods, as NAMESPACE/NAME, that these handlers run. Without those that have ended:
-    /// containerd removes them without the runtime.
+    /// The running pods of these handlers, as NAMESPACE/NAME. containerd removes a pod that has
+    /// ended without calling the runtime.
     pub(crate) fn pods_of(&self, handlers: &[&str]) -> Result<Vec<String>, NodeError> {
         let answer: ListPodsResponse = self.call("ListPodSandbox", Empty {})?;
         let ours = answer
@@ -202,7 +205,7 @@ impl Cri {
     }
 }
 
-/// The innermost reason: tonic's own text for a socket that does not answer is "transport error".
+/// The innermost cause: tonic's own text for a socket that does not answer is "transport error".
 fn text_of(status: &Status) -> String {
     let mut text = status.message().to_owned();
     let mut source = std::error::Error::source(status);
@@ -234,13 +237,13 @@ async fn unary<A: prost::Message + Default + 'static>(
         .map(tonic::Response::into_inner)
 }
 
-/// containerd 2.x lists its handlers; before that its configuration has them.
-fn running(answer: StatusResponse) -> Running {
-    let config: Value = answer
-        .info
-        .get("config")
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default();
+/// Converts a status. containerd 2.x lists its handlers; for older ones they are in the
+/// configuration.
+fn running(answer: StatusResponse) -> Result<Running, serde_json::Error> {
+    let config: Value = match answer.info.get("config") {
+        Some(text) => serde_json::from_str(text)?,
+        None => Value::Null,
+    };
     let configured = config.pointer("/containerd/runtimes").and_then(Value::as_object);
     let mut handlers: Vec<String> = answer
         .handlers
@@ -260,12 +263,12 @@ fn running(answer: StatusResponse) -> Running {
     let not_ready = conditions
         .into_iter()
         .find(|condition| condition.kind == "RuntimeReady" && !condition.status);
-    Running {
+    Ok(Running {
         handlers,
         user_namespaces: with_users.map(|handler| handler.name).collect(),
         not_ready: not_ready.map(|condition| condition.message),
         config,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -289,15 +292,15 @@ mod tests {
     #[test]
     fn handlers_are_listed_by_containerd_2_and_configured_before() {
         assert_eq!(
-            running(answer(&["", "wasmtime", "runc"], CONFIG)).handlers,
+            running(answer(&["", "wasmtime", "runc"], CONFIG)).unwrap().handlers,
             ["runc", "wasmtime"]
         );
-        assert_eq!(running(answer(&[], CONFIG)).handlers, ["runc", "wamr"]);
+        assert_eq!(running(answer(&[], CONFIG)).unwrap().handlers, ["runc", "wamr"]);
     }
 
     #[test]
     fn the_options_of_runc_are_read() {
-        let running = running(answer(&[], CONFIG));
+        let running = running(answer(&[], CONFIG)).unwrap();
         assert_eq!(running.runc_systemd_cgroup(), Some(true));
         assert!(running.selinux());
     }

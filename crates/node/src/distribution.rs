@@ -1,10 +1,10 @@
-//! The Kubernetes distributions, and where each keeps containerd's configuration.
+//! The Kubernetes distributions, and the place of containerd's configuration in each.
 
 use std::path::{Path, PathBuf};
 
 use crate::root::HostRoot;
 
-/// Who runs containerd, and so decides how it is configured.
+/// The distribution that runs containerd, which determines how to configure it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Distribution {
     /// containerd as a separate service, as kubeadm and most clouds have it.
@@ -16,12 +16,12 @@ pub(crate) enum Distribution {
 }
 
 impl Distribution {
-    /// Those that ship a containerd, which is the node's where its socket exists, and plain
-    /// containerd last.
+    /// All distributions. Plain containerd is last: where the socket of another one exists, the
+    /// node uses the containerd of that distribution.
     pub(crate) const ALL: [Distribution; 5] =
         [Self::Rke2, Self::K3s, Self::K0s, Self::Microk8s, Self::Plain];
 
-    /// Its name for people.
+    /// The name for messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plain => "containerd",
@@ -73,15 +73,15 @@ impl Distribution {
         }
     }
 
-    /// Whether `containerd config dump` shows what the node's containerd reads: not where the
-    /// distribution writes its configuration when it starts.
+    /// Whether `containerd config dump` prints the configuration that the node's containerd reads.
+    /// False where the distribution writes the configuration when it starts.
     pub(crate) fn can_dump(self) -> bool {
         self == Self::Plain
     }
 
     /// Whether runtimes must be named by path. k3s and rke2 add a runtime by themselves for each
     /// shim of a known name that is in /usr/local/bin, /usr/bin or /usr/sbin, and two tables of one
-    /// name are invalid; the others' containerd has a PATH that we do not know.
+    /// name are invalid. The PATH of the other distributions' containerd is unknown.
     pub(crate) fn wants_path(self) -> bool {
         self != Self::Plain
     }

@@ -1,4 +1,4 @@
-//! What can go wrong, each with the path or name it is about.
+//! The errors of this program. Each names the path or object at fault.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The runtimes' executables: which there are, where they go, and whether they run on the host.
+//! The runtimes' executables: finds and installs them, and checks that they run on the host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use crate::node::Node;
 use crate::record::{Kind, Record};
 use crate::root::SEARCH_PATH;
 
-/// Where a host's own programs go, and every containerd looks.
+/// The directory of a host's own programs, which is in the PATH of every containerd.
 const USUAL: &str = "/usr/local/bin";
-/// Where they go if that cannot be written, or must not be found.
+/// The directory to use if that one is not writable, or if containerd must not find the shims.
 const OWN: &str = "/opt/wherry/bin";
 /// This program, which is installed too: for `doctor` and `uninstall` on the host.
 const SELF: &str = "wherry-node";
@@ -38,13 +38,13 @@ impl Engine {
         format!("wherry-{}", self.name)
     }
 
-    /// All of them. The shim is last: containerd must not find it before the others are there.
+    /// All executables. The shim is last: containerd must not find it before the others exist.
     pub(crate) fn files(&self) -> [String; 3] {
         [self.host(), self.tool(), self.shim()]
     }
 }
 
-/// The engines in a directory, sorted; those of these names if there are any.
+/// The engines in a directory, sorted. If names are given, only the engines with these names.
 pub(crate) fn engines(from: &Path, wanted: &[String]) -> Result<Vec<Engine>, NodeError> {
     let entries = fs::read_dir(from).map_err(NodeError::file("reading", from))?;
     let mut found: Vec<Engine> = entries
@@ -75,8 +75,8 @@ pub(crate) fn engines(from: &Path, wanted: &[String]) -> Result<Vec<Engine>, Nod
     Ok(found)
 }
 
-/// The directory to install to: the one that is named, else the one of the last installation, else
-/// the first of the usual ones that can be written.
+/// The directory to install to: that of the command line, else that of the last installation, else
+/// the first writable default directory.
 pub(crate) fn bin_dir(
     node: &Node,
     named: Option<&Path>,
@@ -104,8 +104,8 @@ pub(crate) fn in_path(node: &Node, bin_dir: &Path) -> bool {
     !node.distribution.wants_path() && SEARCH_PATH.split(':').any(|path| Path::new(path) == bin_dir)
 }
 
-/// Installs the executables by rename, and returns the names of those that were new or another
-/// version. Running shims keep the files that they were started from.
+/// Installs the executables by rename, and returns the names of the new and changed ones. Running
+/// shims keep the files that they were started from.
 pub(crate) fn install(
     node: &Node,
     from: &Path,
@@ -123,7 +123,7 @@ pub(crate) fn install(
     for name in names {
         let (source, target) = (from.join(&name), folder.join(&name));
         if same_file(&source, &target) {
-            // Installed by hand: not ours to remove.
+            // Installed by hand: `uninstall` must not remove it.
             continue;
         }
         let bytes = fs::read(&source).map_err(NodeError::file("reading", &source))?;
@@ -143,8 +143,8 @@ fn same_file(a: &Path, b: &Path) -> bool {
     id(a).is_some() && id(a) == id(b)
 }
 
-/// Runs each executable of an engine on the host, which shows whether its libraries are there. The
-/// dynamic loader's own text names the one that is missing, or the version of glibc.
+/// Runs each executable of an engine on the host, which fails if a library is missing. The dynamic
+/// loader's error names the library, or the required version of glibc.
 pub(crate) fn probe(node: &Node, engine: &Engine, bin_dir: &Path) -> Result<(), NodeError> {
     for name in [engine.shim(), engine.host(), engine.tool()] {
         let path = bin_dir.join(name);

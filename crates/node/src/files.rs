@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::NodeError;
 
-/// Ends the name of a file that is not complete yet.
+/// The suffix of a file that is being written.
 const PART: &str = ".wherry-new";
 
 /// The content of a file; `None` if it does not exist.
@@ -22,11 +22,12 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, NodeError> {
 }
 
 /// Replaces a file by rename, so that a reader sees the old content or the new one, and a running
-/// program keeps the old file. Mode and owner are those of the old file, or `mode` and ours.
+/// program keeps the old file. Mode and owner are those of the old file; those of a new file are
+/// `mode` and this process's user.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), NodeError> {
     let part = part(path);
     write_part(path, &part, bytes, mode).map_err(|e| {
-        // The error of the write is the one to report.
+        // The caller gets the error of the write.
         let _ = fs::remove_file(&part);
         NodeError::file("writing", path)(e)
     })
@@ -58,7 +59,7 @@ fn part(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Removes a file that may be gone already.
+/// Removes a file if it exists.
 pub(crate) fn remove(path: &Path) -> Result<(), NodeError> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(NodeError::file("removing", path)(e)),
@@ -66,7 +67,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), NodeError> {
     }
 }
 
-/// Makes a directory and those above it; returns those that were not there, the outermost first.
+/// Creates a directory and its parents. Returns the created ones, the outermost first.
 pub(crate) fn make_dir(path: &Path) -> Result<Vec<PathBuf>, NodeError> {
     let missing: Vec<_> =
         path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
@@ -74,7 +75,7 @@ pub(crate) fn make_dir(path: &Path) -> Result<Vec<PathBuf>, NodeError> {
     Ok(missing.into_iter().rev().collect())
 }
 
-/// Whether a file can be made in a directory, which is made if need be.
+/// Checks that a file can be created in a directory, or in its closest existing parent.
 pub(crate) fn can_write(folder: &Path) -> std::io::Result<()> {
     let made = folder.ancestors().find(|above| above.exists()).map(Path::to_owned);
     let probe = made.unwrap_or_else(|| folder.to_owned()).join(format!("probe{PART}"));

@@ -1,7 +1,8 @@
 //! `hold`: the DaemonSet's long-running container, which has no privileges and does nothing.
 //!
 //! A DaemonSet's pod must have a container that runs. The installation is done by an init
-//! container, which is over when this one starts, so that no privileged process stays on the node.
+//! container, which has exited when this one starts, so that no privileged process stays on the
+//! node.
 
 use std::process::ExitCode;
 

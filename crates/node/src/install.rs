@@ -1,5 +1,5 @@
-//! `install`: executables, configuration, restart, labels; and all of it taken back if containerd
-//! does not serve then.
+//! `install`: installs executables, changes the configuration, restarts containerd and sets labels.
+//! Restores the configuration if containerd does not serve the runtimes afterwards.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use crate::executables::{self, Engine};
 use crate::node::Node;
 use crate::plan::{self, Edit, Wanted};
 use crate::record::Record;
-use crate::{VERSION, files, kubernetes, restart, say};
+use crate::{VERSION, files, kubernetes, print_line, restart};
 
 /// Runs the command.
 pub(crate) fn run(node: &Node, options: &Install) -> Result<ExitCode, NodeError> {
     let version = node.version()?;
-    say(format!(
+    print_line(format!(
         "{} with containerd {version}, {}",
         node.distribution.name(),
         node.socket.display()
@@ -36,7 +36,7 @@ pub(crate) fn run(node: &Node, options: &Install) -> Result<ExitCode, NodeError>
     record.version = VERSION.to_owned();
     record.bin_dir.clone_from(&bin_dir);
     for name in executables::install(node, &from, &engines, &bin_dir, &mut record)? {
-        say(format!("installed {}", bin_dir.join(name).display()));
+        print_line(format!("installed {}", bin_dir.join(name).display()));
     }
     for engine in &engines {
         executables::probe(node, engine, &bin_dir)?;
@@ -49,9 +49,9 @@ pub(crate) fn run(node: &Node, options: &Install) -> Result<ExitCode, NodeError>
     configure(node, version, &wanted, &mut record, timeout)?;
     if let Some(name) = &options.common.label_node {
         kubernetes::label(name, &record.engines, &gone)?;
-        say(format!("labelled the node {name}"));
+        print_line(format!("labelled the node {name}"));
     }
-    say(format!("the runtimes {} are ready", record.engines.join(", ")));
+    print_line(format!("the runtimes {} are ready", record.engines.join(", ")));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -79,8 +79,8 @@ fn runtimes(
     let systemd = match options.systemd_cgroup {
         SystemdCgroup::True => true,
         SystemdCgroup::False => false,
-        // Asked of the daemon that runs, whose configuration is the one that works with the
-        // kubelet. containerd's own default is false.
+        // The configuration of the running daemon is known to work with the kubelet. containerd's
+        // own default is false.
         SystemdCgroup::Auto => node.cri()?.running()?.runc_systemd_cgroup().unwrap_or(false),
     };
     let sandboxer = options.sandboxer;
@@ -107,10 +107,10 @@ fn configure(
     };
     record.save(node)?;
     let running = node.cri().and_then(|cri| cri.running());
-    // Asked of the daemon that runs, so that a restart by hand, or one that was interrupted, counts
-    // for its effect.
+    // Compares with the running daemon, which may have been restarted by hand, or not at all after
+    // an interrupted installation.
     if running.is_ok_and(|running| restart::differs(&running, wanted).is_none()) {
-        say("containerd serves the runtimes already");
+        print_line("containerd serves the runtimes already");
         return Ok(());
     }
     let error = match restart::restart(node, timeout) {
@@ -131,7 +131,7 @@ fn configure(
 /// A decision about the configuration.
 enum Choice {
     Nothing,
-    /// To try in this order.
+    /// The candidates, in the order of preference.
     Write(Vec<Edit>),
 }
 
@@ -146,7 +146,8 @@ fn choose(candidates: Vec<Edit>, record: &Record) -> Choice {
     Choice::Write(first)
 }
 
-/// Writes the first candidate that containerd reads as it is meant, and returns it.
+/// Writes the first candidate with which containerd's effective configuration is as intended, and
+/// returns it.
 fn write(
     node: &Node,
     candidates: Vec<Edit>,
@@ -159,7 +160,7 @@ fn write(
     for edit in candidates {
         match write_one(node, &edit, before, wanted, record) {
             Ok(()) => {
-                say(format!("changed {}", edit.path.display()));
+                print_line(format!("changed {}", edit.path.display()));
                 return Ok(edit);
             }
             Err(error) => {
@@ -208,7 +209,7 @@ fn write_one(
     }
 }
 
-/// Puts a file's old content back.
+/// Restores a file's old content.
 fn put_back(node: &Node, edit: &Edit) -> Result<(), NodeError> {
     let path = node.root.resolve(&edit.path)?;
     match &edit.old {
@@ -220,7 +221,7 @@ fn put_back(node: &Node, edit: &Edit) -> Result<(), NodeError> {
     }
 }
 
-/// Puts the old configuration back after a restart that failed, and returns the error to report.
+/// Restores the old configuration after a failed restart, and returns the error for the user.
 fn take_back(
     node: &Node,
     edit: Edit,
@@ -244,7 +245,7 @@ fn take_back(
         Ok(()) => format!("the old {path} is back and containerd serves with it"),
         Err(reason) => format!("with the old {path} it does not serve either: {reason}"),
     };
-    say(&outcome);
+    print_line(&outcome);
     match error {
         NodeError::NotListed { seconds, reason, unit, .. } => {
             NodeError::NotListed { seconds, reason, outcome, unit }

@@ -6,7 +6,7 @@
 //! | [`root`] | paths and programs of the host, which may be mounted below another directory |
 //! | [`distribution`], [`node`] | which containerd the node uses, and where its configuration is |
 //! | [`plan`] | which file of the configuration is changed |
-//! | [`config`] | what the configuration gets: pure functions from text to text |
+//! | [`config`] | changes of the configuration: pure functions from text to text |
 //! | [`executables`] | the files of the runtimes |
 //! | [`record`] | the installed files and the original ones |
 //! | [`cri`], [`systemd`], [`restart`] | the running containerd |
@@ -71,8 +71,8 @@ fn run(args: &Args) -> Result<ExitCode, NodeError> {
     }
 }
 
-/// Prints a line for the person or the pod's log.
-pub(crate) fn say(line: impl AsRef<str>) {
-    // A closed standard output must not end an installation half-way.
+/// Prints a line for the user or the pod's log.
+pub(crate) fn print_line(line: impl AsRef<str>) {
+    // A closed standard output must not interrupt an installation.
     let _ = writeln!(std::io::stdout(), "{}", line.as_ref());
 }

@@ -21,7 +21,7 @@ pub(crate) struct Node {
     pub(crate) config: PathBuf,
     /// containerd's executable, if it is found.
     pub(crate) containerd: Option<PathBuf>,
-    /// The units that can run it, the likeliest first.
+    /// The systemd units that can run it, in the order in which to try them.
     pub(crate) units: Vec<String>,
     pub(crate) restart_command: Option<String>,
     /// The directory of the record.
@@ -36,7 +36,7 @@ struct Process {
 
 impl Node {
     /// Finds the node's containerd: the one that the command line names, else the one that the
-    /// kubelet is given, else that of a distribution whose socket exists.
+    /// kubelet uses, else that of a distribution whose socket exists.
     pub(crate) fn find(host: &Host) -> Result<Node, NodeError> {
         let root = HostRoot::new(&host.root);
         let processes = processes(&root);
@@ -80,11 +80,11 @@ impl Node {
         Ok(Cri::new(&self.root.resolve(&self.socket)?))
     }
 
-    /// Its version, asked of the running daemon; where that does not run, of the executable.
+    /// Its version, from the running daemon, or from the executable if no daemon runs.
     pub(crate) fn version(&self) -> Result<Version, NodeError> {
         let text = match (self.cri()?.version(), &self.containerd) {
             (Ok(text), _) => text,
-            // The error of the daemon says more than that of a program that is not there.
+            // The daemon's error is more helpful than that of a missing executable.
             (Err(error), None) => return Err(error),
             (Err(_), Some(program)) => {
                 let output = self.root.output(program, &["--version"])?;
@@ -99,8 +99,8 @@ impl Node {
         Ok(version)
     }
 
-    /// What containerd makes of its configuration; `None` where a distribution writes that when it
-    /// starts.
+    /// containerd's effective configuration; `None` where a distribution writes the configuration
+    /// when it starts.
     pub(crate) fn dump(&self) -> Result<Option<String>, NodeError> {
         if !self.distribution.can_dump() {
             return Ok(None);
@@ -148,7 +148,7 @@ fn socket(
     match (found, endpoint) {
         (Some(distribution), _) => Ok((distribution, distribution.socket().into())),
         (None, Some(path)) if root.exists(&path) => Ok((Distribution::Plain, path)),
-        // With --containerd-config alone containerd may still be stopped.
+        // With only --containerd-config given, containerd need not run.
         _ if host.containerd_config.is_some() => {
             Ok((Distribution::Plain, Distribution::Plain.socket().into()))
         }
@@ -166,8 +166,9 @@ fn same(root: &HostRoot, a: &Path, b: &str) -> bool {
 
 impl Process {
     fn name(&self) -> &str {
+        // A kernel thread has no arguments.
         let path = self.args.first().map(String::as_str).unwrap_or_default();
-        path.rsplit('/').next().unwrap_or_default()
+        path.rsplit_once('/').map_or(path, |(_, name)| name)
     }
 
     /// The value of an option, given as `--name value` or `--name=value`.

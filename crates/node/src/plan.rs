@@ -1,4 +1,4 @@
-//! Which file of containerd's configuration gets the runtimes, and its new text.
+//! Plans the change of containerd's configuration: the file to change, and its new text.
 //!
 //! The candidates are in the order of preference: a separate file where containerd imports a
 //! folder and merges imported files (≥ 2.0); else the file that holds the CRI plug-in's settings.
@@ -17,26 +17,25 @@ const DROP_IN: &str = "90-wherry.toml";
 /// The folder that containerd ≥ 2.2 imports where it has no configuration file.
 const DEFAULT_FOLDER: (&str, &str) = ("/etc/containerd/config.toml", "/etc/containerd/conf.d");
 
-/// What a file is to become.
+/// A file and its new text.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Edit {
     pub(crate) path: PathBuf,
     pub(crate) kind: Kind,
-    /// The present text; `None` without a file.
+    /// The current text; `None` if the file does not exist.
     pub(crate) old: Option<String>,
     pub(crate) new: String,
 }
 
-/// The runtimes that a configuration is to have.
+/// The runtimes that a configuration shall have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<'w> {
     pub(crate) runtimes: &'w [Runtime],
-    /// Those that an earlier installation added and this one does not have.
+    /// The runtimes of an earlier installation that this one removes.
     pub(crate) gone: &'w [String],
 }
 
-/// The candidates. `effective` is what containerd makes of its configuration now, where that can be
-/// asked.
+/// The candidates. `effective` is containerd's current effective configuration, where it is known.
 pub(crate) fn candidates(
     node: &Node,
     version: Version,
@@ -66,14 +65,14 @@ struct Planner<'n> {
 }
 
 impl Planner<'_> {
-    /// The version number that a main file has, or gets.
+    /// The version number in a main file; that of a new file if it has none.
     fn number(&self, main: &str) -> Result<i64, NodeError> {
         let head = document::head(main, self.version).map_err(self.about(&self.node.config))?;
         Ok(head.version.unwrap_or_else(|| self.version.format().version()))
     }
 
-    /// k3s and rke2 write containerd's configuration when they start: into it go a template and, in
-    /// newer releases, a folder of imported files.
+    /// k3s and rke2 write containerd's configuration when they start, from a template and, in newer
+    /// releases, with a folder of imported files.
     fn generated(&self) -> Result<Vec<Edit>, NodeError> {
         let main = self.node.read(&self.node.config)?.unwrap_or_default();
         let number = self.number(&main)?;
@@ -96,7 +95,7 @@ impl Planner<'_> {
         Ok(found)
     }
 
-    /// Files that people write.
+    /// Configuration files that administrators write.
     fn own_files(&self) -> Result<Vec<Edit>, NodeError> {
         let old = self.node.read(&self.node.config)?;
         let main = old.clone().unwrap_or_default();
@@ -121,8 +120,8 @@ impl Planner<'_> {
         Ok(found)
     }
 
-    /// The folder of the first pattern of imports that takes any file. Before 2.0 a separate file
-    /// would replace the CRI plug-in's settings instead of being merged into them.
+    /// The folder of the first import pattern that matches every TOML file. Before 2.0 a separate
+    /// file would replace the CRI plug-in's settings instead of being merged into them.
     fn imported_folder(&self, main: &str) -> Option<PathBuf> {
         let head = document::head(main, self.version).ok()?;
         let pattern = head.imports.iter().find(|pattern| pattern.ends_with("/*.toml"))?;
@@ -161,8 +160,8 @@ impl Planner<'_> {
         Ok(found)
     }
 
-    /// A separate file. It has the version of the main file: containerd 2.0 to 2.3 convert all
-    /// files by one number.
+    /// A separate file. It has the version of the main file, because containerd 2.0 to 2.3 convert
+    /// all files by one version number.
     fn drop_in(&self, folder: &Path, number: i64) -> Result<Edit, NodeError> {
         let path = folder.join(DROP_IN);
         let old = self.node.read(&path)?;

@@ -1,7 +1,7 @@
 //! The record of an installation: the installed files and the original ones, so that `uninstall`
 //! restores them.
 //!
-//! It is written before a file of the host is changed: an installation that was interrupted can be
+//! It is written before a file of the host is changed, so that an interrupted installation can be
 //! undone.
 
 use std::path::{Path, PathBuf};
@@ -34,13 +34,13 @@ pub(crate) struct Record {
 pub(crate) struct Written {
     pub(crate) path: PathBuf,
     pub(crate) kind: Kind,
-    /// The digest of what we wrote.
+    /// The digest of the content that `install` wrote.
     digest: String,
     /// The name of the copy of the original; `None` without an original.
     original: Option<String>,
 }
 
-/// What kind of file it is.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
@@ -51,14 +51,14 @@ pub(crate) enum Kind {
     Template,
 }
 
-/// What became of a file.
+/// The result of restoring a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Restored {
-    /// It is as it was before.
+    /// It has its original content.
     Back,
-    /// Others have changed it: our part alone was removed.
+    /// It was changed after the installation: only the runtimes were removed.
     Stripped,
-    /// Others have replaced it, or it is gone.
+    /// It was replaced or removed after the installation.
     Left,
 }
 
@@ -85,7 +85,7 @@ impl Record {
         files::replace(&path, &bytes, 0o600)
     }
 
-    /// Makes a directory and remembers what did not exist.
+    /// Creates a directory and records the directories that did not exist.
     pub(crate) fn made(&mut self, node: &Node, folder: &Path) -> Result<(), NodeError> {
         let made = files::make_dir(folder)?;
         self.dirs.extend(made.iter().map(|path| node.root.host_path(path)));
@@ -118,7 +118,7 @@ impl Record {
         self.save(node)
     }
 
-    /// Whether a file is one that we wrote.
+    /// Whether the installation wrote this file.
     pub(crate) fn has(&self, path: &Path) -> bool {
         self.files.iter().any(|file| file.path == path)
     }
@@ -128,12 +128,12 @@ impl Record {
         self.made(node, &folder)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let number = digest(path.as_os_str().as_encoded_bytes());
-        let name = format!("{name}-{}", number.get(..8).unwrap_or_default());
+        let name = format!("{name}-{number:.8}");
         files::replace(&folder.join(&name), bytes, 0o600)?;
         Ok(name)
     }
 
-    /// A file without our part.
+    /// Removes the runtimes from a file's content.
     fn stripped(&self, kind: Kind, bytes: Vec<u8>) -> Vec<u8> {
         let Ok(text) = std::str::from_utf8(&bytes) else { return bytes };
         let handlers: Vec<&str> = self.engines.iter().map(String::as_str).collect();
@@ -168,7 +168,7 @@ impl Record {
         Ok(Restored::Back)
     }
 
-    /// Removes the copies, the record and the directories that we made and that are empty.
+    /// Removes the copies, the record, and the created directories that are empty.
     pub(crate) fn erase(&self, node: &Node) -> Result<(), NodeError> {
         let state = node.root.resolve(&node.state)?;
         let kept = state.join(KEPT);
@@ -177,7 +177,7 @@ impl Record {
         }
         files::remove(&state.join(FILE))?;
         for folder in self.dirs.iter().rev() {
-            // One that holds something else stays.
+            // Fails for a directory with other files in it, which stays.
             let _ = std::fs::remove_dir(node.root.resolve(folder)?);
         }
         Ok(())

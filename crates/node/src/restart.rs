@@ -10,7 +10,7 @@ use crate::cri::Running;
 use crate::error::NodeError;
 use crate::node::Node;
 use crate::plan::Wanted;
-use crate::say;
+use crate::print_line;
 use crate::systemd::Systemd;
 
 /// containerd serves CRI a few hundred milliseconds after its start.
@@ -19,17 +19,17 @@ const POLL: Duration = Duration::from_millis(200);
 /// Restarts containerd: with the command that the command line names, else through systemd.
 pub(crate) fn restart(node: &Node, timeout: Duration) -> Result<(), NodeError> {
     if let Some(command) = &node.restart_command {
-        say(format!("restarting containerd: {command}"));
+        print_line(format!("restarting containerd: {command}"));
         return node.root.shell(command);
     }
     let mut systemd = Systemd::connect(&node.root)
         .map_err(|error| NodeError::NoRestart { reason: error.to_string() })?;
     let unit = systemd.active_unit(&node.units)?;
-    say(format!("restarting {unit}"));
+    print_line(format!("restarting {unit}"));
     systemd.restart(&unit, timeout)
 }
 
-/// Waits until CRI answers, is ready, and `wanted` finds nothing to complain about.
+/// Waits until CRI answers, is ready, and `wanted` returns no difference.
 pub(crate) fn wait(
     node: &Node,
     timeout: Duration,
@@ -51,14 +51,14 @@ pub(crate) fn wait(
     }
 }
 
-/// The first of these handlers that is not listed, as a complaint.
+/// Returns the text of an error if one of these handlers is not listed.
 pub(crate) fn missing(running: &Running, handlers: &[String]) -> Option<String> {
     let handler = handlers.iter().find(|handler| !running.handlers.contains(handler))?;
     Some(format!("the handler {handler} is not listed"))
 }
 
-/// How the running containerd differs from these runtimes, as a complaint: it may not have been
-/// restarted since its configuration was changed.
+/// Returns the text of an error if the running containerd differs from these runtimes: it may not
+/// have been restarted since its configuration was changed.
 pub(crate) fn differs(running: &Running, wanted: &Wanted<'_>) -> Option<String> {
     if let Some(gone) = wanted.gone.iter().find(|name| running.handlers.contains(name)) {
         return Some(format!("the handler {gone} is still listed"));

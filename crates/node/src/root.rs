@@ -1,7 +1,7 @@
 //! The host's root filesystem, which a pod sees below another directory.
 //!
-//! A symbolic link on the host is relative to the host's root. The kernel would resolve it from
-//! ours, so links are resolved here.
+//! A symbolic link on the host is relative to the host's root. The kernel would resolve it from the
+//! root of this process, so this module resolves links itself.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Output};
 
 use crate::error::NodeError;
 
-/// As many links as the kernel follows.
+/// The number of symbolic links that the kernel follows.
 const LINKS_MAX: usize = 40;
 /// systemd's default PATH for services.
 pub(crate) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -27,13 +27,13 @@ impl HostRoot {
         HostRoot(path.to_owned())
     }
 
-    /// Whether it is our own root.
+    /// Whether it is the root of this process.
     pub(crate) fn is_ours(&self) -> bool {
         self.0 == Path::new("/")
     }
 
-    /// Where this process finds a path of the host, with all symbolic links resolved below the
-    /// host's root.
+    /// Converts a path of the host to one of this process, with all symbolic links resolved below
+    /// the host's root.
     pub(crate) fn resolve(&self, path: &Path) -> Result<PathBuf, NodeError> {
         let mut rest: VecDeque<OsString> = components(path).collect();
         let mut done = PathBuf::new();
@@ -69,20 +69,20 @@ impl HostRoot {
         self.resolve(path.as_ref()).is_ok_and(|path| path.exists())
     }
 
-    /// The host's own name for a path that [`HostRoot::resolve`] returned.
+    /// Converts a path that [`HostRoot::resolve`] returned back to one of the host.
     pub(crate) fn host_path(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.0)
             .map_or_else(|_| path.to_owned(), |rest| Path::new("/").join(rest))
     }
 
-    /// Looks a program up in the directories that a service has in its PATH.
+    /// Searches for a program in the directories of a service's PATH.
     pub(crate) fn find_program(&self, name: &str, search: &str) -> Option<PathBuf> {
         let candidates = search.split(':').map(|folder| Path::new(folder).join(name));
         candidates.into_iter().find(|path| self.exists(path))
     }
 
-    /// A command that runs a program of the host, in the host's root. The environment has a
-    /// service's PATH and nothing else.
+    /// A command that runs a program of the host, in the host's root. Its environment has only a
+    /// service's PATH.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let program = program.as_ref();
         let mut command = if self.is_ours() {
@@ -97,7 +97,7 @@ impl HostRoot {
     }
 
     /// Runs a shell command on the host to its end; it must succeed. Processes that it starts
-    /// belong to the host: they are not in our namespaces.
+    /// belong to the host: they are not in the namespaces of this process.
     pub(crate) fn shell(&self, script: &str) -> Result<(), NodeError> {
         let mut command = if self.is_ours() {
             self.command("/bin/sh")
@@ -139,12 +139,13 @@ fn components(path: &Path) -> impl Iterator<Item = OsString> + '_ {
     })
 }
 
-/// The namespaces of a host that a daemon belongs to. The mount namespace is last: /proc is ours
-/// until then.
+/// The namespaces of a daemon on the host. The mount namespace is last: until then `/proc` is that
+/// of this process.
 const NAMESPACES: [&str; 6] = ["cgroup", "ipc", "uts", "net", "pid", "mnt"];
 
 /// The hidden command `in-host`: enters the namespaces of the host's first process and runs a
-/// program there to its end. It is a child, as a process does not change its own PID namespace.
+/// program there to its end. The program is a child, because a process cannot change its own pid
+/// namespace.
 pub(crate) fn run_in_namespaces(root: &Path, program: &[String]) -> Result<ExitCode, NodeError> {
     let open = |name: &&str| {
         let path = root.join("proc/1/ns").join(name);
@@ -163,8 +164,8 @@ pub(crate) fn run_in_namespaces(root: &Path, program: &[String]) -> Result<ExitC
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The hidden command `in-root`: changes the root directory and executes a program. A process of
-/// its own does it, because a root directory cannot be changed back.
+/// The hidden command `in-root`: changes the root directory and executes a program. It is a
+/// separate process, because a root directory cannot be changed back.
 pub(crate) fn exec_in(root: &Path, program: &[String]) -> Result<ExitCode, NodeError> {
     nix::unistd::chroot(root)
         .map_err(std::io::Error::from)

@@ -1,4 +1,4 @@
-//! `status`: the installed runtimes and files, and whether containerd serves it.
+//! `status`: prints the installed runtimes and files, and whether containerd serves the runtimes.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use crate::args::Status;
 use crate::error::NodeError;
 use crate::node::Node;
 use crate::record::{Kind, Record};
-use crate::{restart, say};
+use crate::{print_line, restart};
 
 /// Runs the command; it succeeds if containerd lists all that is installed.
 pub(crate) fn run(node: &Node, options: &Status) -> Result<ExitCode, NodeError> {
@@ -28,16 +28,20 @@ pub(crate) fn run(node: &Node, options: &Status) -> Result<ExitCode, NodeError> 
             "distribution": node.distribution.name(), "socket": node.socket, "binDir": record.bin_dir,
             "configuration": configs,
         });
-        say(value.to_string());
+        print_line(value.to_string());
     } else {
         if !record.is_empty() {
-            say(format!("version:       {}", record.version));
-            say(format!("engines:       {}", record.engines.join(", ")));
-            say(format!("executables:   {}", record.bin_dir.display()));
-            say(format!("configuration: {}", configs.join(", ")));
+            print_line(format!("version:       {}", record.version));
+            print_line(format!("engines:       {}", record.engines.join(", ")));
+            print_line(format!("executables:   {}", record.bin_dir.display()));
+            print_line(format!("configuration: {}", configs.join(", ")));
         }
-        say(format!("containerd:    {} ({})", node.socket.display(), node.distribution.name()));
-        say(format!(
+        print_line(format!(
+            "containerd:    {} ({})",
+            node.socket.display(),
+            node.distribution.name()
+        ));
+        print_line(format!(
             "ready:         {}",
             fault.map_or_else(|| "yes".to_owned(), |why| format!("no, {why}"))
         ));

@@ -8,22 +8,22 @@ use crate::args::Uninstall;
 use crate::error::NodeError;
 use crate::node::Node;
 use crate::record::{Kind, Record, Restored};
-use crate::{kubernetes, restart, say};
+use crate::{kubernetes, print_line, restart};
 
-/// Compiled code, which the runtimes make again when it is gone.
+/// The cache of compiled code, which the runtimes fill again after its removal.
 const CACHE: &str = "/var/lib/wherry/cache";
 
 /// Runs the command.
 pub(crate) fn run(node: &Node, options: &Uninstall) -> Result<ExitCode, NodeError> {
     let record = Record::load(node)?;
     if record.is_empty() {
-        say("nothing is installed");
-        // The label may have outlived a machine that was installed again.
+        print_line("nothing is installed");
+        // The labels may date from before the machine was reinstalled.
         unlabel(options, &record)?;
         return Ok(ExitCode::SUCCESS);
     }
     refuse_if_used(node, &record, options.force)?;
-    // First, so that no new pod comes here.
+    // First, so that no new pod is scheduled here.
     unlabel(options, &record)?;
     let timeout = Duration::from_secs(options.common.timeout);
     unconfigure(node, &record, timeout)?;
@@ -35,17 +35,16 @@ pub(crate) fn run(node: &Node, options: &Uninstall) -> Result<ExitCode, NodeErro
         let cache = node.root.resolve(Path::new(CACHE))?;
         if cache.exists() {
             std::fs::remove_dir_all(&cache).map_err(NodeError::file("removing", &cache))?;
-            say(format!("removed {CACHE}"));
+            print_line(format!("removed {CACHE}"));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A pod of a runtime that is gone could not be cleaned up after.
+/// Fails if pods use the runtimes: without its runtime a pod cannot be cleaned up.
 fn refuse_if_used(node: &Node, record: &Record, force: bool) -> Result<(), NodeError> {
     let handlers: Vec<&str> = record.engines.iter().map(String::as_str).collect();
-    // A containerd that does not run has no pods to ask for, and must not keep the installation
-    // there.
+    // Without a running containerd the pods are unknown. That must not prevent the removal.
     let pods = node.cri().and_then(|cri| cri.pods_of(&handlers)).unwrap_or_default();
     if pods.is_empty() || force {
         return Ok(());
@@ -56,12 +55,12 @@ fn refuse_if_used(node: &Node, record: &Record, force: bool) -> Result<(), NodeE
 fn unlabel(options: &Uninstall, record: &Record) -> Result<(), NodeError> {
     let Some(name) = &options.common.label_node else { return Ok(()) };
     kubernetes::label(name, &[], &record.engines)?;
-    say(format!("removed the labels of the node {name}"));
+    print_line(format!("removed the labels of the node {name}"));
     Ok(())
 }
 
-/// Takes the runtimes out of the configuration, and restarts containerd, which must serve without
-/// them.
+/// Removes the runtimes from the configuration, restarts containerd, and waits until it serves
+/// without them.
 fn unconfigure(node: &Node, record: &Record, timeout: Duration) -> Result<(), NodeError> {
     let mut changed = false;
     for file in record.files.iter().filter(|file| file.kind != Kind::Executable) {
@@ -82,7 +81,7 @@ fn unconfigure(node: &Node, record: &Record, timeout: Duration) -> Result<(), No
 
 fn report(path: &Path, restored: &Restored) {
     let path = path.display();
-    say(match restored {
+    print_line(match restored {
         Restored::Back => format!("{path} is as it was"),
         Restored::Stripped => format!("{path} was changed since: only the runtimes were removed"),
         Restored::Left => format!("{path} was replaced or removed since: left as it is"),

@@ -21,8 +21,8 @@ const MESSAGE_MAX: usize = 256 * 1024;
 /// The most descriptors beside one message.
 const FDS_MAX: usize = 6;
 /// The most descriptors that the kernel sends beside a message (SCM_MAX_FD). The buffer has room
-/// for all: of more than fit the kernel opens as many as fit, and nix returns an error instead of
-/// them.
+/// for all of them: into a smaller one the kernel would put those that fit, and nix would return an
+/// error without closing them.
 const FDS_SENT_MAX: usize = 253;
 
 /// One end of a channel. Blocking.
@@ -56,7 +56,7 @@ impl Channel {
         Ok((Channel(one), Channel(other)))
     }
 
-    /// The channel whose end `fd` is.
+    /// A channel from its end `fd`.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Channel {
         Channel(fd)
@@ -118,7 +118,8 @@ impl Channel {
         if truncated || fds.len() > FDS_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was truncated"));
         }
-        let message = serde_json::from_slice(bytes.get(..length).unwrap_or_default())?;
+        bytes.truncate(length);
+        let message = serde_json::from_slice(&bytes)?;
         Ok(Some(Packet { message, fds }))
     }
 

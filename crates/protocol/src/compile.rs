@@ -1,4 +1,4 @@
-//! How the daemon and the compiler, a separate process, talk: arguments and exit codes.
+//! The interface between the daemon and the compiler process: arguments and exit codes.
 //!
 //! ```text
 //! wherry-E compile --descriptors DIGEST BOUNDS SLOT [baseline]   < module   > code
@@ -8,21 +8,21 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The argument after `compile` with which the daemon asks for the code of standard input.
+/// The argument after `compile` that requests the compiled code of the module on standard input.
 pub const DESCRIPTORS: &str = "--descriptors";
 
-/// The argument after `compile` with which the daemon asks for optimised code that no start waits
-/// for.
+/// The argument after `compile` that requests optimised code in the background: no start waits for
+/// it.
 pub const BACKGROUND: &str = "--background";
 
-/// The last argument if baseline code is wanted.
+/// The argument that requests baseline code.
 pub const BASELINE: &str = "baseline";
 
 /// Exit code: the module is invalid. Standard error has the sentence.
 pub const EXIT_INVALID: u8 = 2;
 /// Exit code: the code could not be written.
 pub const EXIT_IO: u8 = 3;
-/// Exit code: the module is not the one that was asked for.
+/// Exit code: the module has another digest than the requested one.
 pub const EXIT_CHANGED: u8 = 4;
 
 /// The resource limits of one compilation.

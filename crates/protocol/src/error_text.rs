@@ -18,7 +18,9 @@ pub fn sentence(details: &[String], cwd: &Path) -> Option<String> {
         "failed to chdir" | "failed to chdir to cwd" => {
             format!("cannot enter the working directory {}", cwd.display())
         }
-        "failed to symlink defaults" => "cannot make /dev/stdin and its like".to_owned(),
+        "failed to symlink defaults" => {
+            "cannot create /dev/fd, /dev/stdin, /dev/stdout and /dev/stderr".to_owned()
+        }
         // The kernel killed the process, which could report nothing itself.
         _ if what.contains("BrokenChannel") => {
             return Some(

@@ -28,7 +28,7 @@ pub enum FailureKind {
 impl FailureKind {
     /// The exit status of a process that fails for this reason, as shells report it.
     #[must_use]
-    pub fn exit_status(self) -> i32 {
+    pub fn exit_status(self) -> u8 {
         match self {
             FailureKind::NotFound => 127,
             FailureKind::NotExecutable | FailureKind::Invalid => 126,

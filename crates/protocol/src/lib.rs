@@ -1,4 +1,4 @@
-//! What the daemon, the engine host, the guest and the compiler send each other.
+//! The messages between the daemon, the engine host, the guest and the compiler.
 //!
 //! - [`message`]: daemon and engine host, and daemon and guest, over a [`Channel`].
 //! - [`options`]: the runtime's options, which travel from the client to the engine host.

@@ -4,7 +4,7 @@
 //! daemon ── HostRequest ──▶ host           one per process; beside it: Descriptors
 //! daemon ◀─ SetupMessage ── host, process  before Start, over the setup channel
 //! daemon ── SetupReply ───▶ host, process
-//! daemon ◀─ HostReply ───── host           the process exists, or nothing is left of it
+//! daemon ◀─ HostReply ───── host           the process exists, or was not started
 //! ```
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -72,7 +72,8 @@ pub struct CreateRequest {
     pub terminal: bool,
     /// Whether systemd manages the cgroup: by the options or by the form of the cgroup's path.
     pub systemd_cgroup: bool,
-    /// The directory of the files that the containers of the pod share, if the daemon made the pod.
+    /// The directory of the files that the containers of the pod share, if the daemon created the
+    /// pod.
     pub pod_files: Option<PathBuf>,
     /// The runtime's options.
     pub options: RuntimeOptions,
@@ -138,13 +139,13 @@ pub struct Descriptors {
     pub stdio: Option<Stdio>,
 }
 
-/// The descriptors beside a [`HostRequest`] are not those that it needs.
+/// A [`HostRequest`] came with the wrong number of descriptors.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a request came with {0} descriptors")]
 pub struct WrongDescriptors(usize);
 
 impl Descriptors {
-    /// The numbers, in the order in which [`Descriptors::receive`] expects them.
+    /// The descriptors' numbers, in the order in which [`Descriptors::receive`] expects them.
     #[must_use]
     pub fn as_raw(&self) -> Vec<RawFd> {
         let mut all =
@@ -185,7 +186,7 @@ pub enum HostReply {
         /// The pid in the daemon's pid namespace.
         pid: i32,
     },
-    /// The process was not started, and nothing is left of it.
+    /// The process was not started, and no process of this attempt remains.
     Failed(Failure),
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-/// What the command line asks for.
+/// The action that the command line names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Start,

@@ -27,7 +27,7 @@ const TASK_API: u32 = 3;
 /// The format in which the caller of `start` reads the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// The address alone: containerd 1.6 and 1.7.
+    /// Only the address: containerd 1.6 and 1.7.
     Text,
     /// JSON with the version of the Task API: containerd 2.0 to 2.2.
     Json,
@@ -116,7 +116,7 @@ pub(crate) fn answer(format: Format, address: &str) -> Result<Vec<u8>> {
         }
         Format::Protobuf => {
             let mut result = BootstrapResult::new();
-            result.version = i32::try_from(TASK_API).unwrap_or_default();
+            result.version = TASK_API.cast_signed();
             result.address = address.to_owned();
             result.protocol = TTRPC.to_owned();
             result

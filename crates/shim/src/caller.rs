@@ -15,8 +15,8 @@ const VERSION_2: &[u8] = b"github.com/containerd/containerd/v2";
 /// The section with the list of modules: see Go's `debug/buildinfo`.
 const MODULES: &str = ".go.buildinfo";
 
-/// Whether the parent process speaks version 3 of the Task API. False if that is unknown: every
-/// containerd speaks version 2.
+/// Whether the parent process speaks version 3 of the Task API. False if its executable cannot be
+/// read: every containerd speaks version 2.
 pub(crate) fn speaks_version_3() -> bool {
     let parent = std::os::unix::process::parent_id();
     is_version_2(Path::new(&format!("/proc/{parent}/exe"))).unwrap_or(false)

@@ -1,9 +1,8 @@
-//! `delete`: removes the remains of a container whose daemon is dead, from the files in the bundle
-//! alone, and prints the exit status.
+//! `delete`: cleans up after a container whose daemon is dead, using only the files in the bundle,
+//! and prints the exit status.
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::Message;
@@ -17,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::group::{self, Sharing};
 use crate::{Shim, start};
 
-/// The exit status of a process that SIGKILL ended, which this command sends to all processes that
-/// are left.
+/// The exit status of a process that SIGKILL ended. This command sends it to all remaining
+/// processes.
 const KILLED: u32 = 137;
 
 pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {
@@ -35,13 +34,9 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {
     if !left.is_empty() {
         return Err(Error::Cleanup(left));
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut at = Timestamp::new();
-    at.seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    at.nanos = i32::try_from(now.subsec_nanos()).unwrap_or(0);
     let mut response = DeleteResponse::new();
     response.exit_status = KILLED;
-    response.exited_at = Some(at).into();
+    response.exited_at = Some(Timestamp::now()).into();
     let bytes = response
         .write_to_bytes()
         .map_err(|source| Error::Encode { what: "answer to delete", source })?;

@@ -49,8 +49,8 @@ pub(crate) fn help(shim: Shim) -> Result<()> {
     print(format!("usage: {}{usage}", shim.executable()).as_bytes())
 }
 
-/// Asks the engine host, because no engine is linked into the shim. The reason if it does not
-/// answer.
+/// Returns the engine's version from the engine host, because no engine is linked into the shim; or
+/// the reason why the host does not answer.
 fn engine_version(engine: &str) -> String {
     let program = match Program::host(engine) {
         Ok(program) => program,

@@ -1,8 +1,8 @@
 //! Cleanup: removes a container's processes, cgroup, mounts and state.
 //!
-//! It works from the bundle alone, because it also runs when the daemon that set the container up
-//! is dead; a daemon that has parsed the configuration passes what cleanup needs of it. Every step
-//! is tried, also after a failed one.
+//! It needs only the bundle, because it also runs when the daemon that set the container up is
+//! dead; a daemon that has parsed the configuration passes what cleanup needs of it. Every step is
+//! tried, also after a failed one.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -20,8 +20,8 @@ use wherry_sys::reaper::Reaper;
 
 use crate::pod::members::{self, Member};
 
-/// How long cleanup waits for processes that still set up the container. They end as soon as what
-/// they have made is killed; containerd gives `delete` five seconds.
+/// How long cleanup waits for processes that still set up the container. They end as soon as the
+/// processes that they have forked are killed; containerd gives `delete` five seconds.
 const SETUP_DEADLINE: Duration = Duration::from_secs(3);
 
 /// What could not be removed.
@@ -62,10 +62,20 @@ impl Remains {
     }
 
     /// Parses the configuration of a bundle, for a process that did not create the container. None
-    /// if it cannot be read: then mounts and state alone are removed.
+    /// if it cannot be read, which is logged if a container was created: then only mounts and state
+    /// are removed.
     #[must_use]
     pub fn read(bundle: &Bundle) -> Option<Remains> {
-        bundle.config().ok().map(|config| Remains::new(bundle, &config))
+        match bundle.config() {
+            Ok(config) => Some(Remains::new(bundle, &config)),
+            Err(error) => {
+                // The bundle of a pod has no configuration.
+                if bundle.is_used() && !bundle.is_pod() {
+                    log::warn!("cannot remove the cgroup of {}: {error}", bundle.id());
+                }
+                None
+            }
+        }
     }
 
     fn remove_cgroup(&self) -> Result<(), CgroupError> {
@@ -73,12 +83,13 @@ impl Remains {
     }
 }
 
-/// Opens the overlay that is a container's root filesystem, so that [`container`] is not its last
-/// user: with the last one the kernel writes back the whole filesystem of the layers, and the
-/// holder of this descriptor waits for that.
+/// Opens the overlay that is a container's root filesystem, so that [`container`] does not release
+/// its last reference: then the kernel writes back the whole filesystem of the layers. The owner of
+/// this descriptor waits for that instead.
 ///
-/// None for any other root filesystem, as a block device, which its owner removes as soon as it is
-/// unmounted; and for an overlay whose upper layer the kernel refuses to mount again until then.
+/// None for any other root filesystem, such as a block device, which its owner removes as soon as
+/// it is unmounted; and for an overlay whose upper layer the kernel refuses to mount again until
+/// then.
 #[must_use]
 pub fn hold(bundle: &Bundle, rootfs: &[Mount]) -> Option<File> {
     let [Mount { fstype, options, .. }] = rootfs else { return None };
@@ -114,7 +125,7 @@ pub fn container(
 
 fn clean(bundle: &Bundle, remains: Option<&Remains>, reaper: Option<&Reaper>) -> Vec<CleanupError> {
     if !bundle.path().exists() {
-        // Its owner has unmounted its mounts. The cgroup alone may be left.
+        // containerd unmounts everything below a bundle before it deletes it. The cgroup may exist.
         let removed = remains.map_or(Ok(()), Remains::remove_cgroup);
         return removed.err().map(CleanupError::from).into_iter().collect();
     }
@@ -122,8 +133,8 @@ fn clean(bundle: &Bundle, remains: Option<&Remains>, reaper: Option<&Reaper>) ->
     loop {
         // The lock first: objects that a setup creates after the bundle was read would be missed.
         let lock = setup_lock::try_exclusive(bundle);
-        // Unused: nothing was made, or it was removed before, with its hooks. The cgroup that the
-        // configuration names may be another container's.
+        // Unused: Create has made nothing, or an earlier cleanup removed all of it and ran the
+        // hooks. The cgroup that the configuration names may be another container's.
         let used = bundle.is_used();
         if lock.is_some() || start.elapsed() > SETUP_DEADLINE {
             let errors = if used { undo(bundle, remains, reaper) } else { Vec::new() };
@@ -132,7 +143,7 @@ fn clean(bundle: &Bundle, remains: Option<&Remains>, reaper: Option<&Reaper>) ->
             }
             return errors;
         }
-        // Kill what the setup has put into the cgroup already, so that it ends sooner.
+        // Kill the processes that the setup has put into the cgroup, so that it ends sooner.
         if let Some(remains) = remains.filter(|_| used) {
             // Tried again below, where an error counts.
             let _ = remains.remove_cgroup();
@@ -166,7 +177,7 @@ fn unmount(path: &Path) -> io::Result<()> {
     loop {
         match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) => {}
-            // Used by a process that is about to end: unmounted with its last user.
+            // A process that is about to end uses it: detach it, so that its last user unmounts it.
             Err(Errno::EBUSY) => umount2(path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)?,
             // Not a mount point, or no such directory.
             Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),

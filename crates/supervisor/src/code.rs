@@ -35,7 +35,7 @@ pub(crate) enum CodeError {
     Bundle(#[from] BundleError),
     #[error(transparent)]
     Path(#[from] PathError),
-    /// The process's conditions of the start cannot be parsed.
+    /// The conditions of the start, which the process sent, cannot be parsed.
     #[error("invalid conditions of a start: {0:?}")]
     Start(Vec<String>),
     /// No descriptor came with the request.
@@ -62,7 +62,7 @@ impl Order<'_> {
             .flat_map(|mount| mount.options.iter().map(String::as_str))
             .collect();
         let image = overlay::image_file(module, &options);
-        let name = overlay::name(module).display().to_string();
+        let name = overlay::name(module).map_err(InvalidDescriptor::Unknown)?.display().to_string();
         let module = Module {
             file: image.as_ref().unwrap_or(module),
             name: &name,

@@ -1,4 +1,4 @@
-//! The compiler, `wherry-E compile`, a separate process: the side of the daemon.
+//! The daemon's side of the compiler process, `wherry-E compile`.
 
 use std::fs::File;
 use std::io;
@@ -30,13 +30,13 @@ pub struct ProcessCompiler<'a> {
     pub bounds: Bounds,
     /// The module's name, for the log.
     pub module: &'a str,
-    /// Whether baseline code is wanted.
+    /// Whether to compile baseline code.
     pub baseline: bool,
     /// Whether this process holds the cache's lock for background compilation.
     pub background: bool,
     /// The conditions of the start, which the compiler checks first; empty: none.
     pub start: &'a [String],
-    /// The container whose module it is. None: a user compiles it ahead of time.
+    /// The container that needs the code. None: a user compiles the module ahead of time.
     pub container: Option<Charged<'a>>,
 }
 
@@ -45,7 +45,7 @@ pub struct ProcessCompiler<'a> {
 pub struct Charged<'a> {
     /// The cgroup that the digest of a large module is charged to.
     pub cgroup: &'a CgroupName,
-    /// Whether the code is still wanted.
+    /// Cancels the compilation.
     pub cancel: &'a Cancel,
 }
 
@@ -57,7 +57,8 @@ pub struct Charged<'a> {
 pub fn compile_in_background(program: &Program, module: &File, lock: File) -> io::Result<Child> {
     let mut command = program.command()?;
     command.args(["compile", BACKGROUND]).current_dir("/");
-    // It prints nothing: standard output holds the lock for as long as the process lives.
+    // Standard output is the lock, which is held for as long as the process lives: it prints
+    // nothing.
     command.stdin(module.try_clone()?).stdout(lock).stderr(Stdio::null());
     command.spawn()
 }
@@ -129,7 +130,7 @@ impl Compiler for ProcessCompiler<'_> {
     }
 
     fn bounds(&self) -> String {
-        // One line: a failure under these conditions says nothing of a start under others.
+        // One line. A failure under these conditions does not apply to a start under others.
         format!("{} {:?}", self.bounds, self.start)
     }
 
@@ -163,7 +164,7 @@ impl ProcessCompiler<'_> {
                 ))
             }
             KILLED => CacheError::Compiler(
-                "the compiler was killed, as when the machine is out of memory".to_owned(),
+                "the compiler was killed: the machine may be out of memory".to_owned(),
             ),
             _ => CacheError::Exceeded(format!("the compiler ended with status {status}: {text}")),
         }

@@ -1,5 +1,5 @@
-//! The messages of the engine host and of the process that it sets up, validated like any input:
-//! either may be under the control of an image by then.
+//! The messages of the engine host and of the process that it sets up, validated as untrusted
+//! input: an image may control either of them by then.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,7 +19,7 @@ use crate::code::CodeError;
 pub(crate) const PROCESS: &str = "the container's process";
 /// The most details that are kept; the first are the closest to the fault.
 const DETAILS_MAX: usize = 16;
-/// The most messages in all: each may be sent once, except details.
+/// The maximum number of messages: each may be sent once, except details.
 const MESSAGES_MAX: usize = 64;
 
 /// What the daemon does on request while a process is set up.
@@ -61,7 +61,7 @@ pub(crate) enum Invalid {
     Unexpected(&'static str),
     #[error("{count} descriptors with a {message} message, which takes {expected}")]
     Descriptors { message: &'static str, count: usize, expected: usize },
-    #[error("a {message} message with a pid that cannot be right: {source}")]
+    #[error("a {message} message with an invalid pid: {source}")]
     Pid { message: &'static str, source: NotNew },
 }
 
@@ -235,7 +235,7 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// Why a process did not start. After Start, its failure is the only valid message.
+/// Returns why a process did not start. After Start, its failure is the only valid message.
 pub(crate) fn start_failure(packet: Packet<SetupMessage>) -> Failure {
     let Packet { message, fds } = packet;
     let name = name(&message);
@@ -266,7 +266,8 @@ fn first(received: &mut bool, name: &'static str, due: bool) -> Result<(), Inval
     Ok(())
 }
 
-/// The descriptors of a message that takes `expected` of them. Otherwise all are closed.
+/// Returns the descriptors of a message that takes `expected` of them. If the number is wrong, all
+/// are closed.
 fn descriptors(
     message: &'static str,
     fds: Vec<OwnedFd>,

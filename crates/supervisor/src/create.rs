@@ -18,7 +18,7 @@ use crate::conversation::{Forked, SetupService};
 use crate::pod::members;
 use crate::{Supervisor, cleanup, launch};
 
-/// The container that a client asks for.
+/// The container that a client requests.
 #[derive(Debug, Clone)]
 pub struct ContainerConfig {
     /// Its id.
@@ -29,7 +29,7 @@ pub struct ContainerConfig {
     pub rootfs: Vec<Mount>,
     /// Whether its standard streams are a terminal.
     pub terminal: bool,
-    /// The bundle of the pod, if the daemon made the pod.
+    /// The bundle of the pod, if the daemon created the pod.
     pub pod: Option<Bundle>,
     /// The runtime's options.
     pub options: RuntimeOptions,
@@ -40,13 +40,13 @@ pub struct ContainerConfig {
 pub struct CreatedContainer {
     /// The first process.
     pub process: Process,
-    /// What Start needs.
+    /// The state that Start needs.
     pub start: Start,
     /// The daemon's end of the terminal, if the container has one.
     pub console: Option<std::os::fd::OwnedFd>,
     /// The bundle.
     pub bundle: Bundle,
-    /// What its removal needs.
+    /// The state that cleanup needs.
     pub remains: Remains,
     /// The statistics of its cgroup. None if the process ended before they could be read.
     pub meter: Option<Meter>,
@@ -54,7 +54,7 @@ pub struct CreatedContainer {
     pub mount_namespace: Option<File>,
 }
 
-/// What Start of a created container needs.
+/// The state that Start of a created container needs.
 #[derive(Debug)]
 pub struct Start {
     bundle: Bundle,
@@ -81,7 +81,7 @@ impl Supervisor {
     /// standard streams, unless the container has a terminal.
     ///
     /// # Errors
-    /// With the reason that the user should read.
+    /// With a sentence for the user.
     pub fn create(
         &self,
         config: &ContainerConfig,
@@ -95,7 +95,8 @@ impl Supervisor {
             members::add(pod, &bundle)?;
         }
         if cgroup.systemd {
-            // Again, for a pod's next container, and after a pause between `start` and Create.
+            // Repeated here for a pod's next container, and after a pause between `start` and
+            // Create.
             wherry_cgroup::start_grace_period();
         }
         let setup = CreateSetup {

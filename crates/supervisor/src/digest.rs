@@ -24,7 +24,7 @@ use wherry_sys::reaper::Reaper;
 pub const DIGEST: &str = "digest";
 
 /// A module of at most this many bytes is digested in the daemon: that takes some ten milliseconds,
-/// as long as to start a process and to move it into a cgroup.
+/// as long as starting a process and moving it into a cgroup.
 pub const LARGE: u64 = 4 << 20;
 
 /// The arguments that name the cgroup's driver.
@@ -55,7 +55,7 @@ pub(crate) fn charged_to(
         (End::Status(0), digest) if digest.len() == DIGITS => Ok(digest),
         (End::Status(1), text) => failed(text),
         (End::Status(KILLED), _) => failed(
-            "the process that reads it for the container was killed, as when the container's memory limit is too low"
+            "the process that reads it for the container was killed: the container's memory limit may be too low"
                 .to_owned(),
         ),
         (End::Status(status), _) => {
@@ -109,10 +109,11 @@ fn parse(args: &[String]) -> Result<(u64, CgroupName), DigestError> {
 fn join_and_digest(size: u64, cgroup: &CgroupName) -> Result<String, DigestError> {
     // A separate process group, which the daemon kills. It fails only for a group's leader.
     let _ = nix::unistd::setsid();
-    // Ends with the daemon's thread that waits for it. The signal is valid, so it cannot fail.
+    // The kernel kills this process when the daemon's thread that waits for it ends. The call
+    // cannot fail with a valid signal.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-    // The daemon's low score is not for a process in a container's cgroup: out of memory there,
-    // this process is killed first. Raising the score needs no capability.
+    // When the container's cgroup is out of memory, the kernel kills this process first. Raising
+    // the score needs no capability; without procfs it stays that of the daemon.
     let _ = fs::write(OOM_SCORE_ADJ, "1000");
     wherry_cgroup::join(cgroup)?;
     let module = io::stdin().as_fd().try_clone_to_owned()?;

@@ -32,7 +32,7 @@ impl Supervisor {
     /// process; `stdio` as in [`Supervisor::create`].
     ///
     /// # Errors
-    /// With the reason that the user should read.
+    /// With a sentence for the user.
     pub fn exec(
         &self,
         container: &ContainerConfig,
@@ -66,7 +66,7 @@ impl Supervisor {
             // The host finds the container's namespaces by the pid of its first process, which may
             // name another process once the first one was reaped.
             Ok(forked) if init.has_ended() => {
-                // It may have ended with the container.
+                // Fails if the process has ended with the container.
                 let _ = forked.process.signal(libc::SIGKILL.unsigned_abs());
                 Err(ended())
             }

@@ -50,11 +50,9 @@ impl Host {
         command.stdin(theirs.into_fd());
         command.stdout(ProcessStdio::null()).stderr(ProcessStdio::null());
         let child = command.spawn()?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::new);
-        if let Some(pid) = pid {
-            daemon::restore_descriptor_limit(pid);
-        }
-        Ok(Host { channel: ours, pid })
+        let pid = Pid::of(&child);
+        daemon::restore_descriptor_limit(pid);
+        Ok(Host { channel: ours, pid: Some(pid) })
     }
 
     /// A host at the other end of `channel`, which another process has started.
@@ -107,7 +105,7 @@ impl Host {
                             .answer(packet)
                             .map_err(|invalid| invalid.of(conversation::PROCESS))?;
                     }
-                    // It closed its end: the host sends the rest.
+                    // The process closed its end: the remaining messages come from the host.
                     Ok(None) => break,
                     Err(error) => return Err(system(error)),
                 }
@@ -176,6 +174,7 @@ fn wait(host: &Channel, process: &Channel) -> io::Result<(bool, bool)> {
             Err(errno) => return Err(errno.into()),
         }
     }
+    // Events that nix does not know are events too.
     let [host, process] = fds.map(|fd| fd.any().unwrap_or(true));
     Ok((host, process))
 }

@@ -1,10 +1,10 @@
 //! The supervisor: creates, starts, signals and deletes containers, and adds processes to them.
 //!
-//! Everything here is synchronous and works without a runtime: the daemon calls it from threads of
-//! its own, a command line could call it directly. A request flows through [`create`] or [`exec`],
-//! over [`launch`] to the engine host, whose messages [`conversation`] validates and answers, with
-//! the help of [`code`] and [`compiler`] for compiled code. [`cleanup`] removes the remains.
-//! [`pod`] makes the namespaces of a pod.
+//! All functions are synchronous and need no async runtime: the daemon calls them from separate
+//! threads, a command line could call them directly. A request flows through [`create`] or
+//! [`exec`], over [`launch`] to the engine host, whose messages [`conversation`] validates and
+//! answers, with the help of [`code`] and [`compiler`] for compiled code. [`cleanup`] removes a
+//! container. [`pod`] creates the namespaces of a pod.
 
 pub mod cancel;
 pub mod cleanup;
@@ -30,7 +30,7 @@ pub use cancel::Cancel;
 use launch::Host;
 pub use program::Program;
 
-/// What all containers of one process share.
+/// The state that all containers of one process share.
 #[derive(Debug)]
 pub struct Supervisor {
     /// The engine host's executable.
@@ -85,8 +85,8 @@ impl SpareHosts {
 }
 
 impl Supervisor {
-    /// A spare host, or a new one. It serves one process and ends: an idle host would use memory
-    /// for nothing.
+    /// A spare host, or a new one. A host serves one request and ends: an idle one would waste
+    /// memory.
     fn take_host(&self) -> Result<Host, Failure> {
         match self.spare.take() {
             Some(host) => Ok(host),

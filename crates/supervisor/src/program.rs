@@ -12,15 +12,15 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use wherry_protocol::{Failure, FailureKind};
 use wherry_sys::readonly;
 
-/// This executable, also after it was replaced.
+/// The path of this executable, which works even after the file was replaced.
 const OWN: &str = "/proc/self/exe";
 
 /// An executable of this project. It is executed from a read-only view, because a process can open
 /// its own executable for writing.
 ///
-/// Daemon, engine host and compiler must be of one version: they speak a protocol that has none. So
-/// an executable is opened once, and that file is executed even after an upgrade has replaced it: a
-/// container that runs during an upgrade can still be restarted and entered.
+/// Daemon, engine host and compiler must be of one version, because their protocol has no version.
+/// So an executable is opened once, and that file is executed even after an upgrade has replaced
+/// it: a container that runs during an upgrade can still be restarted and entered.
 #[derive(Debug)]
 pub struct Program {
     path: PathBuf,
@@ -75,7 +75,7 @@ impl Program {
     /// This executable, for its other commands.
     ///
     /// # Errors
-    /// If the kernel does not say where it is.
+    /// If the kernel does not report its path.
     pub fn own() -> io::Result<Program> {
         let path = std::env::current_exe()?;
         let own = open_path(Path::new(OWN))?;
@@ -86,13 +86,13 @@ impl Program {
         Ok(Program::new(path))
     }
 
-    /// The path, for people: another file may be there now.
+    /// The path, for messages: another file may be there now.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Opens the executable, unless that was done: from now on this file is executed.
+    /// Opens the executable on the first call: from then on this file is executed.
     ///
     /// # Errors
     /// If it does not exist, or its view cannot be mounted.

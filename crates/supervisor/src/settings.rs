@@ -1,6 +1,7 @@
-//! The settings of an administrator: variables in containerd's environment, which shims inherit, or
-//! in that of `wherry-E`.
+//! The administrator's settings: variables in the environment of containerd, which shims inherit,
+//! or of `wherry-E`.
 
+use std::env::VarError;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,10 +43,20 @@ impl Settings {
     /// Reads the environment.
     #[must_use]
     pub fn read() -> Settings {
-        Settings::from(|name| std::env::var(name).ok())
+        let mut invalid = Vec::new();
+        let mut settings = Settings::from(|name| match std::env::var(name) {
+            Ok(text) => Some(text),
+            Err(VarError::NotPresent) => None,
+            Err(VarError::NotUnicode(text)) => {
+                invalid.push(format!("ignored {name}={text:?}: it is not UTF-8"));
+                None
+            }
+        });
+        settings.warnings.append(&mut invalid);
+        settings
     }
 
-    fn from(variable: impl Fn(&str) -> Option<String>) -> Settings {
+    fn from(mut variable: impl FnMut(&str) -> Option<String>) -> Settings {
         let mut warnings = Vec::new();
         let mut size = |(name, default): (&str, u64)| {
             let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return default };
@@ -65,12 +76,17 @@ impl Settings {
         };
         let manager_idle = Duration::from_secs(size(MANAGER_IDLE).max(MANAGER_IDLE_MIN));
         let (name, default) = CACHE_DIR;
-        let cache_dir = variable(name).filter(|text| Path::new(text).is_absolute());
-        if let (None, Some(text)) = (&cache_dir, variable(name)) {
-            warnings
-                .push(format!("ignored {name}={text}: expected an absolute path; using {default}"));
-        }
-        let cache_dir = cache_dir.unwrap_or_else(|| default.to_owned()).into();
+        let cache_dir = match variable(name) {
+            Some(text) if Path::new(&text).is_absolute() => text,
+            Some(text) => {
+                warnings.push(format!(
+                    "ignored {name}={text}: expected an absolute path; using {default}"
+                ));
+                default.to_owned()
+            }
+            None => default.to_owned(),
+        };
+        let cache_dir = cache_dir.into();
         Settings { cache_dir, cache_size, bounds, manager_idle, warnings }
     }
 

@@ -17,10 +17,10 @@ use nix::unistd::Pid;
 use crate::process::{Exit, status_of};
 use crate::reaper::Reaper;
 
-/// The most bytes of output that are kept: a hostile module may make the helper print without end.
+/// The maximum length of the output, bytes: a hostile module may make the helper print endlessly.
 const OUTPUT_MAX: usize = 4096;
-/// How often the exit, the deadline and the cancellation are checked.
-const INTERVAL: Duration = Duration::from_millis(50);
+/// The interval in which the exit, the deadline and the cancellation are checked, milliseconds.
+const INTERVAL: u8 = 50;
 
 /// How a helper process ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,26 +29,25 @@ pub enum End {
     Status(u32),
     /// Killed: it ran longer than allowed.
     Late,
-    /// Killed: its result is not needed any more.
+    /// Killed: the caller cancelled it.
     Cancelled,
     /// Unknown: this process is shutting down.
     Unknown,
 }
 
-/// Waits for `child`, which leads its process group by then, and returns how it ended and
-/// its text in `output`, as one line. With a `reaper`, the exit comes from there. Calls
-/// `check` every [`INTERVAL`] with the time since the start; an error kills the process.
+/// Waits for `child`, which leads its process group by then, and returns how it ended and its text
+/// in `output`, as one line. With a `reaper`, the exit comes from there. Calls `check` every
+/// [`INTERVAL`] milliseconds with the time since the start; an error kills the process.
 ///
 /// # Errors
-/// If the pipe cannot be read, or the child has no valid pid.
+/// If the pipe cannot be read.
 pub fn wait(
     child: Child,
     mut output: PipeReader,
     reaper: Option<&Reaper>,
     check: &mut dyn FnMut(Duration) -> Result<(), End>,
 ) -> io::Result<(End, String)> {
-    let pid = i32::try_from(child.id()).ok().and_then(crate::process::Pid::new);
-    let pid = pid.ok_or(io::ErrorKind::InvalidData)?.number();
+    let pid = crate::process::Pid::of(&child).number();
     let group = Pid::from_raw(pid);
     let mut ending = match reaper {
         Some(reaper) => Ending::Reaped(reaper.exit_of(pid)),
@@ -59,22 +58,22 @@ pub fn wait(
     let mut text = Vec::new();
     let mut buffer = [0; OUTPUT_MAX];
     loop {
-        if is_readable(&output, INTERVAL)? {
+        if is_readable(&output)? {
             let read = output.read(&mut buffer)?;
             if read == 0 {
                 break;
             }
             let room = OUTPUT_MAX.saturating_sub(text.len()).min(read);
-            text.extend_from_slice(buffer.get(..room).unwrap_or_default());
+            text.extend(buffer.iter().take(room));
         }
         if ending.is_known() {
-            // The processes that it started hold the pipe open. None may be left: ESRCH.
+            // Processes that the helper started may hold the pipe open. ESRCH: the group is empty.
             let _ = killpg(group, Signal::SIGKILL);
         } else if killed.is_none()
             && let Err(end) = check(start.elapsed())
         {
             killed = Some(end);
-            // The group, or the process alone before it leads one. ESRCH: it has just ended.
+            // The process alone if it does not lead its group yet. ESRCH: it has just ended.
             let _ = killpg(group, Signal::SIGKILL).or_else(|_| kill(group, Signal::SIGKILL));
         }
     }
@@ -112,10 +111,10 @@ impl Ending {
     }
 }
 
-fn is_readable(reader: &PipeReader, within: Duration) -> io::Result<bool> {
+/// Waits for output or its end, at most for [`INTERVAL`] milliseconds.
+fn is_readable(reader: &PipeReader) -> io::Result<bool> {
     let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
-    match poll(&mut fds, timeout) {
+    match poll(&mut fds, PollTimeout::from(INTERVAL)) {
         Ok(ready) => Ok(ready > 0),
         Err(Errno::EINTR) => Ok(false),
         Err(errno) => Err(errno.into()),

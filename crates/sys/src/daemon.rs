@@ -15,7 +15,7 @@ use crate::process::Pid;
 
 /// The OOM score adjustment of this process: -1000 (never killed) to 1000 (killed first).
 pub const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
-/// The largest value: the kernel kills such a process first.
+/// The largest value: the kernel kills a process with it first.
 const OOM_SCORE_ADJ_MAX: i32 = 1000;
 
 static INHERITED: OnceLock<String> = OnceLock::new();
@@ -39,8 +39,8 @@ pub fn fork_off(kept: &UnixListener) -> io::Result<bool> {
             setsid()?;
             // The caller's directory may be removed or unmounted.
             nix::unistd::chdir("/")?;
-            // The caller reads standard output and error to their end: it would wait for this
-            // process.
+            // The caller reads standard output and error to their end: if this process kept them
+            // open, the caller would wait for its exit.
             let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
             dup2_stdin(&null)?;
             dup2_stdout(&null)?;
@@ -70,8 +70,8 @@ pub fn effective_uid() -> u32 {
 }
 
 /// Sets this process's `oom_score_adj` to containerd's, which it inherited, plus one, as runc's
-/// shim does: when memory is short, the kernel kills a shim before containerd. To raise it takes no
-/// capability.
+/// shim does: when memory is short, the kernel kills a shim before containerd. Raising the value
+/// needs no capability.
 ///
 /// # Errors
 /// If the value cannot be written; it is then containerd's.

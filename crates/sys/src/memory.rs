@@ -1,4 +1,4 @@
-//! Memory that the allocator or the stack would keep and that goes back to the kernel.
+//! Returns memory to the kernel that the allocator or the stack would otherwise keep.
 
 /// Makes all threads of this process allocate from one heap. A daemon's threads are short-lived and
 /// mostly wait; a heap per thread would never shrink again.
@@ -7,7 +7,7 @@ pub fn share_one_heap() {
     // SAFETY: sets a limit that the allocator reads when a thread first allocates.
     #[cfg(target_env = "gnu")]
     if unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) } == 0 {
-        log::warn!("mallopt(M_ARENA_MAX) failed: each thread has a heap");
+        log::warn!("mallopt(M_ARENA_MAX) failed: each thread has a separate heap");
     }
 }
 
@@ -25,9 +25,9 @@ pub fn trim_heap() {
 /// whose stack the kernel leaves a gap.
 #[allow(unsafe_code)]
 pub fn trim_stack() {
-    /// More than any call before the guest's used.
+    /// More than any call before the guest's has used of the stack, bytes.
     const DEEPEST: usize = 512 << 10;
-    /// More than this function and its callees use.
+    /// More than this function and its callees use of the stack, bytes.
     const OURS: usize = 16 << 10;
     const PAGE: usize = 4096;
     let here = 0_u8;

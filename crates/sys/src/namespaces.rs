@@ -12,7 +12,7 @@ const NS_GET_USERNS: libc::Ioctl = 0xb701;
 /// Opens the user namespace that owns `namespace`.
 ///
 /// # Errors
-/// If `namespace` is not one, or its owner is not below this process's user namespace.
+/// If `namespace` is not a namespace, or its owner is not below this process's user namespace.
 #[allow(unsafe_code)]
 pub fn owner(namespace: &File) -> io::Result<OwnedFd> {
     // SAFETY: this request takes no argument and returns a new descriptor.
@@ -43,7 +43,7 @@ pub fn fork_sibling() -> io::Result<Option<i32>> {
     }
 }
 
-/// Lets the kernel reap the children of this process, which learns nothing of their exits.
+/// Lets the kernel reap the children of this process. Their exit statuses are lost.
 ///
 /// # Errors
 /// If the kernel refuses.

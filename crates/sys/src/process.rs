@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
-use std::time::SystemTime;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -33,8 +33,12 @@ impl Exit {
 /// The exit status of a child of this process, or 128 plus the signal that killed it.
 #[must_use]
 pub fn status_of(status: ExitStatus) -> u32 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u32::try_from(code).ok()).unwrap_or(255)
+    // The format of wait(2): the signal in bits 0 to 6, the exit status in bits 8 to 15.
+    let raw = status.into_raw().cast_unsigned();
+    match raw & 0x7f {
+        0 => (raw >> 8) & 0xff,
+        signal => 128 + signal,
+    }
 }
 
 /// A pid that names one process of a container. 0 and negative numbers name process groups, and 1
@@ -47,6 +51,13 @@ impl Pid {
     #[must_use]
     pub fn new(number: i32) -> Option<Pid> {
         (number > 1).then_some(Pid(number))
+    }
+
+    /// The pid of a child of this process: never 1, because a child is never the init process of
+    /// its parent's pid namespace.
+    #[must_use]
+    pub fn of(child: &Child) -> Pid {
+        Pid(child.id().cast_signed())
     }
 
     /// The number.
@@ -70,14 +81,15 @@ impl Ticks {
     /// This moment, rounded down as the kernel rounds a start time.
     ///
     /// # Errors
-    /// If the kernel has no boot clock.
+    /// If the kernel has no boot clock, or the C library does not know the rate of its ticks.
     pub fn now() -> io::Result<Ticks> {
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
         let rate = sysconf(SysconfVar::CLK_TCK)?.and_then(|rate| u64::try_from(rate).ok());
-        let rate = rate.filter(|rate| *rate > 0).unwrap_or(100);
-        let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
-        let nanos = u64::try_from(now.tv_nsec()).unwrap_or(0);
-        Ok(Ticks(seconds * rate + nanos / (1_000_000_000 / rate).max(1)))
+        let rate = rate
+            .filter(|rate| *rate > 0)
+            .ok_or_else(|| io::Error::other("sysconf(_SC_CLK_TCK) returned no rate"))?;
+        let nanos = u64::from(now.subsec_nanos());
+        Ok(Ticks(now.as_secs() * rate + nanos / (1_000_000_000 / rate).max(1)))
     }
 
     /// This moment plus some ticks.
@@ -91,9 +103,9 @@ impl Ticks {
         let stat = std::fs::read(directory.join("stat"))?;
         // Field 2, the name, may contain anything, so the fields after the last ')' are counted:
         // field 3 is the state, field 22 the start time. See proc_pid_stat(5).
-        let fields = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
-        let field = String::from_utf8_lossy(fields);
-        let start = field.split_whitespace().nth(19).and_then(|field| field.parse().ok());
+        let start = stat.rsplit(|byte| *byte == b')').next().and_then(|fields| {
+            String::from_utf8_lossy(fields).split_whitespace().nth(19)?.parse().ok()
+        });
         start.map(Ticks).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 }
@@ -157,8 +169,8 @@ impl Process {
         !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
     }
 
-    /// Reads from `/proc/PID`, whose path `read` gets. A pid is free for another process only after
-    /// the reap, and the pidfd shows afterwards that the process was not reaped.
+    /// Reads from `/proc/PID`, whose path `read` gets. The kernel reuses a pid only after the reap;
+    /// the pidfd shows afterwards that the process was not reaped meanwhile.
     ///
     /// # Errors
     /// Those of `read`; [`io::ErrorKind::NotFound`] if the process was reaped.

@@ -140,7 +140,7 @@ fn unmount_unlinked(views: &Path) {
 
 /// Unmounts a view and removes its mount point.
 fn remove(view: &Path) {
-    // Each may not exist; what stays is removed when the next view is mounted.
+    // Each may be missing. The next mount of a view removes leftovers.
     let _ = umount2(view, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
     let _ = fs::remove_file(view).or_else(|_| fs::remove_dir(view));
     let _ = view.parent().map(fs::remove_dir);

@@ -94,8 +94,8 @@ impl Reaper {
     ///
     /// Accepts a child of this process (waitid(2)) that has no waiter, is not `host`, and is not
     /// older than `since`, by its start time in `/proc/PID/stat`. A child that was reaped before
-    /// its pid arrived is among the unclaimed ones. Nothing is reaped while the table is locked
-    /// here.
+    /// its pid arrived is among the unclaimed ones. No child is reaped meanwhile, because this
+    /// function holds the lock of the table.
     ///
     /// # Errors
     /// [`NotNew`] with the reason.
@@ -132,8 +132,10 @@ impl Reaper {
             // Reap and record in one step: between the two, `on_exit` would see neither.
             let mut table = self.lock();
             let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
+                Ok(WaitStatus::Exited(pid, code)) => (pid, code.cast_unsigned()),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    (pid, 128 + (signal as i32).unsigned_abs())
+                }
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
                 // A stop or a continue is not an exit; an interrupted call is repeated.
                 Ok(_) | Err(Errno::EINTR) => continue,
@@ -142,7 +144,7 @@ impl Reaper {
                     return;
                 }
             };
-            let exit = Exit::now(u32::try_from(status).unwrap_or(255));
+            let exit = Exit::now(status);
             match table.waiting.remove(&pid.as_raw()) {
                 Some(callback) => callback(exit),
                 None => {

@@ -1,7 +1,7 @@
 //! Seccomp filters in the classic BPF that seccomp(2) takes.
 //!
-//! A filter is one comparison per system call, in the order of the calls of the builder. Since
-//! Linux 5.11 the kernel evaluates the calls whose result does not depend on arguments once, at
+//! A filter is one comparison per system call, in the order of the builder's calls. Since Linux
+//! 5.11 the kernel evaluates the calls whose result does not depend on arguments once, at
 //! installation, and looks them up in a bitmap.
 
 use std::io;
@@ -73,13 +73,12 @@ impl Filter {
 
     /// Allows a call whose sixth argument is `cookie`, and traps any other.
     pub fn allow_with_cookie(&mut self, number: i64, cookie: u64) {
-        let (low, high) = (cookie & u64::from(u32::MAX), cookie >> 32);
-        let half = |half: u64| u32::try_from(half).unwrap_or_default();
+        let (low, high) = halves(cookie);
         self.for_call(number, 6);
         self.load_argument(5);
-        self.push(JUMP_EQUAL, half(low), 0, 3);
+        self.push(JUMP_EQUAL, low, 0, 3);
         self.load(ARGUMENTS + 8 * 5 + 4);
-        self.push(JUMP_EQUAL, half(high), 0, 1);
+        self.push(JUMP_EQUAL, high, 0, 1);
         self.otherwise(ALLOW);
         self.otherwise(TRAP);
     }
@@ -93,9 +92,9 @@ impl Filter {
         self.otherwise(actions.1);
     }
 
-    /// Allows a call if the argument is one of `values`, which are few; otherwise EPERM.
-    pub fn one_of(&mut self, number: i64, argument: u32, values: &[u32]) {
-        self.for_call(number, u8::try_from(2 + 2 * values.len()).unwrap_or(u8::MAX));
+    /// Allows a call if the argument is one of `values`; otherwise EPERM.
+    pub fn one_of<const N: usize>(&mut self, number: i64, argument: u32, values: &[u32; N]) {
+        self.for_call(number, const { length(2 + 2 * N) });
         self.load_argument(argument);
         for value in values {
             self.push(JUMP_EQUAL, *value, 0, 1);
@@ -104,13 +103,11 @@ impl Filter {
         self.otherwise(EPERM);
     }
 
-    /// Allows a call if the arguments are 0, of which there are few; otherwise EPERM.
-    pub fn all_zero(&mut self, number: i64, arguments: &[u32]) {
-        let halves = arguments.iter().flat_map(|index| [8 * index, 8 * index + 4]);
-        let offsets: Vec<u32> = halves.map(|offset| ARGUMENTS + offset).collect();
-        self.for_call(number, u8::try_from(3 * offsets.len() + 1).unwrap_or(u8::MAX));
-        for offset in offsets {
-            self.load(offset);
+    /// Allows a call if the arguments with these indices are 0; otherwise EPERM.
+    pub fn all_zero<const N: usize>(&mut self, number: i64, arguments: &[u32; N]) {
+        self.for_call(number, const { length(3 * 2 * N + 1) });
+        for offset in arguments.iter().flat_map(|index| [8 * index, 8 * index + 4]) {
+            self.load(ARGUMENTS + offset);
             self.push(JUMP_EQUAL, 0, 1, 0);
             self.otherwise(EPERM);
         }
@@ -125,9 +122,11 @@ impl Filter {
         self.push(LOAD, offset, 0, 0);
     }
 
-    /// Begins `length` instructions for system call `number` alone, which end in an action.
+    /// Begins `length` instructions that only system call `number` reaches, and that end in an
+    /// action. The kernel has 32 bits for a number.
     fn for_call(&mut self, number: i64, length: u8) {
-        self.push(JUMP_EQUAL, u32::try_from(number).unwrap_or(u32::MAX), 0, length);
+        let (number, _) = halves(number.cast_unsigned());
+        self.push(JUMP_EQUAL, number, 0, length);
     }
 
     /// Loads the lower half of an argument, counted from 0. Both architectures are little-endian.
@@ -135,11 +134,11 @@ impl Filter {
         self.load(ARGUMENTS + 8 * index);
     }
 
-    /// Installs the filter in all threads of this process, for ever. Needs no_new_privs or
+    /// Installs the filter in all threads of this process, permanently. Needs no_new_privs or
     /// CAP_SYS_ADMIN.
     ///
     /// # Errors
-    /// If the kernel refuses, as if the container's own profile forbids `seccomp`.
+    /// If the kernel refuses, for example because the container's own profile forbids `seccomp`.
     #[allow(unsafe_code)]
     pub fn install(mut self) -> io::Result<()> {
         let len = u16::try_from(self.0.len()).map_err(io::Error::other)?;
@@ -193,4 +192,16 @@ impl Default for Filter {
     fn default() -> Filter {
         Filter::new()
     }
+}
+/// The number of instructions that a jump skips. A longer jump is an error of the build.
+#[allow(clippy::cast_possible_truncation, reason = "asserted")]
+const fn length(instructions: usize) -> u8 {
+    assert!(instructions <= u8::MAX as usize, "a jump skips 255 instructions at most");
+    instructions as u8
+}
+
+/// The lower and the upper half of a number.
+fn halves(number: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+    (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
 }

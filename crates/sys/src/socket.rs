@@ -1,8 +1,8 @@
-//! The socket of a daemon: its path, which starts and deletes of other containers check and replace
-//! at the same time.
+//! The socket of a daemon, and its path, which the `start` and `delete` of other containers check
+//! and replace concurrently.
 //!
 //! A path is checked, removed and bound under a lock on its directory. The path of a dead socket is
-//! removed only if it still names that socket, and a daemon removes its own path alone.
+//! removed only if it still names that socket, and a daemon removes only its own path.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
@@ -25,9 +25,9 @@ const EXEC_MAX: Duration = Duration::from_millis(500);
 /// The result of [`serve_at`].
 #[derive(Debug)]
 pub enum Listen {
-    /// The socket is bound: no daemon serves there.
+    /// The socket is bound: no daemon served there.
     Bound(UnixListener, SocketName),
-    /// A daemon serves there already.
+    /// A daemon already serves there.
     Served,
 }
 
@@ -163,8 +163,8 @@ fn lock(directory: &Path) -> io::Result<File> {
     Ok(directory)
 }
 
-/// Binds and listens. Between the two a connection is refused as by a dead socket; the lock keeps
-/// other processes from checking then.
+/// Binds and listens. Between the two calls the socket refuses connections as a dead one does; the
+/// lock keeps other processes from checking it then.
 fn bind_at(path: &Path) -> io::Result<UnixListener> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // The file that bind creates has the mode of the socket, less the umask.

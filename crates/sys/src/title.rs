@@ -2,9 +2,9 @@
 //! first container's for a daemon that serves many.
 //!
 //! The kernel shows the memory in which it put a process's arguments. A guest's process never calls
-//! exec, so the title is written there, and on into the environment after it, which is empty by
-//! then (see setproctitle(3), whose convention the kernel follows). The daemon starts the host with
-//! an environment variable that makes room.
+//! exec, so it writes the title there, and continues into the memory of the environment, which it
+//! has cleared (see setproctitle(3), whose convention the kernel follows). The daemon starts the
+//! host with an environment variable that makes room.
 
 use std::fs;
 use std::ops::Range;
@@ -14,8 +14,9 @@ static AREA: OnceLock<Range<usize>> = OnceLock::new();
 
 /// Finds the memory of the arguments. Must be called while /proc is mounted.
 pub fn find() {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    if let Some(area) = parse(&stat) {
+    if let Ok(stat) = fs::read_to_string("/proc/self/stat")
+        && let Some(area) = parse(&stat)
+    {
         // The first call counts.
         let _ = AREA.set(area);
     }
@@ -51,8 +52,9 @@ pub fn set(args: &[String]) {
 /// stays. The process must have a single thread and must not use its own arguments afterwards.
 #[allow(unsafe_code)]
 pub fn replace_arguments(args: &[&str]) {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    if let Some((arguments, _)) = areas(&stat) {
+    if let Ok(stat) = fs::read_to_string("/proc/self/stat")
+        && let Some((arguments, _)) = areas(&stat)
+    {
         // SAFETY: the caller has read the arguments, and this process has a single thread.
         unsafe { write(&arguments, &args.join("\0")) };
     }

@@ -32,10 +32,10 @@ pub fn resize(terminal: &impl AsFd, columns: u64, rows: u64) -> io::Result<()> {
 /// # Errors
 /// If `pipe` is not a pipe.
 #[allow(unsafe_code)]
-pub fn unread(pipe: &impl AsFd) -> io::Result<usize> {
-    let mut count: libc::c_int = 0;
-    // SAFETY: the kernel writes one int at the pointer.
+pub fn unread(pipe: &impl AsFd) -> io::Result<u32> {
+    let mut count: u32 = 0;
+    // SAFETY: the kernel writes one int, which is not negative, at the pointer.
     let result = unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) };
     Errno::result(result)?;
-    Ok(usize::try_from(count).unwrap_or(0))
+    Ok(count)
 }

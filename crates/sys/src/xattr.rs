@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 
-/// Whether a file has the attribute `name`. On a filesystem without attributes it has not.
+/// Whether a file has the attribute `name`. False on a filesystem without extended attributes.
 ///
 /// # Errors
 /// If the attribute cannot be read.

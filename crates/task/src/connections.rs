@@ -1,4 +1,4 @@
-//! How many clients are connected to the daemon.
+//! Counts the clients that are connected to the daemon.
 
 use std::sync::Arc;
 

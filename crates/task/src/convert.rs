@@ -1,28 +1,17 @@
 //! Conversions between plain types and protobuf.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use serde::de::DeserializeOwned;
 use wherry_bundle::parse;
 use wherry_protocol::Mount;
 
 use crate::error::{Error, Result};
+use crate::options::message_name;
 
 /// A pid in the wire's type. Pids of processes are positive.
 pub(crate) fn pid(pid: i32) -> u32 {
-    u32::try_from(pid).unwrap_or(0)
-}
-
-/// A time as seconds and nanoseconds since 1970.
-pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut timestamp = Timestamp::new();
-    timestamp.seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-    timestamp.nanos = i32::try_from(since.subsec_nanos()).unwrap_or(0);
-    timestamp
+    pid.cast_unsigned()
 }
 
 /// Encodes a message as an `Any`. containerd's type URLs are the bare names of messages, without a
@@ -46,7 +35,7 @@ pub(crate) fn json<T: DeserializeOwned>(
     field: &'static str,
     any: &Any,
 ) -> Result<T> {
-    let found = any.type_url.rsplit('/').next().unwrap_or_default();
+    let found = message_name(&any.type_url);
     if !found.is_empty() && found != expected {
         return Err(Error::PayloadType { field, expected, found: any.type_url.clone() });
     }
@@ -72,13 +61,6 @@ pub(crate) fn mount(mount: &containerd_shim_protos::api::Mount) -> Mount {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn a_moment_keeps_its_nanoseconds() {
-        let stamp = timestamp(UNIX_EPOCH + Duration::new(5, 7));
-        assert_eq!((stamp.seconds, stamp.nanos), (5, 7));
-    }
 
     #[test]
     fn a_type_url_is_the_bare_name() {
@@ -104,12 +86,6 @@ mod tests {
         for (name, used) in names {
             assert_eq!(name, used);
         }
-    }
-
-    #[test]
-    fn a_moment_before_the_epoch_is_the_epoch() {
-        let stamp = timestamp(UNIX_EPOCH - Duration::from_secs(5));
-        assert_eq!((stamp.seconds, stamp.nanos), (0, 0));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(crate) enum Error {
     /// The daemon has made no pod with the id of the request.
     #[error("pod sandbox {0:?} not found")]
     PodNotFound(String),
-    /// The daemon has made a pod already.
+    /// The daemon has already created a pod.
     #[error("cannot create pod sandbox {0:?}: this shim serves a pod already")]
     PodExists(String),
     /// A manager makes no pods.
@@ -125,7 +125,7 @@ fn container_code(error: &ContainerError) -> Code {
     match error {
         ContainerError::Failure(failure) => match failure.kind {
             FailureKind::Invalid => Code::INVALID_ARGUMENT,
-            // A missing program is not NOT_FOUND: a client would take the task itself for missing.
+            // A missing program is not NOT_FOUND: a client would conclude that the task is missing.
             // runc's shim answers UNKNOWN too, and clients read the text.
             FailureKind::NotFound | FailureKind::NotExecutable | FailureKind::System => {
                 Code::UNKNOWN

@@ -3,6 +3,7 @@
 //! While containerd is down, events are queued. An event that containerd rejects several times is
 //! dropped, because the events after it wait for it.
 
+use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -28,8 +29,8 @@ use crate::queue::{Priority, Queue};
 const QUEUE_MAX: usize = 8192;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(5);
-/// containerd answers in microseconds; this bounds the wait for one that hangs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// containerd answers in microseconds; this bounds the wait for one that hangs, nanoseconds.
+const ANSWER_TIMEOUT: i64 = 5_000_000_000;
 
 /// Publishes events to containerd. Clones share the queue.
 #[derive(Clone)]
@@ -121,8 +122,8 @@ impl Publisher {
     }
 }
 
-/// Whether containerd answered with an error that the same event will meet again: not that it is
-/// overloaded.
+/// Whether containerd rejected the event, so that another attempt will fail too. False if it is
+/// overloaded or unavailable.
 fn is_rejection(error: &ttrpc::Error) -> bool {
     let ttrpc::Error::RpcStatus(status) = error else { return false };
     !matches!(
@@ -140,8 +141,7 @@ async fn publish(
         Some(events) => events,
         None => client.insert(EventsClient::new(Client::connect(address).await?)),
     };
-    let timeout = i64::try_from(ANSWER_TIMEOUT.as_nanos()).unwrap_or(0);
-    events.forward(ttrpc::context::with_timeout(timeout), request).await?;
+    events.forward(ttrpc::context::with_timeout(ANSWER_TIMEOUT), request).await?;
     Ok(())
 }
 
@@ -156,7 +156,7 @@ impl EventSink for Publisher {
             }
         };
         let mut envelope = Envelope::new();
-        envelope.timestamp = Some(convert::timestamp(SystemTime::now())).into();
+        envelope.timestamp = Some(Timestamp::from(SystemTime::now())).into();
         envelope.namespace = self.0.namespace.clone();
         envelope.topic = topic.to_owned();
         envelope.event = Some(any).into();
@@ -244,7 +244,7 @@ fn message(event: Event) -> Result<(&'static str, Any)> {
             message.container_id = id;
             message.pid = convert::pid(pid);
             message.exit_status = exit.status;
-            message.exited_at = Some(convert::timestamp(exit.at)).into();
+            message.exited_at = Some(Timestamp::from(exit.at)).into();
             (topics::TASK_EXIT_EVENT_TOPIC, any("TaskExit", &message)?)
         }
         EventKind::Deleted { pid, exit } => {
@@ -252,7 +252,7 @@ fn message(event: Event) -> Result<(&'static str, Any)> {
             message.container_id = id;
             message.pid = convert::pid(pid);
             message.exit_status = exit.status;
-            message.exited_at = Some(convert::timestamp(exit.at)).into();
+            message.exited_at = Some(Timestamp::from(exit.at)).into();
             (topics::TASK_DELETE_EVENT_TOPIC, any("TaskDelete", &message)?)
         }
     })

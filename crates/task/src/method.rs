@@ -1,5 +1,4 @@
-//! What all methods have in common: none is cancelled half-way, and the requests in flight are
-//! counted.
+//! Wraps every method: none is cancelled half-way, and the requests in flight are counted.
 //!
 //! ttrpc drops a handler when its client disconnects or its deadline passes. A half-created
 //! container would then have no owner, so every method but Wait runs as a separate task, to its
@@ -19,7 +18,7 @@ type Handler = Arc<dyn MethodHandler + Send + Sync>;
 /// The methods that may run without a bound in time.
 const WAITS: [&str; 2] = ["Wait", "WaitSandbox"];
 
-/// How many requests other than Wait are being answered.
+/// The number of requests in flight other than Wait.
 #[derive(Debug, Clone)]
 pub(crate) struct InFlight(Arc<watch::Sender<usize>>);
 

@@ -118,8 +118,8 @@ fn from_toml(text: &str, place: &str) -> Result<RuntimeOptions, OptionsError> {
 }
 
 /// The name of a message, without the host that a type URL may have.
-fn message_name(type_url: &str) -> &str {
-    type_url.rsplit('/').next().unwrap_or_default()
+pub(crate) fn message_name(type_url: &str) -> &str {
+    type_url.rsplit_once('/').map_or(type_url, |(_, name)| name)
 }
 
 /// `runtimeoptions.v1.Options`: TOML, in a file or in the message.

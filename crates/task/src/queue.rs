@@ -19,7 +19,7 @@ pub(crate) enum Priority {
     Life,
 }
 
-/// How many times an event is sent that containerd rejects.
+/// The maximum of attempts to send an event that containerd rejects.
 const ATTEMPTS_MAX: u32 = 5;
 
 /// A bounded queue of events.
@@ -29,7 +29,7 @@ pub(crate) struct Queue<T> {
     max: usize,
     /// Whether the first event is being sent.
     sending: bool,
-    /// How many times the first event was rejected.
+    /// The number of rejections of the first event.
     rejections: u32,
 }
 

@@ -31,7 +31,7 @@ struct Inner {
 }
 
 impl Service {
-    /// Makes a service without containers, whose clients are counted in `connections`.
+    /// Creates a service without containers, whose clients are counted in `connections`.
     #[must_use]
     pub fn new(runtime: Arc<Runtime>, connections: Connections, lifetime: Lifetime) -> Service {
         let (registry, in_flight) = (Registry::new(), InFlight::new());

@@ -24,7 +24,8 @@ pub(crate) fn build(guest: &Guest) -> Result<*mut InstantiationArgs2, LoadError>
     let open = guest.network == Network::Namespace;
     let addresses = strings(["0.0.0.0/0", "::/0"].into_iter().filter(|_| open))?;
     let names = strings(["*"].into_iter().filter(|_| open))?;
-    let (input, output, error) = (stream(io::stdin()), stream(io::stdout()), stream(io::stderr()));
+    let (input, output, error) =
+        (stream(io::stdin())?, stream(io::stdout())?, stream(io::stderr())?);
     let mut context = ptr::null_mut();
     // SAFETY: the structure and the arrays are never freed, and each length is its array's.
     unsafe {
@@ -65,7 +66,12 @@ fn directory(Preopen { host, guest }: &Preopen) -> Result<Vec<u8>, LoadError> {
 ///
 /// WAMR does not check the file type of descriptors 0, 1 and 2; only another number is reported to
 /// the guest as a terminal.
-fn stream(stream: impl AsFd + IsTerminal) -> i64 {
-    let terminal = stream.is_terminal().then(|| stream.as_fd().try_clone_to_owned().ok());
-    terminal.flatten().map_or(-1, |fd| fd.into_raw_fd().into())
+fn stream(stream: impl AsFd + IsTerminal) -> Result<i64, LoadError> {
+    if !stream.is_terminal() {
+        return Ok(-1);
+    }
+    let what = || "cannot duplicate the guest's terminal".to_owned();
+    let duplicate = stream.as_fd().try_clone_to_owned();
+    let duplicate = duplicate.map_err(|source| LoadError::Context { what: what(), source })?;
+    Ok(duplicate.into_raw_fd().into())
 }

@@ -40,8 +40,12 @@ fn native_sections(wasm: &[u8]) -> Result<Vec<usize>, CompileError> {
                 ));
             }
             Payload::CustomSection(section) if section.name().as_bytes() == NATIVE => {
-                let end = usize::try_from(section.data_offset()).unwrap_or_default();
-                names.extend(end.checked_sub(NATIVE.len()));
+                // The name ends where the data begins.
+                let data = usize::try_from(section.data_offset()).ok();
+                let start = data.and_then(|data| data.checked_sub(NATIVE.len()));
+                names.push(start.ok_or_else(|| {
+                    CompileError::Invalid("a section's offset is outside of the file".to_owned())
+                })?);
             }
             _ => {}
         }

@@ -53,8 +53,8 @@ fn null_is_no_terminal() -> io::Result<()> {
     Ok(())
 }
 
-/// Formats a preopen for WasmEdge. Opens it once, because WasmEdge skips a directory that it cannot
-/// open without an error.
+/// Formats a preopen for WasmEdge. Opens it once, because WasmEdge silently skips a directory that
+/// it cannot open.
 fn directory(host: &Path, guest: &str) -> Result<String, LoadError> {
     let failed = |source| LoadError::Context {
         what: format!("cannot open directory {} for the guest's {guest}", host.display()),

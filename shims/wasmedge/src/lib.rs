@@ -127,7 +127,7 @@ fn version() -> String {
 /// `/proc/cpuinfo`, and the first processor's entry is enough.
 fn start_of(path: &str) -> String {
     let mut start = Vec::new();
-    // Without /proc the key holds the version alone.
+    // Without /proc the key holds only the version.
     let _ = File::open(path).and_then(|file| file.take(4096).read_to_end(&mut start));
     String::from_utf8_lossy(&start).into_owned()
 }
@@ -137,7 +137,7 @@ fn start_of(path: &str) -> String {
 fn cpu(text: &str) -> String {
     const NAMES: [&str; 7] =
         ["vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part"];
-    let first = text.split("\n\n").next().unwrap_or_default();
+    let first = text.split_once("\n\n").map_or(text, |(first, _)| first);
     let lines = first
         .lines()
         .filter(|line| line.split_once(':').is_some_and(|(name, _)| NAMES.contains(&name.trim())));
@@ -145,7 +145,7 @@ fn cpu(text: &str) -> String {
 }
 
 /// FNV-1a, 64 bits. The standard library's hasher may change with the compiler, and a changed key
-/// throws the cache away.
+/// invalidates the cache.
 struct Fnv;
 
 impl Fnv {

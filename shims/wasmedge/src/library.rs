@@ -96,10 +96,11 @@ fn last_error() -> String {
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
-/// Whether a version, as numbers with dots between, is older than another.
+/// Returns true if a version, numbers with dots between, is older than another. A part that is not
+/// a number, as in `0.17.0-rc.1`, is older than every number.
 fn is_older(version: &str, than: &str) -> bool {
-    let numbers = |text: &str| -> Vec<u32> {
-        text.trim().split('.').map(|number| number.parse().unwrap_or(0)).collect()
+    let numbers = |text: &str| -> Vec<Option<u32>> {
+        text.trim().split('.').map(|number| number.parse().ok()).collect()
     };
     numbers(version) < numbers(than)
 }

@@ -72,12 +72,15 @@ fn open(code: Code) -> Result<(Module, Config), LoadError> {
 
 /// Returns the wasm that the compiler passed on unchanged, if it did.
 fn wasm_in(file: &File) -> io::Result<Option<Vec<u8>>> {
-    let mut start = [0; 16];
-    file.read_exact_at(&mut start, 0)?;
-    let Some((INTERPRETED, length)) = start.split_first_chunk() else { return Ok(None) };
-    let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
-    let mut wasm = vec![0; usize::try_from(length).unwrap_or_default()];
-    file.read_exact_at(&mut wasm, start.len() as u64)?;
+    let (mut mark, mut length) = ([0; 8], [0; 8]);
+    file.read_exact_at(&mut mark, 0)?;
+    if mark != *INTERPRETED {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut length, 8)?;
+    let length = usize::try_from(u64::from_le_bytes(length)).map_err(io::Error::other)?;
+    let mut wasm = vec![0; length];
+    file.read_exact_at(&mut wasm, 16)?;
     Ok(Some(wasm))
 }
 
@@ -177,7 +180,8 @@ fn call(
     calls: &[String],
 ) -> WasmEdgeResult<()> {
     let instances = plugins.iter_mut().chain([wasi.as_mut()]);
-    let offered = instances.map(|instance| (instance.name().unwrap_or_default(), instance));
+    // Imports name an instance, so one without a name cannot be used.
+    let offered = instances.filter_map(|instance| Some((instance.name()?, instance)));
     let store = Store::new(Some(config), offered.collect::<HashMap<_, _>>())?;
     let mut vm = Vm::new(store);
     vm.register_module(None, module)?;

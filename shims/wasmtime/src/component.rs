@@ -101,7 +101,7 @@ fn entry(component: &Component, wanted: Option<&str>) -> Result<ComponentExportI
         None => component.get_export_index(None, &found.name),
     };
     index.ok_or_else(|| {
-        LoadError::Engine(format!("Wasmtime finds no index of the export {}", found.name))
+        LoadError::Engine(format!("Wasmtime does not find the export {}", found.name))
     })
 }
 
@@ -111,7 +111,7 @@ impl Program for Ready {
             let Ready { instance, entry, mut store } = *self;
             let instance = instance.instantiate_async(&mut store).await?;
             let Some(function) = instance.get_func(&mut store, entry) else {
-                return Err(wasmtime::Error::msg("the function to call is not one"));
+                return Err(wasmtime::Error::msg("the export to call is not a function"));
             };
             let mut results = vec![Val::Bool(false); function.ty(&store).results().len()];
             function.call_async(&mut store, &[], &mut results).await?;

@@ -1,4 +1,5 @@
-//! Error numbers of files that WASI has and Wasmtime's implementation of it does not.
+//! Error numbers of file operations that WASI defines and Wasmtime's implementation does not
+//! return.
 //!
 //! Wasmtime's table of the kernel's errors lacks EROFS, EXDEV and others: a guest gets EIO for
 //! them. A program that moves a file to another mount, or that reports a read-only filesystem,

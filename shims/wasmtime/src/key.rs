@@ -46,7 +46,7 @@ fn processor() -> u32 {
 }
 
 /// FNV-1a, 32 bits. The standard library's hasher may change with the compiler, and a changed key
-/// throws the cache away.
+/// invalidates the cache.
 const fn fnv(bytes: &[u8]) -> u32 {
     let mut hash = 0x811c_9dc5_u32;
     let mut rest = bytes;

@@ -289,14 +289,19 @@ fn kind_of_target(target: &str) -> String {
     target.split(":[").next().unwrap_or_default().to_owned()
 }
 
-/// The options of a filesystem, without the paths of an overlay's layers.
+/// The options of a filesystem, without the paths of an overlay's layers and the mode of a tmpfs,
+/// which older versions of runc change after the mount.
 fn own_options(kind: &str, options: &str) -> String {
     const PATHS: [&str; 3] = ["lowerdir", "upperdir", "workdir"];
     let mut kept: Vec<&str> = options
         .split(',')
         .filter(|option| {
             let name = option.split('=').next().unwrap_or_default();
-            kind != "overlay" || !PATHS.contains(&name.trim_end_matches('+'))
+            match kind {
+                "overlay" => !PATHS.contains(&name.trim_end_matches('+')),
+                "tmpfs" => name != "mode",
+                _ => true,
+            }
         })
         .collect();
     kept.sort_unstable();

@@ -1,8 +1,8 @@
 //! The check of a module or component before its code is compiled.
 //!
 //! One validator for all engines: each names a missing import, a wrong type, an unsupported feature
-//! and an invalid byte in the same words. It runs in `wherry-E`, and in the host of an interpreter
-//! alone: an engine host that loads compiled code has no parser.
+//! and an invalid byte in the same words. It runs in `wherry-E`, and, for an interpreter only, in
+//! the host: an engine host that loads compiled code has no parser.
 //!
 //! Imports and exports lie in separate sections, so a missing import is reported after
 //! milliseconds, also for a module that takes half a minute to compile. Function bodies are

@@ -154,7 +154,7 @@ pub fn a_component_of_a_server_is_refused_with_the_reason(host: &Host) {
         (instance $h (export "handle" (func $handle)))
         (export "wasi:http/incoming-handler@0.2.0" (instance $h)))"#;
     host.file("guest.wasm", &encode(text))
-        .refused(&["nothing to run", "wasi:http/incoming-handler@0.2.0 is for a server of HTTP"]);
+        .refused(&["nothing to run", "wasi:http/incoming-handler@0.2.0 is for an HTTP server"]);
 }
 
 pub fn a_component_of_a_library_is_refused_with_all_exports(host: &Host) {

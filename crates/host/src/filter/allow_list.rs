@@ -33,9 +33,9 @@ fn listed(filter: &mut Filter, more: &[i64]) {
     for number in [libc::SYS_mmap, libc::SYS_mprotect] {
         filter.any_bit(number, 2, libc::PROT_EXEC.unsigned_abs(), (EPERM, ALLOW));
     }
-    filter.one_of(libc::SYS_socket, 0, calls::SOCKETS);
-    filter.one_of(libc::SYS_ioctl, 1, calls::IOCTLS);
-    filter.one_of(libc::SYS_prctl, 0, calls::PRCTLS);
+    filter.one_of(libc::SYS_socket, 0, &calls::SOCKETS);
+    filter.one_of(libc::SYS_ioctl, 1, &calls::IOCTLS);
+    filter.one_of(libc::SYS_prctl, 0, &calls::PRCTLS);
     // abort(3) sends a signal to its own process.
     filter.one_of(libc::SYS_tgkill, 0, &[std::process::id()]);
 }

@@ -142,7 +142,7 @@ pub(super) const NEW_THREAD: u32 = 0x0001_0000;
 
 /// Socket families: the network, Unix sockets, and netlink, by which the C library queries the
 /// addresses of the machine.
-pub(super) const SOCKETS: &[u32] = &[
+pub(super) const SOCKETS: [u32; 4] = [
     libc::AF_UNIX.unsigned_abs(),
     libc::AF_INET.unsigned_abs(),
     libc::AF_INET6.unsigned_abs(),
@@ -151,8 +151,8 @@ pub(super) const SOCKETS: &[u32] = &[
 
 /// ioctl requests: bytes to read, non-blocking mode, terminal settings and size. Not TIOCSTI, which
 /// inserts input into a terminal.
-pub(super) const IOCTLS: &[u32] =
-    &[ioctl(libc::FIONREAD), ioctl(libc::FIONBIO), ioctl(libc::TCGETS), ioctl(libc::TIOCGWINSZ)];
+pub(super) const IOCTLS: [u32; 4] =
+    [ioctl(libc::FIONREAD), ioctl(libc::FIONBIO), ioctl(libc::TCGETS), ioctl(libc::TIOCGWINSZ)];
 
 #[allow(clippy::cast_possible_truncation, reason = "the kernel takes 32 bits")]
 const fn ioctl(request: libc::Ioctl) -> u32 {
@@ -160,5 +160,5 @@ const fn ioctl(request: libc::Ioctl) -> u32 {
 }
 
 /// prctl options: the names of threads and of memory.
-pub(super) const PRCTLS: &[u32] =
-    &[libc::PR_SET_NAME.unsigned_abs(), libc::PR_SET_VMA.unsigned_abs()];
+pub(super) const PRCTLS: [u32; 2] =
+    [libc::PR_SET_NAME.unsigned_abs(), libc::PR_SET_VMA.unsigned_abs()];

@@ -12,6 +12,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{links, pseudo};
@@ -67,25 +68,25 @@ extern "C" fn handle(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc
 }
 
 #[cfg(target_arch = "x86_64")]
+const _: () = assert!(
+    libc::REG_R10 == 2
+        && libc::REG_RDI == 8
+        && libc::REG_RSI == 9
+        && libc::REG_RDX == 12
+        && libc::REG_RAX == 13,
+    "the patterns of interrupted() and set_answer() have another order"
+);
+
+#[cfg(target_arch = "x86_64")]
 fn interrupted(context: &libc::ucontext_t) -> Call {
-    let register = |index: i32| {
-        let value =
-            usize::try_from(index).ok().and_then(|index| context.uc_mcontext.gregs.get(index));
-        value.copied().unwrap_or_default()
-    };
-    let argument = |index: i32| register(index).cast_unsigned();
-    Call {
-        number: register(libc::REG_RAX),
-        arguments: [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX, libc::REG_R10].map(argument),
-    }
+    let [_, _, r10, _, _, _, _, _, rdi, rsi, _, _, rdx, rax, ..] = context.uc_mcontext.gregs;
+    Call { number: rax, arguments: [rdi, rsi, rdx, r10].map(i64::cast_unsigned) }
 }
 
 #[cfg(target_arch = "x86_64")]
 fn set_answer(context: &mut libc::ucontext_t, answer: Answer) {
-    let index = usize::try_from(libc::REG_RAX).unwrap_or_default();
-    if let Some(register) = context.uc_mcontext.gregs.get_mut(index) {
-        *register = answer;
-    }
+    let [_, _, _, _, _, _, _, _, _, _, _, _, _, rax, ..] = &mut context.uc_mcontext.gregs;
+    *rax = answer;
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -123,7 +124,7 @@ fn answer(call: &Call) -> Answer {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_readlink => read_link(here, a, b, c),
         _ => {
-            // Used on x86_64 alone.
+            // Used only on x86_64.
             let _ = here;
             exit_now(128 + libc::SIGSYS)
         }
@@ -174,16 +175,18 @@ fn how_of(flags: u64, mode: u64) -> How {
 
 /// Reads the structure that a call of openat2(2) points to.
 fn read_how(address: u64, size: u64) -> Result<How, i32> {
-    // A larger structure is of a later kernel.
+    // A larger structure belongs to a later kernel.
     if size != size_of::<How>() as u64 {
         return Err(if size < size_of::<How>() as u64 { libc::EINVAL } else { libc::E2BIG });
     }
-    let address = usize::try_from(address).unwrap_or_default() as *const How;
-    if address.is_null() {
-        return Err(libc::EFAULT);
-    }
+    let address: NonNull<How> = pointer(address).ok_or(libc::EFAULT)?;
     // SAFETY: the engine made a system call with the address of such a structure.
     Ok(unsafe { address.read_unaligned() })
+}
+
+/// Converts an argument of a call to a pointer. None if it is null.
+pub(super) fn pointer<T>(argument: u64) -> Option<NonNull<T>> {
+    NonNull::new(usize::try_from(argument).ok()? as *mut T)
 }
 
 /// Opens a file, and closes it again if a guest may not have it.
@@ -205,12 +208,11 @@ fn open(directory: u64, path: u64, how: How) -> Answer {
 /// Opens a file of this name in the root, if the path is a single name and nothing is created.
 fn open_in_root(path: u64, how: How) -> Answer {
     let missing = -i64::from(libc::ENOENT);
-    let name = usize::try_from(path).unwrap_or_default() as *const libc::c_char;
-    if name.is_null() || how.flags & bits(libc::O_CREAT) != 0 {
+    let Some(name) = pointer(path).filter(|_| how.flags & bits(libc::O_CREAT) == 0) else {
         return missing;
-    }
+    };
     // SAFETY: the kernel has read this C string in the engine's call.
-    if unsafe { CStr::from_ptr(name) }.to_bytes().contains(&b'/') {
+    if unsafe { CStr::from_ptr(name.as_ptr()) }.to_bytes().contains(&b'/') {
         return missing;
     }
     let flags = bits(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
@@ -358,8 +360,8 @@ fn call(number: i64, [a, b, c, d]: [u64; 4]) -> Answer {
     result.cast_signed()
 }
 
-/// Overwrites what the installation has left of the cookie on the stack and in the register of the
-/// sixth argument.
+/// Overwrites the copies of the cookie that the installation has left on the stack and in the
+/// register of the sixth argument.
 #[inline(never)]
 pub(super) fn forget_cookie() {
     let mut area = [0_u8; 16 * 1024];

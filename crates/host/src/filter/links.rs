@@ -1,15 +1,16 @@
 //! Symbolic links and `..` in the container's root, as the kernel resolves them after chroot.
 //!
 //! WASI confines a path to its preopened directory: an absolute link, or one that climbs above that
-//! directory, is an error. In a container the root itself is preopened, so nothing is gained by
-//! that, and images have such links: `/etc/ssl/cert.pem -> /etc/ssl/certs/ca.pem`. For such a guest
-//! the guard gives an engine's two ways of resolving a path the kernel's meaning:
+//! directory, is an error. In a container the root itself is preopened, so that protects nothing,
+//! and images have such links: `/etc/ssl/cert.pem -> /etc/ssl/certs/ca.pem`. For such a guest the
+//! guard makes each engine resolve them as the kernel does:
 //!
 //! - Wasmtime has the kernel resolve with `RESOLVE_BENEATH`. The guard leaves that flag out.
-//! - WAMR reads each link and walks on from it. The guard returns a link that is absolute or begins
-//!   with `..` as a path below the directory [`ROOT`], and opens the root under that name.
-//! - WasmEdge does the same, but asks for a directory's type before it opens it. To it the guard
-//!   returns the shortest way from the link's directory.
+//! - WAMR reads each link and continues from its target. The guard returns a link that is absolute
+//!   or begins with `..` as a path below the directory [`ROOT`], and opens the root under that
+//!   name.
+//! - WasmEdge does the same, but inspects a directory before it opens it. To WasmEdge the guard
+//!   returns the shortest path from the link's directory.
 //!
 //! The guest's own call of readlink gets the unchanged text: its buffer has another size than the
 //! engine's ([`LinkBuffer`]).
@@ -38,7 +39,7 @@ static INODE: AtomicU64 = AtomicU64::new(0);
 const EXACT: u64 = u64::MAX;
 
 /// The name of the root in the links that WAMR reads: the guard opens the root for it in any
-/// directory. A guest that uses the name itself gets no more than it has.
+/// directory. A guest that uses the name itself gains nothing: it may open the root anyway.
 const ROOT: &[u8] = b"\x7fwherry-root";
 
 /// The longest link that is rewritten. The handler may run on a signal stack of 8 KiB.
@@ -58,7 +59,8 @@ pub(super) fn configure(rooted: bool, buffer: Option<LinkBuffer>) {
         pseudo::identity(directory.number())
     };
     let here = identity(c".").filter(|here| rooted && Some(*here) != identity(c"/"));
-    let (device, inode) = here.unwrap_or_default();
+    // No file has the inode 0.
+    let (device, inode) = here.unwrap_or((0, 0));
     DEVICE.store(device, Ordering::Relaxed);
     INODE.store(inode, Ordering::Relaxed);
 }
@@ -88,8 +90,9 @@ pub(super) fn rewrite(link: &Fd, directory: u64, buffer: u64, size: u64, length:
     let Some(target) = guard::read_target(link, c"", &mut target) else { return length };
     let Ok(directory) = i32::try_from(directory) else { return length };
     let Some(directory) = pseudo::path_of(directory, &mut path) else { return length };
-    let address = usize::try_from(buffer).unwrap_or_default() as *mut u8;
-    let (Ok(size), false) = (usize::try_from(size), address.is_null()) else { return length };
+    let (Some(address), Ok(size)) = (guard::pointer::<u8>(buffer), usize::try_from(size)) else {
+        return length;
+    };
     let mut written = 0;
     let mut write = |bytes: &[u8]| {
         for byte in bytes.iter().take(size.saturating_sub(written)) {
@@ -103,7 +106,7 @@ pub(super) fn rewrite(link: &Fd, directory: u64, buffer: u64, size: u64, length:
     if !in_root(target, directory, by_name, &mut write) {
         return length;
     }
-    i64::try_from(written).unwrap_or(length)
+    (written as u64).cast_signed()
 }
 
 /// Returns true for the path [`ROOT`], which stands for the root in the links that WAMR reads.
@@ -111,11 +114,11 @@ pub(super) fn names_root(path: u64) -> bool {
     if !ROOTED.load(Ordering::Relaxed) || BUFFER.load(Ordering::Relaxed) != EXACT {
         return false;
     }
-    let path = usize::try_from(path).unwrap_or_default() as *const libc::c_char;
+    let Some(path) = guard::pointer::<u8>(path) else { return false };
     // SAFETY: not null, and the engine made a system call with it as a C string. Bytes are compared
     // up to the first difference, so none after the string's end is read.
-    let byte = |index| unsafe { path.add(index).cast::<u8>().read() };
-    !path.is_null() && ROOT.iter().chain(b"\0").enumerate().all(|(at, wanted)| byte(at) == *wanted)
+    let byte = |index| unsafe { path.add(index).read() };
+    ROOT.iter().chain(b"\0").enumerate().all(|(at, wanted)| byte(at) == *wanted)
 }
 
 /// Returns true if the buffer of a call of readlinkat(2) has the size of the engine's own.
@@ -168,7 +171,7 @@ fn in_root(target: &[u8], directory: &[u8], by_name: bool, write: &mut dyn FnMut
         (slash, empty) = (true, false);
     }
     if empty {
-        // The name of the root alone would be a last component, which the engine does not open.
+        // The bare name of the root would be a last component, which the engine does not open.
         write(if by_name {
             b"/."
         } else if common < depth {

@@ -32,7 +32,7 @@ use wherry_engine::{Engine, LinkBuffer};
 /// The system calls that the filter allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allow {
-    /// Those of every engine, and these, which one engine needs.
+    /// Those of every engine, and those that this engine needs besides.
     Listed(&'static [i64]),
     /// All: for an administrator's native plug-ins, or by the runtime's options. Files are guarded.
     All,
@@ -58,8 +58,8 @@ pub struct FilterError {
     source: io::Error,
 }
 
-/// Installs the filter in all threads of this process, for good. `rooted`: the guest may open the
-/// whole root, and paths resolve in it as in the kernel (see [`links`]); `links` is
+/// Installs the filter in all threads of this process, permanently. `rooted`: the guest may open
+/// the whole root, and paths resolve in it as in the kernel (see [`links`]); `links` is
 /// [`Engine::link_buffer`].
 ///
 /// # Errors

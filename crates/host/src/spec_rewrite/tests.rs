@@ -1,5 +1,6 @@
 use super::*;
 use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
 
 fn rewritten(pointer: &str, value: Value, rewrite: impl Fn(&mut Spec)) -> Spec {
     let mut config = serde_json::to_value(Spec::default()).unwrap();
@@ -73,6 +74,42 @@ fn a_sysfs_is_read_only_as_a_filesystem_where_its_mount_is() {
     };
     assert_eq!(options(&["nosuid", "ro"]), ["nosuid", "ro", "ro=1"]);
     assert_eq!(options(&["nosuid", "rw"]), ["nosuid", "rw"]);
+}
+
+#[test]
+fn a_tmpfs_without_a_mode_gets_that_of_the_directory_that_it_covers() {
+    let (root, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let create = |base: &tempfile::TempDir, path: &str, mode| {
+        let path = base.path().join(path);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    create(&root, "private", 0o750);
+    create(&root, "sticky", 0o1755);
+    create(&root, "volume", 0o711);
+    create(&volume, "inside", 0o700);
+    std::os::unix::fs::symlink("/private", root.path().join("link")).unwrap();
+    let tmpfs = |path: &str, options: &[&str]| json!({"destination": path, "type": "tmpfs", "source": "tmpfs", "options": options});
+    let mounts = json!([
+        tmpfs("/private", &["nosuid"]),
+        tmpfs("/link", &[]),
+        tmpfs("/sticky", &["mode=1777"]),
+        tmpfs("/none", &["size=1m"]),
+        tmpfs("/private/below", &[]),
+        {"destination": "/volume", "type": "none", "source": volume.path(), "options": ["rbind"]},
+        tmpfs("/volume/inside", &[]),
+        tmpfs("/sticky/..", &[]),
+    ]);
+    let spec = rewritten("/mounts", mounts, |spec| rewrite_tmpfs(root.path(), spec));
+    let options: Vec<String> = spec
+        .mounts()
+        .iter()
+        .flatten()
+        .map(|mount| mount.options().iter().flatten().cloned().collect::<Vec<_>>().join(","))
+        .collect();
+    let wanted =
+        ["nosuid,mode=750", "mode=750", "mode=1777", "size=1m", "", "rbind", "mode=700", ""];
+    assert_eq!(options, wanted);
 }
 
 /// The hooks that libcontainer gets of a configuration with `hooks`.

@@ -4,7 +4,7 @@
 //! a symbolic link like those of [`super::verified`]: its name is the code's name, its target holds
 //! the conditions and the error text, its mtime is the time of the attempt.
 //!
-//! Only failures that depend on the module and the conditions alone are recorded. A killed or
+//! Only failures that depend on nothing but the module and the conditions are recorded. A killed or
 //! cancelled compiler and a module that changed while it was read are not: one container could
 //! cause that for a module that another container uses too.
 
@@ -33,7 +33,7 @@ impl Cache {
     pub(super) fn recent_failure(&self, name: &str, bounds: &str) -> Option<CacheError> {
         let path = self.failure_record(name);
         let made = fs::symlink_metadata(&path).and_then(|meta| meta.modified()).ok()?;
-        // A time in the future comes from another clock setting.
+        // An error: the record is from the future, because the clock was set back since.
         let age = made.elapsed().ok().filter(|age| *age < FAILURE_LIFETIME)?;
         let target = fs::read_link(&path).ok()?;
         let text = target.to_str()?.strip_prefix(bounds)?.strip_prefix('\n')?;

@@ -1,7 +1,7 @@
 //! Garbage collection: lists the cache's entries and removes old ones.
 //!
-//! A guest that has mapped a code file keeps it after its removal. So the time of last use alone
-//! decides; running guests need not be known.
+//! A guest that has mapped a code file keeps the mapping after the file's removal. So only the time
+//! of last use decides; the collector need not know the running guests.
 
 use std::collections::HashSet;
 use std::fs;
@@ -43,7 +43,7 @@ impl Entry {
         format!("{}-{}-{}", self.digest, self.engine, self.key)
     }
 
-    /// The time since the last use.
+    /// The time since the last use; zero if the clock was set back since.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.used.elapsed().unwrap_or_default()

@@ -486,13 +486,13 @@ impl Cache {
         on_event: &mut dyn FnMut(CacheEvent),
     ) -> Result<File, CacheError> {
         let name = module.name.to_owned();
-        let bytes = module.file.metadata().map_or(0, |meta| meta.len());
+        let bytes = module.file.metadata().map_err(CacheError::Read)?.len();
         on_event(CacheEvent::Compiling { name: name.clone(), bytes });
         let start = Instant::now();
         let code = file::memory().map_err(CacheError::NoRoom)?;
         compiler.compile(module.file, digest, slot.number, &code)?;
         file::seal(&code).map_err(|error| CacheError::Compiler(error.to_string()))?;
-        let bytes = code.metadata().map_or(0, |meta| meta.len());
+        let bytes = code.metadata().map_err(CacheError::NoRoom)?.len();
         on_event(CacheEvent::Compiled { name, took: start.elapsed(), bytes });
         Ok(code)
     }

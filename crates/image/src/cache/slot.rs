@@ -22,10 +22,10 @@ pub(super) struct Slot {
     _lock: Option<File>,
 }
 
-/// The number of slots: one per processor, at least [`COUNT_MIN`].
+/// The number of slots: one per processor, from [`COUNT_MIN`] to [`BACKGROUND`].
 pub(super) fn count() -> u32 {
     let processors = thread::available_parallelism().map_or(1, usize::from);
-    u32::try_from(processors).unwrap_or(COUNT_MIN).clamp(COUNT_MIN, BACKGROUND)
+    u32::try_from(processors).map_or(BACKGROUND, |number| number.clamp(COUNT_MIN, BACKGROUND))
 }
 
 impl Slot {

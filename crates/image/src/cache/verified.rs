@@ -50,10 +50,10 @@ impl Identity {
     }
 
     /// Returns true when the last change is old enough for another one to get another timestamp.
-    /// False when the clock was set back since.
+    /// False when the clock was set back since, and for a change before 1970, by a wrong clock.
     fn is_settled(self, settled: Duration) -> bool {
-        let seconds = u64::try_from(self.changed.0).unwrap_or_default();
-        let nanos = u32::try_from(self.changed.1).unwrap_or_default();
+        let (seconds, nanos) = (u64::try_from(self.changed.0), u32::try_from(self.changed.1));
+        let (Ok(seconds), Ok(nanos)) = (seconds, nanos) else { return false };
         let changed = UNIX_EPOCH + Duration::new(seconds, nanos);
         SystemTime::now().duration_since(changed).is_ok_and(|age| age >= settled)
     }

@@ -1,4 +1,4 @@
-//! Editing a TOML file: the runtimes' tables come and go, the rest keeps its comments and order.
+//! Edits a TOML file: adds and removes the runtimes' tables. The rest keeps its comments and order.
 
 use toml_edit::{Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
@@ -6,7 +6,7 @@ use super::{COMMENT, ConfigError, Format, Runtime, Version};
 
 const DEFAULT_COMMENT: &str = "# containerd's default, which containerd 1.x forgets once a runtime is named. Added by wherry-node.";
 
-/// What a main configuration file says about itself.
+/// The settings of a main configuration file that concern the file itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     /// `None` for a file without any setting.
@@ -15,8 +15,8 @@ pub(crate) struct Head {
     pub(crate) imports: Vec<String>,
 }
 
-/// Reads a main configuration file, and refuses a version that this installer or containerd cannot
-/// deal with.
+/// Parses a main configuration file. Returns an error for a version that this installer or
+/// containerd does not support.
 pub(crate) fn head(text: &str, containerd: Version) -> Result<Head, ConfigError> {
     let document = parse(text)?;
     if document.is_empty() {
@@ -53,9 +53,9 @@ pub(crate) fn add(text: &str, version: i64, runtimes: &[Runtime]) -> Result<Stri
 
 /// Like [`add`], for a containerd before 2.0 whose effective configuration is `effective`.
 ///
-/// There a list of runtimes replaces the default one, in which runc is: a file that names its first
-/// runtime would lose runc, and with it every pod of the node. So the runtimes that containerd has
-/// and the file does not name are written out.
+/// There a list of runtimes replaces the default list, which contains runc: a file that names its
+/// first runtime would lose runc, and with it every pod of the node. So the runtimes that
+/// containerd has and the file does not name are added to the file.
 pub(crate) fn add_beside(
     text: &str,
     version: i64,
@@ -122,7 +122,8 @@ pub(crate) fn remove(text: &str, handlers: &[&str]) -> Result<String, ConfigErro
     Ok(document.to_string())
 }
 
-/// The runtimes of an effective configuration that a file neither names nor gets.
+/// The runtimes of an effective configuration that the file does not name and that are not to be
+/// added.
 fn others(
     effective: &str,
     format: Format,
@@ -143,7 +144,7 @@ fn others(
         .collect())
 }
 
-/// A table without the place and the spaces that it has in another document.
+/// A table without its position and white space in another document.
 fn plain(table: &Table) -> Table {
     let mut copy = Table::new();
     for (key, item) in table {
@@ -158,7 +159,7 @@ fn plain(table: &Table) -> Table {
     copy
 }
 
-/// What a text means besides these runtimes, `version` and empty tables.
+/// The parsed text without these runtimes, `version` and empty tables.
 fn without(text: &str, format: Format, handlers: &[&str]) -> Result<toml::Table, ConfigError> {
     let mut table: toml::Table =
         toml::from_str(text).map_err(|e| ConfigError::Invalid(e.message().to_owned()))?;
@@ -173,7 +174,8 @@ fn parse(text: &str) -> Result<DocumentMut, ConfigError> {
         .map_err(|e| ConfigError::Invalid(e.to_string().trim().replace('\n', " ")))
 }
 
-/// The item of a name in a table, which gets it if it is missing: an inline table in an inline one.
+/// Returns the item of a name in a table. A missing one is added, in an inline table as an inline
+/// table.
 fn child<'i>(parent: &'i mut Item, name: &str, path: &[&str]) -> Result<&'i mut Item, ConfigError> {
     let inline = matches!(parent, Item::Value(_));
     let table = parent.as_table_like_mut().ok_or_else(|| not_a_table(path, 1))?;
@@ -218,7 +220,7 @@ fn set(item: &mut Item, runtime: &Runtime, path: &mut Vec<&str>) -> Result<(), C
     Ok(())
 }
 
-/// Sets or removes a value; one that is right already keeps its form and comments.
+/// Sets or removes a value. An equal value keeps its form and comments.
 fn put(table: &mut dyn TableLike, key: &str, wanted: Option<Value>) {
     let text = |value: &Value| value.clone().decorated("", "").to_string();
     let found = table.get(key).and_then(Item::as_value).map(text);

@@ -1,15 +1,15 @@
-//! What containerd makes of its configuration, as `containerd config dump` prints it.
+//! The effective configuration of containerd, as `containerd config dump` prints it.
 //!
-//! Files are merged by rules that differ between versions: before 2.0 an imported file's plug-in
-//! section replaces the main file's whole section. So the result is compared, not the rules
-//! repeated.
+//! containerd merges files by rules that differ between versions: before 2.0 an imported file's
+//! plug-in section replaces the main file's whole section. So this module compares the result and
+//! does not implement the rules.
 
 use toml::{Table, Value};
 
 use super::{Format, Runtime};
 
-/// Why a changed configuration does not have the intended effect; `None` if it has. Both texts are
-/// what `containerd config dump` prints. The runtimes in `gone` may be missing afterwards.
+/// Returns why a changed configuration does not have the intended effect; `None` if it has. Both
+/// texts are outputs of `containerd config dump`. The runtimes in `gone` may be missing afterwards.
 pub(crate) fn fault(
     before: &str,
     after: &str,
@@ -76,7 +76,7 @@ pub(crate) fn remove(table: &mut Table, path: &[&str], handlers: &[&str]) {
     }
 }
 
-/// The first key, with those around it, whose value differs.
+/// Returns the path of the first key whose value differs.
 fn difference(before: &Table, after: &Table, path: &str) -> Option<String> {
     let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     for key in before.keys().chain(after.keys()) {

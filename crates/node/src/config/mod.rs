@@ -1,7 +1,7 @@
-//! What containerd's configuration gets: pure functions from text to text.
+//! Changes of containerd's configuration: pure functions from text to text.
 //!
 //! - [`document`] edits a TOML file; [`template`] edits a Go template that becomes one (k3s, rke2);
-//! - [`effective`] compares what containerd makes of its configuration before and after.
+//! - [`effective`] compares containerd's effective configuration before and after a change.
 
 pub(crate) mod document;
 pub(crate) mod effective;
@@ -9,7 +9,7 @@ pub(crate) mod template;
 
 use std::path::Path;
 
-/// Precedes what we add, in both kinds of file.
+/// The comment before each addition, in both kinds of file.
 pub(crate) const COMMENT: &str = "# Added by wherry-node; `wherry-node uninstall` removes it.";
 
 /// Why a configuration cannot be changed.
@@ -29,7 +29,7 @@ pub(crate) enum ConfigError {
         "version {found} of the configuration format, but containerd {containerd} reads at most version {max}"
     )]
     TooNew { found: i64, containerd: String, max: i64 },
-    /// Something else has the name of a table.
+    /// A value has the name of a table.
     #[error("{0} is not a table")]
     NotATable(String),
     /// The edited text would change something besides the runtimes.
@@ -39,7 +39,8 @@ pub(crate) enum ConfigError {
     Lossy,
 }
 
-/// Where the CRI plug-in's runtimes are in a configuration.
+/// The version of the configuration format, which determines the place of the CRI plug-in's
+/// runtimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// `version = 2`: containerd 1.x, and 2.x, which converts it.
@@ -88,7 +89,7 @@ impl Version {
         Version { major, minor }
     }
 
-    /// Reads `1.7.24~ds1`, `v2.1.4-k3s1` and the like.
+    /// Parses a version such as `1.7.24~ds1` or `v2.1.4-k3s1`.
     pub(crate) fn parse(text: &str) -> Option<Version> {
         let mut numbers = text.trim().trim_start_matches('v').split('.');
         let major = numbers.next()?.parse().ok()?;
@@ -105,21 +106,21 @@ impl Version {
         }
     }
 
-    /// The format of a file that we make.
+    /// The format of a new file.
     pub(crate) fn format(self) -> Format {
         if self < Version::new(2, 0) { Format::V2 } else { Format::V3 }
     }
 
-    /// Whether it asks for features, and so for user namespaces, of runtimes of type
-    /// `io.containerd.runc.v2` alone. 1.x asks for none.
+    /// Whether it queries the features, and so the support of user namespaces, only of runtimes of
+    /// type `io.containerd.runc.v2`. 1.x queries none.
     pub(crate) fn asks_only_runc(self) -> bool {
         (Version::new(2, 0)..Version::new(2, 4)).contains(&self)
     }
 }
 
 impl Version {
-    /// Whether a shim can make pods. 2.0 to 2.2 crash when a pod has the host's network, and refuse
-    /// the options of a runtime other than runc.
+    /// Whether a shim can create pods. 2.0 to 2.2 crash when a pod has the host's network, and
+    /// refuse the options of a runtime other than runc.
     pub(crate) fn lets_shims_make_pods(self) -> bool {
         self >= Version::new(2, 3)
     }
@@ -136,7 +137,7 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// The maker of a runtime's pods.
+/// The creator of a runtime's pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Sandboxer {
     /// containerd, with a pause container.
@@ -154,7 +155,7 @@ pub(crate) struct Runtime {
     pub(crate) runtime_path: Option<String>,
     pub(crate) systemd_cgroup: bool,
     pub(crate) sandboxer: Sandboxer,
-    /// Whether containerd is to pull no pause image for it: `disable_pause_image_pull`.
+    /// Whether containerd should not pull a pause image for it: `disable_pause_image_pull`.
     pub(crate) without_pause_image: bool,
 }
 
@@ -170,9 +171,9 @@ impl Runtime {
     /// The runtime of an engine whose shim is in `bin_dir`, for a containerd of this version.
     ///
     /// With `hostUsers: false` containerd < 2.4 refuses a pod unless the handler's features say
-    /// that it supports user namespaces, and it asks runtimes of type `io.containerd.runc.v2`
-    /// alone. It runs `runtime_path` in any case. Where the shim makes the pods, containerd does
-    /// not use that key, and `runtime_type` may be a path.
+    /// that it supports user namespaces, and it queries only runtimes of type
+    /// `io.containerd.runc.v2`. It executes `runtime_path` in any case. Where the shim creates the
+    /// pods, containerd does not use that key, and `runtime_type` may be a path.
     pub(crate) fn new(
         engine: &str,
         bin_dir: &Path,

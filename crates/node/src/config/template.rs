@@ -1,14 +1,15 @@
-//! Editing a Go template of k3s or rke2, which is not TOML: a block between two marks is added and
-//! removed.
+//! Edits a Go template of k3s or rke2, which is not TOML: adds and removes a block between two
+//! marks.
 
 use super::{Format, Runtime};
 
 const BEGIN: &str = "# wherry-node: begin (`wherry-node uninstall` removes this)";
 const END: &str = "# wherry-node: end";
-/// What a template consists of that adds to k3s' own.
+/// A template that includes k3s' own, to add to it.
 const BASE: &str = "{{ template \"base\" . }}\n";
 
-/// The template with a block of these runtimes; without one, the usual template with it.
+/// Returns the template with a block of these runtimes. Without a template the block is added to
+/// [`BASE`].
 pub(crate) fn add(text: Option<&str>, format: Format, runtimes: &[Runtime]) -> String {
     let rest = text.map_or_else(|| BASE.to_owned(), remove);
     let mut block = String::new();

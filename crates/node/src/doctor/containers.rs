@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use super::engines::Found;
-use super::{Findings, Patient};
+use super::{Checked, Findings};
 use crate::distribution::Distribution;
 use crate::error::NodeError;
 use crate::root::SEARCH_PATH;
@@ -24,21 +24,21 @@ const LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Runs a container with each of these engines.
-pub(super) fn check(patient: &Patient, found: &[Found], findings: &mut Findings) {
+pub(super) fn check(checked: &Checked, found: &[Found], findings: &mut Findings) {
     if found.is_empty() {
         return findings.skip("containers", "no runtime to start one with");
     }
-    let Some(ctr) = ctr(patient) else {
+    let Some(ctr) = ctr(checked) else {
         return findings.skip("containers", "ctr is missing, which would start one");
     };
-    let rootfs = patient.node.state.join("doctor");
-    let made = patient.node.root.resolve(&rootfs).and_then(|path| prepare(&path).map(|()| path));
+    let rootfs = checked.node.state.join("doctor");
+    let made = checked.node.root.resolve(&rootfs).and_then(|path| prepare(&path).map(|()| path));
     let path = match made {
         Ok(path) => path,
         Err(error) => return findings.skip("containers", error.to_string()),
     };
     for one in found {
-        match run(patient, &ctr, &rootfs, one) {
+        match run(checked, &ctr, &rootfs, one) {
             Ok(took) => findings.ok(
                 "containers",
                 format!("{} ran a module to its end in {} ms", one.engine, took.as_millis()),
@@ -50,14 +50,14 @@ pub(super) fn check(patient: &Patient, found: &[Found], findings: &mut Findings)
             ),
         }
     }
-    // An empty namespace that stays harms nothing.
-    let _ = command(patient, &ctr).args(["namespaces", "remove", NAMESPACE]).output();
+    // Leftovers, an empty namespace and a directory, are harmless.
+    let _ = command(checked, &ctr).args(["namespaces", "remove", NAMESPACE]).output();
     let _ = fs::remove_dir_all(&path);
 }
 
 /// How `ctr` is called on this distribution.
-fn ctr(patient: &Patient) -> Option<Vec<PathBuf>> {
-    let node = &patient.node;
+fn ctr(checked: &Checked) -> Option<Vec<PathBuf>> {
+    let node = &checked.node;
     let path = |text: &str| node.root.exists(text).then(|| vec![PathBuf::from(text)]);
     let of =
         |program: &str| Some(vec![node.root.find_program(program, SEARCH_PATH)?, "ctr".into()]);
@@ -74,10 +74,10 @@ fn ctr(patient: &Patient) -> Option<Vec<PathBuf>> {
     }
 }
 
-fn command(patient: &Patient, ctr: &[PathBuf]) -> Command {
+fn command(checked: &Checked, ctr: &[PathBuf]) -> Command {
     let mut words = ctr.iter();
-    let mut command = patient.node.root.command(words.next().cloned().unwrap_or_default());
-    command.args(words).arg("--address").arg(&patient.node.socket);
+    let mut command = checked.node.root.command(words.next().cloned().unwrap_or_default());
+    command.args(words).arg("--address").arg(&checked.node.socket);
     command
 }
 
@@ -104,13 +104,13 @@ enum RunError {
 }
 
 fn run(
-    patient: &Patient,
+    checked: &Checked,
     ctr: &[PathBuf],
     rootfs: &Path,
     one: &Found,
 ) -> Result<Duration, RunError> {
     let id = format!("doctor-{}-{}", one.engine, std::process::id());
-    let mut command = command(patient, ctr);
+    let mut command = command(checked, ctr);
     command.args(["--namespace", NAMESPACE, "run", "--rm", "--rootfs", "--runtime"]);
     command.arg(&one.shim).arg(rootfs).arg(&id).arg(format!("/{FILE}"));
     let started = Instant::now();
@@ -141,7 +141,7 @@ fn wait(mut child: Child) -> Result<Child, RunError> {
         match child.try_wait() {
             Ok(None) if started.elapsed() < LIMIT => thread::sleep(POLL),
             Ok(None) => {
-                // It is our own child, and gets nothing else to do.
+                // Neither can fail for a child that is not reaped yet.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(RunError::Late);

@@ -5,18 +5,18 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Findings, Patient};
+use super::{Checked, Findings};
 use crate::config::{Version, document};
 use crate::cri::Running;
 use crate::root::SEARCH_PATH;
 
-/// Where administrators' credentials are, by distribution.
+/// The paths of the administrator's kubeconfig in the distributions.
 const KUBECONFIGS: [&str; 3] =
     ["/etc/kubernetes/admin.conf", "/etc/rancher/k3s/k3s.yaml", "/etc/rancher/rke2/rke2.yaml"];
 
 /// Checks containerd.
-pub(super) fn check(patient: &Patient, findings: &mut Findings) {
-    let node = &patient.node;
+pub(super) fn check(checked: &Checked, findings: &mut Findings) {
+    let node = &checked.node;
     let version = match node.version() {
         Ok(version) => version,
         Err(error) => {
@@ -28,13 +28,16 @@ pub(super) fn check(patient: &Patient, findings: &mut Findings) {
         "containerd",
         format!("version {version} of {}, {}", node.distribution.name(), node.socket.display()),
     );
-    configuration(patient, version, findings);
-    let Some(running) = &patient.running else {
-        return findings.fail(
-            "CRI",
-            "containerd does not answer to Kubernetes' interface",
-            "remove \"cri\" from disabled_plugins in containerd's configuration and restart containerd",
-        );
+    configuration(checked, version, findings);
+    let running = match &checked.running {
+        Ok(running) => running,
+        Err(error) => {
+            return findings.fail(
+                "CRI",
+                error.to_string(),
+                "remove \"cri\" from disabled_plugins in containerd's configuration and restart containerd",
+            );
+        }
     };
     match &running.not_ready {
         None => findings.ok("CRI", "answers and is ready"),
@@ -49,12 +52,12 @@ pub(super) fn check(patient: &Patient, findings: &mut Findings) {
             "set enable_selinux = false for the CRI plug-in, or keep wasm pods off this node by its label",
         );
     }
-    handlers(patient, running, version, findings);
-    classes(patient, running, findings);
+    handlers(checked, running, version, findings);
+    classes(checked, running, findings);
 }
 
-fn configuration(patient: &Patient, version: Version, findings: &mut Findings) {
-    let node = &patient.node;
+fn configuration(checked: &Checked, version: Version, findings: &mut Findings) {
+    let node = &checked.node;
     let path = node.config.display();
     let head = node.read(&node.config).map(|text| text.map(|text| document::head(&text, version)));
     match head {
@@ -80,15 +83,15 @@ fn configuration(patient: &Patient, version: Version, findings: &mut Findings) {
     }
 }
 
-fn handlers(patient: &Patient, running: &Running, version: Version, findings: &mut Findings) {
-    if patient.record.is_empty() {
+fn handlers(checked: &Checked, running: &Running, version: Version, findings: &mut Findings) {
+    if checked.record.is_empty() {
         findings.warn(
             "handlers",
             "wherry-node has installed nothing here",
             "run wherry-node install",
         );
     }
-    for engine in &patient.record.engines {
+    for engine in &checked.record.engines {
         if !running.handlers.contains(engine) {
             findings.fail(
                 "handlers",
@@ -107,9 +110,9 @@ fn handlers(patient: &Patient, running: &Running, version: Version, findings: &m
     }
 }
 
-/// RuntimeClasses against handlers, where kubectl works.
-fn classes(patient: &Patient, running: &Running, findings: &mut Findings) {
-    let root = &patient.node.root;
+/// Compares RuntimeClasses with handlers, where kubectl works.
+fn classes(checked: &Checked, running: &Running, findings: &mut Findings) {
+    let root = &checked.node.root;
     let Some(kubectl) = root.find_program("kubectl", SEARCH_PATH) else {
         return findings.skip(
             "RuntimeClasses",
@@ -140,7 +143,7 @@ fn classes(patient: &Patient, running: &Running, findings: &mut Findings) {
             Some((name.to_owned(), item.get("handler")?.as_str()?.to_owned()))
         })
         .collect();
-    compare(&classes, &patient.record.engines, running, findings);
+    compare(&classes, &checked.record.engines, running, findings);
 }
 
 fn compare(
@@ -172,11 +175,11 @@ fn compare(
     }
 }
 
-/// The directories in which containerd looks for a shim.
-pub(super) fn search_path(patient: &Patient) -> String {
-    // containerd looks beside its own executable too.
-    let beside = patient.node.containerd.as_deref().and_then(Path::parent);
-    let path = patient.variable("PATH").unwrap_or(SEARCH_PATH);
+/// The directories in which containerd searches for a shim.
+pub(super) fn search_path(checked: &Checked) -> String {
+    // containerd also searches the directory that its executable is in.
+    let beside = checked.node.containerd.as_deref().and_then(Path::parent);
+    let path = checked.variable("PATH").unwrap_or(SEARCH_PATH);
     beside.map_or_else(|| path.to_owned(), |beside| format!("{}:{path}", beside.display()))
 }
 

@@ -7,42 +7,41 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::Value;
 
 use super::daemon::search_path;
-use super::{Findings, Patient};
+use super::{Checked, Findings};
 use crate::executables::{self, Engine};
 
-/// A runtime that works so far.
+/// A runtime whose executables run.
 pub(super) struct Found {
     pub(super) engine: String,
     /// Its shim, by the host's path.
     pub(super) shim: PathBuf,
 }
 
-/// Checks the runtimes of containerd's configuration that are ours, and returns those whose
-/// executables run.
-pub(super) fn check(patient: &Patient, findings: &mut Findings) -> Vec<Found> {
-    let configured = patient.running.as_ref().and_then(|running| {
+/// Checks Wherry's runtimes in containerd's configuration, and returns those whose executables run.
+pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Vec<Found> {
+    let configured = checked.running.as_ref().ok().and_then(|running| {
         running.config.pointer("/containerd/runtimes").and_then(Value::as_object).cloned()
     });
     let mut found = Vec::new();
     for (handler, runtime) in configured.unwrap_or_default() {
         let Some((name, path)) = shim(&runtime) else { continue };
-        let installed = patient.record.engines.contains(&handler);
-        let search = search_path(patient);
-        let path = path.or_else(|| patient.node.root.find_program(&name, &search));
-        let Some(path) = path.filter(|path| patient.node.root.exists(path)) else {
+        let installed = checked.record.engines.contains(&handler);
+        let search = search_path(checked);
+        let path = path.or_else(|| checked.node.root.find_program(&name, &search));
+        let Some(path) = path.filter(|path| checked.node.root.exists(path)) else {
             if installed {
-                not_found(patient, &name, &search, findings);
+                not_found(checked, &name, &search, findings);
             }
             continue;
         };
         let engine = Engine { name: engine_of(&name).to_owned() };
         let beside = path.parent().unwrap_or(Path::new("/"));
-        if !installed && !patient.node.root.exists(beside.join(engine.host())) {
-            // Another project's.
+        if !installed && !checked.node.root.exists(beside.join(engine.host())) {
+            // A shim of another project.
             continue;
         }
-        plugins(patient, &handler, &runtime, findings);
-        if runs(patient, &engine, beside, findings) {
+        plugins(checked, &handler, &runtime, findings);
+        if runs(checked, &engine, beside, findings) {
             found.push(Found { engine: engine.name, shim: path });
         }
     }
@@ -67,10 +66,10 @@ fn engine_of(shim: &str) -> &str {
     name.rsplit_once('-').map_or(name, |(engine, _)| engine)
 }
 
-/// A shell may find what containerd's unit does not.
-fn not_found(patient: &Patient, name: &str, search: &str, findings: &mut Findings) {
+/// Reports a shim that containerd does not find. A shell, whose PATH differs, may find it.
+fn not_found(checked: &Checked, name: &str, search: &str, findings: &mut Findings) {
     let shells = std::env::var("PATH").unwrap_or_default();
-    let elsewhere = patient.node.root.find_program(name, &shells);
+    let elsewhere = checked.node.root.find_program(name, &shells);
     let text = match elsewhere {
         Some(path) => {
             format!("containerd does not find {name}, though a shell does: {}", path.display())
@@ -81,8 +80,8 @@ fn not_found(patient: &Patient, name: &str, search: &str, findings: &mut Finding
     findings.fail("executables", text, &advice);
 }
 
-fn runs(patient: &Patient, engine: &Engine, folder: &Path, findings: &mut Findings) -> bool {
-    let mounted = patient.node.root.resolve(folder).ok().and_then(|path| statvfs(&path).ok());
+fn runs(checked: &Checked, engine: &Engine, folder: &Path, findings: &mut Findings) -> bool {
+    let mounted = checked.node.root.resolve(folder).ok().and_then(|path| statvfs(&path).ok());
     if mounted.is_some_and(|of| of.flags().contains(FsFlags::ST_NOEXEC)) {
         findings.fail(
             "executables",
@@ -91,7 +90,7 @@ fn runs(patient: &Patient, engine: &Engine, folder: &Path, findings: &mut Findin
         );
         return false;
     }
-    match executables::probe(&patient.node, engine, folder) {
+    match executables::probe(&checked.node, engine, folder) {
         Ok(()) => {
             findings.ok("executables", format!("{} in {} run", engine.name, folder.display()));
             true
@@ -108,10 +107,10 @@ fn runs(patient: &Patient, engine: &Engine, folder: &Path, findings: &mut Findin
 }
 
 /// WasmEdge's plug-ins are files that the runtime's options name.
-fn plugins(patient: &Patient, handler: &str, runtime: &Value, findings: &mut Findings) {
+fn plugins(checked: &Checked, handler: &str, runtime: &Value, findings: &mut Findings) {
     let named = runtime.pointer("/options/Plugins").and_then(Value::as_str);
     for path in named.into_iter().flat_map(|text| text.split(':')).filter(|path| !path.is_empty()) {
-        if patient.node.root.exists(path) {
+        if checked.node.root.exists(path) {
             findings.ok("plug-ins", format!("{handler}: {path}"));
         } else {
             findings.fail(

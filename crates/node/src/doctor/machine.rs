@@ -5,11 +5,11 @@ use std::path::Path;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::{Findings, Patient};
+use super::{Checked, Findings};
 use crate::root::HostRoot;
 
-/// The oldest kernel that the tests run on; cgroup.kill, close_range and clone3 into a cgroup are
-/// there.
+/// The oldest kernel that the tests run on. It has cgroup.kill, close_range and clone3 into a
+/// cgroup.
 const KERNEL: (u32, u32) = (5, 10);
 const CACHE: &str = "/var/lib/wherry/cache";
 /// The cache keeps at most 2 GiB; below this a large module may not fit.
@@ -52,8 +52,8 @@ fn kernel(release: &str, findings: &mut Findings) {
 }
 
 /// Limits of processes and threads.
-pub(super) fn check_limits(patient: &Patient, findings: &mut Findings) {
-    let root = &patient.node.root;
+pub(super) fn check_limits(checked: &Checked, findings: &mut Findings) {
+    let root = &checked.node.root;
     for file in ["pid_max", "threads-max"] {
         let number = read(root, &format!("/proc/sys/kernel/{file}"));
         match number.trim().parse::<u64>() {
@@ -66,10 +66,8 @@ pub(super) fn check_limits(patient: &Patient, findings: &mut Findings) {
             Err(_) => findings.skip(file, format!("/proc/sys/kernel/{file} cannot be read")),
         }
     }
-    match patient.tasks_max {
-        None => {
-            findings.skip("TasksMax", "systemd cannot be asked for the limit of containerd's unit")
-        }
+    match checked.tasks_max {
+        None => findings.skip("TasksMax", "systemd does not report the limit of containerd's unit"),
         Some(number) if number < TASKS => findings.warn(
             "TasksMax",
             format!("containerd's unit may have {number} tasks: shims are among them"),
@@ -82,13 +80,12 @@ pub(super) fn check_limits(patient: &Patient, findings: &mut Findings) {
 }
 
 /// The directory of compiled code and its filesystem.
-pub(super) fn check_cache(patient: &Patient, findings: &mut Findings) {
-    let path = patient.variable("WHERRY_CACHE_DIR").unwrap_or(CACHE);
-    let Ok(folder) = patient.node.root.resolve(Path::new(path)) else { return };
+pub(super) fn check_cache(checked: &Checked, findings: &mut Findings) {
+    let path = checked.variable("WHERRY_CACHE_DIR").unwrap_or(CACHE);
+    let Ok(folder) = checked.node.root.resolve(Path::new(path)) else { return };
     let Some(existing) = folder.ancestors().find(|above| above.exists()) else { return };
     let Ok(of) = statvfs(existing) else {
-        return findings
-            .skip("cache", format!("the filesystem of {path} cannot be asked for its space"));
+        return findings.skip("cache", format!("the free space of {path} is unknown"));
     };
     let free = of.blocks_available() * of.fragment_size();
     if of.flags().contains(FsFlags::ST_RDONLY) {
@@ -111,7 +108,7 @@ pub(super) fn check_cache(patient: &Patient, findings: &mut Findings) {
     }
 }
 
-/// A file of the host, or nothing.
+/// Reads a file of the host. Empty if it cannot be read.
 fn read(root: &HostRoot, path: &str) -> String {
     let path = root.resolve(Path::new(path));
     path.ok().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default()

@@ -13,17 +13,17 @@ use crate::args::{Doctor, Host};
 use crate::cri::Running;
 use crate::error::NodeError;
 use crate::node::Node;
+use crate::print_line;
 use crate::record::Record;
 use crate::root::HostRoot;
-use crate::say;
 use crate::systemd::Systemd;
 
-/// How a check ended.
+/// The result level of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
     Ok,
-    /// It works, with a limit that a person should know.
+    /// It works, with a limitation.
     Warn,
     /// Containers cannot run.
     Fail,
@@ -73,12 +73,12 @@ impl Findings {
     }
 }
 
-/// What the checks of containerd and the engines share.
-pub(crate) struct Patient {
+/// The state that the checks of containerd and the engines share.
+pub(crate) struct Checked {
     pub(crate) node: Node,
     pub(crate) record: Record,
-    pub(crate) running: Option<Running>,
-    /// The environment of containerd's unit, `NAME=value` each; empty where it cannot be asked.
+    pub(crate) running: Result<Running, NodeError>,
+    /// The environment of containerd's unit, `NAME=value` each; empty if it cannot be read.
     pub(crate) environment: Vec<String>,
     /// The greatest number of tasks of the unit.
     pub(crate) tasks_max: Option<u64>,
@@ -89,17 +89,17 @@ pub(crate) fn run(host: &Host, options: &Doctor) -> Result<ExitCode, NodeError> 
     let mut findings = Findings::default();
     let root = HostRoot::new(&host.root);
     machine::check(&root, &mut findings);
-    match Node::find(host).and_then(Patient::examine) {
+    match Node::find(host).and_then(Checked::read) {
         Err(error) => findings.fail("containerd", error.to_string(), "start containerd"),
-        Ok(patient) => {
-            machine::check_limits(&patient, &mut findings);
-            machine::check_cache(&patient, &mut findings);
-            daemon::check(&patient, &mut findings);
-            let found = engines::check(&patient, &mut findings);
+        Ok(checked) => {
+            machine::check_limits(&checked, &mut findings);
+            machine::check_cache(&checked, &mut findings);
+            daemon::check(&checked, &mut findings);
+            let found = engines::check(&checked, &mut findings);
             if options.no_containers {
                 findings.skip("containers", "none was started, as --no-containers asks");
             } else {
-                containers::check(&patient, &found, &mut findings);
+                containers::check(&checked, &found, &mut findings);
             }
         }
     }
@@ -108,12 +108,12 @@ pub(crate) fn run(host: &Host, options: &Doctor) -> Result<ExitCode, NodeError> 
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-impl Patient {
-    fn examine(node: Node) -> Result<Patient, NodeError> {
+impl Checked {
+    fn read(node: Node) -> Result<Checked, NodeError> {
         let record = Record::load(&node)?;
-        let running = node.cri().and_then(|cri| cri.running()).ok();
+        let running = node.cri().and_then(|cri| cri.running());
         let (mut environment, mut tasks_max) = (Vec::new(), None);
-        // Without systemd its defaults are assumed.
+        // Without systemd, the checks assume systemd's defaults.
         if let Ok(mut systemd) = Systemd::connect(&node.root)
             && let Ok(unit) = systemd.active_unit(&node.units)
         {
@@ -122,7 +122,7 @@ impl Patient {
             let tasks = systemd.unit_property(&unit, service, "TasksMax").unwrap_or_default();
             tasks_max = tasks.first().and_then(|number| number.parse().ok());
         }
-        Ok(Patient { node, record, running, environment, tasks_max })
+        Ok(Checked { node, record, running, environment, tasks_max })
     }
 
     /// A variable of containerd's unit.
@@ -133,8 +133,8 @@ impl Patient {
 
 fn print(findings: &[Finding], json: bool) {
     if json {
-        // Strings and names of levels: there is nothing that cannot be JSON.
-        say(serde_json::to_string_pretty(findings).unwrap_or_default());
+        // Cannot fail: a finding consists of strings and unit variants.
+        print_line(serde_json::to_string_pretty(findings).unwrap_or_default());
         return;
     }
     for finding in findings {
@@ -144,9 +144,9 @@ fn print(findings: &[Finding], json: bool) {
             Level::Fail => "FAIL",
             Level::Skip => "skip",
         };
-        say(format!("{level} {}: {}", finding.subject, finding.text));
+        print_line(format!("{level} {}: {}", finding.subject, finding.text));
         if let Some(advice) = &finding.advice {
-            say(format!("     → {advice}"));
+            print_line(format!("     → {advice}"));
         }
     }
 }

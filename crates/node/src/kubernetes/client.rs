@@ -1,5 +1,5 @@
-//! A client of the Kubernetes API, as a pod has it: address in the environment, token and authority
-//! in files.
+//! A client of the Kubernetes API for a process in a pod: the address is in the environment, token
+//! and certificate authority are in files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_p
 
 use crate::error::NodeError;
 
-/// Where the kubelet mounts a pod's credentials.
+/// The directory at which the kubelet mounts a pod's credentials.
 const CREDENTIALS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -66,7 +66,7 @@ impl Client {
     }
 }
 
-/// An agent that trusts the cluster's own authority alone.
+/// An HTTP agent that trusts only the cluster's certificate authority.
 fn agent(authority: &[u8]) -> Result<Agent, NodeError> {
     let certificates: Vec<Certificate<'static>> = parse_pem(authority)
         .filter_map(|item| match item {
@@ -95,7 +95,7 @@ fn agent(authority: &[u8]) -> Result<Agent, NodeError> {
     Ok(config.into())
 }
 
-/// The text of an answer, if it is one of success; else the message in it.
+/// Returns the body of a successful answer. Otherwise the message in it becomes the error.
 fn text(
     verb: &str,
     path: &str,

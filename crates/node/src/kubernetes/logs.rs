@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::client::Client;
 use crate::args::CheckPods;
 use crate::error::NodeError;
-use crate::say;
+use crate::print_line;
 
 /// Fails unless each pod's log has the text.
 pub(crate) fn run(options: &CheckPods) -> Result<ExitCode, NodeError> {
@@ -20,7 +20,7 @@ pub(crate) fn run(options: &CheckPods) -> Result<ExitCode, NodeError> {
                 "the log of pod {pod} is {log:?}: expected {expect:?}"
             )));
         }
-        say(format!("the log of pod {pod} is as expected"));
+        print_line(format!("the log of pod {pod} is as expected"));
     }
     Ok(ExitCode::SUCCESS)
 }

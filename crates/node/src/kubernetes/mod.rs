@@ -10,10 +10,11 @@ use crate::VERSION;
 use crate::error::NodeError;
 use client::Client;
 
-/// Begins the labels: `wherry/wasmtime=true`. The chart's RuntimeClasses select nodes by them.
+/// The prefix of the labels: `wherry/wasmtime=true`. The chart's RuntimeClasses select nodes by
+/// them.
 const PREFIX: &str = "wherry/";
 
-/// Sets a label for each engine that is there, and removes those of engines that are gone.
+/// Sets a label for each installed engine, and removes those of engines that are not installed.
 pub(crate) fn label(node: &str, engines: &[String], gone: &[String]) -> Result<(), NodeError> {
     let client = Client::of_the_pod()?;
     client.patch(&format!("/api/v1/nodes/{node}"), &patch(engines, gone))

@@ -1,6 +1,7 @@
 //! A connection to a D-Bus socket.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::num::TryFromIntError;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub(super) enum Fault {
     Refused(String),
     #[error("an answer that is not understood")]
     Malformed,
+    #[error("the call is too long for D-Bus: {0}")]
+    TooLong(#[from] TryFromIntError),
     #[error("{name}: {text}")]
     Error { name: String, text: String },
 }
@@ -29,7 +32,7 @@ pub(super) enum Fault {
 pub(super) struct Bus {
     stream: BufReader<UnixStream>,
     serial: u32,
-    /// On the bus a message needs a destination, on systemd's own socket there is only one.
+    /// On the bus a message needs a destination; on systemd's own socket it needs none.
     is_bus: bool,
 }
 
@@ -40,7 +43,7 @@ impl Bus {
         stream.set_read_timeout(Some(LIMIT))?;
         stream.set_write_timeout(Some(LIMIT))?;
         let mut bus = Bus { stream: BufReader::new(stream), serial: 0, is_bus };
-        // The id as decimal text, each digit in hexadecimal.
+        // The user id in decimal digits, each digit's ASCII code in hexadecimal.
         let uid: String =
             nix::unistd::getuid().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
         bus.stream.get_mut().write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
@@ -57,7 +60,7 @@ impl Bus {
         Ok(bus)
     }
 
-    /// Calls a method of systemd's and returns the values of its answer.
+    /// Calls a method of systemd and returns the values of its answer.
     pub(super) fn call(
         &mut self,
         path: &str,
@@ -78,7 +81,7 @@ impl Bus {
         args: &[&str],
     ) -> Result<Vec<String>, Fault> {
         self.serial += 1;
-        let message = wire::call(self.serial, destination, path, interface, member, args);
+        let message = wire::call(self.serial, destination, path, interface, member, args)?;
         self.stream.get_mut().write_all(&message)?;
         loop {
             let answer = self.receive()?;

@@ -1,8 +1,7 @@
 //! systemd on the host, through its D-Bus interface.
 //!
-//! A pod needs the bus's socket for it and neither the host's PID namespace nor its mount
-//! namespace, as running
-//! `systemctl` there would.
+//! A pod needs only the socket of the bus for it. Running `systemctl` on the host would need the
+//! host's pid and mount namespaces.
 
 mod bus;
 mod wire;
@@ -19,7 +18,8 @@ const MANAGER: (&str, &str) = ("/org/freedesktop/systemd1", "org.freedesktop.sys
 /// The sockets of the system bus, and of systemd itself, which root may use where no bus runs.
 const SOCKETS: [(&str, bool); 2] =
     [("/run/dbus/system_bus_socket", true), ("/run/systemd/private", false)];
-/// A job's end is not signalled to us; a restart of containerd takes a second or so.
+/// The interval of polling a job, whose end is not signalled. A restart of containerd takes about a
+/// second.
 const POLL: Duration = Duration::from_millis(100);
 
 /// A connection to the host's systemd.
@@ -42,7 +42,7 @@ impl Systemd {
         Err(NodeError::Systemd { doing: "connecting".into(), reason: reasons.join("; ") })
     }
 
-    /// Of these units the first that is active.
+    /// Returns the first active unit of these.
     pub(crate) fn active_unit(&mut self, units: &[String]) -> Result<String, NodeError> {
         let mut states = Vec::new();
         for unit in units {
@@ -66,9 +66,9 @@ impl Systemd {
             .bus
             .call(path, interface, "RestartUnit", &[unit, "replace"])
             .map_err(|fault| failed(doing(), &fault))?;
-        let job = job.into_iter().next().unwrap_or_default();
+        let job = first(job).map_err(|fault| failed(doing(), &fault))?;
         let started = Instant::now();
-        // A job that is over has no object any more.
+        // systemd removes the object of a finished job.
         while self.property(&job, "org.freedesktop.systemd1.Job", "State").is_ok() {
             if started.elapsed() > timeout {
                 let reason = format!("it still runs after {} s", timeout.as_secs());
@@ -92,13 +92,18 @@ impl Systemd {
             .bus
             .call(path, manager, "LoadUnit", &[unit])
             .map_err(|fault| failed(doing(), &fault))?;
-        let path = found.into_iter().next().unwrap_or_default();
+        let path = first(found).map_err(|fault| failed(doing(), &fault))?;
         self.property(&path, interface, name).map_err(|fault| failed(doing(), &fault))
     }
 
     fn property(&mut self, path: &str, interface: &str, name: &str) -> Result<Vec<String>, Fault> {
         self.bus.call(path, "org.freedesktop.DBus.Properties", "Get", &[interface, name])
     }
+}
+
+/// The only value of an answer.
+fn first(values: Vec<String>) -> Result<String, Fault> {
+    values.into_iter().next().ok_or(Fault::Malformed)
 }
 
 fn failed(doing: String, fault: &Fault) -> NodeError {

@@ -1,9 +1,13 @@
-//! The part of D-Bus' wire format that is needed: calls with strings, and answers with strings,
-//! paths or a number. The format is that of the D-Bus specification, "Message Protocol".
+//! The D-Bus wire format for calls with strings, and answers with strings, paths or a number. See
+//! the D-Bus specification, "Message Protocol".
 
-/// The first bytes of a message, before the array of header fields: they say how long the rest is.
+use std::num::TryFromIntError;
+
+/// The length of the start of a message, before the array of header fields. It contains the length
+/// of the rest.
 pub(super) const FIXED: usize = 16;
-/// The specification's bound, 128 MiB, is far above any answer that we ask for.
+/// The maximum length of an answer. The specification's own, 128 MiB, is far above any answer to
+/// our calls.
 const MESSAGE_MAX: usize = 1 << 20;
 
 const METHOD_CALL: u8 = 1;
@@ -32,7 +36,7 @@ pub(super) struct Answer {
     pub(super) values: Vec<String>,
 }
 
-/// Encodes a call whose arguments are strings.
+/// Encodes a call whose arguments are strings. Fails if a length does not fit into its field.
 pub(super) fn call(
     serial: u32,
     destination: Option<&str>,
@@ -40,10 +44,10 @@ pub(super) fn call(
     interface: &str,
     member: &str,
     args: &[&str],
-) -> Vec<u8> {
+) -> Result<Vec<u8>, TryFromIntError> {
     let mut body = Vec::new();
     for arg in args {
-        string(&mut body, arg);
+        string(&mut body, arg)?;
     }
     let mut fields = Vec::new();
     let mut add = |code: u8, kind: u8, value: &str| {
@@ -51,26 +55,26 @@ pub(super) fn call(
         fields.extend([code, 1, kind, 0]);
         if kind == b'g' { signature(&mut fields, value) } else { string(&mut fields, value) }
     };
-    add(field::PATH, b'o', path);
-    add(field::INTERFACE, b's', interface);
-    add(field::MEMBER, b's', member);
+    add(field::PATH, b'o', path)?;
+    add(field::INTERFACE, b's', interface)?;
+    add(field::MEMBER, b's', member)?;
     if let Some(destination) = destination {
-        add(field::DESTINATION, b's', destination);
+        add(field::DESTINATION, b's', destination)?;
     }
     if !args.is_empty() {
-        add(field::SIGNATURE, b'g', &"s".repeat(args.len()));
+        add(field::SIGNATURE, b'g', &"s".repeat(args.len()))?;
     }
     let mut message = vec![b'l', METHOD_CALL, 0, 1];
-    message.extend(length(body.len()));
+    message.extend(length(body.len())?);
     message.extend(serial.to_le_bytes());
-    message.extend(length(fields.len()));
+    message.extend(length(fields.len())?);
     message.extend(fields);
     align(&mut message, 8);
     message.extend(body);
-    message
+    Ok(message)
 }
 
-/// How many bytes follow the first [`FIXED`] ones.
+/// Returns the number of bytes that follow the first [`FIXED`] ones.
 pub(super) fn rest(fixed: &[u8; FIXED]) -> Option<usize> {
     let mut reader = Reader { bytes: fixed, at: 4, little: fixed.first() == Some(&b'l') };
     let body = reader.number()?;
@@ -106,26 +110,27 @@ pub(super) fn answer(message: &[u8]) -> Option<Answer> {
     Some(found)
 }
 
-fn length(length: usize) -> [u8; 4] {
-    // What we send is a few names.
-    u32::try_from(length).unwrap_or_default().to_le_bytes()
+fn length(length: usize) -> Result<[u8; 4], TryFromIntError> {
+    Ok(u32::try_from(length)?.to_le_bytes())
 }
 
 fn align(bytes: &mut Vec<u8>, to: usize) {
     bytes.resize(bytes.len().next_multiple_of(to), 0);
 }
 
-fn string(bytes: &mut Vec<u8>, text: &str) {
+fn string(bytes: &mut Vec<u8>, text: &str) -> Result<(), TryFromIntError> {
     align(bytes, 4);
-    bytes.extend(length(text.len()));
+    bytes.extend(length(text.len())?);
     bytes.extend(text.as_bytes());
     bytes.push(0);
+    Ok(())
 }
 
-fn signature(bytes: &mut Vec<u8>, text: &str) {
-    bytes.push(u8::try_from(text.len()).unwrap_or_default());
+fn signature(bytes: &mut Vec<u8>, text: &str) -> Result<(), TryFromIntError> {
+    bytes.push(u8::try_from(text.len())?);
     bytes.extend(text.as_bytes());
     bytes.push(0);
+    Ok(())
 }
 
 struct Reader<'b> {
@@ -177,8 +182,7 @@ impl Reader<'_> {
         Some(text)
     }
 
-    /// The values of these types, one after the other. Of other types than we ask for, nothing is
-    /// known.
+    /// Decodes the values of these types, in order. `None` for a type that is not implemented.
     fn values(&mut self, kinds: &str) -> Option<Vec<String>> {
         let mut values = Vec::new();
         let mut kinds = kinds.chars();
@@ -212,7 +216,7 @@ mod tests {
     /// The specification's rules by hand: little-endian, fields aligned to 8.
     #[test]
     fn a_call_is_encoded_as_the_specification_says() {
-        let bytes = call(7, Some("d.x"), "/p", "i.f", "Go", &["a"]);
+        let bytes = call(7, Some("d.x"), "/p", "i.f", "Go", &["a"]).unwrap();
         let expected: &[u8] = b"l\x01\x00\x01\x06\x00\x00\x00\x07\x00\x00\x00\x47\x00\x00\x00\
             \x01\x01o\x00\x02\x00\x00\x00/p\x00\x00\x00\x00\x00\x00\
             \x02\x01s\x00\x03\x00\x00\x00i.f\x00\x00\x00\x00\x00\
@@ -229,10 +233,10 @@ mod tests {
         let mut message = vec![b'l', METHOD_RETURN, 1, 1];
         let body: &[u8] =
             b"\x02as\x00\x0e\x00\x00\x00\x01\x00\x00\x00a\x00\x00\x00\x01\x00\x00\x00b\x00";
-        message.extend(length(body.len()));
+        message.extend(length(body.len()).unwrap());
         message.extend(9_u32.to_le_bytes());
         let fields: &[u8] = b"\x05\x01u\x00\x07\x00\x00\x00\x08\x01g\x00\x01v\x00";
-        message.extend(length(fields.len()));
+        message.extend(length(fields.len()).unwrap());
         message.extend(fields);
         align(&mut message, 8);
         message.extend(body);

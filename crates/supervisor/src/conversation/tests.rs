@@ -141,12 +141,11 @@ fn a_pid_that_is_not_a_new_child_is_refused_and_no_hook_runs() {
             assert!(process.receive::<SetupReply>().is_ok_and(|answer| answer.is_none()));
         });
         let text = result.unwrap_err();
-        let expected =
-            "the container's process sent a Hooks message with a pid that cannot be right: ";
+        let expected = "the container's process sent a Hooks message with an invalid pid: ";
         assert!(text.starts_with(expected), "{text}");
         assert!(done.hooks.is_empty());
         let text = refused(move |host, _| host.send(&HostReply::Forked { pid }, &[]).unwrap());
-        let expected = "the engine host sent a Forked message with a pid that cannot be right: ";
+        let expected = "the engine host sent a Forked message with an invalid pid: ";
         assert!(text.starts_with(expected), "{text}");
     }
 }

@@ -2,7 +2,7 @@
 //! user namespace.
 //!
 //! It is this executable again, run from a read-only view, with the first argument [`POD_INIT`]. It
-//! makes the namespaces, gives up its privileges and its view of the filesystem, and waits for the
+//! creates the namespaces, drops its privileges and its view of the filesystem, and waits for the
 //! end of standard input, which the daemon keeps open: it ends with the daemon, too. The kernel
 //! reaps the orphans that it inherits.
 
@@ -21,7 +21,7 @@ use nix::unistd::{
     Gid, Uid, chdir, dup2_stdout, getpid, pivot_root, setgroups, setresgid, setresuid, setsid,
 };
 use wherry_sys::namespaces;
-use wherry_sys::process::Process;
+use wherry_sys::process::{Pid, Process};
 use wherry_sys::reaper::Reaper;
 use wherry_sys::seccomp::{ALLOW, EPERM, Filter};
 
@@ -35,11 +35,11 @@ pub const POD_INIT: &str = "pod-init";
 const NAME: &CStr = c"wherry-pod";
 /// The user and group of the process: those of the pause image of Kubernetes.
 const UNPRIVILEGED: u32 = 65535;
-/// The line of the answer that says that the process is ready. Another one is its pid.
+/// The line of the answer that reports that the process is ready. The other line is its pid.
 const READY: &str = "ready";
-/// A directory of every root filesystem, which the empty root is mounted on.
+/// A directory that every root filesystem has, as the mount point of the empty root.
 const MOUNT_POINT: &str = "/sys";
-/// The system calls that remain: to wait, and to end.
+/// The allowed system calls: to wait, and to exit.
 const CALLS: [i64; 7] = [
     libc::SYS_read,
     libc::SYS_rt_sigreturn,
@@ -63,7 +63,7 @@ impl InitProcess {
     }
 }
 
-/// Why an init process does not run.
+/// Why the init process of a pod cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// It cannot be executed.
@@ -74,13 +74,13 @@ pub enum InitError {
         /// The cause.
         source: io::Error,
     },
-    /// The kernel does not say where this executable is.
+    /// The path of this executable is unknown.
     #[error("cannot find this executable: {0}")]
     Own(io::Error),
-    /// Its answer cannot be read.
+    /// The answer of the init process cannot be read.
     #[error("cannot read its answer: {0}")]
     Read(#[from] io::Error),
-    /// It reports why it cannot run.
+    /// The init process reported an error.
     #[error("{0}")]
     Failed(String),
 }
@@ -100,9 +100,9 @@ pub(super) fn spawn(pod: &PodNamespaces, reaper: &Reaper) -> Result<InitProcess,
     let mut text = String::new();
     answer.read_to_string(&mut text)?;
     let pid = parse(&text);
-    let first = i32::try_from(child.id()).map_err(io::Error::other)?;
+    let first = Pid::of(&child).number();
     if pid != Some(first) {
-        // The process that has forked the init process, or has failed: nothing waits for its end.
+        // The process that forked the init process, or that failed: nothing waits for its exit.
         drop(reaper.exit_of(first));
     }
     match pid {
@@ -233,7 +233,7 @@ fn leave_filesystem() -> nix::Result<()> {
     chdir("/")
 }
 
-/// Becomes a user without capabilities, for ever.
+/// Becomes a user without capabilities, permanently.
 fn drop_privileges() -> nix::Result<()> {
     let (uid, gid) = (Uid::from_raw(UNPRIVILEGED), Gid::from_raw(UNPRIVILEGED));
     setgroups(&[])?;

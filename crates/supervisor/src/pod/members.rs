@@ -1,9 +1,10 @@
-//! The containers of a pod, on disk: containerd before 2.3 runs `delete` for the pod alone when the
+//! The containers of a pod, on disk: containerd before 2.3 runs `delete` only for the pod when the
 //! shim is dead, and may have removed the bundles of the containers by then.
 //!
 //! An entry is in the bundle of the pod from the start of a container's Create to its removal: a
 //! link to its bundle, and its configuration, which names its cgroup.
 
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -57,12 +58,18 @@ pub fn remove(pod: &Bundle, id: &str) {
 
 /// Returns the containers of a pod.
 pub(crate) fn list(pod: &Bundle) -> Vec<Member> {
+    // Missing in a pod that never had a container.
     let entries = fs::read_dir(pod.pod_members()).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let (name, path) = (entry.file_name(), entry.path());
-            let bundle = Bundle::new(&fs::read_link(path.join(BUNDLE)).ok()?, name.to_str()?);
-            Some(Member { bundle, config: Bundle::new(&path, name.to_str()?).config().ok() })
+            let warn = |error: &dyn Display| {
+                log::warn!("cannot clean up all of the container in {}: {error}", path.display());
+            };
+            let target = fs::read_link(path.join(BUNDLE)).map_err(|error| warn(&error)).ok()?;
+            let id = name.to_str()?;
+            let config = Bundle::new(&path, id).config().map_err(|error| warn(&error)).ok();
+            Some(Member { bundle: Bundle::new(&target, id), config })
         })
         .collect()
 }

@@ -1,4 +1,4 @@
-//! A pod whose namespaces this daemon makes, in place of a pause container.
+//! A pod whose namespaces this daemon creates, instead of a pause container.
 //!
 //! The containers of a pod join its namespaces through `/proc/PID/ns`, where PID is the pid that
 //! the daemon reports for the pod. A thread of the daemon holds them ([`thread`]): its id is a
@@ -31,7 +31,7 @@ pub use namespaces::{EnterError, PodNamespaces};
 /// The size of the pod's `/dev/shm`, bytes: that of containerd's pods.
 const SHM_SIZE: u64 = 64 << 20;
 
-/// The pod that a client asks for.
+/// The pod that a client requests.
 #[derive(Debug, Clone)]
 pub struct PodConfig {
     /// Its id.
@@ -46,7 +46,7 @@ pub struct PodConfig {
     pub cgroup_parent: Option<PathBuf>,
 }
 
-/// What keeps the namespaces of a pod.
+/// The holder of the namespaces of a pod.
 #[derive(Debug)]
 pub enum Holder {
     /// A thread of this process.
@@ -84,7 +84,7 @@ impl From<PodError> for Failure {
     }
 }
 
-/// Creates the files of a pod, or leaves nothing behind. Blocks.
+/// Creates the files of a pod. Removes them all if one cannot be created. Blocks.
 ///
 /// # Errors
 /// With the reason that the user should read.

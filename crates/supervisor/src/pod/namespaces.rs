@@ -9,16 +9,16 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Uid, sethostname, setresgid, setresuid};
 use wherry_sys::namespaces::owner;
 
-/// The namespaces of a pod. Those that are not named here are the host's.
+/// The namespaces of a pod. All others are the host's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodNamespaces {
-    /// The network namespace, which the client has made.
+    /// The network namespace, which the client has created.
     pub network: Option<PathBuf>,
-    /// An own IPC namespace.
+    /// Whether the pod has a separate IPC namespace.
     pub ipc: bool,
-    /// An own UTS namespace.
+    /// Whether the pod has a separate UTS namespace.
     pub uts: bool,
-    /// A pid namespace that all containers share.
+    /// Whether all containers share one pid namespace.
     pub pid: bool,
     /// The user namespace that owns the network namespace.
     pub user: bool,
@@ -66,7 +66,7 @@ pub enum EnterError {
         /// The cause.
         source: io::Error,
     },
-    /// The kernel refuses a thread.
+    /// The kernel refuses to start a thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
 }

@@ -1,6 +1,7 @@
 //! State: the current state of a process.
 
 use containerd_shim_protos::api::{StateRequest, StateResponse, Status};
+use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use wherry_container::State;
 
 use crate::convert;
@@ -35,7 +36,7 @@ pub(crate) fn state(service: &Service, request: &StateRequest) -> Result<StateRe
     response.terminal = terminal;
     if let Some(exit) = snapshot.state.exit() {
         response.exit_status = exit.status;
-        response.exited_at = Some(convert::timestamp(exit.at)).into();
+        response.exited_at = Some(Timestamp::from(exit.at)).into();
     }
     Ok(response)
 }

@@ -1,8 +1,8 @@
 //! Wait: answers when a process has exited.
 
 use containerd_shim_protos::api::{WaitRequest, WaitResponse};
+use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 
-use crate::convert;
 use crate::error::Result;
 use crate::service::{Process, Service};
 
@@ -13,6 +13,6 @@ pub(crate) async fn wait(service: &Service, request: WaitRequest) -> Result<Wait
     }?;
     let mut response = WaitResponse::new();
     response.exit_status = exit.status;
-    response.exited_at = Some(convert::timestamp(exit.at)).into();
+    response.exited_at = Some(Timestamp::from(exit.at)).into();
     Ok(response)
 }

@@ -6,6 +6,7 @@
 
 mod pod_config;
 
+use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -45,7 +46,7 @@ impl Sandbox for Service {
         let pod = self.pod(&request.sandbox_id)?;
         let mut response = api::StartSandboxResponse::new();
         response.pid = convert::pid(pod.start().await.map_err(Error::from)?);
-        response.created_at = Some(convert::timestamp(pod.created_at())).into();
+        response.created_at = Some(Timestamp::from(pod.created_at())).into();
         Ok(response)
     }
 
@@ -81,7 +82,7 @@ impl Sandbox for Service {
         let exit = self.pod(&request.sandbox_id)?.wait().await.map_err(Error::from)?;
         let mut response = api::WaitSandboxResponse::new();
         response.exit_status = exit.status;
-        response.exited_at = Some(convert::timestamp(exit.at)).into();
+        response.exited_at = Some(Timestamp::from(exit.at)).into();
         Ok(response)
     }
 
@@ -161,7 +162,10 @@ async fn kill_containers(service: &Service) {
     }
     for container in running {
         if tokio::time::timeout_at(deadline, container.wait()).await.is_err() {
-            log::warn!("{}: it did not end with its pod", container.config().container.id);
+            log::warn!(
+                "{}: the container did not end with its pod",
+                container.config().container.id
+            );
         }
     }
 }
@@ -171,12 +175,12 @@ fn status(pod: &Pod) -> api::SandboxStatusResponse {
     let mut response = api::SandboxStatusResponse::new();
     response.sandbox_id.clone_from(&pod.config().id);
     response.pid = convert::pid(pod.pid());
-    response.created_at = Some(convert::timestamp(pod.created_at())).into();
+    response.created_at = Some(Timestamp::from(pod.created_at())).into();
     let state = match pod.state() {
         PodState::Ready(_) => "SANDBOX_READY",
         PodState::Created => "SANDBOX_NOTREADY",
         PodState::Stopped(exit) => {
-            response.exited_at = Some(convert::timestamp(exit.at)).into();
+            response.exited_at = Some(Timestamp::from(exit.at)).into();
             "SANDBOX_NOTREADY"
         }
     };
@@ -193,7 +197,7 @@ fn metrics(pod: &Pod) -> Result<api::SandboxMetricsResponse> {
     let mut response = api::SandboxMetricsResponse::new();
     let metric = response.metrics.mut_or_insert_default();
     metric.id.clone_from(id);
-    metric.timestamp = Some(convert::timestamp(SystemTime::now())).into();
+    metric.timestamp = Some(Timestamp::from(SystemTime::now())).into();
     metric.data = Some(crate::stats::metrics(&usage)?).into();
     Ok(response)
 }

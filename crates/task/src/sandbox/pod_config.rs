@@ -1,4 +1,4 @@
-//! What a CreateSandbox asks for.
+//! Parses the configuration of a pod sandbox in a CreateSandbox request.
 //!
 //! containerd's CRI plugin sends no OCI configuration. It sends the `PodSandboxConfig` that it got
 //! from the kubelet (`runtime.v1` in Kubernetes' `api.proto`), of which the fields below are read.

@@ -1,4 +1,4 @@
-//! The commands for people.
+//! The command line of WAMR.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! WasmEdge's compiler, and its command line.
+//! The compiler and the command line of WasmEdge.
 
 use std::process::ExitCode;
 

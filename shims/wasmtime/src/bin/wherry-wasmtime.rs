@@ -1,4 +1,4 @@
-//! Wasmtime's compiler, and its command line.
+//! The compiler and the command line of Wasmtime.
 
 use std::process::ExitCode;
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_e2e::confined::{Facts, executed, facts, keyring, keyring_holders, sleeps};
 use wherry_e2e::tests_in;
 use wherry_testing::{
-    Container, DEADLINE, Daemon, Image, Process, Run, busybox, guests, runtime, wait_for,
-    wait_until,
+    Container, DEADLINE, Daemon, DockerVersion, Image, Process, Run, busybox, guests, runtime,
+    wait_for, wait_until,
 };
 
 mod differences;
@@ -133,7 +133,9 @@ fn guests_are_confined_as_runc_confines_native_programs(daemon: &dyn Daemon) {
             let container = start(&runtime(), program);
             let ours = [of_first(scope, &container, program), of_exec(daemon, &container, program)];
             for (exec, theirs, ours) in [(false, &first, &ours[0]), (true, &exec, &ours[1])] {
-                let subject = Subject { program, docker: daemon.is_docker(), options };
+                let (docker, newest_runc) =
+                    (daemon.is_docker(), daemon.name() == DockerVersion::V29.name());
+                let subject = Subject { program, docker, newest_runc, options };
                 let how = if exec { " executed" } else { "" };
                 let about = format!("{}{how} [{}]", program.name(), options.join(" "));
                 for text in compare(&subject, theirs, ours) {
@@ -148,7 +150,6 @@ fn guests_are_confined_as_runc_confines_native_programs(daemon: &dyn Daemon) {
     assert!(list.is_empty(), "{} differences:\n{}", list.len(), list.join("\n"));
 }
 
-// Not on Docker 29, which needs a newer runc than the one that the table of differences describes.
 tests_in!(
     docker_26,
     Docker::shared(DockerVersion::V26),
@@ -157,6 +158,11 @@ tests_in!(
 tests_in!(
     docker_28,
     Docker::shared(DockerVersion::V28),
+    guests_are_confined_as_runc_confines_native_programs
+);
+tests_in!(
+    docker_29,
+    Docker::shared(DockerVersion::V29),
     guests_are_confined_as_runc_confines_native_programs
 );
 tests_in!(

@@ -25,6 +25,12 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// The engine's executables.
+fn names() -> [String; 3] {
+    let engine = engine();
+    [shim_program(), format!("wherry-{engine}"), format!("wherry-{engine}-host")]
+}
+
 #[test]
 fn the_version_is_told() {
     let output = shim(&["-v"], b"", Path::new("/"));
@@ -35,13 +41,31 @@ fn the_version_is_told() {
     assert_eq!(text(&output.stderr), "");
 }
 
+/// An attacker who can write to the memory of a process finds no fixed address and no table of
+/// functions to replace.
+#[test]
+fn executables_have_no_fixed_address_and_their_relocated_data_is_read_only() {
+    for name in names() {
+        let path = bin_dir().join(&name);
+        let output = Command::new("readelf").arg("-hldW").arg(path).output().expect("it runs");
+        let said = text(&output.stdout);
+        let line = |what: &str| {
+            let found = said.lines().find(|line| line.trim_start().starts_with(what));
+            found.unwrap_or_else(|| panic!("{name} has no {what}: {said}"))
+        };
+        assert!(line("Type:").contains("DYN"), "{name}: {said}");
+        assert!(line("GNU_STACK").contains(" RW  "), "{name}: {said}");
+        line("GNU_RELRO");
+        assert!(said.contains("Flags: NOW PIE"), "{name}: {said}");
+        assert!(!said.contains("TEXTREL"), "{name}: {said}");
+    }
+}
+
 /// A question gets no usage error.
 #[test]
 fn every_executable_answers_for_help_and_its_version() {
-    let names =
-        [shim_program(), format!("wherry-{}", engine()), format!("wherry-{}-host", engine())];
     let mut engines = Vec::new();
-    for name in names {
+    for name in names() {
         let ask = |flag: &str| {
             let output = Command::new(bin_dir().join(&name)).arg(flag).output().expect("it runs");
             assert!(output.status.success(), "{name} {flag}: {}", text(&output.stderr));

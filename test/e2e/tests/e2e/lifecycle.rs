@@ -159,7 +159,8 @@ fn an_id_can_be_used_again_after_the_delete_command() {
     let shim = direct.connect();
     create(&direct, &shim).expect("Create answers");
     direct.command("delete", b"");
-    // The daemon may have forgotten it by now.
+    // The daemon may have forgotten it by now: the command's probe of the socket is a client that
+    // has disconnected.
     if let Err((code, text)) = wait(&direct, &shim) {
         assert_eq!(code, Code::NOT_FOUND, "{text}");
     }

@@ -43,6 +43,20 @@ fn a_tmpfs_has_its_size_and_mode(docker: &Docker) {
     assert_has(&options(&said, "/dev/shm"), &["rw", "size=7168k"]);
 }
 
+fn a_tmpfs_without_a_mode_has_that_of_the_directory_that_it_covers(docker: &Docker) {
+    let image = busybox().folder("/one", 0o750).folder("/two", 0o1755);
+    let words = ["/bin/busybox", "stat", "-c", "%a %u", "/one", "/two", "/new"];
+    let of = |runtime: &str| {
+        let tmpfs = ["--tmpfs", "/one:size=1m", "--tmpfs", "/two", "--tmpfs", "/new"];
+        let outcome = docker.run(&Run::new(&image).runtime(runtime).extra(&tmpfs).args(&words));
+        assert_eq!(outcome.code, 0, "{outcome}");
+        outcome.out()
+    };
+    let ours = of(&wherry_testing::runtime());
+    assert_eq!(ours, of("io.containerd.runc.v2"));
+    assert!(ours.starts_with("750 0\n1755 0\n"), "{ours}");
+}
+
 fn a_named_volume_stays_and_begins_with_the_images_files(docker: &Docker) {
     let name = format!("volume-{}", docker.containerd().new_id());
     let image = kit(false).file("/data/first", 0o644, "from the image\n");
@@ -153,6 +167,7 @@ fn a_volume_has_the_propagation_that_it_was_given(docker: &Docker) {
 on_dockers!(
     a_volume_has_the_propagation_that_it_was_given,
     a_tmpfs_has_its_size_and_mode,
+    a_tmpfs_without_a_mode_has_that_of_the_directory_that_it_covers,
     a_named_volume_stays_and_begins_with_the_images_files,
     a_bind_is_of_the_host_and_read_only_where_told,
     volumes_come_from_another_container,

@@ -210,7 +210,7 @@ async fn delete_may_be_repeated_after_a_removal_that_panicked() {
     let fake = Fake { remove_panics: AtomicBool::new(true), ..Fake::default() };
     let mut harness = Harness::new("", fake);
     harness.bring_to("stopped").await;
-    assert_eq!(harness.request("delete").await, "the shim panicked: its log has the place");
+    assert_eq!(harness.request("delete").await, "the shim panicked: its log has the message");
     assert_eq!(harness.snapshot.borrow().state.name(), "stopped");
     assert_eq!(harness.request("delete").await, "7");
     assert_eq!(harness.published(), ["started", "exited 7", "deleted 7"]);

@@ -26,6 +26,8 @@ impl Program {
 pub(super) struct Subject {
     pub(super) program: Program,
     pub(super) docker: bool,
+    /// Whether runc is 1.3, and not 1.1.
+    pub(super) newest_runc: bool,
     /// The options of its container.
     pub(super) options: &'static [&'static str],
 }
@@ -137,7 +139,6 @@ pub(super) const MEANT: &[Difference] = &[
         fact: "other descriptors",
         runc: "",
         ours: &[
-            "/, /dev/urandom, anon_inode, compiled code, socket",
             "/, anon_inode, compiled code, socket",
             // Code that the dynamic loader has mapped needs no descriptor.
             "/, anon_inode",
@@ -145,13 +146,12 @@ pub(super) const MEANT: &[Difference] = &[
             "/",
         ],
         when: |subject| subject.is_wasm() && !subject.has("--workdir"),
-        reason: "the engine's own, which a guest cannot name: its root, its code, random numbers, its event loop",
+        reason: "the engine's own, which a guest cannot name: its root, its code, its event loop",
     },
     Difference {
         fact: "other descriptors",
         runc: "",
         ours: &[
-            "/, /bin, /dev, /dev/urandom, /etc, /proc, /sys, /tmp, anon_inode, compiled code, socket",
             "/, /bin, /dev, /etc, /proc, /sys, /tmp, anon_inode, compiled code, socket",
             "/, /bin, /dev, /etc, /proc, /sys, /tmp, anon_inode",
             "/, /bin, /dev, /etc, /proc, /sys, /tmp",
@@ -179,6 +179,27 @@ pub(super) const MEANT: &[Difference] = &[
         ours: &["0"],
         when: |subject| !subject.docker,
         reason: "a configuration without a score gives containerd's, not that of the shim, which runc hands on",
+    },
+    Difference {
+        fact: "mount / propagation",
+        runc: "",
+        ours: &["master"],
+        when: |subject| subject.newest_runc,
+        reason: "a mount of the host below the root's directory is seen, as with runc before 1.3",
+    },
+    Difference {
+        fact: "mount /proc/acpi filesystem's options",
+        runc: "nr_inodes=1,ro,size=4k",
+        ours: &["ro"],
+        when: |subject| subject.newest_runc && !subject.has("--privileged"),
+        reason: "an empty read-only mask needs no bounds; a root that may mount can mount others",
+    },
+    Difference {
+        fact: "mount /sys/firmware filesystem's options",
+        runc: "nr_inodes=1,ro,size=4k",
+        ours: &["ro"],
+        when: |subject| subject.newest_runc && !subject.has("--privileged"),
+        reason: "an empty read-only mask needs no bounds; a root that may mount can mount others",
     },
 ];
 
