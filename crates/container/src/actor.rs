@@ -79,8 +79,17 @@ pub(crate) fn spawn(
     let (snapshot, receiver) = watch::channel(Snapshot { state: State::Created, pid: 0 });
     let (sender, requests) = mpsc::channel(16);
     let Spec { id, exec_id, operations, process, oom } = spec;
-    let mut actor =
-        Actor { id, exec_id, events, reaper, operations, phase: Phase::Exited, oom, snapshot };
+    let mut actor = Actor {
+        id,
+        exec_id,
+        events,
+        reaper,
+        operations,
+        phase: Phase::Exited,
+        oom,
+        oom_kills: 0,
+        snapshot,
+    };
     let live = process.map(|process| actor.watch(process));
     actor.phase = Phase::Created(live);
     tokio::spawn(actor.run(requests));
@@ -132,6 +141,8 @@ struct Actor {
     operations: Arc<dyn Operations>,
     phase: Phase,
     oom: Option<OomEvents>,
+    /// The out-of-memory kills until the process was reaped.
+    oom_kills: u64,
     snapshot: watch::Sender<Snapshot>,
 }
 
@@ -169,6 +180,9 @@ enum LiveExit {
 /// What happens without a request.
 enum Progress {
     Started(StartResult),
+    /// The process was reaped.
+    Reaped(Exit),
+    /// The exit may be published.
     Exited(Exit),
 }
 
@@ -187,6 +201,7 @@ impl Actor {
                         self.started(result);
                         client_opens.as_mut().reset(Instant::now() + CLIENT_OPENS);
                     }
+                    Progress::Reaped(exit) => self.reaped(exit),
                     Progress::Exited(exit) => self.exited(exit),
                 },
                 () = next_oom_kill(&mut self.oom), if !starting => {
@@ -339,10 +354,21 @@ impl Actor {
         answer(reply, result);
     }
 
+    /// Counts the out-of-memory kills at once: systemd removes the cgroup as soon as it is empty,
+    /// and the client may take long to read the output.
+    fn reaped(&mut self, exit: Exit) {
+        if self.is_init() {
+            self.oom_kills = self.operations.oom_kills();
+        }
+        if let Some(live) = self.phase.live_mut() {
+            live.exit = LiveExit::Unread(Unpublished::new(exit));
+        }
+    }
+
     fn exited(&mut self, exit: Exit) {
         let reported = self.oom.take().map_or(0, |oom| oom.reported());
         if self.is_init() {
-            if self.operations.oom_kills() > reported {
+            if self.oom_kills.max(self.operations.oom_kills()) > reported {
                 self.publish(EventKind::OutOfMemory);
             }
             // In a private pid namespace the kernel has killed the others; without one they are
@@ -504,12 +530,13 @@ impl Phase {
                 Err(Failure::new(FailureKind::System, "the start was aborted: the shim panicked"))
             }));
         }
-        while let Some(live) = self.live_mut() {
+        if let Some(live) = self.live_mut() {
             match &mut live.exit {
                 LiveExit::Pending(exit) => {
-                    // An error: the reaper was dropped, because the daemon ends.
-                    let Ok(exit) = exit.await else { break };
-                    live.exit = LiveExit::Unread(Unpublished::new(exit));
+                    // An error: the reaper is gone, and with it the daemon.
+                    if let Ok(exit) = exit.await {
+                        return Progress::Reaped(exit);
+                    }
                 }
                 LiveExit::Unread(unpublished) => {
                     return Progress::Exited(unpublished.read(&live.streams).await);

@@ -23,6 +23,9 @@ pub(crate) struct Fake {
     /// Whether the first removal panics.
     remove_panics: std::sync::atomic::AtomicBool,
     oom_kills: u64,
+    /// Whether the cgroup is gone after the first count of kills.
+    cgroup_vanishes: bool,
+    counted: std::sync::atomic::AtomicBool,
 }
 
 impl Operations for Fake {
@@ -44,7 +47,8 @@ impl Operations for Fake {
     }
 
     fn oom_kills(&self) -> u64 {
-        self.oom_kills
+        let counted = self.counted.swap(true, std::sync::atomic::Ordering::SeqCst);
+        if counted && self.cgroup_vanishes { 0 } else { self.oom_kills }
     }
 
     fn record_usage(&self) {}
@@ -262,6 +266,15 @@ async fn a_life_is_published_in_order() {
     assert_eq!(*harness.fake.removed.lock().unwrap(), 1);
     // The container's remaining processes are killed at its exit.
     assert_eq!(*harness.fake.signalled.lock().unwrap(), [(SIGKILL, None)]);
+}
+
+#[tokio::test]
+async fn a_kill_is_published_although_the_cgroup_is_gone_when_the_exit_is() {
+    let fake = Fake { oom_kills: 1, cgroup_vanishes: true, ..Fake::default() };
+    let mut harness = Harness::new("", fake);
+    harness.bring_to("running").await;
+    harness.exit().await;
+    assert_eq!(harness.published(), ["started", "oom", "exited 7"]);
 }
 
 #[tokio::test]
