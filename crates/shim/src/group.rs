@@ -55,6 +55,9 @@ pub(crate) const ANNOTATIONS: [&str; 2] =
 /// there too.
 const SOCKETS: &str = "/run/containerd/s";
 
+/// The directory of the managers' control sockets.
+pub const CONTROL_SOCKETS: &str = "/run/wherry-manager";
+
 /// The only fields of a configuration that `start` parses: parsing all of it would take longer than
 /// the rest of `start`.
 #[derive(Deserialize)]
@@ -126,6 +129,12 @@ pub(crate) fn socket(directory: Option<&Path>, key: Key<'_>) -> PathBuf {
     }
     let name: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     directory.unwrap_or(Path::new(SOCKETS)).join(name)
+}
+
+/// Returns the path of the control socket of the manager that serves at `socket`.
+#[must_use]
+pub fn control_socket(socket: &Path) -> PathBuf {
+    Path::new(CONTROL_SOCKETS).join(socket.file_name().unwrap_or_default())
 }
 
 #[cfg(test)]

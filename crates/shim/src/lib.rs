@@ -2,7 +2,8 @@
 //!
 //! It is called as [`start`], which prints the address of the container's daemon and forks it if
 //! needed, as `delete`, which cleans up after a dead daemon, and with `-info`. [`serve`] is the
-//! daemon that `start` forks.
+//! daemon that `start` forks. [`manage`] runs a manager for systemd, and [`operator`] is the
+//! interface to the rest of what an operator needs.
 
 mod args;
 mod bootstrap;
@@ -12,6 +13,8 @@ mod error;
 mod features;
 pub mod group;
 mod info;
+mod manage;
+pub mod operator;
 mod peer;
 mod serve;
 mod start;
@@ -25,12 +28,15 @@ use wherry_supervisor::pod::init::{self, POD_INIT};
 
 use args::{Action, Args};
 pub use group::Sharing;
+use operator::Operator;
 
 /// A runtime.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shim {
     pub(crate) engine: &'static str,
     pub(crate) sharing: Sharing,
+    /// Of a manager.
+    pub(crate) operator: Option<&'static dyn Operator>,
 }
 
 impl Shim {
@@ -48,10 +54,12 @@ impl Shim {
     }
 }
 
-/// The main function of `containerd-shim-<engine>-v1` and `containerd-shim-<engine>d-v1`.
+/// The main function of `containerd-shim-<engine>-v1` and, with an operator,
+/// `containerd-shim-<engine>d-v1`.
 #[must_use]
-pub fn main(engine: &'static str, sharing: Sharing) -> ExitCode {
-    let shim = Shim { engine, sharing };
+pub fn main(engine: &'static str, operator: Option<&'static dyn Operator>) -> ExitCode {
+    let sharing = if operator.is_some() { Sharing::Manager } else { Sharing::Group };
+    let shim = Shim { engine, sharing, operator };
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some(DIGEST) => return digest(&args.collect::<Vec<_>>()),
@@ -61,6 +69,7 @@ pub fn main(engine: &'static str, sharing: Sharing) -> ExitCode {
     let result = Args::parse(std::env::args().skip(1)).and_then(|args| match args.action {
         Action::Start => start::start(shim, &args),
         Action::Delete => delete::delete(shim, &args),
+        Action::Manager => manage::manage(shim, &args),
         Action::Info => info::info(shim),
         Action::Version => info::version(shim),
         Action::Help => info::help(shim),

@@ -22,6 +22,7 @@ use wherry_task::{Connections, Lifetime, Publisher, Service, services};
 use crate::Shim;
 use crate::error::{Error, Result};
 use crate::group::Sharing;
+use crate::operator::{self, Manager, Serving};
 use crate::peer::Trusted;
 
 /// The parameters that `start` passes to the daemon.
@@ -30,11 +31,11 @@ pub(crate) struct Daemon {
     pub(crate) listener: UnixListener,
     pub(crate) name: OwnName,
     pub(crate) program: Program,
+    /// The identity and the settings of a manager.
+    pub(crate) managed: Option<(Manager, operator::Settings)>,
     pub(crate) namespace: String,
-    /// The first container.
-    pub(crate) id: String,
-    /// Its bundle.
-    pub(crate) bundle: PathBuf,
+    /// The first container and its bundle. None if systemd started the daemon.
+    pub(crate) first: Option<(String, PathBuf)>,
     /// Whether the path of the first container's cgroup has the form of systemd's driver.
     pub(crate) by_systemd: bool,
     /// containerd's ttrpc socket, which takes events.
@@ -52,8 +53,6 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// request takes less than a millisecond from the client's write to the daemon's read on an idle
 /// machine.
 const QUIET_PERIOD: Duration = Duration::from_millis(500);
-/// The engine hosts that a manager keeps ready: as many as containers are usually started at once.
-const SPARE_HOSTS: usize = 2;
 
 /// Serves until the service ends, then exits.
 pub(crate) fn serve(daemon: Daemon) -> ! {
@@ -61,9 +60,10 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     if daemon.shim_cgroup.is_empty() && daemon.by_systemd {
         wherry_cgroup::start_grace_period();
     }
-    logger::start(if daemon.debug { LevelFilter::Debug } else { LevelFilter::Info });
+    logger::start(log_level(&daemon));
     // Create opens each container's log, this one's too.
-    let log = ContainerLog::open(&daemon.id, &daemon.bundle.join("log"));
+    let first = daemon.first.as_ref();
+    let log = first.map(|(id, bundle)| ContainerLog::open(id, &bundle.join("log")));
     if daemon.shim.sharing == Sharing::Manager
         && let Err(error) = daemon::raise_descriptor_limit()
     {
@@ -85,6 +85,12 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     }
     drop(log);
     std::process::exit(i32::from(result.is_err()))
+}
+
+/// The level of the log: containerd's, or that of a manager's settings, which containerd may raise.
+fn log_level(daemon: &Daemon) -> LevelFilter {
+    let set = daemon.managed.as_ref().map_or(LevelFilter::Info, |(_, set)| set.log_level);
+    if daemon.debug { set.max(LevelFilter::Debug) } else { set }
 }
 
 /// Moves this process to the cgroup that the options of the first container name. The manager stays
@@ -127,9 +133,10 @@ async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
     let publisher = Publisher::start(&daemon.ttrpc_address, &daemon.namespace);
     let config = Settings::read();
     let shim = daemon.shim;
-    let lifetime = match shim.sharing {
-        Sharing::Group => Lifetime::Group,
-        Sharing::Manager => Lifetime::Manager { idle: config.manager_idle },
+    // The daemon of a group has used the only host that it needs.
+    let (lifetime, spare_hosts) = match &daemon.managed {
+        None => (Lifetime::Group, 0),
+        Some((_, set)) => (Lifetime::Manager { idle: set.idle }, set.spare_hosts),
     };
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -146,29 +153,24 @@ async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
         cache: config.cache(shim.engine).reading_through(readonly::view),
         bounds: config.bounds,
         reaper,
-        spare: SpareHosts::new(spare, spare_hosts(shim.sharing)),
+        spare: SpareHosts::new(spare, spare_hosts),
     };
-    let runtime =
-        Arc::new(Runtime { supervisor: Arc::new(supervisor), events: Arc::new(publisher.clone()) });
-    let service = Service::new(runtime, connections.clone(), lifetime);
+    let supervisor = Arc::new(supervisor);
+    let runtime = Runtime { supervisor: supervisor.clone(), events: Arc::new(publisher.clone()) };
+    let service = Service::new(Arc::new(runtime), connections.clone(), lifetime);
     let listener = daemon.listener.try_clone().map_err(Error::Daemon)?;
     // The server closes its connections when it is dropped.
     let _server = start_server(daemon.listener, &service, &connections).await?;
+    if let (Some(operator), Some((manager, settings))) = (shim.operator, daemon.managed) {
+        let (service, publisher) = (service.clone(), publisher.clone());
+        operator.serve(Serving { manager, settings, service, publisher, supervisor });
+    }
     service.ended(|| name.0.remove_unless_called(&listener)).await;
     // A `start` from here on forks a new daemon. The connections to this one are served until they
     // are closed.
     drop(name);
     tokio::join!(publisher.flush(EVENT_FLUSH_TIMEOUT), drain(&service, &connections));
     Ok(())
-}
-
-/// How many engine hosts are kept ready for the next containers. The daemon of a group has used the
-/// only one that it needs.
-fn spare_hosts(sharing: Sharing) -> usize {
-    match sharing {
-        Sharing::Group => 0,
-        Sharing::Manager => SPARE_HOSTS,
-    }
 }
 
 /// Starts to serve the Task API on a listener.

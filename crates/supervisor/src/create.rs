@@ -157,7 +157,7 @@ impl Supervisor {
         });
         let lock = SetupLock::shared(bundle)
             .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
-        self.take_host()?.fork(&request, lock, stdio, &self.reaper, &mut setup)
+        self.take_host(&config.id, true)?.fork(&request, lock, stdio, &self.reaper, &mut setup)
     }
 
     /// Starts a created container: returns when the guest runs. Blocks.

@@ -16,7 +16,8 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::connections::Connections;
 use crate::registry::Registry;
@@ -29,6 +30,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between two sweeps: as long as since the last change of the connections, since
 /// containerd cleans up soon after it has restarted; but at least and at most this.
 const SWEEP_INTERVAL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+
+/// How often a daemon that was asked to end checks whether it can.
+const END_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What ends a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +106,34 @@ pub(crate) async fn idle(
             }
             () = timer => {}
         }
+    }
+}
+
+/// Waits until `asked`, then until the daemon has no container, or no client and no container that
+/// lives: at the machine's end containerd, which would delete them, ends first. Then closes the
+/// registry, if `retire` succeeds, and returns.
+pub(crate) async fn unused(
+    registry: &Registry,
+    connections: &Connections,
+    asked: &Notify,
+    retire: impl Fn() -> bool,
+) {
+    asked.notified().await;
+    let mut waits = false;
+    loop {
+        if registry.close_if_empty(&retire)
+            || connections.none() && registry.close_if_ended(&retire)
+        {
+            return;
+        }
+        if !waits {
+            let census = registry.census();
+            log::warn!(
+                "the shim was asked to end, and does so without containers: it has {census}"
+            );
+            waits = true;
+        }
+        sleep(END_CHECK_INTERVAL).await;
     }
 }
 

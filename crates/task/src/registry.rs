@@ -20,6 +20,7 @@ use wherry_container::{Container, Pod, State};
 use wherry_supervisor::Cancel;
 use wherry_sys::logger::ContainerLog;
 
+use crate::census::Census;
 use crate::error::{Error, Result};
 
 pub(crate) struct Registry {
@@ -59,6 +60,16 @@ enum PodSlot {
     /// CreateSandbox is in progress.
     Creating,
     Created(Pod),
+}
+
+impl Slot {
+    /// The state of its container. None while Create is in progress.
+    fn state(&self) -> Option<State> {
+        match &self.phase {
+            Phase::Creating(_) => None,
+            Phase::Created(container) => Some(container.snapshot().state),
+        }
+    }
 }
 
 impl Slots {
@@ -169,6 +180,11 @@ impl Registry {
         self.lock().by_id.values().filter_map(created).collect()
     }
 
+    /// Counts the containers by state.
+    pub(crate) fn census(&self) -> Census {
+        Census::of(self.lock().by_id.values().map(Slot::state))
+    }
+
     /// Returns the container with this id.
     pub(crate) fn get(&self, id: &str) -> Option<Container> {
         match &self.lock().by_id.get(id)?.phase {
@@ -229,6 +245,18 @@ impl Registry {
     pub(crate) fn close_if_empty(&self, retire: impl FnOnce() -> bool) -> bool {
         let mut slots = self.lock();
         slots.closed |= slots.is_empty() && retire();
+        let closed = slots.closed;
+        drop(slots);
+        self.changed.send_replace(());
+        closed
+    }
+
+    /// Closes the registry, as [`Registry::close_if_empty`], also if all its containers have ended
+    /// and no client is left to delete them.
+    pub(crate) fn close_if_ended(&self, retire: impl FnOnce() -> bool) -> bool {
+        let mut slots = self.lock();
+        let ended = Census::of(slots.by_id.values().map(Slot::state)).live() == 0;
+        slots.closed |= ended && slots.pod.is_none() && retire();
         let closed = slots.closed;
         drop(slots);
         self.changed.send_replace(());
@@ -316,6 +344,11 @@ impl Drop for ReservedPod<'_> {
 }
 
 impl Reserved<'_> {
+    /// The id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The handle that cancels this Create.
     pub(crate) fn cancel(&self) -> Cancel {
         self.cancel.clone()

@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use containerd_shim_protos::api;
 use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::{Task, create_task};
+use tokio::sync::Notify;
 use ttrpc::asynchronous::{Service as Methods, TtrpcContext};
 use wherry_container::{Container, Exec, Pod, Runtime};
 
+use crate::census::Census;
 use crate::connections::Connections;
 use crate::error::{Error, Result};
 use crate::lifecycle::{self, Lifetime};
@@ -28,25 +30,36 @@ struct Inner {
     connections: Connections,
     in_flight: InFlight,
     lifetime: Lifetime,
+    /// Notified by [`Service::end_without_containers`].
+    asked_to_end: Notify,
 }
 
 impl Service {
     /// Creates a service without containers, whose clients are counted in `connections`.
     #[must_use]
     pub fn new(runtime: Arc<Runtime>, connections: Connections, lifetime: Lifetime) -> Service {
-        let (registry, in_flight) = (Registry::new(), InFlight::new());
-        Service(Arc::new(Inner { runtime, registry, connections, in_flight, lifetime }))
+        Service(Arc::new(Inner {
+            runtime,
+            registry: Registry::new(),
+            connections,
+            in_flight: InFlight::new(),
+            lifetime,
+            asked_to_end: Notify::new(),
+        }))
     }
 
     /// Waits until the service accepts no more containers and has none: after Shutdown, or after an
-    /// idle timeout. A manager calls `retire` at that timeout, which removes the daemon's address;
-    /// if that returns false, a client has just got the address, and the service continues.
+    /// idle timeout. A manager calls `retire` before, which removes the daemon's address; if that
+    /// returns false, a client has just got the address, and the service continues.
     pub async fn ended(&self, retire: impl Fn() -> bool) {
-        let Inner { registry, connections, lifetime, .. } = &*self.0;
+        let Inner { registry, connections, lifetime, asked_to_end, .. } = &*self.0;
         tokio::select! {
             () = registry.closed() => {}
-            () = lifecycle::idle(registry, connections, *lifetime, retire) => {
+            () = lifecycle::idle(registry, connections, *lifetime, &retire) => {
                 log::info!("the shim ends: it has had no container for some time");
+            }
+            () = lifecycle::unused(registry, connections, asked_to_end, &retire) => {
+                log::info!("the shim ends: it was asked to, and has no container");
             }
         }
     }
@@ -57,6 +70,17 @@ impl Service {
         if self.0.lifetime == Lifetime::Group {
             self.0.registry.request_shutdown();
         }
+    }
+
+    /// Ends the service as soon as it has no container. Until then it serves as before.
+    pub fn end_without_containers(&self) {
+        self.0.asked_to_end.notify_one();
+    }
+
+    /// Counts the containers by state.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.0.registry.census()
     }
 
     /// Whether this is the service of a manager.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use wherry_container::{Config, Container, ContainerConfig, StdioPaths};
+use wherry_sys::measure::{Clock, Measurement};
 
 use crate::convert;
 use crate::error::{Error, Result};
@@ -35,7 +36,11 @@ pub(crate) async fn create(
         stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
         cancel: reserved.cancel(),
     };
-    let container = Container::create(service.runtime(), config).await?;
+    let clock = Clock::start();
+    let created = Container::create(service.runtime(), config).await;
+    let (id, success) = (reserved.id(), created.is_ok());
+    clock.report(|took| Measurement::Created { id, success, took });
+    let container = created?;
     let mut response = CreateTaskResponse::new();
     response.pid = convert::pid(container.pid());
     reserved.fill(container);
