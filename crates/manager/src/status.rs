@@ -134,20 +134,10 @@ async fn ask(socket: &Path) -> std::result::Result<Status, AskError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut request = Request::new(String::new());
     *request.uri_mut() = hyper::Uri::from_static(STATUS);
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        body(response).await
-    };
-    // The connection makes progress while it is polled.
-    let mut connection = std::pin::pin!(connection);
-    let bytes = tokio::select! {
-        biased;
-        bytes = answer => bytes?,
-        ended = &mut connection => match ended {
-            Ok(()) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
-            Err(error) => return Err(error.into()),
-        },
-    };
+    // An error of the connection is one of the request, too.
+    let connection = tokio::spawn(connection);
+    let bytes = body(sender.send_request(request).await?).await?;
+    connection.abort();
     Ok(serde_json::from_slice(&bytes)?)
 }
 

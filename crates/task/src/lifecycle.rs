@@ -177,6 +177,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_is_asked_to_end_does_so_without_containers_and_without_a_caller() {
+        let (registry, connections, asked) =
+            (Registry::new(), Connections::default(), Notify::new());
+        let _client = connections.open();
+        let called = Cell::new(true);
+        let mut ended = std::pin::pin!(unused(&registry, &connections, &asked, || !called.get()));
+        let later = Duration::from_secs(3600);
+        assert!(timeout(later, &mut ended).await.is_err(), "it was not asked");
+        let reserved = reserve(&registry, "x").unwrap();
+        asked.notify_one();
+        assert!(timeout(later, &mut ended).await.is_err(), "it has a container");
+        assert!(reserve(&registry, "y").is_ok(), "it still serves");
+        drop(reserved);
+        assert!(timeout(later, &mut ended).await.is_err(), "a client has got the address");
+        called.set(false);
+        timeout(later, &mut ended).await.unwrap();
+        assert!(matches!(reserve(&registry, "x"), Err(Error::ShuttingDown)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_daemon_that_gets_no_create_ends() {
         for clients in [0, 1] {
             let (registry, connections) = (Registry::new(), Connections::default());

@@ -33,6 +33,7 @@ mod hostile;
 mod lifecycle;
 mod limits;
 mod logs;
+mod manager;
 mod mounts;
 mod network;
 mod node;
