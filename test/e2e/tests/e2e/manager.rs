@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use wherry_e2e::images::{hello, spin};
+use wherry_e2e::images::{app, hello, spin};
 use wherry_e2e::managed::{Managed, get_port, kill, manager, operator, series, signal};
 use wherry_testing::{DEADLINE, Daemon, Process, Run, managers, repository, wait_until};
 
@@ -122,8 +122,7 @@ fn metrics_count_what_happens(managed: &Managed) {
         containerd.run(&Run::new(&hello())).success();
     }
     let container = containerd.start(&Run::new(&spin()));
-    let failed = Run::new(&hello()).args(&["/no-such-program"]);
-    containerd.run(&failed).failure();
+    containerd.run(&Run::new(&app("text", "this is just a note\n"))).failure();
     let answer = managed.metrics();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
