@@ -10,8 +10,8 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempPath;
 use wherry_testing::{
-    Containerd, ContainerdVersion, DEADLINE, Outcome, Process, bin_dir, call, managers,
-    shim_program, wait_until,
+    Containerd, ContainerdVersion, DEADLINE, Outcome, Process, bin_dir, call, engine, managers,
+    wait_until,
 };
 
 /// A containerd, and the settings of the managers that it starts.
@@ -62,7 +62,8 @@ impl Managed {
 
 /// Calls the executable of the manager as its operator.
 pub fn operator(args: &[&str]) -> Outcome {
-    let mut command = Command::new(bin_dir().join(shim_program()));
+    let program = format!("containerd-shim-{}d-v1", engine());
+    let mut command = Command::new(bin_dir().join(program));
     command.args(args);
     call(command, None)
 }

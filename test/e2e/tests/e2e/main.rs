@@ -55,6 +55,7 @@ mod soak;
 mod stdio;
 mod terminal;
 mod toolchains;
+mod unit;
 mod update;
 mod upgrade;
 mod userns;
