@@ -161,7 +161,7 @@ dist: portable
 	test/setup/packages.sh dist
 	rm -rf $(DIST_DIR) && mkdir -p $(DIST_DIR)/$(DIST)/bin
 	install -m 755 $(addprefix $(BIN)/,$(PORTABLE_EXECUTABLES)) $(DIST_DIR)/$(DIST)/bin
-	cp -R --parents LICENSE README.md SECURITY.md CHANGELOG.md docs/kubernetes.md charts/wherry $(DIST_DIR)/$(DIST)
+	cp -R --parents LICENSE README.md SECURITY.md CHANGELOG.md docs/kubernetes.md charts/wherry packaging $(DIST_DIR)/$(DIST)
 	$(CARGO) metadata --format-version 1 --locked --filter-platform x86_64-unknown-linux-gnu \
 	    | $(BIN)/sbom wherry-node $(PORTABLE:%=wherry-%) > $(DIST_DIR)/$(DIST)/sbom.cdx.json
 	cd $(DIST_DIR)/$(DIST) && find . -type f ! -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
@@ -196,9 +196,18 @@ test-vm: setup executables
 	WHERRY_ENGINE=$(ENGINE) test/vm/run.sh $(BIN)
 
 SHARE = $(DESTDIR)$(PREFIX)/share
+# Units of systemd: they do nothing before `systemd = true` in the settings of managers.
+UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES) wherry-node) $(DESTDIR)$(PREFIX)/bin
+	install -d $(UNITS)
+	install -m 644 packaging/systemd/wherry.slice $(UNITS)
+	$(foreach engine,$(ENGINES),\
+	    sed -e 's|@RUNTIME@|$(engine)d|g' -e 's|@BINDIR@|$(PREFIX)/bin|g' packaging/systemd/wherry-manager@.service \
+	        > $(UNITS)/wherry-$(engine)d@.service &&) true
+	install -d $(SHARE)/doc/wherry
+	install -m 644 packaging/manager.toml $(SHARE)/doc/wherry
 	install -d $(addprefix $(SHARE)/,man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d)
 	$(foreach engine,$(ENGINES),\
 	    $(BIN)/wherry-$(engine) man $(SHARE)/man/man1 && \

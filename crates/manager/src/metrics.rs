@@ -1,5 +1,5 @@
 //! The metrics of a manager, which Prometheus reads. The names follow its conventions: a prefix, the
-//! unit as suffix, `_total` for counters.
+//! unit as a suffix, and `_total` for counters.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -266,7 +266,7 @@ mod tests {
         start("a", true, None);
         start("b", false, None);
         start("c", true, Some(2000 * MS));
-        // A process that is added to a container is no start of a container.
+        // A process that is added to a container does not start one.
         metrics.record(Measurement::Host { id: "a", first: false, spare: false });
         assert_lines(
             &metrics,

@@ -1,5 +1,5 @@
-//! The file of settings, `/etc/wherry/manager.toml`. `packaging/manager.toml` has every key with its
-//! default.
+//! The file of settings, `/etc/wherry/manager.toml`. `packaging/manager.toml` has every key with
+//! its default.
 //!
 //! It is validated as a whole: an unknown key, a wrong type and a value out of range are errors.
 

@@ -1,9 +1,9 @@
 //! systemd: the unit of a manager, and the message that it is ready.
 //!
-//! The unit is an instance of a template, named after the manager's socket, so that there is one for
-//! each manager. `start` writes the parameters to a file of variables and asks systemd to start the
-//! instance, which blocks until the manager is ready. Of many that ask, systemd starts one. A
-//! restart by systemd has the same parameters.
+//! The unit is an instance of a template, named after the manager's socket, so that each manager has
+//! one. `start` writes the parameters to a file of variables and asks systemd to start the instance,
+//! which blocks until the manager is ready. Of many that ask, systemd starts one. A restart by
+//! systemd has the same parameters.
 
 use std::env;
 use std::fs::{self, DirBuilder, OpenOptions};

@@ -63,7 +63,7 @@ pub enum Metrics {
     Loopback(std::net::SocketAddr),
 }
 
-/// What distinguishes a manager from others, and what it needs to know of its containerd.
+/// The identity of a manager, and the addresses of its containerd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manager {
     /// The runtime, as in `io.containerd.<name>.v1`.
