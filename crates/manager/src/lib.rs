@@ -55,8 +55,8 @@ fn check(path: Option<&str>, more: Option<&str>) -> Result<ExitCode> {
     if let Some(argument) = more {
         return Err(Error::Usage { argument: argument.to_owned(), usage: "check [FILE]" });
     }
-    let path = settings::check(path)?;
-    writeln!(io::stdout(), "{} is valid", path.display()).map_err(Error::Print)?;
+    let result = settings::check(path)?;
+    writeln!(io::stdout(), "{result}").map_err(Error::Print)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,5 @@
-//! The metrics of a manager, which Prometheus reads. The names follow its conventions: a prefix, the
-//! unit as a suffix, and `_total` for counters.
+//! The metrics of a manager, which Prometheus reads. The names follow its conventions: a prefix,
+//! the unit as a suffix, and `_total` for counters.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -90,14 +90,18 @@ pub(crate) fn read() -> Result<Settings> {
     }
 }
 
-/// `check [FILE]`: validates a file. Returns its path.
+/// `check [FILE]`: validates a file, or the one that managers read. Returns the result.
 ///
 /// # Errors
-/// As for [`read`], and if the file does not exist.
-pub(crate) fn check(path: Option<&str>) -> Result<PathBuf> {
-    let path = path.map_or_else(|| file().0, PathBuf::from);
-    read_file(&path)?;
-    Ok(path)
+/// As for [`read`], and if a file that was named does not exist.
+pub(crate) fn check(named: Option<&str>) -> Result<String> {
+    let Some(path) = named else {
+        let ((path, _), _) = (file(), read()?);
+        let state = if path.exists() { "is valid" } else { "does not exist: the defaults apply" };
+        return Ok(format!("{} {state}", path.display()));
+    };
+    read_file(Path::new(path))?;
+    Ok(format!("{path} is valid"))
 }
 
 fn read_file(path: &Path) -> Result<Settings> {

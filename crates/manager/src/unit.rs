@@ -1,9 +1,9 @@
 //! systemd: the unit of a manager, and the message that it is ready.
 //!
-//! The unit is an instance of a template, named after the manager's socket, so that each manager has
-//! one. `start` writes the parameters to a file of variables and asks systemd to start the instance,
-//! which blocks until the manager is ready. Of many that ask, systemd starts one. A restart by
-//! systemd has the same parameters.
+//! The unit is an instance of a template, named after the manager's socket, so that each manager
+//! has one. `start` writes the parameters to a file of variables and asks systemd to start the
+//! instance, which blocks until the manager is ready. Of many that ask, systemd starts one. A
+//! restart by systemd has the same parameters.
 
 use std::env;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -33,7 +33,7 @@ pub(crate) fn launch(manager: &Manager) -> Result<()> {
         .map_err(|source| Error::WriteVariables { path: file.clone(), source })?;
     let unit = name(manager, &control);
     let output = Command::new("systemctl")
-        .args(["start", "--quiet", "--", &unit])
+        .args(["start", "--", &unit])
         .stdin(Stdio::null())
         .output()
         .map_err(|source| Error::Systemctl { unit: unit.clone(), source })?;

@@ -48,8 +48,8 @@ impl Managed {
         let address = self.containerd.address().display().to_string();
         let all: Value =
             serde_json::from_str(&operator(&["status", "--json"]).out()).expect("JSON");
-        let all = all["managers"].as_array().expect("a list").iter();
-        all.filter(|one| one["address"] == *address).cloned().next()
+        let mut all = all["managers"].as_array().expect("a list").iter();
+        all.find(|one| one["address"] == *address).cloned()
     }
 
     /// The metrics, from the control socket.

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use wherry_e2e::images::{app, hello, spin};
+use wherry_e2e::images::{app, glutton, hello, kit, spin};
 use wherry_e2e::managed::{Managed, get_port, kill, manager, operator, series, signal};
 use wherry_testing::{DEADLINE, Daemon, Process, Run, managers, repository, wait_until};
 
@@ -121,7 +121,9 @@ fn metrics_count_what_happens(managed: &Managed) {
     for _ in 0..3 {
         containerd.run(&Run::new(&hello())).success();
     }
-    let container = containerd.start(&Run::new(&spin()));
+    let container = containerd.start(&Run::new(&kit(false)).args(&["sleep", "1000000"]));
+    container.wait_for_output("ready\n");
+    containerd.exec(container.id(), &["/app.wasm", "sleep", "0"], b"").success();
     containerd.run(&Run::new(&app("text", "this is just a note\n"))).failure();
     let answer = managed.metrics();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
@@ -134,8 +136,9 @@ fn metrics_count_what_happens(managed: &Managed) {
     assert_eq!(starts("cold") + starts("warm"), 4.0, "{answer}");
     let hosts =
         |result: &str| value(&format!("wherry_spare_host_requests_total{{result=\"{result}\"}}"));
-    assert_eq!(hosts("hit") + hosts("miss"), 5.0, "{answer}");
+    assert_eq!(hosts("hit") + hosts("miss"), 6.0, "{answer}");
     assert_eq!(value(r#"wherry_forks_total{process="init"}"#), 4.0);
+    assert_eq!(value(r#"wherry_forks_total{process="exec"}"#), 1.0);
     assert_eq!(value(r#"wherry_exits_total{cause="exit"}"#), 3.0);
     assert_eq!(value(r#"wherry_rpc_seconds_count{method="Create"}"#), 5.0);
     assert!(value("wherry_start_seconds_sum{start=\"warm\"}") > 0.0, "{answer}");
@@ -146,6 +149,9 @@ fn metrics_count_what_happens(managed: &Managed) {
     });
     container.remove();
     assert_eq!(series(&managed.metrics(), r#"wherry_containers{state="running"}"#), 0.0);
+    let container = containerd.start(&Run::new(&glutton()).memory(64 << 20));
+    assert_eq!(container.wait(), 137);
+    assert_eq!(series(&managed.metrics(), r#"wherry_exits_total{cause="oom"}"#), 1.0);
 }
 
 mod counted {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use wherry_e2e::images::{hello, spin};
 use wherry_e2e::managed::{Managed, kill, manager};
@@ -69,7 +70,9 @@ fn systemd_runs_a_manager_in_its_slice_and_never_ends_its_containers(managed: &M
     }
     let containerd = &managed.containerd;
     let missing = containerd.run(&shared(&hello())).failure();
+    println!("{missing}");
     assert!(missing.contains("systemd did not start wherry-"), "{missing}");
+    assert!(missing.contains(".service not found"), "{missing}");
     assert!(managers(&containerd.address()).is_empty());
 
     let _units = Units::install();
@@ -88,6 +91,12 @@ fn systemd_runs_a_manager_in_its_slice_and_never_ends_its_containers(managed: &M
 
     // systemctl reports the failure of a stop by the state of the unit.
     systemctl(&["stop", &name]);
+    let refusal = "the shim was asked to end, and does so without containers: it has 1 running";
+    wait_until("the refusal in the journal", DEADLINE, || {
+        let mut journal = Command::new("journalctl");
+        journal.args(["--unit", &name]);
+        call(journal, None).out().contains(refusal)
+    });
     assert!(!container.ended() && Process::of(guest).is_some());
     assert_eq!(manager(containerd).pid, first.pid);
     assert_eq!(containerd.run(&shared(&hello())).success(), "hello\n");
@@ -98,7 +107,13 @@ fn systemd_runs_a_manager_in_its_slice_and_never_ends_its_containers(managed: &M
     let second = manager(containerd);
     assert_eq!(unit(&second), name);
     kill(second.pid);
-    assert_eq!(containerd.run(&shared(&hello())).success(), "hello\n");
+    thread::scope(|scope| {
+        let runs: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| containerd.run(&shared(&hello())))).collect();
+        for run in runs {
+            assert_eq!(run.join().expect("no panic").success(), "hello\n");
+        }
+    });
     let third = manager(containerd);
     assert_eq!(unit(&third), name);
     assert_ne!(third.pid, second.pid);
