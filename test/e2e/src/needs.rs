@@ -99,6 +99,9 @@ fn has_apparmor() -> bool {
         && parser.iter().any(|path| Path::new(path).exists())
 }
 
+/// The files whose tests need a machine that systemd runs.
+const SYSTEMD: &[&str] = &["unit"];
+
 /// The tests that need a program of the machine, which `test/setup/packages.sh` does not install.
 const PROGRAMS: &[(&str, &str)] = &[
     ("examples::hello_in_go_runs", "go"),
@@ -116,6 +119,10 @@ pub fn are_met(module: &str, test: &str) -> bool {
     let file = module.split("::").nth(1).unwrap_or_default();
     if APPARMOR.contains(&file) && !has_apparmor() {
         println!("not tried: this machine has no AppArmor");
+        return false;
+    }
+    if SYSTEMD.contains(&file) && !Path::new("/run/systemd/system").exists() {
+        println!("not tried: this machine has no systemd");
         return false;
     }
     let name = format!("{file}::{test}");

@@ -64,13 +64,8 @@ fn unit(manager: &Process) -> String {
 }
 
 fn systemd_runs_a_manager_in_its_slice_and_never_ends_its_containers(managed: &Managed) {
-    if !Path::new(UNITS).parent().is_some_and(Path::exists) {
-        println!("not tried: this machine has no systemd");
-        return;
-    }
     let containerd = &managed.containerd;
     let missing = containerd.run(&shared(&hello())).failure();
-    println!("{missing}");
     assert!(missing.contains("systemd did not start wherry-"), "{missing}");
     assert!(missing.contains(".service not found"), "{missing}");
     assert!(managers(&containerd.address()).is_empty());
