@@ -4,7 +4,7 @@
 //! Task API of the same daemon, and at the end calls StopSandbox and ShutdownSandbox. WaitSandbox
 //! waits in between. SandboxStatus names the pid whose namespaces the containers join.
 
-mod pod_config;
+pub mod pod_config;
 
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use std::time::{Duration, SystemTime};
