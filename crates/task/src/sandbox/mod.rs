@@ -47,6 +47,7 @@ impl Sandbox for Service {
         let mut response = api::StartSandboxResponse::new();
         response.pid = convert::pid(pod.start().await.map_err(Error::from)?);
         response.created_at = Some(Timestamp::from(pod.created_at())).into();
+        self.runtime().prepare_host();
         Ok(response)
     }
 
