@@ -109,15 +109,15 @@ test-engines:
 	$(CARGO_IN) test --release --locked --no-fail-fast $(ENGINES:%=--package wherry-%) \
 	    $(WITH_LIBRARY:%=--features wherry-%/library) $(FEATURES:%=--features %)
 
-# The end-to-end tests with each engine; they prove docs/compatibility.md, and write it. They mostly
-# wait: E2E_THREADS of them run at the same time.
+# The end-to-end tests with each engine, and those of one engine's shared mode; they prove
+# docs/compatibility.md, and write it. They mostly wait: E2E_THREADS of them run at the same time.
 E2E_THREADS = $(shell echo $$((2 * $$(nproc))))
 test-e2e: setup executables
-	for engine in $(ENGINES); do \
-	    log=$(CARGO_TARGET_DIR)/e2e-$$engine.log; \
-	    skip="$(DAEMONS_FOR_ONE_ENGINE:%=--skip ::%::)"; [ $$engine != $(ENGINE) ] || skip=; \
-	    WHERRY_ENGINE=$$engine WHERRY_BIN_DIR=$(BIN) \
-	        $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast -- --test-threads $(E2E_THREADS) $$skip | tee $$log || failed=1; \
+	for run in $(ENGINES:%=%.container) $(ENGINE).shared; do \
+	    engine=$${run%.*} mode=$${run#*.} log=$(CARGO_TARGET_DIR)/e2e-$$run.log; \
+	    skip="$(DAEMONS_FOR_ONE_ENGINE:%=--skip ::%::)"; [ $$run != $(ENGINE).container ] || skip=; \
+	    export WHERRY_ENGINE=$$engine WHERRY_MODE=$$mode WHERRY_BIN_DIR=$(BIN); \
+	    $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast -- --test-threads $(E2E_THREADS) $$skip | tee $$log || failed=1; \
 	    $(BIN)/compatibility $$engine < $$log || failed=1; \
 	done; [ -z "$$failed" ]
 
