@@ -9,6 +9,7 @@ use wherry_supervisor::{Cancel, Supervisor};
 use crate::EventSink;
 use crate::operations::{Init, NewProcess};
 use crate::stdio::{self, StdioPaths, Streams};
+use crate::thread;
 
 /// The container that a client requests.
 #[derive(Debug, Clone)]
@@ -27,6 +28,16 @@ pub struct Runtime {
     pub supervisor: Arc<Supervisor>,
     /// Receives the events.
     pub events: Arc<dyn EventSink>,
+}
+
+impl Runtime {
+    /// Starts an engine host for the first container of a pod, while the client prepares that
+    /// container.
+    pub fn prepare_host(&self) {
+        let supervisor = Arc::clone(&self.supervisor);
+        // The client does not wait for it.
+        drop(thread::run_or_block(move || supervisor.prepare_host()));
+    }
 }
 
 /// Creates a container. Removes everything again if that fails. Blocks. Must be called within the

@@ -42,7 +42,7 @@ impl Sharing {
     pub(crate) fn group(self, bundle: &Path, id: &str) -> Result<Group> {
         match self {
             Sharing::Group => of(bundle, id),
-            Sharing::Manager => Ok(Group { name: String::new(), by_systemd: false }),
+            Sharing::Manager => Ok(Group { name: String::new(), is_pod: false, by_systemd: false }),
         }
     }
 }
@@ -77,6 +77,8 @@ struct Linux {
 pub struct Group {
     /// The group's name.
     pub name: String,
+    /// Whether the bundle is that of a pod sandbox, which needs no engine host.
+    pub is_pod: bool,
     /// Whether the path of the container's cgroup has the form of systemd's driver.
     pub by_systemd: bool,
 }
@@ -92,7 +94,7 @@ pub fn of(bundle: &Path, id: &str) -> Result<Group> {
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(Group { name: id.to_owned(), by_systemd: false });
+            return Ok(Group { name: id.to_owned(), is_pod: true, by_systemd: false });
         }
         Err(source) => return Err(Error::Read { path, source }),
     };
@@ -103,6 +105,7 @@ pub fn of(bundle: &Path, id: &str) -> Result<Group> {
     let cgroup = spec.linux.and_then(|linux| linux.cgroups_path);
     Ok(Group {
         name: group.map_or(id, String::as_str).to_owned(),
+        is_pod: false,
         by_systemd: cgroup.is_some_and(|path| wherry_cgroup::is_systemd_path(&path)),
     })
 }
@@ -193,7 +196,7 @@ mod tests {
     #[test]
     fn all_containers_of_a_manager_are_in_its_group_whatever_their_configuration() {
         let directory = tempfile::tempdir().unwrap();
-        let group = Group { name: String::new(), by_systemd: false };
+        let group = Group { name: String::new(), is_pod: false, by_systemd: false };
         assert_eq!(Sharing::Manager.group(directory.path(), "one").unwrap(), group);
         let config = r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#;
         std::fs::write(directory.path().join("config.json"), config).unwrap();

@@ -43,6 +43,7 @@ pub(crate) fn manage(shim: Shim, args: &Args) -> Result<()> {
         managed: Some((manager.clone(), settings)),
         namespace: manager.namespace,
         first: None,
+        is_pod: false,
         by_systemd: false,
         ttrpc_address: manager.ttrpc_address,
         shim_cgroup: String::new(),

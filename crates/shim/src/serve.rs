@@ -36,6 +36,8 @@ pub(crate) struct Daemon {
     pub(crate) namespace: String,
     /// The first container and its bundle. None if systemd started the daemon.
     pub(crate) first: Option<(String, PathBuf)>,
+    /// Whether that is the bundle of a pod sandbox.
+    pub(crate) is_pod: bool,
     /// Whether the path of the first container's cgroup has the form of systemd's driver.
     pub(crate) by_systemd: bool,
     /// containerd's ttrpc socket, which takes events.
@@ -69,17 +71,19 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     {
         log::warn!("cannot raise the shim's limit on descriptors: {error}");
     }
-    // Before the runtime: the host loads its engine while containerd connects.
-    let spare = Host::spawn(&daemon.program);
+    // Before the runtime: the host loads its engine while containerd connects. That of a pod starts
+    // with the pod, because containerd waits for the pod alone.
+    let spare = (!daemon.is_pod).then(|| Host::spawn(&daemon.program));
     if let Err(error) = daemon::raise_oom_score_adj() {
         log::warn!("cannot raise the shim's oom_score_adj: {error}");
     }
     daemon::ignore_terminal_signals();
     join_shim_cgroup(&daemon);
-    if let Err(error) = &spare {
-        log::error!("cannot run {}: {error}", daemon.program.path().display());
-    }
-    let result = run_on_this_thread(daemon, spare.ok());
+    let spare = spare.and_then(|host| {
+        let failed = |error| log::error!("cannot run {}: {error}", daemon.program.path().display());
+        host.map_err(failed).ok()
+    });
+    let result = run_on_this_thread(daemon, spare);
     if let Err(error) = &result {
         log::error!("the shim ends: {error}");
     }

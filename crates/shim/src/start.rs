@@ -28,7 +28,7 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
     let bundle = bundle(args)?;
     // Before the socket and the daemon exist: a missing host is an error of this program.
     let program = Program::host(shim.engine)?;
-    let Group { name: group, by_systemd } = shim.sharing.group(&bundle, &args.id)?;
+    let Group { name: group, is_pod, by_systemd } = shim.sharing.group(&bundle, &args.id)?;
     let ttrpc_address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let bootstrap = Bootstrap::new(args, &ttrpc_address, &read_stdin());
     let key = group::Key {
@@ -78,6 +78,7 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
         managed,
         namespace: args.namespace.clone(),
         first: Some((args.id.clone(), bundle)),
+        is_pod,
         by_systemd,
         ttrpc_address: bootstrap.ttrpc_address,
         shim_cgroup: bootstrap.options.shim_cgroup,

@@ -114,7 +114,17 @@ impl Supervisor {
 
     /// Starts spare hosts in place of those that were used. Blocks for some milliseconds.
     pub fn refill(&self) {
-        while self.needs_refill() {
+        self.spawn_up_to(self.spare.kept);
+    }
+
+    /// Starts a spare host for the container that is expected next, unless there is one. Blocks for
+    /// about a millisecond.
+    pub fn prepare_host(&self) {
+        self.spawn_up_to(1);
+    }
+
+    fn spawn_up_to(&self, count: usize) {
+        while self.spare.lock().len() < count {
             match Host::spawn(&self.host) {
                 Ok(host) => self.spare.put(host),
                 // The next Create tries it again, and reports the cause.

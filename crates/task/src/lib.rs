@@ -21,7 +21,7 @@ mod queue;
 mod random;
 mod registry;
 mod rpc;
-mod sandbox;
+pub mod sandbox;
 mod service;
 mod stats;
 

@@ -46,8 +46,17 @@ const NEEDS: &[(&str, Capability)] = &[
     ("network::a_modules_server_answers_on_a_published_port", Sockets),
 ];
 
+/// The reason why a test, given as `file::test`, is not tried with an engine in the mode under test.
+pub(crate) fn untried(engine: &str, test: &str) -> Option<&'static str> {
+    let file = test.split("::").next().unwrap_or_default();
+    let missing = missing(engine, test).map(Capability::reason);
+    missing.or_else(|| {
+        other_mode(&["", file], test).map(|_| "this is a matter of one shim for each container")
+    })
+}
+
 /// The capability that an engine lacks for a test, given as `file::test`.
-pub(crate) fn missing(engine: &str, test: &str) -> Option<Capability> {
+fn missing(engine: &str, test: &str) -> Option<Capability> {
     let needed = NEEDS.iter().find(|(name, _)| *name == test).map(|(_, capability)| *capability);
     needed.filter(|capability| !engine_can(engine, *capability))
 }
@@ -60,6 +69,8 @@ const SHARED: &[&str] = &["manager", "shared"];
 /// manager promises none of this. By the file, without `.rs`, and the name of the test, or by the
 /// file or the module in it alone.
 const OWN_SHIM: &[&str] = &[
+    "budget::a_life_takes_few_programs_and_processes",
+    "budget::running_containers_take_little_and_rest",
     "cri::a_pod_has_one_shim",
     "executable::a_bundle_without_a_configuration_is_that_of_a_pod",
     "executable::a_configuration_that_cannot_be_read_is_one_sentence",

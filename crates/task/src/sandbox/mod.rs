@@ -4,7 +4,7 @@
 //! Task API of the same daemon, and at the end calls StopSandbox and ShutdownSandbox. WaitSandbox
 //! waits in between. SandboxStatus names the pid whose namespaces the containers join.
 
-mod pod_config;
+pub mod pod_config;
 
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use std::time::{Duration, SystemTime};
@@ -47,6 +47,7 @@ impl Sandbox for Service {
         let mut response = api::StartSandboxResponse::new();
         response.pid = convert::pid(pod.start().await.map_err(Error::from)?);
         response.created_at = Some(Timestamp::from(pod.created_at())).into();
+        self.runtime().prepare_host();
         Ok(response)
     }
 
