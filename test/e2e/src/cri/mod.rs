@@ -189,6 +189,15 @@ impl Cri {
             .unwrap_or_else(|e| panic!("the pod {name} does not run: {e}"))
     }
 
+    /// Runs a pod in the node's network namespace, for which containerd calls no network plug-in.
+    pub fn pod_in_nodes_network(&self, name: &str, handler: &str) -> Pod<'_> {
+        let mut config = self.config(name, CONTAINER);
+        let security = config.linux.as_mut().and_then(|linux| linux.security.as_mut());
+        let namespaces = security.and_then(|security| security.namespaces.as_mut());
+        namespaces.expect("they are set").network = NODE;
+        self.run(config, handler).unwrap_or_else(|e| panic!("the pod {name} does not run: {e}"))
+    }
+
     /// The error that the kubelet would show for a pod under this handler.
     pub fn refused_pod(&self, name: &str, handler: &str) -> String {
         match self.run(self.config(name, CONTAINER), handler) {
