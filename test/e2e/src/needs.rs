@@ -46,7 +46,7 @@ const NEEDS: &[(&str, Capability)] = &[
     ("network::a_modules_server_answers_on_a_published_port", Sockets),
 ];
 
-/// The reason why a test, given as `file::test`, is not tried with an engine in the mode under test.
+/// The reason why a test, given as `file::test`, is not tried with an engine in this mode.
 pub(crate) fn untried(engine: &str, test: &str) -> Option<&'static str> {
     let file = test.split("::").next().unwrap_or_default();
     let missing = missing(engine, test).map(Capability::reason);

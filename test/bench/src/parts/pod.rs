@@ -14,8 +14,8 @@ use crate::world::{World, milliseconds, settle};
 /// The pods that run at once for the memory of one: as the containers of [`super::memory`].
 const PODS: usize = 20;
 
-/// Measures the engine under test alone, because containerd's configuration has its handlers only, and on
-/// containerd 2.4, because 2.1 panics when a shim makes a pod in the node's network.
+/// Measures the engine under test alone, because containerd's configuration has its handlers only,
+/// and on containerd 2.4, because 2.1 panics when a shim makes a pod in the node's network.
 pub(crate) fn measure(world: &mut World) {
     let engine = engine();
     if !world.options.engines.contains(&engine) {
