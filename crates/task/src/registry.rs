@@ -76,7 +76,7 @@ impl Slots {
     }
 }
 
-/// The reserved id of a pod. Dropping this releases the id, unless [`ReservedPod::fill`] was called.
+/// A reserved id of a pod. Dropping this releases it, unless [`ReservedPod::fill`] was called.
 pub(crate) struct ReservedPod<'a> {
     registry: &'a Registry,
     id: String,
