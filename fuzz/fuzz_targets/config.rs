@@ -1,7 +1,7 @@
 //! A `config.json` of any bytes, through all that is read of it before anything is made: the group,
 //! the configuration itself, its validation, the cgroup's name, the entrypoint, and
-//! libcontainer's own reading. The same bytes are runtime options, the configuration of a pod, and a
-//! program's first bytes.
+//! libcontainer's own reading. The same bytes are runtime options, the configuration of a pod, and
+//! a program's first bytes.
 #![no_main]
 
 use std::path::Path;

@@ -53,7 +53,7 @@ pub(crate) fn create(
     let CreatedContainer { process, start, console, bundle, remains, meter, mount_namespace } =
         created;
     let streams = Streams::start(retained, console, stdio)
-        .inspect_err(|_| supervisor.remove(&bundle, &remains))?;
+        .inspect_err(|_| supervisor.remove(container, &remains))?;
     let init = Init {
         supervisor: Arc::clone(supervisor),
         config: Arc::new(container.clone()),

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use wherry_bundle::SANDBOX_ID;
 
 use crate::error::{Error, Result};
 
@@ -48,8 +49,7 @@ impl Sharing {
 }
 
 /// The annotations that name a group, in order of precedence.
-pub(crate) const ANNOTATIONS: [&str; 2] =
-    ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+pub(crate) const ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", SANDBOX_ID];
 
 /// The directory of sockets, if containerd names no other. The paths of containerd's own shims are
 /// there too.

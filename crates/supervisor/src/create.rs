@@ -129,10 +129,7 @@ impl Supervisor {
                 })
             }
             Err(failure) => {
-                self.remove(&bundle, &remains);
-                if let Some(pod) = &config.pod {
-                    members::remove(pod, &config.id);
-                }
+                self.remove(config, &remains);
                 Err(failure)
             }
         }
@@ -170,9 +167,13 @@ impl Supervisor {
     }
 
     /// Removes everything of a container but its bundle. Logs what could not be removed.
-    pub fn remove(&self, bundle: &Bundle, remains: &Remains) {
-        for error in cleanup::container(bundle, Some(remains), Some(&self.reaper)) {
-            log::error!("{}: {error}", bundle.id());
+    pub fn remove(&self, config: &ContainerConfig, remains: &Remains) {
+        let bundle = Bundle::new(&config.bundle, &config.id);
+        for error in cleanup::container(&bundle, Some(remains), Some(&self.reaper)) {
+            log::error!("{}: {error}", config.id);
+        }
+        if let Some(pod) = &config.pod {
+            members::remove(pod, &config.id);
         }
     }
 }

@@ -10,6 +10,7 @@ use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::{Task, create_task};
 use tokio::sync::Notify;
 use ttrpc::asynchronous::{Service as Methods, TtrpcContext};
+use wherry_bundle::{Bundle, SANDBOX_ID};
 use wherry_container::{Container, Exec, Pod, Runtime};
 
 use crate::census::Census;
@@ -83,11 +84,6 @@ impl Service {
         self.0.registry.census()
     }
 
-    /// Whether this is the service of a manager.
-    pub(crate) fn is_manager(&self) -> bool {
-        self.0.lifetime != Lifetime::Group
-    }
-
     /// Waits until no request is being answered, apart from Wait.
     pub async fn quiet(&self) {
         self.0.in_flight.none().await;
@@ -113,8 +109,19 @@ impl Service {
 
     /// Finds the pod that a request names.
     pub(crate) fn pod(&self, id: &str) -> Result<Pod> {
-        let pod = self.0.registry.pod().filter(|pod| pod.config().id == id);
-        pod.ok_or_else(|| Error::PodNotFound(id.to_owned()))
+        self.0.registry.pod(id).ok_or_else(|| Error::PodNotFound(id.to_owned()))
+    }
+
+    /// Returns the pod of the container in a bundle, if this daemon has made it. The daemon of a
+    /// group serves one pod; with a manager the container's configuration names it.
+    pub(crate) fn pod_of(&self, bundle: &Bundle) -> Option<Pod> {
+        let mut pods = self.0.registry.pods();
+        if self.0.lifetime == Lifetime::Group || pods.is_empty() {
+            return pods.pop();
+        }
+        // Create reports a configuration that is invalid.
+        let annotations = bundle.config().ok()?.annotations?;
+        self.0.registry.pod(annotations.get(SANDBOX_ID)?)
     }
 
     /// Finds the process that a request names: the container's init, or an exec.

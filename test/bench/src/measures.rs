@@ -59,6 +59,8 @@ pub(crate) const LIFE_START: &str = "life-start";
 pub(crate) const LIFE_DELETE: &str = "life-delete";
 pub(crate) const POD_WITH_PAUSE: &str = "pod-with-pause";
 pub(crate) const POD_OF_SHIM: &str = "pod-of-shim";
+pub(crate) const POD_ALONE_WITH_PAUSE: &str = "pod-alone-with-pause";
+pub(crate) const POD_ALONE_OF_SHIM: &str = "pod-alone-of-shim";
 pub(crate) const POD_PSS: &str = "pod-pss";
 pub(crate) const POD_PSS_OF_SHIM: &str = "pod-pss-of-shim";
 pub(crate) const IDLE_CALLS: &str = "idle-calls";
@@ -68,7 +70,7 @@ const fn measure(key: &'static str, unit: Unit, text: &'static str) -> Measure {
 }
 
 /// All measures, in the order of the table.
-pub(crate) const MEASURES: [Measure; 27] = [
+pub(crate) const MEASURES: [Measure; 29] = [
     measure(CTR_HELLO, Unit::Ms, "`ctr run --rm` of hello, warm"),
     measure(COLD_SMALL, Unit::Ms, "`ctr run --rm` of hello, its first run"),
     measure(COLD_LARGE, Unit::Ms, "`ctr run --rm` of a module of over 5 MB, its first run"),
@@ -91,6 +93,12 @@ pub(crate) const MEASURES: [Measure; 27] = [
     measure(THREADS, Unit::Count, "threads per running container"),
     measure(POD_WITH_PAUSE, Unit::Ms, "RunPodSandbox with a pause container"),
     measure(POD_OF_SHIM, Unit::Ms, "… with `sandboxer = \"shim\"`"),
+    measure(
+        POD_ALONE_WITH_PAUSE,
+        Unit::Ms,
+        "RunPodSandbox in the node's network, without a network plug-in, with a pause container",
+    ),
+    measure(POD_ALONE_OF_SHIM, Unit::Ms, "… with `sandboxer = \"shim\"`"),
     measure(
         POD_PSS,
         Unit::Mb,

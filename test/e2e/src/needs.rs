@@ -46,7 +46,7 @@ const NEEDS: &[(&str, Capability)] = &[
     ("network::a_modules_server_answers_on_a_published_port", Sockets),
 ];
 
-/// The reason why a test, given as `file::test`, is not tried with an engine in the mode under test.
+/// The reason why a test, given as `file::test`, is not tried with an engine in this mode.
 pub(crate) fn untried(engine: &str, test: &str) -> Option<&'static str> {
     let file = test.split("::").next().unwrap_or_default();
     let missing = missing(engine, test).map(Capability::reason);
@@ -84,8 +84,11 @@ const OWN_SHIM: &[&str] = &[
     "lifecycle::a_shim_whose_containerd_was_lost_during_a_failing_create_ends",
     "lifecycle::a_shutdown_during_a_create_ends_the_shim_when_that_fails",
     "lifecycle::in_any_order_of_requests_the_shim_ends_when_containerd_is_lost",
-    "sandboxer",
-    "shim_sandboxer",
+    "sandboxer::a_pod_survives_containerd",
+    "sandboxer::a_pod_that_is_removed_after_a_restart_ends",
+    "sandboxer::a_pod_whose_shim_is_killed_leaves_nothing_behind",
+    "sandboxer::a_thread_of_the_shim_holds_the_namespaces",
+    "sandboxer::an_invalid_setting_is_one_sentence_and_leaves_nothing",
     "soak::the_shim_of_a_pod_does_not_grow",
 ];
 

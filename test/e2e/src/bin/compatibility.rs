@@ -1,4 +1,5 @@
-//! Writes the part of an engine, in the mode `WHERRY_MODE`, of docs/compatibility.md from the output of the end-to-end tests.
+//! Writes the part of an engine, in the mode `WHERRY_MODE`, of docs/compatibility.md, from the
+//! output of the end-to-end tests.
 //!
 //!     compatibility ENGINE < OUTPUT-OF-CARGO-TEST
 //!

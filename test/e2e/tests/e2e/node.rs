@@ -364,9 +364,7 @@ fn an_imported_folder_gets_a_file_and_the_main_file_stays() {
 }
 
 /// The choice may change under pods that run.
-#[test]
-fn the_shim_makes_the_pods_where_the_installer_is_asked_for_it() {
-    let node = Node::start(ContainerdVersion::V2);
+fn the_shim_makes_the_pods_where_the_installer_is_asked_for_it(node: &Node) {
     let before = node.config();
     let out = node.install_with(&bin_dir(), &["--sandboxer", "shim"]).success();
     assert!(out.contains("are ready"), "{out}");
@@ -389,6 +387,16 @@ fn the_shim_makes_the_pods_where_the_installer_is_asked_for_it() {
     of_shim.remove();
     node.run(&["uninstall"]).success();
     assert_eq!(node.config(), before);
+}
+
+mod shim_sandboxer {
+    #[allow(unused_imports, reason = "tests_in looks for them here")]
+    use super::*;
+    wherry_e2e::tests_in!(
+        containerd_2_4,
+        &super::super::Node::start(ContainerdVersion::V2_4),
+        the_shim_makes_the_pods_where_the_installer_is_asked_for_it
+    );
 }
 
 /// Before 2.0 an imported file replaces the main file's settings of the CRI plug-in.
