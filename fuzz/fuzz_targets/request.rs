@@ -21,9 +21,9 @@ use wherry_image::Cache;
 use wherry_protocol::compile::Bounds;
 use wherry_protocol::{Channel, HostReply, HostRequest};
 use wherry_supervisor::launch::Host;
-use wherry_supervisor::{Program, SpareHost, Supervisor};
+use wherry_supervisor::{Program, SpareHosts, Supervisor};
 use wherry_sys::reaper::Reaper;
-use wherry_task::{Connections, Service, services};
+use wherry_task::{Connections, Lifetime, Service, services};
 
 const METHODS: [&str; 17] = [
     "Create",
@@ -85,12 +85,12 @@ impl World {
             cache: Cache::new(folder().join("cache"), "missing", 0),
             bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
             reaper: Reaper::default(),
-            spare: SpareHost::default(),
+            spare: SpareHosts::default(),
         });
         let runtime =
             Arc::new(Runtime { supervisor: Arc::clone(&supervisor), events: Arc::new(Silence) });
         let mut services: HashMap<String, Methods> =
-            services(&Service::new(runtime, Connections::default()));
+            services(&Service::new(runtime, Connections::default(), Lifetime::Group));
         let methods = services.remove("containerd.task.v2.Task").expect("it is served");
         World { supervisor, methods }
     }

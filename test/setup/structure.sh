@@ -20,6 +20,7 @@ declare -A MAY=(
     [container]="supervisor protocol bundle cgroup sys"
     [task]="container supervisor protocol bundle cgroup sys"
     [shim]="task container supervisor protocol bundle cgroup image sys"
+    [manager]="shim task supervisor sys"
     [cli]="engine host compiler supervisor image manual protocol sys"
 )
 for manifest in crates/*/Cargo.toml; do
@@ -54,7 +55,7 @@ for manifest in crates/*/Cargo.toml; do
         *) ! uses "$manifest" 'libcontainer|libcgroups' || complain "crates/$crate uses libcontainer" ;;
     esac
     case $crate in
-        container | task | shim | node | oci) ;;
+        container | task | shim | manager | node | oci) ;;
         *) ! uses "$manifest" tokio || complain "crates/$crate uses a runtime" ;;
     esac
 done
@@ -70,10 +71,13 @@ awk -v ours="\"libcgroups $ours\"" '/^name = / { name = $3 } name == "\"libconta
 # dependencies. Of the workspace: the tree of one package cannot be resolved with crates/libcgroups.
 for unwanted in libcontainer oci-client; do
     users=$(cargo tree --locked --offline --edges normal --workspace --invert "$unwanted")
-    for crate in supervisor container task shim; do
+    for crate in supervisor container task shim manager; do
         ! grep -q "wherry-$crate v" <<< "$users" || complain "crates/$crate depends on $unwanted through another crate"
     done
 done
+# A container's own daemon does not carry a manager's parts.
+! grep -qE 'wherry-manager|prometheus-client' <<< "$(cargo tree --locked --offline --edges normal -p wherry-task)" \
+    || complain "crates/task depends on the parts of a manager"
 
 # The journey in ARCHITECTURE.md names functions that exist.
 journey=$(sed -n 's/^|[^|]*| `\([^`]*\.rs\)` | `\([a-z_]*\)` |.*/\1 \2/p' ARCHITECTURE.md)

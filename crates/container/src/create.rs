@@ -9,6 +9,7 @@ use wherry_supervisor::{Cancel, Supervisor};
 use crate::EventSink;
 use crate::operations::{Init, NewProcess};
 use crate::stdio::{self, StdioPaths, Streams};
+use crate::thread;
 
 /// The container that a client requests.
 #[derive(Debug, Clone)]
@@ -29,6 +30,16 @@ pub struct Runtime {
     pub events: Arc<dyn EventSink>,
 }
 
+impl Runtime {
+    /// Starts an engine host for the first container of a pod, while the client prepares that
+    /// container.
+    pub fn prepare_host(&self) {
+        let supervisor = Arc::clone(&self.supervisor);
+        // The client does not wait for it.
+        drop(thread::run_or_block(move || supervisor.prepare_host()));
+    }
+}
+
 /// Creates a container. Removes everything again if that fails. Blocks. Must be called within the
 /// runtime.
 pub(crate) fn create(
@@ -42,7 +53,7 @@ pub(crate) fn create(
     let CreatedContainer { process, start, console, bundle, remains, meter, mount_namespace } =
         created;
     let streams = Streams::start(retained, console, stdio)
-        .inspect_err(|_| supervisor.remove(&bundle, &remains))?;
+        .inspect_err(|_| supervisor.remove(container, &remains))?;
     let init = Init {
         supervisor: Arc::clone(supervisor),
         config: Arc::new(container.clone()),

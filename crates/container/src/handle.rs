@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use wherry_cgroup::usage::Usage;
 use wherry_cgroup::{Cgroup, CgroupError, Meter};
 use wherry_protocol::Failure;
+use wherry_supervisor::Cancel;
 use wherry_supervisor::exec::ExecConfig;
 use wherry_sys::process::{Exit, Process, SignalError};
 
@@ -34,6 +35,8 @@ pub struct Container {
     requests: mpsc::Sender<Request>,
     snapshot: watch::Receiver<Snapshot>,
     execs: Arc<Mutex<HashMap<String, Exec>>>,
+    /// Cancels the starts of added processes: the daemon may outlive the container.
+    cancel_execs: Cancel,
 }
 
 /// A process at one moment.
@@ -128,10 +131,25 @@ impl Container {
             process: Some(new),
             oom,
         };
+        if runtime.supervisor.needs_refill() {
+            let supervisor = Arc::clone(&runtime.supervisor);
+            drop(thread::run_or_block(move || supervisor.refill()));
+        }
         let reaper = runtime.supervisor.reaper.clone();
         let (requests, snapshot) = actor::spawn(spec, Arc::clone(&runtime.events), reaper);
         let execs = Arc::default();
-        Ok(Container { runtime, config, operations, meter, process, requests, snapshot, execs })
+        let cancel_execs = Cancel::default();
+        Ok(Container {
+            runtime,
+            config,
+            operations,
+            meter,
+            process,
+            requests,
+            snapshot,
+            execs,
+            cancel_execs,
+        })
     }
 
     /// The container that was requested.
@@ -223,12 +241,17 @@ impl Container {
     /// # Errors
     /// [`Error::Refused`] while the guest runs.
     pub async fn delete(&self) -> Result<Exit, Error> {
-        match ask(&self.requests, Request::Delete).await {
+        let result = match ask(&self.requests, Request::Delete).await {
             Err(Error::Gone) if !matches!(self.snapshot().state, State::Deleted(_)) => {
                 self.delete_without_actor().await
             }
             result => result,
+        };
+        if result.is_ok() {
+            // Nothing commits them, so this always succeeds.
+            let _ = self.cancel_execs.cancel();
         }
+        result
     }
 
     /// Removes it after a panic of the actor. Everything that this needs is in the bundle.
@@ -275,7 +298,7 @@ impl Container {
             init: Arc::clone(&self.process),
             config,
             stdio,
-            cancel: self.config.cancel.clone(),
+            cancel: self.cancel_execs.clone(),
         };
         let exec = Exec::add(&self.runtime, operations);
         self.runtime.events.send(Event {

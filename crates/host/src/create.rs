@@ -15,6 +15,7 @@ use wherry_cgroup::{Cgroup, CgroupName};
 use wherry_engine::Engine;
 use wherry_protocol::message::Descriptors;
 use wherry_protocol::{Channel, CreateRequest, SetupMessage, SetupReply, Stdio};
+use wherry_sys::logger;
 
 use crate::console::{self, Console};
 use crate::error::HostError;
@@ -28,7 +29,8 @@ pub(crate) fn create(
     request: &CreateRequest,
     descriptors: Descriptors,
 ) -> Result<Forked, HostError> {
-    let Descriptors { setup, setup_lock: _setup_lock, stdio } = descriptors;
+    let Descriptors { setup, setup_lock: _setup_lock, log, stdio } = descriptors;
+    logger::log_to_descriptor(log);
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec = bundle.spec()?;
     validate::spec(&spec).map_err(HostError::Config)?;

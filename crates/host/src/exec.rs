@@ -14,6 +14,7 @@ use wherry_bundle::{Bundle, parse};
 use wherry_engine::Engine;
 use wherry_protocol::message::Descriptors;
 use wherry_protocol::{ExecRequest, Stdio};
+use wherry_sys::logger;
 
 use crate::confinement::{self, Confinement};
 use crate::console::Console;
@@ -30,7 +31,8 @@ pub(crate) fn exec(
     request: &ExecRequest,
     descriptors: Descriptors,
 ) -> Result<Forked, HostError> {
-    let Descriptors { setup, setup_lock: _setup_lock, stdio } = descriptors;
+    let Descriptors { setup, setup_lock: _setup_lock, log, stdio } = descriptors;
+    logger::log_to_descriptor(log);
     let options = &request.options;
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec = bundle.spec()?;

@@ -23,13 +23,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wherry_bundle::hooks::Batch;
 use wherry_engine::{Engine, Program};
 use wherry_protocol::{Channel, Failure, FailureKind, SetupMessage};
-use wherry_sys::{logger, memory};
+use wherry_sys::{logger, memory, title};
 
 use crate::confinement::Confinement;
 use crate::filter::{self, Allow};
 use crate::program::{Loaded, Loader, ProcessFields, ProgramError};
 use crate::validate::DESCRIPTORS_MIN;
-use crate::{console, privileges, process_title, signals};
+use crate::{console, privileges, signals};
 
 /// The exit status of a guest that trapped: 128 + SIGABRT, that of a native program that aborts.
 pub(crate) const TRAPPED: i32 = 134;
@@ -151,7 +151,7 @@ impl Workload for Executor {
         }
         match self.0.stage.replace(Stage::Done) {
             Stage::Loaded(Loaded::Wasm { program, name, args }, stray) => {
-                process_title::set(&args);
+                title::set(&args);
                 memory::trim_heap();
                 memory::trim_stack();
                 signals::reap_automatically();

@@ -32,7 +32,6 @@ mod own_executable;
 pub mod plugins;
 mod pod_files;
 mod privileges;
-mod process_title;
 mod program;
 mod propagation;
 mod seccomp_listener;

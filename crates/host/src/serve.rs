@@ -3,43 +3,30 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
 
+use log::LevelFilter;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::{dup2_stdin, dup2_stdout};
+use nix::unistd::dup2_stdin;
 use wherry_engine::{Engine, LoadError};
 use wherry_protocol::message::Descriptors;
 use wherry_protocol::{Channel, HostReply, HostRequest, SetupMessage};
 use wherry_sys::daemon::OOM_SCORE_ADJ;
-use wherry_sys::logger;
+use wherry_sys::{logger, title};
 
 use crate::error::HostError;
-use crate::{adopt, create, exec, nss, own_executable, privileges, process_title, tracing_bridge};
+use crate::{adopt, create, exec, nss, own_executable, privileges, tracing_bridge};
 
-/// The descriptors that a daemon passes to its host instead of standard streams.
-struct Inherited {
-    /// Standard input: the channel.
-    channel: OwnedFd,
-    /// Standard output: the log.
-    log: OwnedFd,
-}
-
-impl Inherited {
-    /// Moves them to numbers that neither a guest nor a library uses.
-    fn take() -> nix::Result<Inherited> {
-        let aside = |fd: BorrowedFd<'_>| {
-            let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
-            Ok(adopt(number))
-        };
-        let channel = aside(io::stdin().as_fd())?;
-        let log = aside(io::stdout().as_fd())?;
-        // Standard error is /dev/null.
-        dup2_stdin(io::stderr())?;
-        dup2_stdout(io::stderr())?;
-        Ok(Inherited { channel, log })
-    }
+/// Takes the channel, which a daemon passes to its host as standard input, and moves it to a number
+/// that neither a guest nor a library uses.
+fn take_channel() -> nix::Result<Channel> {
+    let number = fcntl(io::stdin().as_fd(), FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    let channel = Channel::from_fd(adopt(number));
+    // Standard error is /dev/null.
+    dup2_stdin(io::stderr())?;
+    Ok(channel)
 }
 
 /// A process that was forked, and the daemon's end of its terminal.
@@ -56,12 +43,11 @@ pub(crate) fn serve(
     engine: Result<Rc<dyn Engine>, LoadError>,
     oom_score_adj: Option<&str>,
 ) -> ExitCode {
-    let Ok(Inherited { channel, log }) = Inherited::take() else { return ExitCode::FAILURE };
-    let channel = Channel::from_fd(channel);
-    logger::log_to_descriptor(log);
+    let Ok(channel) = take_channel() else { return ExitCode::FAILURE };
+    logger::start(LevelFilter::Info);
     logger::set_error_sink(send_detail);
     tracing_bridge::install();
-    process_title::find();
+    title::find();
     own_executable::record();
     nss::use_files_and_dns();
     privileges::leave_groups();
@@ -72,10 +58,8 @@ pub(crate) fn serve(
                 yield_processor();
                 return ExitCode::SUCCESS;
             }
-            Err(error) => {
-                log::error!("the daemon sent an invalid request: {error}");
-                return ExitCode::FAILURE;
-            }
+            // The daemon has a newer version, or is broken.
+            Err(_) => return ExitCode::FAILURE,
         };
         // Before each request: libcontainer has set it to the last container's value.
         if let Some(score) = oom_score_adj {
@@ -170,7 +154,7 @@ mod tests {
     fn without_an_engine_every_request_fails_with_the_reason() {
         let missing = LoadError::Engine("cannot load libengine.so".to_owned());
         let expected = missing.to_string();
-        assert_eq!(refused(Err(missing), 5, false), expected);
+        assert_eq!(refused(Err(missing), 6, false), expected);
     }
 
     #[test]
@@ -198,13 +182,13 @@ mod tests {
             }
         }
         for (count, terminal) in
-            [(0, false), (2, false), (4, false), (1, true), (3, true), (5, true)]
+            [(0, false), (3, false), (5, false), (2, true), (4, true), (6, true)]
         {
             let text = refused(Ok(Rc::new(Never)), count, terminal);
             assert_eq!(text, format!("a request came with {count} descriptors"));
         }
         // With the right ones the bundle is read.
-        for (count, terminal) in [(5, false), (2, true)] {
+        for (count, terminal) in [(6, false), (3, true)] {
             let text = refused(Ok(Rc::new(Never)), count, terminal);
             assert!(text.starts_with("cannot read /no/such/bundle/config.json: "), "{text}");
         }

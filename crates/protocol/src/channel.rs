@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 /// The largest message, bytes. An overlay of 128 layers takes about 20 KB.
 const MESSAGE_MAX: usize = 256 * 1024;
 /// The most descriptors beside one message.
-const FDS_MAX: usize = 5;
+const FDS_MAX: usize = 6;
 /// The most descriptors that the kernel sends beside a message (SCM_MAX_FD). The buffer has room
 /// for all of them: into a smaller one the kernel would put those that fit, and nix would return an
 /// error without closing them.

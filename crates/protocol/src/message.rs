@@ -38,6 +38,15 @@ impl HostRequest {
         }
     }
 
+    /// The id of the container.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            HostRequest::Create(request) => &request.id,
+            HostRequest::Exec(request) => &request.id,
+        }
+    }
+
     /// Whether the process has a terminal.
     #[must_use]
     pub fn terminal(&self) -> bool {
@@ -124,6 +133,8 @@ pub struct Descriptors {
     pub setup: Channel,
     /// The setup lock of the bundle, which every forked process inherits until the guest runs.
     pub setup_lock: OwnedFd,
+    /// The log of the container.
+    pub log: OwnedFd,
     /// The standard streams; None for a terminal.
     pub stdio: Option<Stdio>,
 }
@@ -137,7 +148,8 @@ impl Descriptors {
     /// The descriptors' numbers, in the order in which [`Descriptors::receive`] expects them.
     #[must_use]
     pub fn as_raw(&self) -> Vec<RawFd> {
-        let mut all = vec![self.setup.as_raw_fd(), self.setup_lock.as_raw_fd()];
+        let mut all =
+            vec![self.setup.as_raw_fd(), self.setup_lock.as_raw_fd(), self.log.as_raw_fd()];
         if let Some(Stdio { stdin, stdout, stderr }) = &self.stdio {
             all.extend([stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()]);
         }
@@ -151,15 +163,18 @@ impl Descriptors {
     pub fn receive(fds: Vec<OwnedFd>, terminal: bool) -> Result<Descriptors, WrongDescriptors> {
         let count = fds.len();
         let mut fds = fds.into_iter();
-        let taken = (fds.next(), fds.next(), fds.next(), fds.next(), fds.next());
-        let (setup, setup_lock, stdio) = match taken {
-            (Some(setup), Some(lock), None, ..) if terminal => (setup, lock, None),
-            (Some(setup), Some(lock), Some(stdin), Some(stdout), Some(stderr)) if !terminal => {
-                (setup, lock, Some(Stdio { stdin, stdout, stderr }))
+        let (Some(setup), Some(setup_lock), Some(log)) = (fds.next(), fds.next(), fds.next())
+        else {
+            return Err(WrongDescriptors(count));
+        };
+        let stdio = match (fds.next(), fds.next(), fds.next()) {
+            (None, ..) if terminal => None,
+            (Some(stdin), Some(stdout), Some(stderr)) if !terminal && fds.next().is_none() => {
+                Some(Stdio { stdin, stdout, stderr })
             }
             _ => return Err(WrongDescriptors(count)),
         };
-        Ok(Descriptors { setup: Channel::from_fd(setup), setup_lock, stdio })
+        Ok(Descriptors { setup: Channel::from_fd(setup), setup_lock, log, stdio })
     }
 }
 
@@ -226,11 +241,11 @@ mod tests {
     fn descriptors_are_received_in_the_order_in_which_they_are_sent() {
         let (setup, _other) = Channel::pair().unwrap();
         let stdio = Stdio { stdin: null(), stdout: null(), stderr: null() };
-        let sent = Descriptors { setup, setup_lock: null(), stdio: Some(stdio) };
+        let sent = Descriptors { setup, setup_lock: null(), log: null(), stdio: Some(stdio) };
         let numbers = sent.as_raw();
-        let Descriptors { setup, setup_lock, stdio } = sent;
+        let Descriptors { setup, setup_lock, log, stdio } = sent;
         let Stdio { stdin, stdout, stderr } = stdio.unwrap();
-        let fds = vec![setup.into_fd(), setup_lock, stdin, stdout, stderr];
+        let fds = vec![setup.into_fd(), setup_lock, log, stdin, stdout, stderr];
         assert_eq!(Descriptors::receive(fds, false).unwrap().as_raw(), numbers);
     }
 
@@ -240,12 +255,12 @@ mod tests {
             Descriptors::receive((0..count).map(|_| null()).collect(), terminal)
         };
         for (count, terminal) in
-            [(0, true), (1, true), (3, true), (5, true), (2, false), (4, false)]
+            [(0, true), (2, true), (4, true), (6, true), (3, false), (5, false), (7, false)]
         {
             let refused = receive(count, terminal).unwrap_err();
             assert_eq!(refused.to_string(), format!("a request came with {count} descriptors"));
         }
-        assert!(receive(2, true).unwrap().stdio.is_none());
-        assert!(receive(5, false).unwrap().stdio.is_some());
+        assert!(receive(3, true).unwrap().stdio.is_none());
+        assert!(receive(6, false).unwrap().stdio.is_some());
     }
 }

@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 pub(crate) enum Action {
     Start,
     Delete,
+    /// For systemd.
+    Manager,
     Info,
     Version,
     Help,
@@ -20,6 +22,10 @@ pub(crate) struct Args {
     pub(crate) namespace: String,
     /// containerd's gRPC socket.
     pub(crate) address: String,
+    /// containerd's ttrpc socket, for a manager.
+    pub(crate) ttrpc_address: String,
+    /// The manager's socket.
+    pub(crate) socket: String,
     /// The container.
     pub(crate) id: String,
     /// The bundle; empty for the working directory.
@@ -47,6 +53,8 @@ impl Args {
             action: Action::Version,
             namespace: String::new(),
             address: String::new(),
+            ttrpc_address: String::new(),
+            socket: String::new(),
             id: String::new(),
             bundle: String::new(),
             debug: false,
@@ -57,6 +65,7 @@ impl Args {
                 action = Some(match arg.as_str() {
                     "start" => Action::Start,
                     "delete" => Action::Delete,
+                    "manager" => Action::Manager,
                     _ => return Err(Error::UnknownAction(arg)),
                 });
                 continue;
@@ -79,7 +88,9 @@ impl Args {
                         "bundle" => Some(&mut parsed.bundle),
                         // Every version of containerd passes the first; the shim publishes over
                         // ttrpc itself.
-                        "publish-binary" | "socket" => None,
+                        "publish-binary" => None,
+                        "ttrpc-address" => Some(&mut parsed.ttrpc_address),
+                        "socket" => Some(&mut parsed.socket),
                         _ => return Err(Error::UnknownFlag(name.to_owned())),
                     };
                     let value = inline
@@ -92,7 +103,11 @@ impl Args {
             }
         }
         parsed.action = action.ok_or(Error::MissingAction)?;
-        for (flag, value) in [("namespace", &parsed.namespace), ("id", &parsed.id)] {
+        let object = match parsed.action {
+            Action::Manager => ("socket", &parsed.socket),
+            _ => ("id", &parsed.id),
+        };
+        for (flag, value) in [("namespace", &parsed.namespace), object] {
             if value.is_empty() {
                 return Err(Error::MissingFlag(flag));
             }
@@ -160,6 +175,15 @@ mod tests {
             (args.namespace.as_str(), args.id.as_str(), args.debug),
             ("-debug", "-v", false)
         );
+    }
+
+    #[test]
+    fn a_manager_needs_its_socket_in_place_of_a_container() {
+        let args = parse("-namespace n -address /a -ttrpc-address /t -socket /s manager").unwrap();
+        assert_eq!((args.action, args.socket.as_str()), (Action::Manager, "/s"));
+        assert_eq!((args.address.as_str(), args.ttrpc_address.as_str()), ("/a", "/t"));
+        let error = parse("-namespace n -id x manager").unwrap_err().to_string();
+        assert_eq!(error, "flag -socket is missing");
     }
 
     #[test]

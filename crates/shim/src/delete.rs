@@ -2,6 +2,7 @@
 //! and prints the exit status.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::Message;
@@ -12,7 +13,8 @@ use wherry_sys::socket;
 
 use crate::args::Args;
 use crate::error::{Error, Result};
-use crate::{Shim, group, start};
+use crate::group::{self, Sharing};
+use crate::{Shim, start};
 
 /// The exit status of a process that SIGKILL ended. This command sends it to all remaining
 /// processes.
@@ -23,15 +25,12 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {
     let bundle = Bundle::new(&path, &args.id);
     // containerd copies standard error to its log.
     wherry_sys::logger::log_to_stderr();
-    let left = cleanup::container(&bundle, Remains::read(&bundle).as_ref(), None);
-    let socket = start::announced(&path).unwrap_or_else(|| {
-        // Without a readable configuration the container had its own daemon.
-        let group = group::of(&path, &args.id).map_or_else(|_| args.id.clone(), |of| of.name);
-        let (address, namespace) = (args.address.as_str(), args.namespace.as_str());
-        let key = group::Key { engine: shim.engine, address, namespace, group: &group };
-        group::socket(None, key)
-    });
-    socket::remove_dead_socket(&socket);
+    let remains = Remains::read(&bundle);
+    let left = cleanup::container(&bundle, remains.as_ref(), None);
+    // containerd runs this command after each Delete, too, when a manager is still there.
+    if shim.sharing == Sharing::Group || remains.is_some() {
+        remove_dead_socket(shim, args, &path);
+    }
     if !left.is_empty() {
         return Err(Error::Cleanup(left));
     }
@@ -42,4 +41,20 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {
         .write_to_bytes()
         .map_err(|source| Error::Encode { what: "answer to delete", source })?;
     io::stdout().write_all(&bytes).map_err(Error::Print)
+}
+
+/// Removes the socket of the daemon, unless it lives.
+fn remove_dead_socket(shim: Shim, args: &Args, bundle: &Path) {
+    let socket = start::announced(bundle).unwrap_or_else(|| {
+        // Without a readable configuration the container had its own daemon.
+        let group = shim.sharing.group(bundle, &args.id);
+        let group = group.map_or_else(|_| args.id.clone(), |group| group.name);
+        let (address, namespace) = (args.address.as_str(), args.namespace.as_str());
+        let key = group::Key { runtime: &shim.name(), address, namespace, group: &group };
+        group::socket(None, key)
+    });
+    socket::remove_dead_socket(&socket);
+    if shim.sharing == Sharing::Manager {
+        socket::remove_dead_socket(&group::control_socket(&socket));
+    }
 }

@@ -7,6 +7,8 @@ use containerd_shim_protos::protobuf;
 use wherry_protocol::Failure;
 use wherry_supervisor::cleanup::CleanupError;
 
+use crate::operator::OperatorError;
+
 /// The result of a command.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
@@ -78,6 +80,15 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// A manager serves already where another should start.
+    #[error("a manager already serves at {}", .0.display())]
+    Served(PathBuf),
+    /// systemd has started a manager, which does not serve.
+    #[error("the manager that systemd started does not serve at {}: see its journal", .0.display())]
+    NotServed(PathBuf),
+    /// The settings of a manager are invalid, or systemd cannot run it.
+    #[error(transparent)]
+    Operator(OperatorError),
     /// The daemon cannot be forked.
     #[error("cannot fork the daemon: {0}")]
     Fork(#[source] io::Error),

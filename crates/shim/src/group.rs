@@ -1,8 +1,9 @@
 //! Which daemon serves a container, and on which socket.
 //!
-//! All containers of a pod share a daemon; every other container has its own. The socket's name is
-//! a digest of all that distinguishes two daemons, because the path of a socket has at most 107
-//! bytes.
+//! By default all containers of a pod share a daemon, and every other container has its own. In the
+//! shared mode one daemon, the manager, serves all containers of a containerd's namespace. The
+//! socket's name is a digest of all that distinguishes two daemons, because the path of a socket
+//! has at most 107 bytes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,16 +12,51 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use wherry_bundle::SANDBOX_ID;
 
 use crate::error::{Error, Result};
 
+/// Which containers share a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Those of a group: the runtime `io.containerd.E.v1`.
+    Group,
+    /// All of one containerd and namespace: the runtime `io.containerd.Ed.v1`.
+    Manager,
+}
+
+impl Sharing {
+    /// The name of the runtime of an engine, as in `io.containerd.<name>.v1`.
+    #[must_use]
+    pub fn runtime(self, engine: &str) -> String {
+        match self {
+            Sharing::Group => engine.to_owned(),
+            Sharing::Manager => format!("{engine}d"),
+        }
+    }
+
+    /// Returns the group of the container in a bundle. That of a manager has no name, as no other
+    /// group.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Parse`].
+    pub(crate) fn group(self, bundle: &Path, id: &str) -> Result<Group> {
+        match self {
+            Sharing::Group => of(bundle, id),
+            Sharing::Manager => Ok(Group { name: String::new(), is_pod: false, by_systemd: false }),
+        }
+    }
+}
+
 /// The annotations that name a group, in order of precedence.
-pub(crate) const ANNOTATIONS: [&str; 2] =
-    ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+pub(crate) const ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", SANDBOX_ID];
 
 /// The directory of sockets, if containerd names no other. The paths of containerd's own shims are
 /// there too.
 const SOCKETS: &str = "/run/containerd/s";
+
+/// The directory of the managers' control sockets.
+pub const CONTROL_SOCKETS: &str = "/run/wherry-manager";
 
 /// The only fields of a configuration that `start` parses: parsing all of it would take longer than
 /// the rest of `start`.
@@ -41,6 +77,8 @@ struct Linux {
 pub struct Group {
     /// The group's name.
     pub name: String,
+    /// Whether the bundle is that of a pod sandbox, which needs no engine host.
+    pub is_pod: bool,
     /// Whether the path of the container's cgroup has the form of systemd's driver.
     pub by_systemd: bool,
 }
@@ -56,7 +94,7 @@ pub fn of(bundle: &Path, id: &str) -> Result<Group> {
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(Group { name: id.to_owned(), by_systemd: false });
+            return Ok(Group { name: id.to_owned(), is_pod: true, by_systemd: false });
         }
         Err(source) => return Err(Error::Read { path, source }),
     };
@@ -67,6 +105,7 @@ pub fn of(bundle: &Path, id: &str) -> Result<Group> {
     let cgroup = spec.linux.and_then(|linux| linux.cgroups_path);
     Ok(Group {
         name: group.map_or(id, String::as_str).to_owned(),
+        is_pod: false,
         by_systemd: cgroup.is_some_and(|path| wherry_cgroup::is_systemd_path(&path)),
     })
 }
@@ -74,7 +113,8 @@ pub fn of(bundle: &Path, id: &str) -> Result<Group> {
 /// All that distinguishes two daemons.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Key<'a> {
-    pub(crate) engine: &'a str,
+    /// The runtime, as in `io.containerd.<name>.v1`.
+    pub(crate) runtime: &'a str,
     /// containerd's gRPC socket.
     pub(crate) address: &'a str,
     /// containerd's namespace.
@@ -85,13 +125,19 @@ pub(crate) struct Key<'a> {
 /// Returns the path of a daemon's socket, in `directory` or the default directory.
 pub(crate) fn socket(directory: Option<&Path>, key: Key<'_>) -> PathBuf {
     let mut hasher = Sha256::new();
-    for part in [key.engine, key.address, key.namespace, key.group] {
+    for part in [key.runtime, key.address, key.namespace, key.group] {
         hasher.update(part);
         // A separator that no part contains: `a` and `bc` differ from `ab` and `c`.
         hasher.update([0]);
     }
     let name: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     directory.unwrap_or(Path::new(SOCKETS)).join(name)
+}
+
+/// Returns the path of the control socket of the manager that serves at `socket`.
+#[must_use]
+pub fn control_socket(socket: &Path) -> PathBuf {
+    Path::new(CONTROL_SOCKETS).join(socket.file_name().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -148,8 +194,20 @@ mod tests {
     }
 
     #[test]
+    fn all_containers_of_a_manager_are_in_its_group_whatever_their_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let group = Group { name: String::new(), is_pod: false, by_systemd: false };
+        assert_eq!(Sharing::Manager.group(directory.path(), "one").unwrap(), group);
+        let config = r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#;
+        std::fs::write(directory.path().join("config.json"), config).unwrap();
+        assert_eq!(Sharing::Manager.group(directory.path(), "other").unwrap(), group);
+        assert_eq!(Sharing::Group.group(directory.path(), "other").unwrap().name, "pod");
+        assert_eq!(Sharing::Manager.runtime("e"), "ed");
+    }
+
+    #[test]
     fn sockets_differ_where_daemons_do() {
-        let key = Key { engine: "e", address: "/a", namespace: "n", group: "g" };
+        let key = Key { runtime: "e", address: "/a", namespace: "n", group: "g" };
         let one = socket(None, key);
         assert_ne!(one, socket(None, Key { namespace: "m", ..key }));
         assert_ne!(one, socket(None, Key { group: "h", ..key }));

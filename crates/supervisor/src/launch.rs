@@ -14,6 +14,7 @@ use wherry_bundle::hooks::Batch;
 use wherry_bundle::{Bundle, SetupLock};
 use wherry_protocol::message::Descriptors;
 use wherry_protocol::{Channel, Failure, FailureKind, HostReply, HostRequest, SetupMessage, Stdio};
+use wherry_sys::measure::{self, Measurement};
 use wherry_sys::process::{Pid, Ticks};
 use wherry_sys::reaper::Reaper;
 use wherry_sys::{daemon, logger};
@@ -45,18 +46,26 @@ impl Host {
         command.args(["host", score]).current_dir("/").env_clear();
         // The title begins at argv[0] and may extend over the environment.
         command.arg0("wherry").env("TITLE", "-".repeat(TITLE_ROOM));
-        // Standard input is the channel, standard output the log: see the engine host. Without work
-        // between fork and exec the standard library uses vfork, which copies no page tables.
-        command.stdin(theirs.into_fd()).stderr(ProcessStdio::null());
-        command.stdout(logger::duplicate().map_or_else(ProcessStdio::null, ProcessStdio::from));
+        // Standard input is the channel: see the engine host. Without work between fork and exec
+        // the standard library uses vfork, which copies no page tables.
+        command.stdin(theirs.into_fd());
+        command.stdout(ProcessStdio::null()).stderr(ProcessStdio::null());
         let child = command.spawn()?;
-        Ok(Host { channel: ours, pid: Some(Pid::of(&child)) })
+        let pid = Pid::of(&child);
+        daemon::restore_descriptor_limit(pid);
+        Ok(Host { channel: ours, pid: Some(pid) })
     }
 
     /// A host at the other end of `channel`, which another process has started.
     #[must_use]
     pub fn over(channel: Channel) -> Host {
         Host { channel, pid: None }
+    }
+
+    /// Whether it still waits for a request: it sends nothing before that.
+    pub(crate) fn waits(&self) -> bool {
+        let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO) == Ok(0)
     }
 
     /// Sends a request and answers the host's and the process's messages until the process exists.
@@ -74,7 +83,8 @@ impl Host {
     ) -> Result<Forked, Failure> {
         let since = Ticks::now().map_err(system)?;
         let (setup, theirs) = Channel::pair().map_err(system)?;
-        let descriptors = Descriptors { setup: theirs, setup_lock: lock.into_fd(), stdio };
+        let log = logger::duplicate(request.id()).map_err(system)?;
+        let descriptors = Descriptors { setup: theirs, setup_lock: lock.into_fd(), log, stdio };
         self.channel.send(request, &descriptors.as_raw()).map_err(|error| {
             match error.raw_os_error() {
                 Some(libc::EMSGSIZE) => Failure::new(
@@ -109,9 +119,12 @@ impl Host {
             Ok(None) => return Err(host_gone(io::ErrorKind::BrokenPipe.into())),
             Err(error) => return Err(host_gone(error)),
         };
-        conversation
+        let forked = conversation
             .conclude(packet, request)
-            .unwrap_or_else(|invalid| Err(invalid.of("the engine host")))
+            .unwrap_or_else(|invalid| Err(invalid.of("the engine host")))?;
+        let first = matches!(request, HostRequest::Create(_));
+        measure::report(|| Measurement::Forked { first });
+        Ok(forked)
     }
 }
 

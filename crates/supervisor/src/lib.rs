@@ -19,11 +19,12 @@ pub mod pod;
 pub mod program;
 pub mod settings;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wherry_image::Cache;
 use wherry_protocol::compile::Bounds;
 use wherry_protocol::{Failure, FailureKind};
+use wherry_sys::measure::{self, Measurement};
 use wherry_sys::reaper::Reaper;
 
 pub use cancel::Cancel;
@@ -44,41 +45,91 @@ pub struct Supervisor {
     /// Reaps the children of this process.
     pub reaper: Reaper,
     /// Engine hosts that were started ahead of time.
-    pub spare: SpareHost,
+    pub spare: SpareHosts,
 }
 
-/// An engine host that was started ahead of time: it loads its engine while the client still
-/// prepares the container.
+/// Engine hosts that were started ahead of time: each loads its engine while clients still prepare
+/// their containers. None of them has seen anything of a container.
 #[derive(Debug, Default)]
-pub struct SpareHost(Mutex<Option<Host>>);
+pub struct SpareHosts {
+    hosts: Mutex<Vec<Host>>,
+    /// The number to which [`Supervisor::refill`] fills them up.
+    kept: usize,
+}
 
-impl SpareHost {
-    /// Keeps a host for the next container.
+impl SpareHosts {
+    /// Keeps up to `kept` hosts, and has `first` until it is used.
     #[must_use]
-    pub fn new(host: Option<Host>) -> SpareHost {
-        SpareHost(Mutex::new(host))
+    pub fn new(first: Option<Host>, kept: usize) -> SpareHosts {
+        SpareHosts { hosts: Mutex::new(Vec::from_iter(first)), kept }
     }
 
-    /// Replaces the spare host.
+    /// Adds a host.
     pub fn put(&self, host: Host) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(host);
+        self.lock().push(host);
+    }
+
+    /// The number of hosts that are ready.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.lock().len()
     }
 
     fn take(&self) -> Option<Host> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut hosts = self.lock();
+        // One may have been killed since, when memory was short.
+        while let Some(host) = hosts.pop() {
+            if host.waits() {
+                return Some(host);
+            }
+        }
+        None
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Host>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Supervisor {
-    /// The spare host, or a new one. A host serves one request and ends: an idle one would waste
-    /// memory.
-    fn take_host(&self) -> Result<Host, Failure> {
-        match self.spare.take() {
+    /// A spare host, or a new one, for a process of the container `id`: its `first` or an added
+    /// one. A host serves one request and ends: an idle one would waste memory.
+    fn take_host(&self, id: &str, first: bool) -> Result<Host, Failure> {
+        let spare = self.spare.take();
+        measure::report(|| Measurement::Host { id, first, spare: spare.is_some() });
+        match spare {
             Some(host) => Ok(host),
             None => Host::spawn(&self.host).map_err(|error| {
                 let path = self.host.path().display();
                 Failure::new(FailureKind::System, format!("cannot run {path}: {error}"))
             }),
+        }
+    }
+
+    /// Whether [`Supervisor::refill`] has something to do.
+    #[must_use]
+    pub fn needs_refill(&self) -> bool {
+        self.spare.ready() < self.spare.kept
+    }
+
+    /// Starts spare hosts in place of those that were used. Blocks for some milliseconds.
+    pub fn refill(&self) {
+        self.spawn_up_to(self.spare.kept);
+    }
+
+    /// Starts a spare host for the container that is expected next, unless there is one. Blocks for
+    /// about a millisecond.
+    pub fn prepare_host(&self) {
+        self.spawn_up_to(1);
+    }
+
+    fn spawn_up_to(&self, count: usize) {
+        while self.spare.lock().len() < count {
+            match Host::spawn(&self.host) {
+                Ok(host) => self.spare.put(host),
+                // The next Create tries it again, and reports the cause.
+                Err(_) => return,
+            }
         }
     }
 }

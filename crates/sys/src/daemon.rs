@@ -7,8 +7,11 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+
+use crate::process::Pid;
 
 /// The OOM score adjustment of this process: -1000 (never killed) to 1000 (killed first).
 pub const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
@@ -16,6 +19,8 @@ pub const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 const OOM_SCORE_ADJ_MAX: i32 = 1000;
 
 static INHERITED: OnceLock<String> = OnceLock::new();
+/// The limit on descriptors before [`raise_descriptor_limit`].
+static DESCRIPTORS: OnceLock<libc::rlimit> = OnceLock::new();
 
 /// Forks. Returns true in the parent, and false in the child, which leads a new session and has no
 /// descriptor of the caller except `kept`.
@@ -84,6 +89,31 @@ pub fn inherited_oom_score_adj() -> &'static str {
     })
 }
 
+/// Raises the soft limit on descriptors of this process to the hard one: a manager has some twelve
+/// for each container, and a service usually has a soft limit of 1024.
+///
+/// # Errors
+/// If the limit cannot be read or set; it is then containerd's.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    // The first call counts.
+    let _ = DESCRIPTORS.set(libc::rlimit { rlim_cur: soft, rlim_max: hard });
+    Ok(())
+}
+
+/// Gives a child the limit on descriptors from before [`raise_descriptor_limit`], if that was
+/// called: a guest inherits it. A child that has ended needs none.
+#[allow(unsafe_code)]
+pub fn restore_descriptor_limit(child: Pid) {
+    if let Some(limit) = DESCRIPTORS.get() {
+        let resource = libc::RLIMIT_NOFILE;
+        // SAFETY: the kernel reads one structure and writes none. To lower a limit of a child needs
+        // no capability.
+        unsafe { libc::prlimit(child.number(), resource, limit, std::ptr::null_mut()) };
+    }
+}
+
 /// Ignores SIGHUP, SIGINT and SIGPIPE, which a terminal sends to a process group: containerd ends
 /// the daemon with Shutdown.
 #[allow(unsafe_code)]
@@ -103,4 +133,31 @@ pub fn write_atomically(path: &Path, contents: &str) -> io::Result<()> {
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
     File::create(&temporary)?.write_all(contents.as_bytes())?;
     fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    /// In another process: the limit is the whole process's.
+    #[test]
+    fn a_child_has_the_limit_on_descriptors_that_this_process_inherited() {
+        let name =
+            "daemon::tests::a_child_has_the_limit_on_descriptors_that_this_process_inherited";
+        if !crate::alone(name) {
+            return;
+        }
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
+        raise_descriptor_limit().unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "read line; ulimit -Sn; ulimit -Hn"]);
+        let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        restore_descriptor_limit(Pid::new(i32::try_from(child.id()).unwrap()).unwrap());
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("64\n{hard}\n"));
+    }
 }

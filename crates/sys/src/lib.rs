@@ -6,11 +6,13 @@
 //! - [`readonly`]: read-only bind mounts from which executables and compiled code are opened.
 //! - [`namespaces`]: the owner of a namespace, and the fork of a pid namespace's first process.
 //! - [`memory`]: the heap and the stack that go back to the kernel. [`logger`]: the log.
+//! - [`title`]: the arguments that `ps` shows. [`measure`]: the facts that a daemon counts.
 //! - [`seccomp`]: seccomp filters. [`tty`], [`xattr`]: single system calls.
 
 pub mod child;
 pub mod daemon;
 pub mod logger;
+pub mod measure;
 pub mod memory;
 pub mod namespaces;
 pub mod process;
@@ -18,6 +20,7 @@ pub mod readonly;
 pub mod reaper;
 pub mod seccomp;
 pub mod socket;
+pub mod title;
 pub mod tty;
 pub mod xattr;
 

@@ -6,13 +6,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
@@ -68,12 +69,44 @@ impl SocketName {
         &self.path
     }
 
+    /// Removes the path, unless a connection waits at `listener`, the socket. [`serve_at`] connects
+    /// under the same lock: a caller that found the socket served is noticed here, and later
+    /// callers bind a new socket. Returns false if a connection waits or the path stays.
+    #[must_use]
+    pub fn remove_unless_called(&self, listener: &UnixListener) -> bool {
+        let removed = || {
+            let _lock = lock(self.path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+            let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::ZERO)? != 0 {
+                return Ok(false);
+            }
+            remove_locked(&self.path, self.file).map(|()| true)
+        };
+        removed().unwrap_or_else(|error: io::Error| {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+            false
+        })
+    }
+
     /// Removes the path, unless it names another socket by now. The socket must still be open. Logs
     /// a warning if that fails.
     pub fn remove(&self) {
         if let Err(error) = remove_if_same(&self.path, self.file) {
             log::warn!("cannot remove {}: {error}", self.path.display());
         }
+    }
+}
+
+/// Whether a daemon serves at `path`, and has not removed it since: as [`serve_at`], without
+/// binding it.
+///
+/// # Errors
+/// If the directory cannot be locked, or the socket not connected to.
+pub fn is_served_at(path: &Path) -> io::Result<bool> {
+    match lock(path.parent().ok_or(io::ErrorKind::InvalidInput)?) {
+        Ok(_lock) => is_served(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -177,6 +210,23 @@ mod tests {
             Listen::Bound(listener, name) => (listener, name),
             Listen::Served => panic!("{} is served", path.display()),
         }
+    }
+
+    #[test]
+    fn a_daemon_that_was_just_called_keeps_its_socket_and_another_takes_its_place_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (listener, name) = bound(&path);
+        assert!(is_served_at(&path).unwrap());
+        assert!(!name.remove_unless_called(&listener) && path.exists());
+        drop(listener.accept().unwrap());
+        assert!(matches!(serve_at(&path).unwrap(), Listen::Served));
+        assert!(!name.remove_unless_called(&listener) && path.exists());
+        drop(listener.accept().unwrap());
+        assert!(name.remove_unless_called(&listener) && !path.exists());
+        let (_next, _name) = bound(&path);
+        assert!(name.remove_unless_called(&listener), "it has no path any more");
+        assert!(path.exists(), "the path is that of another daemon");
     }
 
     /// In another process: a child that another test has forked would hold the dead socket open.
@@ -299,5 +349,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         remove_dead_socket(&directory.path().join("s"));
         remove_dead_socket(Path::new("/no/such/directory/s"));
+        assert!(!is_served_at(&directory.path().join("s")).unwrap());
+        assert!(!is_served_at(Path::new("/no/such/directory/s")).unwrap());
     }
 }

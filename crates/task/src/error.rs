@@ -32,8 +32,8 @@ pub(crate) enum Error {
     /// The daemon has made no pod with the id of the request.
     #[error("pod sandbox {0:?} not found")]
     PodNotFound(String),
-    /// The daemon has already created a pod.
-    #[error("cannot create pod sandbox {0:?}: this shim serves a pod already")]
+    /// Another pod, or another CreateSandbox, has the id.
+    #[error("pod sandbox {0:?} already exists")]
     PodExists(String),
     /// The cgroup above those of the pod's containers is not known.
     #[error("no usage of pod sandbox {0:?} is known: it has no parent cgroup")]

@@ -60,6 +60,12 @@ impl Publisher {
         publisher
     }
 
+    /// The number of events that containerd has not acknowledged.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Waits until containerd has acknowledged all events, for at most `timeout`.
     pub async fn flush(&self, timeout: Duration) {
         let all_published = async {
@@ -74,7 +80,7 @@ impl Publisher {
         if tokio::time::timeout(timeout, all_published).await.is_err() {
             log::warn!(
                 "{} events were not published: containerd did not answer within {timeout:?}",
-                self.lock().len()
+                self.unsent()
             );
         }
     }

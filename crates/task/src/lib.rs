@@ -8,6 +8,7 @@
 //! messages and methods under another package name. [`sandbox`] has the Sandbox API:
 //! `api/runtime/sandbox/v1/sandbox.proto`.
 
+mod census;
 mod connections;
 mod convert;
 mod error;
@@ -20,11 +21,13 @@ mod queue;
 mod random;
 mod registry;
 mod rpc;
-mod sandbox;
+pub mod sandbox;
 mod service;
 mod stats;
 
+pub use census::Census;
 pub use connections::{Connected, Connections};
 pub use events::Publisher;
+pub use lifecycle::Lifetime;
 pub use options::OptionsError;
 pub use service::{Service, services};

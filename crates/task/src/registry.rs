@@ -1,7 +1,7 @@
-//! The containers of this daemon, by id, its pod, and whether the daemon still accepts more.
+//! The containers and pods of this daemon, by id, and whether the daemon still accepts more.
 //!
-//! An id is reserved from the start of its Create. A daemon has a pod only if it makes the pod
-//! itself, by the Sandbox API; the daemon then serves that pod alone. The lock is held for a
+//! An id is reserved from the start of its Create. The pods are those that the daemon makes itself,
+//! by the Sandbox API: the daemon of a group serves one, a manager many. The lock is held for a
 //! look-up and never across an await.
 //!
 //! The registry closes when it is empty and either Shutdown was requested or the idle timeout
@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -17,7 +18,9 @@ use tokio::time::Instant;
 use wherry_bundle::Bundle;
 use wherry_container::{Container, Pod, State};
 use wherry_supervisor::Cancel;
+use wherry_sys::logger::ContainerLog;
 
+use crate::census::Census;
 use crate::error::{Error, Result};
 
 pub(crate) struct Registry {
@@ -28,7 +31,7 @@ pub(crate) struct Registry {
 
 struct Slots {
     by_id: HashMap<String, Slot>,
-    pod: Option<PodSlot>,
+    pods: HashMap<String, PodSlot>,
     /// Shutdown was requested while an id was taken. A Create that succeeds withdraws it: Shutdown
     /// follows the Delete of that container too.
     shutdown_requested: bool,
@@ -40,28 +43,54 @@ struct Slots {
     empty_since: Instant,
 }
 
-enum Slot {
+struct Slot {
+    phase: Phase,
+    /// Open as long as the id is taken.
+    _log: ContainerLog,
+}
+
+enum Phase {
     /// Create is in progress; this cancels it.
     Creating(Cancel),
     Created(Container),
 }
 
-/// The pod of the daemon.
+/// A pod of the daemon.
 enum PodSlot {
     /// CreateSandbox is in progress.
     Creating,
     Created(Pod),
 }
 
-impl Slots {
-    fn is_empty(&self) -> bool {
-        self.by_id.is_empty() && self.pod.is_none()
+impl Slot {
+    /// The state of its container. None while Create is in progress.
+    fn state(&self) -> Option<State> {
+        match &self.phase {
+            Phase::Creating(_) => None,
+            Phase::Created(container) => Some(container.snapshot().state),
+        }
     }
 }
 
-/// A reserved pod. Dropping this makes room for another, unless [`ReservedPod::fill`] was called.
+impl PodSlot {
+    fn created(&self) -> Option<&Pod> {
+        match self {
+            PodSlot::Created(pod) => Some(pod),
+            PodSlot::Creating => None,
+        }
+    }
+}
+
+impl Slots {
+    fn is_empty(&self) -> bool {
+        self.by_id.is_empty() && self.pods.is_empty()
+    }
+}
+
+/// A reserved id of a pod. Dropping this releases it, unless [`ReservedPod::fill`] was called.
 pub(crate) struct ReservedPod<'a> {
     registry: &'a Registry,
+    id: String,
     filled: bool,
 }
 
@@ -86,7 +115,7 @@ impl Registry {
         Registry {
             slots: Mutex::new(Slots {
                 by_id: HashMap::new(),
-                pod: None,
+                pods: HashMap::new(),
                 shutdown_requested: false,
                 closed: false,
                 used: false,
@@ -96,32 +125,31 @@ impl Registry {
         }
     }
 
-    /// Reserves an id for a Create.
+    /// Reserves an id for a Create, and opens the log in the bundle.
     ///
     /// # Errors
     /// [`Error::ContainerExists`], [`Error::ShuttingDown`].
-    pub(crate) fn reserve(&self, id: &str) -> Result<Reserved<'_>> {
+    pub(crate) fn reserve(&self, id: &str, bundle: &Path) -> Result<Reserved<'_>> {
         let mut slots = self.lock();
         if slots.closed {
             return Err(Error::ShuttingDown);
         }
         slots.used = true;
         let cancel = Cancel::default();
-        match slots.by_id.entry(id.to_owned()) {
-            Entry::Occupied(mut occupied) if is_removed(occupied.get()) => {
-                occupied.insert(Slot::Creating(cancel.clone()));
-            }
-            Entry::Occupied(_) => return Err(Error::ContainerExists(id.to_owned())),
-            Entry::Vacant(vacant) => {
-                vacant.insert(Slot::Creating(cancel.clone()));
-            }
+        let entry = slots.by_id.entry(id.to_owned());
+        if matches!(&entry, Entry::Occupied(occupied) if !is_removed(occupied.get())) {
+            return Err(Error::ContainerExists(id.to_owned()));
         }
+        entry.insert_entry(Slot {
+            phase: Phase::Creating(cancel.clone()),
+            _log: ContainerLog::open(id, &bundle.join("log")),
+        });
         drop(slots);
         self.changed.send_replace(());
         Ok(Reserved { registry: self, id: id.to_owned(), cancel, filled: false })
     }
 
-    /// Reserves the place of the pod for a CreateSandbox.
+    /// Reserves the id of a pod for a CreateSandbox.
     ///
     /// # Errors
     /// [`Error::PodExists`], [`Error::ShuttingDown`].
@@ -130,58 +158,66 @@ impl Registry {
         if slots.closed {
             return Err(Error::ShuttingDown);
         }
-        if slots.pod.is_some() {
-            return Err(Error::PodExists(id.to_owned()));
-        }
+        match slots.pods.entry(id.to_owned()) {
+            Entry::Occupied(_) => return Err(Error::PodExists(id.to_owned())),
+            Entry::Vacant(vacant) => vacant.insert(PodSlot::Creating),
+        };
         slots.used = true;
-        slots.pod = Some(PodSlot::Creating);
         drop(slots);
         self.changed.send_replace(());
-        Ok(ReservedPod { registry: self, filled: false })
+        Ok(ReservedPod { registry: self, id: id.to_owned(), filled: false })
     }
 
-    /// Returns the pod, if this daemon has made one.
-    pub(crate) fn pod(&self) -> Option<Pod> {
-        match &self.lock().pod {
-            Some(PodSlot::Created(pod)) => Some(pod.clone()),
-            Some(PodSlot::Creating) | None => None,
-        }
+    /// Returns the pod with this id.
+    pub(crate) fn pod(&self, id: &str) -> Option<Pod> {
+        self.lock().pods.get(id).and_then(PodSlot::created).cloned()
     }
 
-    /// Removes the pod.
-    pub(crate) fn remove_pod(&self) {
-        self.release(|slots| slots.pod = None);
+    /// Returns the pods.
+    pub(crate) fn pods(&self) -> Vec<Pod> {
+        self.lock().pods.values().filter_map(PodSlot::created).cloned().collect()
+    }
+
+    /// Removes a pod.
+    pub(crate) fn remove_pod(&self, id: &str) {
+        self.release(|slots| drop(slots.pods.remove(id)));
     }
 
     /// Returns all containers.
     pub(crate) fn containers(&self) -> Vec<Container> {
-        let created = |slot: &Slot| match slot {
-            Slot::Created(container) => Some(container.clone()),
-            Slot::Creating(_) => None,
+        let created = |slot: &Slot| match &slot.phase {
+            Phase::Created(container) => Some(container.clone()),
+            Phase::Creating(_) => None,
         };
         self.lock().by_id.values().filter_map(created).collect()
     }
 
+    /// Counts the containers by state.
+    pub(crate) fn census(&self) -> Census {
+        Census::of(self.lock().by_id.values().map(Slot::state))
+    }
+
     /// Returns the container with this id.
     pub(crate) fn get(&self, id: &str) -> Option<Container> {
-        match self.lock().by_id.get(id) {
-            Some(Slot::Created(container)) => Some(container.clone()),
-            Some(Slot::Creating(_)) | None => None,
+        match &self.lock().by_id.get(id)?.phase {
+            Phase::Created(container) => Some(container.clone()),
+            Phase::Creating(_) => None,
         }
     }
 
     /// Cancels the Create of this id. Returns false if no Create is in progress, or if it has
     /// settled already.
     pub(crate) fn cancel(&self, id: &str) -> bool {
-        match self.lock().by_id.get(id) {
-            Some(Slot::Creating(cancel)) => cancel.cancel(),
-            Some(Slot::Created(_)) | None => false,
+        match self.lock().by_id.get(id).map(|slot| &slot.phase) {
+            Some(Phase::Creating(cancel)) => cancel.cancel(),
+            Some(Phase::Created(_)) | None => false,
         }
     }
 
     /// Waits until no Create of this id is in progress.
     pub(crate) async fn settled(&self, id: &str) {
-        self.wait_for(|slots| !matches!(slots.by_id.get(id), Some(Slot::Creating(_)))).await;
+        let creating = |slot: &Slot| matches!(slot.phase, Phase::Creating(_));
+        self.wait_for(|slots| !slots.by_id.get(id).is_some_and(creating)).await;
     }
 
     /// Removes a container.
@@ -189,14 +225,12 @@ impl Registry {
         self.release(|slots| drop(slots.by_id.remove(id)));
     }
 
-    /// Removes the containers that ended and whose bundles are deleted, and the pod if its files
+    /// Removes the containers that ended and whose bundles are deleted, and the pods whose files
     /// are: containerd has cleaned up after them with the `delete` command, and sends no Delete.
     pub(crate) fn forget_removed(&self) {
         self.release(|slots| {
             slots.by_id.retain(|_, slot| !is_removed(slot));
-            if matches!(&slots.pod, Some(PodSlot::Created(pod)) if pod.is_removed()) {
-                slots.pod = None;
-            }
+            slots.pods.retain(|_, slot| !slot.created().is_some_and(Pod::is_removed));
         });
     }
 
@@ -216,10 +250,23 @@ impl Registry {
         self.release(|slots| slots.shutdown_requested = true);
     }
 
-    /// Closes the registry if it is empty. Returns whether it is closed.
-    pub(crate) fn close_if_empty(&self) -> bool {
+    /// Closes the registry if it is empty and `retire` then succeeds, under the lock: no id can be
+    /// reserved meanwhile. Returns whether it is closed.
+    pub(crate) fn close_if_empty(&self, retire: impl FnOnce() -> bool) -> bool {
         let mut slots = self.lock();
-        slots.closed |= slots.is_empty();
+        slots.closed |= slots.is_empty() && retire();
+        let closed = slots.closed;
+        drop(slots);
+        self.changed.send_replace(());
+        closed
+    }
+
+    /// Closes the registry, as [`Registry::close_if_empty`], also if all its containers have ended
+    /// and no client is left to delete them.
+    pub(crate) fn close_if_ended(&self, retire: impl FnOnce() -> bool) -> bool {
+        let mut slots = self.lock();
+        let ended = Census::of(slots.by_id.values().map(Slot::state)).live() == 0;
+        slots.closed |= ended && slots.pods.is_empty() && retire();
         let closed = slots.closed;
         drop(slots);
         self.changed.send_replace(());
@@ -241,8 +288,8 @@ impl Registry {
     /// Whether the registry holds a container or pod that was created.
     pub(crate) fn has_created(&self) -> bool {
         let slots = self.lock();
-        matches!(slots.pod, Some(PodSlot::Created(_)))
-            || slots.by_id.values().any(|slot| matches!(slot, Slot::Created(_)))
+        slots.pods.values().any(|slot| slot.created().is_some())
+            || slots.by_id.values().any(|slot| matches!(slot.phase, Phase::Created(_)))
     }
 
     /// Receives a signal after each change from now on.
@@ -281,7 +328,7 @@ impl Registry {
 /// Whether this container has ended and its bundle has been deleted, or replaced by one that is not
 /// in use yet.
 fn is_removed(slot: &Slot) -> bool {
-    let Slot::Created(container) = slot else { return false };
+    let Phase::Created(container) = &slot.phase else { return false };
     let config = container.config();
     container.snapshot().state.exit().is_some()
         && !Bundle::new(&config.container.bundle, &config.container.id).is_used()
@@ -293,7 +340,7 @@ impl ReservedPod<'_> {
         self.filled = true;
         self.registry.release(|slots| {
             slots.shutdown_requested = false;
-            slots.pod = Some(PodSlot::Created(pod));
+            slots.pods.insert(self.id.clone(), PodSlot::Created(pod));
         });
     }
 }
@@ -301,12 +348,17 @@ impl ReservedPod<'_> {
 impl Drop for ReservedPod<'_> {
     fn drop(&mut self) {
         if !self.filled {
-            self.registry.remove_pod();
+            self.registry.remove_pod(&self.id);
         }
     }
 }
 
 impl Reserved<'_> {
+    /// The id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The handle that cancels this Create.
     pub(crate) fn cancel(&self) -> Cancel {
         self.cancel.clone()
@@ -317,7 +369,9 @@ impl Reserved<'_> {
         self.filled = true;
         self.registry.release(|slots| {
             slots.shutdown_requested = false;
-            slots.by_id.insert(self.id.clone(), Slot::Created(container));
+            if let Some(slot) = slots.by_id.get_mut(&self.id) {
+                slot.phase = Phase::Created(container);
+            }
         });
     }
 }
@@ -334,11 +388,15 @@ impl Drop for Reserved<'_> {
 mod tests {
     use super::*;
 
+    fn reserve<'a>(registry: &'a Registry, id: &str) -> Result<Reserved<'a>> {
+        registry.reserve(id, Path::new("/no/such/bundle"))
+    }
+
     #[tokio::test]
     async fn a_create_that_is_on_its_way_can_be_cancelled_until_it_settles() {
         let registry = Registry::new();
         assert!(!registry.cancel("x"));
-        let reserved = registry.reserve("x").unwrap();
+        let reserved = reserve(&registry, "x").unwrap();
         assert!(!reserved.cancel().is_cancelled());
         assert!(registry.cancel("x") && reserved.cancel().is_cancelled());
         // The cancelled Create fails, which releases the id and wakes those that wait for it.
@@ -346,7 +404,7 @@ mod tests {
         drop(reserved);
         wait.await;
         assert!(!registry.cancel("x") && registry.empty().is_some());
-        let reserved = registry.reserve("x").unwrap();
+        let reserved = reserve(&registry, "x").unwrap();
         assert!(reserved.cancel().commit());
         assert!(!registry.cancel("x"));
     }
@@ -354,23 +412,24 @@ mod tests {
     #[tokio::test]
     async fn a_shutdown_during_a_create_closes_the_registry_when_that_fails() {
         let registry = Registry::new();
-        let reserved = registry.reserve("x").unwrap();
+        let reserved = reserve(&registry, "x").unwrap();
         registry.request_shutdown();
-        assert!(registry.reserve("y").is_ok(), "the daemon serves until it is empty");
-        assert!(matches!(registry.reserve("x"), Err(Error::ContainerExists(_))));
+        assert!(reserve(&registry, "y").is_ok(), "the daemon serves until it is empty");
+        assert!(matches!(reserve(&registry, "x"), Err(Error::ContainerExists(_))));
         drop(reserved);
         registry.closed().await;
-        assert!(matches!(registry.reserve("x"), Err(Error::ShuttingDown)));
+        assert!(matches!(reserve(&registry, "x"), Err(Error::ShuttingDown)));
     }
 
     #[tokio::test]
-    async fn a_daemon_has_one_pod_and_does_not_end_while_it_has_it() {
+    async fn a_daemon_does_not_end_while_it_has_a_pod() {
         let registry = Registry::new();
         let reserved = registry.reserve_pod("pod").unwrap();
-        assert!(matches!(registry.reserve_pod("other"), Err(Error::PodExists(_))));
-        drop(registry.reserve("x").unwrap());
+        assert!(matches!(registry.reserve_pod("pod"), Err(Error::PodExists(_))));
+        assert!(registry.reserve_pod("other").is_ok() && registry.pod("pod").is_none());
+        drop(reserve(&registry, "x").unwrap());
         registry.request_shutdown();
-        assert!(!registry.close_if_empty() && registry.empty().is_none());
+        assert!(!registry.close_if_empty(|| true) && registry.empty().is_none());
         drop(reserved);
         registry.closed().await;
         assert!(matches!(registry.reserve_pod("pod"), Err(Error::ShuttingDown)));
@@ -379,28 +438,29 @@ mod tests {
     #[tokio::test]
     async fn the_idle_timeout_does_not_close_a_registry_in_use() {
         let registry = Registry::new();
-        let reserved = registry.reserve("x").unwrap();
-        assert!(!registry.close_if_empty());
+        let reserved = reserve(&registry, "x").unwrap();
+        assert!(!registry.close_if_empty(|| panic!("it is asked only when it is empty")));
         drop(reserved);
-        assert!(registry.close_if_empty());
+        assert!(!registry.close_if_empty(|| false) && reserve(&registry, "x").is_ok());
+        assert!(registry.close_if_empty(|| true));
     }
 
     #[tokio::test]
     async fn an_id_is_reserved_once_and_released_by_the_create_that_fails() {
         let registry = Registry::new();
-        let reserved = registry.reserve("x").unwrap();
-        let again = registry.reserve("x").err().unwrap().to_string();
+        let reserved = reserve(&registry, "x").unwrap();
+        let again = reserve(&registry, "x").err().unwrap().to_string();
         assert_eq!(again, "container \"x\" already exists");
         assert!(registry.get("x").is_none(), "it does not exist yet");
         assert!(registry.empty().is_none() && !registry.has_created());
         drop(reserved);
-        assert!(registry.reserve("x").is_ok());
+        assert!(reserve(&registry, "x").is_ok());
     }
 
     #[tokio::test]
     async fn a_create_that_fails_does_not_settle_another() {
         let registry = Registry::new();
-        let (one, other) = (registry.reserve("x").unwrap(), registry.reserve("y").unwrap());
+        let (one, other) = (reserve(&registry, "x").unwrap(), reserve(&registry, "y").unwrap());
         drop(one);
         let mut settled = std::pin::pin!(registry.settled("y"));
         let pending = std::future::poll_fn(|context| {
@@ -416,9 +476,9 @@ mod tests {
         let registry = Registry::new();
         let made = registry.empty().unwrap();
         assert!(!made.used);
-        drop(registry.reserve("x").unwrap());
+        drop(reserve(&registry, "x").unwrap());
         tokio::time::advance(std::time::Duration::from_secs(1)).await;
-        let (one, other) = (registry.reserve("x").unwrap(), registry.reserve("y").unwrap());
+        let (one, other) = (reserve(&registry, "x").unwrap(), reserve(&registry, "y").unwrap());
         drop(one);
         tokio::time::advance(std::time::Duration::from_secs(1)).await;
         drop(other);
@@ -438,7 +498,7 @@ mod tests {
         registry.request_shutdown();
         registry.closed().await;
         assert_eq!(
-            registry.reserve("x").err().unwrap().to_string(),
+            reserve(&registry, "x").err().unwrap().to_string(),
             "the shim is shutting down: create the container again"
         );
     }

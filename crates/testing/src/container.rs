@@ -1,7 +1,8 @@
 //! A container that runs in the background.
 
 use crate::io::Outcome;
-use crate::processes::{Process, processes};
+use crate::places::shared;
+use crate::processes::{Process, managers, processes};
 use crate::run::Daemon;
 use crate::wait::{DEADLINE, wait_for, wait_until};
 use std::fs::{self, File};
@@ -147,7 +148,14 @@ impl<'d> Container<'d> {
                 && process.command.split(' ').any(|word| word == self.id)
                 && process.command.contains(self.daemon.containerd_namespace())
         };
-        processes().into_iter().filter(is_shim).collect()
+        let own: Vec<Process> = processes().into_iter().filter(is_shim).collect();
+        if !own.is_empty() || !shared() {
+            return own;
+        }
+        let namespace = self.daemon.containerd_namespace();
+        let mut managers = managers(&self.daemon.containerd().address());
+        managers.retain(|process| process.command.contains(namespace));
+        managers
     }
 
     /// The folder of its bundle, while it runs.

@@ -2,10 +2,10 @@
 
 use crate::cgroups::{cgroups, systemd_scopes};
 use crate::places::patience;
-use crate::processes::processes;
+use crate::processes::{managers, processes};
 use crate::run::Daemon;
 use crate::wait::DEADLINE;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -65,6 +65,20 @@ fn look(daemon: &dyn Daemon) -> BTreeSet<String> {
     let members = processes()
         .into_iter()
         .filter(|p| p.pid != ours && others(p.program()) && p.belongs_to(root));
+    let managers: Vec<i32> = managers(&containerd.address()).iter().map(|p| p.pid).collect();
+    let mut spare: HashMap<i32, usize> = HashMap::new();
+    let members = members.filter(|process| {
+        // A manager stays, with two engine hosts for its next containers.
+        let parent = process.parent().map(|parent| parent.pid);
+        match parent.filter(|pid| managers.contains(pid)) {
+            Some(manager) if process.command.starts_with("wherry host ") => {
+                let count = spare.entry(manager).or_default();
+                *count += 1;
+                *count > 2
+            }
+            _ => !managers.contains(&process.pid),
+        }
+    });
     found.extend(members.map(|p| format!("process {} {}", p.pid, p.command)));
     let dead = containerd.sockets().into_iter().filter(|path| is_dead(path));
     found.extend(dead.map(|path| format!("dead socket {}", path.display())));

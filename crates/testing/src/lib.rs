@@ -50,9 +50,12 @@ pub use events::Events;
 pub use image::{Image, Packed};
 pub use io::{Outcome, call};
 pub use leftovers::Leftovers;
-pub use places::{bin_dir, cache_dir, daemon_bin, engine, repository, runtime, systemd_cgroups};
+pub use places::{
+    bin_dir, cache_dir, daemon_bin, engine, repository, runtime, runtime_of, shared, shim_program,
+    systemd_cgroups,
+};
 pub use process::SHIM_SANDBOXER;
-pub use processes::{Process, processes};
+pub use processes::{Process, managers, processes};
 pub use registry::Registry;
 pub use run::{Daemon, Run};
 pub use scope::Scope;

@@ -39,11 +39,36 @@ pub fn engine() -> String {
     env::var("WHERRY_ENGINE").unwrap_or_else(|_| "wasmtime".to_owned())
 }
 
-/// The runtime's name as a user gives it, for the engine under test. `WHERRY_RUNTIME` replaces it:
-/// with `io.containerd.runc.v2` the tests of native programs show whether they expect more than
-/// runc does.
+/// Whether one manager serves all containers: `WHERRY_MODE` is `shared`, or `container`, the
+/// default.
+pub fn shared() -> bool {
+    match env::var("WHERRY_MODE").as_deref() {
+        Err(_) | Ok("container") => false,
+        Ok("shared") => true,
+        Ok(other) => panic!("WHERRY_MODE is neither container nor shared: {other}"),
+    }
+}
+
+/// The runtime of an engine in the mode under test, as in `io.containerd.<name>.v1`.
+pub fn runtime_of(engine: &str) -> String {
+    format!("{engine}{}", if shared() { "d" } else { "" })
+}
+
+/// The runtime under test.
+fn runtime_name() -> String {
+    runtime_of(&engine())
+}
+
+/// The name of the shim's executable.
+pub fn shim_program() -> String {
+    format!("containerd-shim-{}-v1", runtime_name())
+}
+
+/// The runtime's name as a user gives it, for the engine and mode under test. `WHERRY_RUNTIME`
+/// replaces it: with `io.containerd.runc.v2` the tests of native programs show whether they expect
+/// more than runc does.
 pub fn runtime() -> String {
-    env::var("WHERRY_RUNTIME").unwrap_or_else(|_| format!("io.containerd.{}.v1", engine()))
+    env::var("WHERRY_RUNTIME").unwrap_or_else(|_| format!("io.containerd.{}.v1", runtime_name()))
 }
 
 /// Whether systemd creates containers' cgroups: `WHERRY_CGROUP_DRIVER` is `systemd`, or `cgroupfs`,

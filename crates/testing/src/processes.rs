@@ -24,6 +24,18 @@ pub fn processes() -> Vec<Process> {
         .collect()
 }
 
+/// The managers with this containerd's address in their command line.
+pub fn managers(address: &Path) -> Vec<Process> {
+    let address = address.display().to_string();
+    let serves = |process: &Process| {
+        let words: Vec<&str> = process.command.split(' ').collect();
+        process.program().starts_with("containerd-shim-")
+            && words.last() == Some(&"manager")
+            && words.contains(&&*address)
+    };
+    processes().into_iter().filter(serves).collect()
+}
+
 impl Process {
     /// The process with this pid; none for a kernel thread, a zombie or an unused pid.
     pub fn of(pid: i32) -> Option<Process> {

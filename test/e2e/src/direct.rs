@@ -10,14 +10,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
-use wherry_testing::{Containerd, Process, bin_dir, engine, processes, wait_until};
+use wherry_testing::{
+    Containerd, Process, bin_dir, managers, processes, shared, shim_program, wait_until,
+};
 
 /// The namespace of all these shims.
 pub const NAMESPACE: &str = "direct";
 
 /// Calls the shim's executable with these arguments and this standard input, in this directory.
 pub fn call(args: &[&str], stdin: &[u8], directory: &Path) -> Output {
-    let mut command = Command::new(bin_dir().join(format!("containerd-shim-{}-v1", engine())));
+    let mut command = Command::new(bin_dir().join(shim_program()));
     command.args(args).current_dir(directory);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the shim runs");
@@ -31,8 +33,20 @@ pub fn call(args: &[&str], stdin: &[u8], directory: &Path) -> Output {
 pub struct Direct {
     directory: TempDir,
     id: String,
+    /// The address of a containerd that does not exist. Each has its own manager.
+    address: PathBuf,
     socket: PathBuf,
     version: u32,
+}
+
+impl Drop for Direct {
+    fn drop(&mut self) {
+        for manager in managers(&self.address) {
+            // It would stay for some minutes. It may have ended.
+            let _ = Command::new("kill").args(["-9", &manager.pid.to_string()]).status();
+            let _ = fs::remove_file(&self.socket);
+        }
+    }
 }
 
 impl Direct {
@@ -48,6 +62,7 @@ impl Direct {
         let mut direct = Direct {
             directory,
             id: format!("{id}-{}", std::process::id()),
+            address: PathBuf::from(format!("/none-{id}-{}.sock", std::process::id())),
             socket: PathBuf::new(),
             version: 0,
         };
@@ -92,7 +107,8 @@ impl Direct {
     }
 
     fn words<'a>(&'a self, action: &'a str) -> Vec<&'a str> {
-        let flags = ["-namespace", NAMESPACE, "-address", "/none.sock", "-publish-binary", "/none"];
+        let address = self.address.to_str().expect("it is text");
+        let flags = ["-namespace", NAMESPACE, "-address", address, "-publish-binary", "/none"];
         [&flags[..], &["-id", &self.id, action]].concat()
     }
 
@@ -131,6 +147,9 @@ impl Direct {
 
     /// The processes of the shim: their command lines name the container.
     pub fn processes(&self) -> Vec<Process> {
+        if shared() {
+            return managers(&self.address);
+        }
         processes().into_iter().filter(|process| process.command.contains(&self.id)).collect()
     }
 
@@ -139,8 +158,11 @@ impl Direct {
         self.processes().into_iter().next().expect("the daemon runs")
     }
 
-    /// Waits until neither the shim nor its socket exists.
+    /// Waits until neither the shim nor its socket exists. A manager stays.
     pub fn wait_gone(&self, deadline: std::time::Duration) {
+        if shared() {
+            return;
+        }
         wait_until("neither shim nor socket", deadline, || {
             self.processes().is_empty() && !self.socket.exists()
         });

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use wherry_testing::Capability::{self, Compiler, Components, Plugins, QuickCode, Sockets};
-use wherry_testing::{engine, engine_can, runtime};
+use wherry_testing::{engine, engine_can, runtime, shared};
 
 /// By the file, without `.rs`, and the name of the test.
 const NEEDS: &[(&str, Capability)] = &[
@@ -46,10 +46,60 @@ const NEEDS: &[(&str, Capability)] = &[
     ("network::a_modules_server_answers_on_a_published_port", Sockets),
 ];
 
+/// The reason why a test, given as `file::test`, is not tried with an engine in this mode.
+pub(crate) fn untried(engine: &str, test: &str) -> Option<&'static str> {
+    let file = test.split("::").next().unwrap_or_default();
+    let missing = missing(engine, test).map(Capability::reason);
+    missing.or_else(|| {
+        other_mode(&["", file], test).map(|_| "this is a matter of one shim for each container")
+    })
+}
+
 /// The capability that an engine lacks for a test, given as `file::test`.
-pub(crate) fn missing(engine: &str, test: &str) -> Option<Capability> {
+fn missing(engine: &str, test: &str) -> Option<Capability> {
     let needed = NEEDS.iter().find(|(name, _)| *name == test).map(|(_, capability)| *capability);
     needed.filter(|capability| !engine_can(engine, *capability))
+}
+
+/// The files whose tests need the shared mode.
+const SHARED: &[&str] = &["manager", "shared"];
+
+/// The tests whose promise is about the shim process of one container or pod: which options it was
+/// started with, when it ends, that it is another for another pod; or about pods that it makes. A
+/// manager promises none of this. By the file, without `.rs`, and the name of the test, or by the
+/// file or the module in it alone.
+const OWN_SHIM: &[&str] = &[
+    "budget::a_life_takes_few_programs_and_processes",
+    "budget::running_containers_take_little_and_rest",
+    "cri::a_pod_has_one_shim",
+    "executable::a_bundle_without_a_configuration_is_that_of_a_pod",
+    "executable::a_configuration_that_cannot_be_read_is_one_sentence",
+    "executable::a_configuration_that_is_cut_off_is_one_sentence",
+    "executable::a_start_by_the_bootstrap_protocol_is_answered_in_its_format_and_has_its_options",
+    "lifecycle::a_containerd_killed_during_a_create_leaves_no_shim",
+    "lifecycle::a_created_container_whose_bundle_was_deleted_is_removed_with_its_shim",
+    "lifecycle::a_kill_that_meets_the_end_of_the_shim_is_answered",
+    "lifecycle::a_shim_that_is_given_up_with_a_created_container_ends_while_a_client_is_connected",
+    "lifecycle::a_shim_whose_container_was_cleaned_up_by_the_delete_command_ends",
+    "lifecycle::a_shim_whose_containerd_was_lost_during_a_failing_create_ends",
+    "lifecycle::a_shutdown_during_a_create_ends_the_shim_when_that_fails",
+    "lifecycle::in_any_order_of_requests_the_shim_ends_when_containerd_is_lost",
+    "sandboxer::a_pod_survives_containerd",
+    "sandboxer::a_pod_that_is_removed_after_a_restart_ends",
+    "sandboxer::a_pod_whose_shim_is_killed_leaves_nothing_behind",
+    "sandboxer::a_thread_of_the_shim_holds_the_namespaces",
+    "sandboxer::an_invalid_setting_is_one_sentence_and_leaves_nothing",
+    "soak::the_shim_of_a_pod_does_not_grow",
+];
+
+/// Why a test is not for the mode under test. `path`: the names of its modules; `name`: the file
+/// and the test.
+fn other_mode(path: &[&str], name: &str) -> Option<&'static str> {
+    if shared() {
+        let own = |own: &&str| *own == name || path.contains(own);
+        return OWN_SHIM.iter().any(own).then_some("a manager");
+    }
+    path.get(1).is_some_and(|file| SHARED.contains(file)).then_some("a shim for each container")
 }
 
 /// The files whose tests need a machine with AppArmor.
@@ -62,6 +112,9 @@ fn has_apparmor() -> bool {
     enabled.is_ok_and(|text| text.trim() == "Y")
         && parser.iter().any(|path| Path::new(path).exists())
 }
+
+/// The files whose tests need a machine that systemd runs.
+const SYSTEMD: &[&str] = &["unit"];
 
 /// The tests that need a program of the machine, which `test/setup/packages.sh` does not install.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -82,7 +135,15 @@ pub fn are_met(module: &str, test: &str) -> bool {
         println!("not tried: this machine has no AppArmor");
         return false;
     }
+    if SYSTEMD.contains(&file) && !Path::new("/run/systemd/system").exists() {
+        println!("not tried: this machine has no systemd");
+        return false;
+    }
     let name = format!("{file}::{test}");
+    if let Some(mode) = other_mode(&module.split("::").collect::<Vec<_>>(), &name) {
+        println!("not tried: {} has {mode}", runtime());
+        return false;
+    }
     let program = PROGRAMS.iter().find(|(needing, _)| *needing == name).map(|(_, program)| program);
     if let Some(program) = program.filter(|program| !has(program)) {
         println!("not tried: this machine has no {program}");

@@ -4,7 +4,7 @@ use wherry_image::Cache;
 use wherry_protocol::RuntimeOptions;
 use wherry_protocol::compile::Bounds;
 use wherry_supervisor::create::ContainerConfig;
-use wherry_supervisor::{Program, SpareHost, Supervisor};
+use wherry_supervisor::{Program, SpareHosts, Supervisor};
 use wherry_sys::reaper::Reaper;
 
 use crate::actor::tests::Fake;
@@ -47,7 +47,7 @@ impl Harness {
             cache: Cache::new(folder.path().join("cache"), "none", 0),
             bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
             reaper: Reaper::default(),
-            spare: SpareHost::default(),
+            spare: SpareHosts::default(),
         };
         let runtime =
             Arc::new(Runtime { supervisor: Arc::new(supervisor), events: events.clone() });
@@ -79,6 +79,7 @@ impl Harness {
             requests,
             snapshot,
             execs,
+            cancel_execs: Cancel::default(),
         };
         Harness { container, child, fake, events, _folder: folder }
     }
@@ -103,7 +104,9 @@ const EXIT: Exit = Exit { status: 7, at: std::time::SystemTime::UNIX_EPOCH };
 #[tokio::test]
 async fn a_container_whose_actor_has_panicked_can_be_deleted() {
     let mut harness = Harness::new(State::Running);
+    assert!(!harness.container.cancel_execs.is_cancelled());
     assert_eq!(harness.container.delete().await.unwrap().status, 137);
+    assert!(harness.container.cancel_execs.is_cancelled(), "no exec is still prepared");
     assert!(harness.child.wait().unwrap().code().is_none());
     assert_eq!(*harness.fake.removed.lock().unwrap(), 1);
     let published = harness.published();

@@ -2,7 +2,7 @@
 //!
 //! containerd sends this after each Delete, and a pod has several containers. It may also arrive
 //! while a Create is in progress and is not sent again, so the registry remembers it. With the id
-//! of a pod sandbox it means that containerd has given up the pod after a restart.
+//! of a pod sandbox it means that containerd has given up the pod after a restart. A manager stays.
 
 use containerd_shim_protos::api::{Empty, ShutdownRequest};
 
@@ -11,10 +11,10 @@ use crate::sandbox;
 use crate::service::Service;
 
 pub(crate) async fn shutdown(service: &Service, request: &ShutdownRequest) -> Result<Empty> {
-    if service.pod(&request.id).is_ok() {
-        sandbox::remove(service).await?;
+    if let Ok(pod) = service.pod(&request.id) {
+        sandbox::remove(service, &pod).await?;
     }
     // `now` changes nothing: without its daemon a guest could not be reaped.
-    service.registry().request_shutdown();
+    service.request_shutdown();
     Ok(Empty::new())
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wherry_shim::main("wasmedge")
+    wherry_shim::main("wasmedge", None)
 }

@@ -16,7 +16,7 @@ use wherry_e2e::on_dockers;
 use wherry_e2e::shim::Shim;
 use wherry_testing::{
     Containerd, ContainerdVersion, DEADLINE, Daemon, Docker, Image, Outcome, Process, Run, Trace,
-    Usage, bin_dir, daemon_bin, engine, wait_for, wait_until,
+    Usage, bin_dir, daemon_bin, engine, managers, wait_for, wait_until,
 };
 
 /// A containerd whose shims have a private cache.
@@ -56,7 +56,9 @@ impl World {
     /// Runs the hello guest, and returns whether a module was compiled for it.
     fn compiles_for(&self, run: &Run) -> bool {
         let options = ["--trace=execve", "--successful-only", "--signal=none"];
-        let trace = Trace::attach(&self.containerd, &[self.containerd.daemon_pid()], &options);
+        let managers = managers(&self.containerd.address()).into_iter();
+        let traced = managers.map(|manager| manager.pid).chain([self.containerd.daemon_pid()]);
+        let trace = Trace::attach(&self.containerd, &traced.collect::<Vec<_>>(), &options);
         assert_eq!(self.containerd.run(run).success(), "hello\n");
         trace.lines().contains("\"compile\"")
     }

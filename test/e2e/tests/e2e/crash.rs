@@ -64,18 +64,19 @@ mod without_threads {
     use std::path::{Path, PathBuf};
     use wherry_e2e::images::{hello, kit};
     use wherry_e2e::on_own_containerds;
-    use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, Run, wait_until};
+    use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, Run, shared, wait_until};
 
     const SENTENCE: &str = "cannot start a thread: Resource temporarily unavailable (os error 11)";
 
-    /// A cgroup that limits the number of a shim's threads, until this is dropped.
-    struct Group(PathBuf);
+    /// A cgroup that limits the number of a shim's threads, until this is dropped; and the shim. A
+    /// manager, which would stay, is killed then.
+    struct Group(PathBuf, i32);
 
     impl Group {
         fn of(shim: i32, name: &str) -> Group {
             let root = Path::new("/sys/fs/cgroup");
             let pids = root.join("pids");
-            let group = Group(if pids.exists() { pids } else { root.to_owned() }.join(name));
+            let group = Group(if pids.exists() { pids } else { root.to_owned() }.join(name), shim);
             fs::create_dir(&group.0).expect("a cgroup can be made");
             group.write("cgroup.procs", &shim.to_string());
             group
@@ -91,6 +92,9 @@ mod without_threads {
         fn drop(&mut self) {
             // The test may have removed the cgroup.
             let _ = fs::write(self.0.join("pids.max"), "max");
+            if shared() {
+                super::send("-KILL", self.1);
+            }
             if !std::thread::panicking() {
                 wait_until("the shim's end", DEADLINE, || fs::remove_dir(&self.0).is_ok());
             }

@@ -4,7 +4,7 @@
 use std::fs;
 use wherry_e2e::cri::{Cri, Member, api};
 use wherry_e2e::images::{exit, glutton, hello, spin};
-use wherry_testing::{DEADLINE, Image, Leftovers, Process, busybox, wait_until};
+use wherry_testing::{DEADLINE, Image, Leftovers, Process, busybox, shared, wait_until};
 
 fn a_wasm_container_runs_with_log_and_exit_code(cri: &Cri) {
     let (hello, seven) = (hello(), exit(7));
@@ -103,7 +103,8 @@ fn a_pod_survives_containerd_and_leaves_nothing_behind(cri: &Cri) {
         pod.run(&Member::new("sidecar", &native).args(&["true"]));
         let shim = pod.shims()[0].pid;
         pod.remove();
-        wait_until("the shim's end", DEADLINE, || Process::of(shim).is_none());
+        let ended = || Process::of(shim).is_none();
+        wait_until("the shim's end", DEADLINE, || shared() || ended());
         Leftovers::snapshot(cri.containerd())
     };
     let mut pod = cri.pod("survivor");

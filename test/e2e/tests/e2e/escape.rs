@@ -12,7 +12,7 @@ use std::path::Path;
 use wherry_e2e::images::{binary, guests_and_tools, kit, kits};
 use wherry_e2e::{on_all_daemons, on_containerds, on_dockers};
 use wherry_testing::{
-    Containerd, Daemon, Docker, Image, Outcome, Run, bin_dir, busybox, engine, guests,
+    Containerd, Daemon, Docker, Image, Outcome, Run, bin_dir, busybox, engine, guests, shim_program,
 };
 
 /// EROFS. While a process runs the file the kernel answers ETXTBSY first, unless the open truncates
@@ -23,15 +23,11 @@ const BUSY: &str = "errno 26";
 /// The files that a container must not write to, by device and inode.
 fn executables() -> Vec<(u64, u64)> {
     let engine = engine();
-    [
-        format!("wherry-{engine}-host"),
-        format!("wherry-{engine}"),
-        format!("containerd-shim-{engine}-v1"),
-    ]
-    .iter()
-    .map(|name| fs::metadata(bin_dir().join(name)).expect("it was built"))
-    .map(|about| (about.dev(), about.ino()))
-    .collect()
+    [format!("wherry-{engine}-host"), format!("wherry-{engine}"), shim_program()]
+        .iter()
+        .map(|name| fs::metadata(bin_dir().join(name)).expect("it was built"))
+        .map(|about| (about.dev(), about.ino()))
+        .collect()
 }
 
 /// The dynamic loader of the engine host, if it is not linked statically.

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use wherry_e2e::direct::{Direct, NAMESPACE, call as shim};
 use wherry_e2e::images::hello_wasm;
+use wherry_e2e::needs::are_met;
 use wherry_e2e::shim::Shim;
 use wherry_testing::{
     Containerd, ContainerdVersion, DEADLINE, Process, bin_dir, engine, processes, remove_cgroup,
-    runtime, wait_until,
+    runtime, shim_program, wait_until,
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -27,11 +28,7 @@ fn text(bytes: &[u8]) -> String {
 /// The engine's executables.
 fn names() -> [String; 3] {
     let engine = engine();
-    [
-        format!("containerd-shim-{engine}-v1"),
-        format!("wherry-{engine}"),
-        format!("wherry-{engine}-host"),
-    ]
+    [shim_program(), format!("wherry-{engine}"), format!("wherry-{engine}-host")]
 }
 
 #[test]
@@ -122,6 +119,12 @@ fn the_features_are_those_that_kubernetes_asks_for() {
 /// containerd 2.3 and later write one message to `start` in place of options.
 #[test]
 fn a_start_by_the_bootstrap_protocol_is_answered_in_its_format_and_has_its_options() {
+    if !are_met(
+        module_path!(),
+        "a_start_by_the_bootstrap_protocol_is_answered_in_its_format_and_has_its_options",
+    ) {
+        return;
+    }
     let containerd = Containerd::shared(ContainerdVersion::V2);
     let mut direct = Direct::start(containerd, "bootstrap", &hello_wasm());
     let stop = |direct: &Direct| {
@@ -280,6 +283,9 @@ impl Bundle {
 
 #[test]
 fn a_bundle_without_a_configuration_is_that_of_a_pod() {
+    if !are_met(module_path!(), "a_bundle_without_a_configuration_is_that_of_a_pod") {
+        return;
+    }
     let bundle = Bundle::new("missing");
     let socket = bundle.socket_of_an_intact_one();
     fs::remove_file(bundle.config()).expect("it is there");
@@ -289,6 +295,9 @@ fn a_bundle_without_a_configuration_is_that_of_a_pod() {
 
 #[test]
 fn a_configuration_that_is_cut_off_is_one_sentence() {
+    if !are_met(module_path!(), "a_configuration_that_is_cut_off_is_one_sentence") {
+        return;
+    }
     let bundle = Bundle::new("cut-off");
     let socket = bundle.socket_of_an_intact_one();
     for text in ["", "{", r#"{"ociVersion": "1.1.0", "process": {"args": ["/app.wa"#, "not JSON"] {
@@ -299,6 +308,9 @@ fn a_configuration_that_is_cut_off_is_one_sentence() {
 
 #[test]
 fn a_configuration_that_cannot_be_read_is_one_sentence() {
+    if !are_met(module_path!(), "a_configuration_that_cannot_be_read_is_one_sentence") {
+        return;
+    }
     let bundle = Bundle::new("unreadable");
     let socket = bundle.socket_of_an_intact_one();
     fs::remove_file(bundle.config()).expect("it is there");

@@ -89,6 +89,9 @@ fn a_shutdown_during_a_create_ends_the_shim_when_that_fails() {
 
 #[test]
 fn a_shim_whose_containerd_was_lost_during_a_failing_create_ends() {
+    if !are_met(module_path!(), "a_shim_whose_containerd_was_lost_during_a_failing_create_ends") {
+        return;
+    }
     let direct = Direct::start(shared(), "lost-in-create", b"not a program");
     let shim = direct.connect();
     create(&direct, &shim).expect_err("the file is not a program");
@@ -98,6 +101,10 @@ fn a_shim_whose_containerd_was_lost_during_a_failing_create_ends() {
 
 #[test]
 fn a_shim_whose_container_was_cleaned_up_by_the_delete_command_ends() {
+    if !are_met(module_path!(), "a_shim_whose_container_was_cleaned_up_by_the_delete_command_ends")
+    {
+        return;
+    }
     let direct = Direct::start(shared(), "cleaned-up", &spin_wasm());
     let shim = direct.connect();
     create(&direct, &shim).expect("Create answers");
@@ -121,6 +128,12 @@ fn given_up_by_a_client_that_stays(id: &str, give_up: impl Fn(&Direct)) {
 
 #[test]
 fn a_shim_that_is_given_up_with_a_created_container_ends_while_a_client_is_connected() {
+    if !are_met(
+        module_path!(),
+        "a_shim_that_is_given_up_with_a_created_container_ends_while_a_client_is_connected",
+    ) {
+        return;
+    }
     given_up_by_a_client_that_stays("given-up", |direct| {
         direct.command("delete", b"");
     });
@@ -129,6 +142,12 @@ fn a_shim_that_is_given_up_with_a_created_container_ends_while_a_client_is_conne
 /// The `delete` command has run before Create used the bundle.
 #[test]
 fn a_created_container_whose_bundle_was_deleted_is_removed_with_its_shim() {
+    if !are_met(
+        module_path!(),
+        "a_created_container_whose_bundle_was_deleted_is_removed_with_its_shim",
+    ) {
+        return;
+    }
     given_up_by_a_client_that_stays("no-bundle", |direct| {
         std::fs::remove_dir_all(direct.path()).expect("the bundle can be removed");
     });
@@ -158,6 +177,9 @@ fn an_id_can_be_used_again_after_the_delete_command() {
 /// under them.
 #[test]
 fn a_kill_that_meets_the_end_of_the_shim_is_answered() {
+    if !are_met(module_path!(), "a_kill_that_meets_the_end_of_the_shim_is_answered") {
+        return;
+    }
     for round in 0..10 {
         let direct = Direct::start(shared(), &format!("kill-at-end-{round}"), &hello_wasm());
         let (shim, other) = (direct.connect(), direct.connect());
@@ -227,6 +249,9 @@ fn in_one_order(seed: u64) {
 
 #[test]
 fn in_any_order_of_requests_the_shim_ends_when_containerd_is_lost() {
+    if !are_met(module_path!(), "in_any_order_of_requests_the_shim_ends_when_containerd_is_lost") {
+        return;
+    }
     let first = fastrand::u64(0..1 << 32);
     for round in 0..3 {
         thread::scope(|scope| {

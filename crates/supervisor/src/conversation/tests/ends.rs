@@ -96,7 +96,7 @@ fn a_malformed_message_ends_the_conversation() {
 fn a_message_with_more_descriptors_than_any_takes_ends_the_conversation() {
     let text = refused(|_, process| {
         let null = File::open("/dev/null").unwrap();
-        process.send(&compile(), &[null.as_raw_fd(); 6]).unwrap();
+        process.send(&compile(), &[null.as_raw_fd(); 7]).unwrap();
     });
     assert_eq!(text, "a message was truncated");
 }

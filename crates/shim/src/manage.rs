@@ -1,0 +1,61 @@
+//! `manager`: runs a manager in this process, for systemd, which restarts it and reads its log.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use wherry_supervisor::Program;
+use wherry_sys::logger;
+use wherry_sys::socket::{self, Listen};
+use wherry_sys::title;
+
+use crate::Shim;
+use crate::args::Args;
+use crate::error::{Error, Result};
+use crate::operator::Manager;
+use crate::serve::{self, Daemon, OwnName};
+
+pub(crate) fn manage(shim: Shim, args: &Args) -> Result<()> {
+    let operator = shim.operator.ok_or_else(|| Error::UnknownAction("manager".to_owned()))?;
+    let manager = Manager {
+        runtime: shim.name(),
+        address: args.address.clone(),
+        ttrpc_address: args.ttrpc_address.clone(),
+        namespace: args.namespace.clone(),
+        socket: PathBuf::from(&args.socket),
+        debug: args.debug,
+    };
+    let settings = operator.settings().map_err(Error::Operator)?;
+    let program = Program::host(shim.engine)?;
+    let bound = socket::serve_at(&manager.socket)
+        .map_err(|source| Error::Listen { path: manager.socket.clone(), source })?;
+    let Listen::Bound(listener, name) = bound else {
+        return Err(Error::Served(manager.socket));
+    };
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(Error::Daemon)?;
+    logger::log_to_descriptor(stderr);
+    show(shim, &manager);
+    serve::serve(Daemon {
+        shim,
+        listener,
+        name: OwnName(name),
+        program,
+        managed: Some((manager.clone(), settings)),
+        namespace: manager.namespace,
+        first: None,
+        is_pod: false,
+        by_systemd: false,
+        ttrpc_address: manager.ttrpc_address,
+        shim_cgroup: String::new(),
+        debug: manager.debug,
+    })
+}
+
+/// Shows containerd and the namespace in `ps` in place of the arguments, which are those of a
+/// container.
+pub(crate) fn show(shim: Shim, manager: &Manager) {
+    let name = shim.executable();
+    let Manager { namespace, address, .. } = manager;
+    let options = ["-namespace", namespace, "-address", address, "manager"];
+    title::replace_arguments(&[&[name.as_str()], &options[..]].concat());
+}

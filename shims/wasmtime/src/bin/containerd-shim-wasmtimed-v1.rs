@@ -1,0 +1,7 @@
+//! The runtime `io.containerd.wasmtimed.v1`: one daemon for all containers.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wherry_manager::main("wasmtime")
+}
