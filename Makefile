@@ -60,7 +60,7 @@ programs_of = $(foreach shim,$(call shims,$1),$(call program,$1,$(shim),--no-def
     $(call program,$1,wherry-$1-host,--no-default-features,$(call unless_library,$1)) \
     $(call program,$1,wherry-$1,,$(call unless_library,$1))
 unless_library = $(if $(filter $1,$(WITH_LIBRARY)),,$(LINK_STATICALLY))
-TOOLS = wherry-bench containerd-shim-nothing-v1 pack-image pack-files sbom guests compatibility
+TOOLS = wherry-bench containerd-shim-nothing-v1 containerd-shim-nothingd-v1 pack-image pack-files sbom guests compatibility
 
 # The executables of no engine. wherry-node runs from an image that has nothing else, and all on any
 # host. PACKAGE:EXECUTABLE of each.

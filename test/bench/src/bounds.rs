@@ -7,8 +7,9 @@ use wherry_testing::repository;
 
 use crate::measures::{
     COLD_LARGE, CTR_HELLO, DOCKER_FIB, IDLE_CALLS, MANY, POD_ALONE_OF_SHIM, POD_ALONE_WITH_PAUSE,
-    POD_OF_SHIM, POD_PSS_OF_SHIM, POD_WITH_PAUSE, PSS_20, SECOND_LARGE, SIZE_SHIM, START, TO_GUEST,
-    Unit,
+    POD_OF_SHIM, POD_PSS_OF_SHIM, POD_WITH_PAUSE, PSS_20, SECOND_LARGE, SHARED_CPU_OWN,
+    SHARED_LIFE, SHARED_MANY, SHARED_PIDS_P99, SHARED_PSS_100, SHARED_START_AT_1,
+    SHARED_START_AT_1000, SHARED_STATE_P99, SIZE_SHIM, START, TO_GUEST, Unit,
 };
 use crate::results::{NOTHING, RUNC, Results};
 
@@ -41,7 +42,7 @@ enum Limit {
 }
 
 /// All bounds, in the order of the table.
-pub(crate) const BOUNDS: [Bound; 13] = [
+pub(crate) const BOUNDS: [Bound; 21] = [
     Bound {
         text: "`ctr run --rm` of hello, warm ÷ runc",
         key: "ctr-runc",
@@ -89,6 +90,54 @@ pub(crate) const BOUNDS: [Bound; 13] = [
         key: "pod-mb",
         figure: Figure::Own(POD_PSS_OF_SHIM, Unit::Mb),
         limit: Limit::AtMost(1.6),
+    },
+    Bound {
+        text: "shared mode: a life through containerd's API ÷ the shim that does nothing",
+        key: "shared-life",
+        figure: Figure::Against(SHARED_LIFE, NOTHING),
+        limit: Limit::AtMost(1.15),
+    },
+    Bound {
+        text: "shared mode: processor time per container beyond the shim that does nothing",
+        key: "shared-cpu",
+        figure: Figure::Own(SHARED_CPU_OWN, Unit::Ms),
+        limit: Limit::AtMost(7.0),
+    },
+    Bound {
+        text: "shared mode: throughput ÷ the shim that does nothing",
+        key: "shared-many-nothing",
+        figure: Figure::Against(SHARED_MANY, NOTHING),
+        limit: Limit::AtLeast(0.65),
+    },
+    Bound {
+        text: "shared mode: throughput ÷ runc's",
+        key: "shared-many-runc",
+        figure: Figure::Against(SHARED_MANY, RUNC),
+        limit: Limit::AtLeast(5.0),
+    },
+    Bound {
+        text: "shared mode: PSS per running container at 100",
+        key: "shared-pss",
+        figure: Figure::Own(SHARED_PSS_100, Unit::Mb),
+        limit: Limit::AtMost(0.8),
+    },
+    Bound {
+        text: "shared mode: the start of the 1,000th container ÷ the first",
+        key: "shared-flat",
+        figure: Figure::Over(SHARED_START_AT_1000, SHARED_START_AT_1),
+        limit: Limit::AtMost(1.5),
+    },
+    Bound {
+        text: "shared mode: State while 100 containers start, 99th percentile",
+        key: "shared-state",
+        figure: Figure::Own(SHARED_STATE_P99, Unit::Ms),
+        limit: Limit::AtMost(20.0),
+    },
+    Bound {
+        text: "shared mode: Pids while 100 containers start, 99th percentile",
+        key: "shared-pids",
+        figure: Figure::Own(SHARED_PIDS_P99, Unit::Ms),
+        limit: Limit::AtMost(20.0),
     },
     Bound {
         text: "`start`: exec to address printed",

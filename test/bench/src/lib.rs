@@ -1,3 +1,4 @@
-//! The code that the benchmark and its do-nothing shim share.
+//! The shim that does nothing, and the code that it shares with the benchmark.
 
+pub mod nothing;
 pub mod wire;

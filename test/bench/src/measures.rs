@@ -64,13 +64,27 @@ pub(crate) const POD_ALONE_OF_SHIM: &str = "pod-alone-of-shim";
 pub(crate) const POD_PSS: &str = "pod-pss";
 pub(crate) const POD_PSS_OF_SHIM: &str = "pod-pss-of-shim";
 pub(crate) const IDLE_CALLS: &str = "idle-calls";
+pub(crate) const API_LIFE: &str = "api-life";
+pub(crate) const SHARED_LIFE: &str = "shared-life";
+pub(crate) const API_MANY: &str = "api-many";
+pub(crate) const SHARED_MANY: &str = "shared-many";
+pub(crate) const API_CPU: &str = "api-cpu";
+pub(crate) const SHARED_CPU: &str = "shared-cpu";
+pub(crate) const SHARED_CPU_OWN: &str = "shared-cpu-own";
+pub(crate) const SHARED_PSS_100: &str = "shared-pss-100";
+pub(crate) const SHARED_STATE_P99: &str = "shared-state-p99";
+pub(crate) const SHARED_PIDS_P99: &str = "shared-pids-p99";
+pub(crate) const SHARED_START_AT_1: &str = "shared-start-1";
+pub(crate) const SHARED_START_AT_100: &str = "shared-start-100";
+pub(crate) const SHARED_START_AT_500: &str = "shared-start-500";
+pub(crate) const SHARED_START_AT_1000: &str = "shared-start-1000";
 
 const fn measure(key: &'static str, unit: Unit, text: &'static str) -> Measure {
     Measure { key, text, unit }
 }
 
 /// All measures, in the order of the table.
-pub(crate) const MEASURES: [Measure; 29] = [
+pub(crate) const MEASURES: [Measure; 43] = [
     measure(CTR_HELLO, Unit::Ms, "`ctr run --rm` of hello, warm"),
     measure(COLD_SMALL, Unit::Ms, "`ctr run --rm` of hello, its first run"),
     measure(COLD_LARGE, Unit::Ms, "`ctr run --rm` of a module of over 5 MB, its first run"),
@@ -105,6 +119,40 @@ pub(crate) const MEASURES: [Measure; 29] = [
         "PSS per pod with one container, 20 of them, with a pause container",
     ),
     measure(POD_PSS_OF_SHIM, Unit::Mb, "… with `sandboxer = \"shim\"`"),
+    measure(
+        API_LIFE,
+        Unit::Ms,
+        "through containerd's API: create, start, wait and delete of hello",
+    ),
+    measure(SHARED_LIFE, Unit::Ms, "… in the shared mode"),
+    measure(API_MANY, Unit::PerSecond, "through containerd's API: 100 containers, 4 at a time"),
+    measure(SHARED_MANY, Unit::PerSecond, "… in the shared mode"),
+    measure(API_CPU, Unit::Ms, "… processor time of the machine per container"),
+    measure(SHARED_CPU, Unit::Ms, "… in the shared mode"),
+    measure(SHARED_CPU_OWN, Unit::Ms, "… beyond that of the shim that does nothing"),
+    measure(
+        SHARED_PSS_100,
+        Unit::Mb,
+        "shared mode: PSS per running container, 100 of them, all included",
+    ),
+    measure(
+        SHARED_STATE_P99,
+        Unit::Ms,
+        "shared mode: State while 100 containers start, 99th percentile",
+    ),
+    measure(
+        SHARED_PIDS_P99,
+        Unit::Ms,
+        "shared mode: Pids while 100 containers start, 99th percentile",
+    ),
+    measure(
+        SHARED_START_AT_1,
+        Unit::Ms,
+        "shared mode: Create and Start of the first 20 containers",
+    ),
+    measure(SHARED_START_AT_100, Unit::Ms, "… of 20 around the 100th"),
+    measure(SHARED_START_AT_500, Unit::Ms, "… of 20 around the 500th"),
+    measure(SHARED_START_AT_1000, Unit::Ms, "… of the last 20 of 1,000"),
     measure(SIZE_SHIM, Unit::Mb, "shim executable, stripped"),
     measure(SIZE_HOST, Unit::Mb, "engine host executable (runc itself), stripped"),
     measure(IDLE_CALLS, Unit::Count, "system calls of an idle container in a minute"),

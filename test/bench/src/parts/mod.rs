@@ -8,4 +8,5 @@ pub(crate) mod idle;
 pub(crate) mod many;
 pub(crate) mod memory;
 pub(crate) mod pod;
+pub(crate) mod shared;
 pub(crate) mod sizes;

@@ -32,6 +32,7 @@ const CONTAINERS: &str = "containerd.services.containers.v1.Containers";
 pub struct Client {
     channel: Channel,
     namespace: String,
+    runtime: String,
     spec: Value,
     folder: PathBuf,
 }
@@ -59,9 +60,23 @@ impl Client {
         Client {
             channel: grpc::connect(&containerd.address()),
             namespace: containerd.namespace().to_owned(),
+            runtime: runtime(),
             spec: spec.expect("ctr prints a configuration"),
             folder,
         }
+    }
+
+    /// The same client for containers of another runtime than the one under test.
+    #[must_use]
+    pub fn with_runtime(mut self, runtime: &str) -> Client {
+        runtime.clone_into(&mut self.runtime);
+        self
+    }
+
+    /// The same client with a connection of its own, for another tokio runtime.
+    #[must_use]
+    pub fn reconnected(&self, containerd: &Containerd) -> Client {
+        Client { channel: grpc::connect(&containerd.address()), ..self.clone() }
     }
 
     /// Creates pipes for a process.
@@ -117,7 +132,7 @@ impl Client {
         }
         let container = Container {
             id: wanted.id.to_owned(),
-            runtime: Some(Runtime { name: runtime(), options }),
+            runtime: Some(Runtime { name: self.runtime.clone(), options }),
             spec: Some(any("Spec", &spec)),
         };
         let request = CreateContainer { container: Some(container) };
