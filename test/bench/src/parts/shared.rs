@@ -152,8 +152,8 @@ impl Clients {
         self.runtime.block_on(life(self.client.with(way), self.new_id(), way.program("hello")))
     }
 
-    /// The processor time of the whole machine for each of many containers, in milliseconds, and how
-    /// many end in a second.
+    /// The processor time of the whole machine for each of many containers, in milliseconds, and
+    /// how many end in a second.
     fn many(&self, way: Way<'_>) -> (f64, f64) {
         let (start, before) = (Instant::now(), busy());
         self.runtime.block_on(async {
@@ -237,7 +237,7 @@ impl Clients {
             client.create(&observed, false, &Paths::default()).await.expect("Create answers");
             client.start(&observed, "").await.expect("Start answers");
         });
-        // A client of its own: its calls must not wait behind those of the others.
+        // A separate client: its calls must not wait behind those of the others.
         let over = Arc::new(AtomicBool::new(false));
         let (mut states, mut pids) = thread::scope(|scope| {
             let watching = scope.spawn(|| self.watch(&observed, &over));

@@ -73,7 +73,7 @@ impl Client {
         self
     }
 
-    /// The same client with a connection of its own, for another tokio runtime.
+    /// The same client with another connection, for another tokio runtime.
     #[must_use]
     pub fn reconnected(&self, containerd: &Containerd) -> Client {
         Client { channel: grpc::connect(&containerd.address()), ..self.clone() }

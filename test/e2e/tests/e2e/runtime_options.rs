@@ -15,8 +15,8 @@ use wherry_e2e::direct::Direct;
 use wherry_e2e::images::{guests_and_tools, spin, spin_wasm};
 use wherry_e2e::{on_containerd_versions, on_containerds};
 use wherry_testing::{
-    Containerd, ContainerdVersion, DEADLINE, Daemon, Handler, Process, Run, Trace, processes,
-    remove_cgroup, shared, wait_for, wait_until,
+    Containerd, ContainerdVersion, DEADLINE, Daemon, Handler, Process, Run, Trace, managers,
+    processes, remove_cgroup, shared, wait_for, wait_until,
 };
 
 /// The owner of a container's streams in these tests: `IoUid` and `IoGid`.
@@ -92,9 +92,13 @@ fn with_options(containerd: &Containerd, options: Any, check: impl Fn(&Process, 
         let fifos = client.fifos(id, "");
         let guest = client.create(id, false, &fifos.paths()).await.expect("Create answers");
         client.start(id, "").await.expect("Start answers");
-        let own = if shared() { containerd.namespace().to_owned() } else { format!("-id {id} ") };
-        let is_ours = |process: &Process| process.command.contains(&own) && is_shim(process);
-        let shim = processes().into_iter().find(is_ours).expect("its shim runs");
+        let is_ours =
+            |process: &Process| process.command.contains(&format!("-id {id} ")) && is_shim(process);
+        let mut shims = match shared() {
+            true => managers(&containerd.address()).into_iter(),
+            false => processes().into_iter().filter(is_ours).collect::<Vec<_>>().into_iter(),
+        };
+        let shim = shims.next().expect("its shim runs");
         check(&shim, i32::try_from(guest).expect("a pid"));
         client.kill(id, "", 9).await.expect("Kill answers");
         client.wait(id, "", DEADLINE).await.expect("Wait answers");
