@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::places::daemon_bin;
@@ -13,6 +13,7 @@ use crate::wait::{DEADLINE, wait_until};
 /// test process dies.
 pub struct Registry {
     address: String,
+    process: Child,
     _scope: Scope,
 }
 
@@ -37,10 +38,12 @@ impl Registry {
         let mut command = Command::new(program);
         command.arg("serve").arg(&config).stdin(Stdio::null());
         command.stdout(scope.log()).stderr(scope.log());
-        // The scope's helper ends it, by its folder in the command line.
-        command.current_dir(scope.root()).spawn().expect("the registry runs");
-        wait_until("the registry listens", DEADLINE, || TcpStream::connect(&address).is_ok());
-        Registry { address, _scope: scope }
+        // If this process is killed, the scope's helper ends it, by its folder in the command line.
+        let process = command.current_dir(scope.root()).spawn().expect("the registry runs");
+        let registry = Registry { address, process, _scope: scope };
+        let listens = || TcpStream::connect(&registry.address).is_ok();
+        wait_until("the registry listens", DEADLINE, listens);
+        registry
     }
 
     /// The instance that the tests of this process share.
@@ -52,5 +55,13 @@ impl Registry {
     /// Its address, as the first part of an image's name.
     pub fn address(&self) -> &str {
         &self.address
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }

@@ -160,10 +160,13 @@ fn an_artifact_runs_under_its_name_after_a_pull(store: &impl Store) {
     }
 }
 
+/// Layers, by their media types.
+type Layers<'l> = Vec<(&'l str, &'l [u8])>;
+
 fn images_with_layers_of_wasm_run_after_a_pull(store: &impl Store) {
     let wasm = hello_wasm();
     let folder = TempDir::new().expect("a temporary folder");
-    let mut cases: Vec<(Vec<(&str, &[u8])>, Vec<String>)> =
+    let mut cases: Vec<(Layers<'_>, Vec<String>)> =
         WASM.iter().map(|media_type| (vec![(*media_type, &*wasm)], vec![digest(&wasm)])).collect();
     cases.push((vec![(WASM[0], &wasm)], Vec::new()));
     let tar = tar_of("etc/below", b"below\n");
