@@ -25,10 +25,11 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {
     let bundle = Bundle::new(&path, &args.id);
     // containerd copies standard error to its log.
     wherry_sys::logger::log_to_stderr();
-    let remains = Remains::read(&bundle);
-    let left = cleanup::container(&bundle, remains.as_ref(), None);
-    // containerd runs this command after each Delete, too, when a manager is still there.
-    if shim.sharing == Sharing::Group || remains.is_some() {
+    // containerd runs this command after each Delete too: then a manager goes on, and asking it
+    // whether it lives takes half a second.
+    let may_be_dead = shim.sharing == Sharing::Group || bundle.is_used() || bundle.is_pod();
+    let left = cleanup::container(&bundle, Remains::read(&bundle).as_ref(), None);
+    if may_be_dead {
         remove_dead_socket(shim, args, &path);
     }
     if !left.is_empty() {

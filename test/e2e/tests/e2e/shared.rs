@@ -10,7 +10,9 @@ use wherry_e2e::direct::call;
 use wherry_e2e::images::{hello, spin};
 use wherry_e2e::managed::{Managed, kill, manager};
 use wherry_e2e::{on_own_containerds, tests_in};
-use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, Process, Run, managers, wait_until};
+use wherry_testing::{
+    Containerd, DEADLINE, Daemon, Leftovers, Process, Run, Trace, managers, wait_until,
+};
 
 fn twenty_containers_at_a_time_have_one_manager_that_stays(containerd: &Containerd) {
     assert_eq!(containerd.run(&Run::new(&hello())).success(), "hello\n");
@@ -25,6 +27,20 @@ fn twenty_containers_at_a_time_have_one_manager_that_stays(containerd: &Containe
     });
     assert_eq!(manager(containerd).pid, first.pid);
     leftovers.assert_none_new();
+}
+
+/// containerd waits for the `delete` command after each Delete.
+fn the_delete_command_does_not_call_a_manager_that_has_deleted_the_container(
+    containerd: &Containerd,
+) {
+    containerd.run(&Run::new(&hello())).success();
+    let options = ["--successful-only", "--signal=none", "--string-limit=200", "--trace=connect"];
+    let trace = Trace::attach(containerd, &[containerd.daemon_pid()], &options);
+    containerd.run(&Run::new(&hello())).success();
+    let lines = trace.lines();
+    let calls = lines.lines().filter(|line| line.contains("/run/containerd/s/")).count();
+    assert_eq!(calls, 2, "`start` and containerd connect: {lines}");
+    assert!(!lines.contains("wherry-manager"), "{lines}");
 }
 
 fn a_killed_manager_leaves_nothing_and_has_a_successor(containerd: &Containerd) {
@@ -66,6 +82,7 @@ fn lines_about_a_later_container_are_in_containerds_log(containerd: &Containerd)
 
 on_own_containerds!(
     twenty_containers_at_a_time_have_one_manager_that_stays,
+    the_delete_command_does_not_call_a_manager_that_has_deleted_the_container,
     a_killed_manager_leaves_nothing_and_has_a_successor,
     lines_about_a_later_container_are_in_containerds_log,
 );
