@@ -25,7 +25,7 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {
     let bundle = Bundle::new(&path, &args.id);
     // containerd copies standard error to its log.
     wherry_sys::logger::log_to_stderr();
-    // containerd runs this command after each Delete too: then a manager goes on, and asking it
+    // containerd runs this command after each Delete too: then a manager serves on, and asking it
     // whether it lives takes half a second.
     let may_be_dead = shim.sharing == Sharing::Group || bundle.is_used() || bundle.is_pod();
     let left = cleanup::container(&bundle, Remains::read(&bundle).as_ref(), None);
