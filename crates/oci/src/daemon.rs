@@ -75,7 +75,15 @@ impl Containerd {
     pub fn export(&self, name: &str) -> Result<Image> {
         let file = tempfile::NamedTempFile::new().map_err(OciError::Temporary)?;
         let path = file.path().display().to_string();
-        run("ctr", &mut self.ctr(&["export", "--all-platforms", &path, name]))?;
+        let words = ["export", "--local", "--all-platforms", &path, name];
+        // Through containerd's transfer service, `ctr` may end before the file has every byte.
+        if let Err(error) = run("ctr", &mut self.ctr(&words)) {
+            // containerd 1.6 has no such service and no such option.
+            if !error.to_string().contains("not defined: -local") {
+                return Err(error);
+            }
+            run("ctr", &mut self.ctr(&["export", "--all-platforms", &path, name]))?;
+        }
         layout::read(file.path(), Some(name))
     }
 
