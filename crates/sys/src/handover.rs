@@ -1,0 +1,315 @@
+//! Handing a process over to another version of its executable: execve(2) in place.
+//!
+//! The process keeps its pid and its children. Its state goes along as a document in a sealed file
+//! without a name, and names each descriptor that goes along by its number. All descriptors of
+//! this project are close-on-exec: that flag is cleared just before the call, by the only thread
+//! that may fork then, and set again at once on the other side.
+
+use std::collections::HashMap;
+use std::ffi::{CString, NulError, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::execve;
+use serde::{Deserialize, Serialize};
+
+/// The largest document, bytes. A container takes some four kilobytes.
+const DOCUMENT_MAX: u64 = 256 << 20;
+/// The signal that asks a daemon to hand over. Its default action ends a process.
+const UPGRADE: Signal = Signal::SIGUSR2;
+
+/// A descriptor in a document: its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Descriptor(RawFd);
+
+impl fmt::Display for Descriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The descriptors that go along. Each must stay open until the call.
+#[derive(Debug, Default)]
+pub struct Outgoing(Vec<Descriptor>);
+
+/// The descriptors that came along and were not taken yet. The rest is closed with this.
+#[derive(Debug, Default)]
+pub struct Incoming(HashMap<Descriptor, OwnedFd>);
+
+/// Why a process cannot continue from a document.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// The document names a descriptor that is not open, or that did not come along.
+    #[error("descriptor {0} was not handed over")]
+    Descriptor(Descriptor),
+    /// The kernel refuses a system call.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// The action, as the rest of a sentence.
+        action: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl ResumeError {
+    /// The error of an action that the kernel refused.
+    pub fn of(action: &'static str) -> impl FnOnce(io::Error) -> ResumeError {
+        move |source| ResumeError::Io { action, source }
+    }
+}
+
+impl Outgoing {
+    /// Adds a descriptor, and returns its name in the document.
+    pub fn add(&mut self, fd: &impl AsRawFd) -> Descriptor {
+        let descriptor = Descriptor(fd.as_raw_fd());
+        self.0.push(descriptor);
+        descriptor
+    }
+
+    /// All descriptors.
+    #[must_use]
+    pub fn descriptors(&self) -> &[Descriptor] {
+        &self.0
+    }
+}
+
+impl Incoming {
+    /// Takes over the descriptors that came along. Must be called before this process opens a file.
+    ///
+    /// # Errors
+    /// [`ResumeError::Descriptor`].
+    #[allow(unsafe_code)]
+    pub fn adopt(descriptors: &[Descriptor]) -> Result<Incoming, ResumeError> {
+        let mut adopted = HashMap::new();
+        for descriptor in descriptors {
+            let number = descriptor.0;
+            let missing = || ResumeError::Descriptor(*descriptor);
+            // Standard streams are not handed over, and a descriptor that this process has opened
+            // itself is close-on-exec.
+            if number <= 2 || adopted.contains_key(descriptor) || !is_inherited(number) {
+                return Err(missing());
+            }
+            // SAFETY: it is open, and its number is in the list once.
+            let fd = unsafe { OwnedFd::from_raw_fd(number) };
+            set_close_on_exec(fd.as_fd(), true).map_err(|_| missing())?;
+            adopted.insert(*descriptor, fd);
+        }
+        Ok(Incoming(adopted))
+    }
+
+    /// Takes one descriptor.
+    ///
+    /// # Errors
+    /// [`ResumeError::Descriptor`] if it did not come along, or was taken before.
+    pub fn take(&mut self, descriptor: Descriptor) -> Result<OwnedFd, ResumeError> {
+        self.0.remove(&descriptor).ok_or(ResumeError::Descriptor(descriptor))
+    }
+}
+
+/// Bytes in a document, which is text: their hexadecimal form.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Bytes(pub Vec<u8>);
+
+/// A text is not the hexadecimal form of bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("invalid hexadecimal bytes")]
+pub struct NotHexadecimal;
+
+impl From<Bytes> for String {
+    fn from(bytes: Bytes) -> String {
+        bytes.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl TryFrom<String> for Bytes {
+    type Error = NotHexadecimal;
+
+    fn try_from(text: String) -> Result<Bytes, NotHexadecimal> {
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let byte = |pair: &[u8]| match pair {
+            [high, low] => u8::try_from(digit(*high)? << 4 | digit(*low)?).ok(),
+            _ => None,
+        };
+        let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
+        bytes.map(Bytes).ok_or(NotHexadecimal)
+    }
+}
+
+/// Writes a document to a file without a name, which nothing can change any more.
+///
+/// # Errors
+/// If the kernel is out of memory or descriptors.
+pub fn write(document: &[u8]) -> io::Result<File> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"wherry-handover", flags)?);
+    file.write_all(document)?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals()))?;
+    Ok(file)
+}
+
+/// Reads the document of [`write`].
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] if the file is another one.
+pub fn read(file: &File) -> io::Result<Vec<u8>> {
+    let sealed = fcntl(file, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
+    let length = file.metadata()?.len();
+    if !sealed.is_ok_and(|sealed| sealed.contains(seals())) || length > DOCUMENT_MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    // The offset is shared with other processes.
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+fn seals() -> SealFlag {
+    SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
+}
+
+/// Executes `program` in place of this process, with `args`, the environment, and the descriptors
+/// in `kept`. Returns the cause if the kernel refuses: then this process is as before. No other
+/// thread may fork meanwhile.
+///
+/// The signal for the next upgrade stays blocked until [`unblock_upgrade`]: the next version has no
+/// handler yet.
+pub fn execute(program: &OwnedFd, args: &[String], kept: &[Descriptor]) -> io::Error {
+    let result = || -> io::Result<()> {
+        // The kernel resolves this path before it closes the descriptor.
+        let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
+        let args: Vec<CString> =
+            args.iter().map(|arg| CString::new(arg.as_bytes())).collect::<Result<_, _>>()?;
+        let environment: Vec<CString> =
+            std::env::vars_os().map(variable).collect::<Result<_, _>>()?;
+        let blocked = SigSet::from(UPGRADE);
+        blocked.thread_block()?;
+        let result = keep(kept, true).and_then(|()| {
+            let Err(errno) = execve(&path, &args, &environment);
+            Err(errno)
+        });
+        // Only after a failure. Those that are not open were not kept.
+        let _ = keep(kept, false);
+        blocked.thread_unblock()?;
+        result.map_err(io::Error::from)
+    };
+    result().err().unwrap_or_else(|| io::ErrorKind::Other.into())
+}
+
+/// Allows the signal for an upgrade again. The handler must exist.
+///
+/// # Errors
+/// Never on Linux.
+pub fn unblock_upgrade() -> io::Result<()> {
+    Ok(SigSet::from(UPGRADE).thread_unblock()?)
+}
+
+fn variable((name, value): (OsString, OsString)) -> Result<CString, NulError> {
+    CString::new([name.into_vec(), value.into_vec()].join(&b'='))
+}
+
+/// Clears the close-on-exec flags of descriptors, or sets them.
+#[allow(unsafe_code)]
+fn keep(descriptors: &[Descriptor], kept: bool) -> Result<(), Errno> {
+    let mut result = Ok(());
+    for descriptor in descriptors {
+        // SAFETY: the caller of `execute` keeps it open; if not, the system call fails.
+        let fd = unsafe { BorrowedFd::borrow_raw(descriptor.0) };
+        result = result.and(set_close_on_exec(fd, !kept));
+    }
+    result
+}
+
+fn set_close_on_exec(fd: BorrowedFd<'_>, close: bool) -> Result<(), Errno> {
+    let flags = if close { FdFlag::FD_CLOEXEC } else { FdFlag::empty() };
+    fcntl(fd, FcntlArg::F_SETFD(flags)).map(drop)
+}
+
+/// Whether this number is an open descriptor that this process has inherited.
+#[allow(unsafe_code)]
+fn is_inherited(number: RawFd) -> bool {
+    // SAFETY: if it is not open, the system call fails.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl(fd, FcntlArg::F_GETFD).is_ok_and(|flags| flags & FdFlag::FD_CLOEXEC.bits() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn a_document_is_read_as_it_was_written_and_cannot_be_changed() {
+        let mut file = write(b"state").unwrap();
+        assert_eq!(read(&file).unwrap(), b"state");
+        assert_eq!(read(&file).unwrap(), b"state", "it is read twice: checked and used");
+        assert!(file.write_all(b"x").is_err() && file.set_len(0).is_err());
+        let other = tempfile::tempfile().unwrap();
+        assert_eq!(read(&other).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn bytes_are_text_in_a_document() {
+        let bytes = Bytes(vec![0, 0x7f, 0xff]);
+        let text = String::from(bytes.clone());
+        assert_eq!(text, "007fff");
+        assert_eq!(Bytes::try_from(text).unwrap(), bytes);
+        for wrong in ["0", "0g", "é"] {
+            assert!(Bytes::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_descriptor_that_this_process_has_opened_or_that_is_closed_did_not_come_along() {
+        let own = tempfile::tempfile().unwrap();
+        for number in [own.as_raw_fd(), 0, -1, 1 << 20] {
+            let error = Incoming::adopt(&[Descriptor(number)]).unwrap_err().to_string();
+            assert_eq!(error, format!("descriptor {number} was not handed over"));
+        }
+    }
+
+    /// In another process, which this test replaces by a shell that reads the descriptor.
+    #[test]
+    fn an_executed_program_has_the_pid_and_the_descriptors_that_were_kept_alone() {
+        const NAME: &str = "handover::tests::an_executed_program_has_the_pid_and_the_descriptors_that_were_kept_alone";
+        const CHILD: &str = "WHERRY_TEST_EXECUTE";
+        if std::env::var_os(CHILD).is_some() {
+            let document = write(b"state\n").unwrap();
+            let other = write(b"other\n").unwrap();
+            let shell = File::open("/bin/sh").unwrap();
+            let missing = Descriptor(1 << 20);
+            let mut kept = Outgoing::default();
+            let number = kept.add(&document);
+            assert_eq!(
+                execute(&shell.into(), &["sh".to_owned()], &[number, missing]).raw_os_error(),
+                Some(libc::EBADF)
+            );
+            assert!(!is_inherited(document.as_raw_fd()), "it is close-on-exec again");
+            let shell = File::open("/bin/sh").unwrap();
+            let script = format!(
+                "read line < /proc/$$/fd/{number} && echo $$ $line >&2; \
+                 [ -e /proc/$$/fd/{} ] || echo closed >&2",
+                other.as_raw_fd()
+            );
+            let args = ["sh", "-c", &script].map(str::to_owned);
+            panic!("{}", execute(&shell.into(), &args, kept.descriptors()));
+        }
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", NAME, "--nocapture"]).env(CHILD, "1");
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut text = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        child.wait().unwrap();
+        assert!(text.ends_with(&format!("{} state\nclosed\n", child.id())), "{text}");
+    }
+}
