@@ -6,6 +6,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, ThreadId};
@@ -19,6 +20,9 @@ use wherry_sys::memory;
 /// How long a thread waits for more work.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// The pieces of work that are not done.
+static UNDONE: AtomicUsize = AtomicUsize::new(0);
+
 /// The idle threads, the last to become idle at the end.
 static IDLE: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
 
@@ -27,7 +31,7 @@ type Work = Box<dyn FnOnce() + Send>;
 /// The kernel refuses to start a thread.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start a thread: {0}")]
-pub struct NoThread(#[from] io::Error);
+pub struct NoThread(#[from] pub(crate) io::Error);
 
 /// A thread that waits for work. It ends if it is dropped without any.
 #[derive(Debug)]
@@ -73,10 +77,17 @@ impl Thread {
             let _ = done.send(work());
         });
         let jobs = self.jobs.clone();
+        UNDONE.fetch_add(1, Ordering::SeqCst);
         // The thread waits as long as its handle exists, so the channel is open.
         let _ = jobs.send(Job { work, thread: self });
         result
     }
+}
+
+/// Whether no thread works: none forks, or has something in hand.
+#[must_use]
+pub fn are_idle() -> bool {
+    UNDONE.load(Ordering::SeqCst) == 0
 }
 
 /// Runs `work` on a thread, or on the caller's if the kernel refuses one: for work that must be
@@ -102,6 +113,7 @@ fn serve(queue: Receiver<Job>) {
             Ok(Job { work, thread }) => {
                 // The panic hook has logged a panic, and the caller's receiver fails.
                 let _ = catch_unwind(AssertUnwindSafe(work));
+                UNDONE.fetch_sub(1, Ordering::SeqCst);
                 idle().push(thread);
             }
             Err(RecvTimeoutError::Timeout) => {

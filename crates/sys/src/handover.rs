@@ -107,6 +107,22 @@ impl Incoming {
         Ok(Incoming(adopted))
     }
 
+    /// Duplicates of descriptors, as if they had come along. For tests.
+    ///
+    /// # Panics
+    /// If one is not open.
+    #[doc(hidden)]
+    #[must_use]
+    #[allow(unsafe_code, clippy::unwrap_used)]
+    pub fn duplicates(of: &Outgoing) -> Incoming {
+        let duplicate = |descriptor: &Descriptor| {
+            // SAFETY: if it is not open, the system call fails.
+            let fd = unsafe { BorrowedFd::borrow_raw(descriptor.0) };
+            (*descriptor, fd.try_clone_to_owned().unwrap())
+        };
+        Incoming(of.0.iter().map(duplicate).collect())
+    }
+
     /// Takes one descriptor.
     ///
     /// # Errors
