@@ -34,7 +34,7 @@ struct Output {
 struct Logger;
 
 /// The log of one container, which is closed when this is dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ContainerLog {
     /// The descriptor, which identifies the output while it is open. None without a log.
     fd: Option<i32>,

@@ -12,11 +12,13 @@ use ttrpc::asynchronous::{MethodHandler, Service, TtrpcContext};
 use ttrpc::{Request, Response};
 
 use crate::error::Error;
+use crate::upgrade;
 
 type Handler = Arc<dyn MethodHandler + Send + Sync>;
 
-/// The methods that may run without a bound in time.
-const WAITS: [&str; 2] = ["Wait", "WaitSandbox"];
+/// The methods that may run without a bound in time, and that may be asked again: they change
+/// nothing, or what they change happens once.
+pub(crate) const WAITS: [&str; 3] = ["Wait", "WaitSandbox", upgrade::UPGRADE];
 
 /// The number of requests in flight other than Wait.
 #[derive(Debug, Clone)]
@@ -39,6 +41,11 @@ impl InFlight {
     pub(crate) async fn none(&self) {
         // `self` holds the sender: the channel cannot close.
         let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Whether no request is in flight.
+    pub(crate) fn is_none(&self) -> bool {
+        *self.0.borrow() == 0
     }
 
     /// Waits until the number changes: until a request arrives, or is answered.

@@ -34,7 +34,17 @@ impl Service {
     /// Creates a service without containers, whose clients are counted in `connections`.
     #[must_use]
     pub fn new(runtime: Arc<Runtime>, connections: Connections, lifetime: Lifetime) -> Service {
-        let (registry, in_flight) = (Registry::new(), InFlight::new());
+        Service::with_registry(runtime, connections, lifetime, Registry::new())
+    }
+
+    /// Creates the service of a registry that came along in a handover.
+    pub(crate) fn with_registry(
+        runtime: Arc<Runtime>,
+        connections: Connections,
+        lifetime: Lifetime,
+        registry: Registry,
+    ) -> Service {
+        let in_flight = InFlight::new();
         Service(Arc::new(Inner { runtime, registry, connections, in_flight, lifetime }))
     }
 
@@ -72,6 +82,14 @@ impl Service {
     /// Waits for the next request, apart from Wait.
     pub async fn busy(&self) {
         self.0.in_flight.next().await;
+    }
+
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        &self.0.in_flight
+    }
+
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.0.connections
     }
 
     pub(crate) fn runtime(&self) -> Arc<Runtime> {
