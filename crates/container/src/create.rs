@@ -6,9 +6,9 @@ use wherry_protocol::Failure;
 use wherry_supervisor::create::{ContainerConfig, CreatedContainer};
 use wherry_supervisor::{Cancel, Supervisor};
 
-use crate::EventSink;
 use crate::operations::{Init, NewProcess};
 use crate::stdio::{self, StdioPaths, Streams};
+use crate::{EventSink, thread};
 
 /// The container that a client requests.
 #[derive(Debug, Clone)]
@@ -27,6 +27,16 @@ pub struct Runtime {
     pub supervisor: Arc<Supervisor>,
     /// Receives the events.
     pub events: Arc<dyn EventSink>,
+}
+
+impl Runtime {
+    /// Starts spare engine hosts in place of those that were used, on a thread.
+    pub fn refill(&self) {
+        if self.supervisor.needs_refill() {
+            let supervisor = Arc::clone(&self.supervisor);
+            drop(thread::run_or_block(move || supervisor.refill()));
+        }
+    }
 }
 
 /// Creates a container. Removes everything again if that fails. Blocks. Must be called within the

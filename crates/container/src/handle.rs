@@ -134,10 +134,7 @@ impl Container {
             process: Some(new),
             oom,
         };
-        if runtime.supervisor.needs_refill() {
-            let supervisor = Arc::clone(&runtime.supervisor);
-            drop(thread::run_or_block(move || supervisor.refill()));
-        }
+        runtime.refill();
         let reaper = runtime.supervisor.reaper.clone();
         let (requests, snapshot) = actor::spawn(spec, Arc::clone(&runtime.events), reaper);
         let execs = Arc::default();

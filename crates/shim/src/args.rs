@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 pub(crate) enum Action {
     Start,
     Delete,
+    Upgrade,
     Info,
     Version,
     Help,
@@ -32,6 +33,9 @@ pub(crate) const USAGE: &str = "\
  -namespace NAME -id ID [-address SOCKET] [-bundle DIR] [-debug] start|delete
        containerd calls this: start prints the address of the daemon that serves a container,
        delete removes what a dead daemon left
+ [-namespace NAME] [-address SOCKET] upgrade
+       make the running daemons of this runtime continue with the installed executables; their
+       containers keep running
   -info     print the runtime's features, as a protobuf RuntimeInfo
   -v        print the version
   -h        print this help
@@ -57,6 +61,7 @@ impl Args {
                 action = Some(match arg.as_str() {
                     "start" => Action::Start,
                     "delete" => Action::Delete,
+                    "upgrade" => Action::Upgrade,
                     _ => return Err(Error::UnknownAction(arg)),
                 });
                 continue;
@@ -92,6 +97,9 @@ impl Args {
             }
         }
         parsed.action = action.ok_or(Error::MissingAction)?;
+        if parsed.action == Action::Upgrade {
+            return Ok(parsed);
+        }
         for (flag, value) in [("namespace", &parsed.namespace), ("id", &parsed.id)] {
             if value.is_empty() {
                 return Err(Error::MissingFlag(flag));
@@ -144,7 +152,15 @@ mod tests {
         assert_eq!(error("-namespace x -id"), "flag -id needs a value");
         assert_eq!(error("-nonsense 1 start"), "unknown flag -nonsense");
         let unknown = error("-namespace a -id b stop");
-        assert_eq!(unknown, "unknown action \"stop\": expected start or delete");
+        assert_eq!(unknown, "unknown action \"stop\": expected start, delete or upgrade");
+    }
+
+    #[test]
+    fn an_upgrade_is_of_all_daemons_unless_flags_name_some() {
+        let all = parse("upgrade").unwrap();
+        assert_eq!((all.action, all.namespace.as_str()), (Action::Upgrade, ""));
+        let some = parse("upgrade -namespace moby -address /run/c.sock").unwrap();
+        assert_eq!((some.namespace.as_str(), some.address.as_str()), ("moby", "/run/c.sock"));
     }
 
     #[test]

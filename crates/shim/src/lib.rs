@@ -2,7 +2,7 @@
 //!
 //! It is called as [`start`], which prints the address of the container's daemon and forks it if
 //! needed, as `delete`, which cleans up after a dead daemon, and with `-info`. [`serve`] is the
-//! daemon that `start` forks.
+//! daemon that `start` forks. [`upgrade`] hands it over to a new version of this executable.
 
 mod args;
 mod bootstrap;
@@ -15,6 +15,7 @@ mod info;
 mod peer;
 mod serve;
 mod start;
+mod upgrade;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 pub use error::Error;
 use wherry_supervisor::digest::{DIGEST, digest};
 use wherry_supervisor::pod::init::{self, POD_INIT};
+use wherry_sys::handover::Descriptor;
 
 use args::{Action, Args};
 pub use group::Sharing;
@@ -52,19 +54,17 @@ impl Shim {
 #[must_use]
 pub fn main(engine: &'static str, sharing: Sharing) -> ExitCode {
     let shim = Shim { engine, sharing };
-    let mut args = std::env::args().skip(1);
-    match args.next().as_deref() {
-        Some(DIGEST) => return digest(&args.collect::<Vec<_>>()),
-        Some(POD_INIT) => return init::main(&args.collect::<Vec<_>>()),
-        _ => {}
-    }
-    let result = Args::parse(std::env::args().skip(1)).and_then(|args| match args.action {
-        Action::Start => start::start(shim, &args),
-        Action::Delete => delete::delete(shim, &args),
-        Action::Info => info::info(shim),
-        Action::Version => info::version(shim),
-        Action::Help => info::help(shim),
-    });
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.as_slice() {
+        [first, rest @ ..] if first == DIGEST => return digest(rest),
+        [first, rest @ ..] if first == POD_INIT => return init::main(rest),
+        [only] if only == upgrade::CHECK => upgrade::check(shim),
+        // The other arguments are those that the daemon had before.
+        [.., last, number] if last == upgrade::HANDOVER && number.parse::<Descriptor>().is_ok() => {
+            number.parse().map_or(Ok(()), |number| upgrade::resume(shim, number))
+        }
+        args => call(shim, args),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -74,5 +74,18 @@ pub fn main(engine: &'static str, sharing: Sharing) -> ExitCode {
                 std::io::stderr().write_all(format!("{}: {error}\n", shim.runtime()).as_bytes());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Carries out a call of containerd or of a user.
+fn call(shim: Shim, args: &[String]) -> Result<(), Error> {
+    let args = Args::parse(args.iter().cloned())?;
+    match args.action {
+        Action::Start => start::start(shim, &args),
+        Action::Delete => delete::delete(shim, &args),
+        Action::Info => info::info(shim),
+        Action::Version => info::version(shim),
+        Action::Help => info::help(shim),
+        Action::Upgrade => upgrade::upgrade(shim, &args),
     }
 }

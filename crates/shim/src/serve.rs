@@ -7,40 +7,61 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 use wherry_container::Runtime;
 use wherry_supervisor::launch::Host;
 use wherry_supervisor::settings::Settings;
 use wherry_supervisor::{Program, SpareHosts, Supervisor};
+use wherry_sys::handover::Incoming;
 use wherry_sys::logger::{self, ContainerLog};
 use wherry_sys::reaper::Reaper;
 use wherry_sys::socket::SocketName;
-use wherry_sys::{daemon, memory, readonly};
-use wherry_task::{Connections, Lifetime, Publisher, Service, services};
+use wherry_sys::{daemon, handover, memory, readonly};
+use wherry_task::{
+    Connections, DaemonStatus, Lifetime, Publisher, SavedService, Service, UpgradeRequest,
+    daemon_service, services,
+};
 
 use crate::Shim;
 use crate::error::{Error, Result};
 use crate::group::Sharing;
 use crate::peer::Trusted;
+use crate::upgrade::Upgrade;
 
-/// The parameters that `start` passes to the daemon.
+/// A daemon.
 pub(crate) struct Daemon {
     pub(crate) shim: Shim,
     pub(crate) listener: UnixListener,
     pub(crate) name: OwnName,
     pub(crate) program: Program,
+    /// The path of this executable, where a new version is installed.
+    pub(crate) executable: PathBuf,
+    /// The arguments that `ps` shows.
+    pub(crate) title: Vec<String>,
     pub(crate) namespace: String,
-    /// The first container.
-    pub(crate) id: String,
-    /// Its bundle.
-    pub(crate) bundle: PathBuf,
-    /// Whether the path of the first container's cgroup has the form of systemd's driver.
-    pub(crate) by_systemd: bool,
     /// containerd's ttrpc socket, which takes events.
     pub(crate) ttrpc_address: String,
-    pub(crate) shim_cgroup: String,
     pub(crate) debug: bool,
+    /// The number of handovers so far.
+    pub(crate) upgrades: u64,
+}
+
+/// The container whose `start` made the daemon.
+pub(crate) struct First {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    /// Whether the path of its cgroup has the form of systemd's driver.
+    pub(crate) by_systemd: bool,
+    pub(crate) shim_cgroup: String,
+}
+
+/// The state that came along in a handover.
+pub(crate) struct Restored {
+    pub(crate) service: SavedService,
+    pub(crate) from: Incoming,
 }
 
 /// How long the daemon waits at its end for containerd to acknowledge the last events.
@@ -52,18 +73,20 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// request takes less than a millisecond from the client's write to the daemon's read on an idle
 /// machine.
 const QUIET_PERIOD: Duration = Duration::from_millis(500);
+/// The version of this project.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The engine hosts that a manager keeps ready: as many as containers are usually started at once.
 const SPARE_HOSTS: usize = 2;
 
-/// Serves until the service ends, then exits.
-pub(crate) fn serve(daemon: Daemon) -> ! {
+/// Serves until the service ends, then exits. Only `start` calls this.
+pub(crate) fn serve(daemon: Daemon, first: &First) -> ! {
     memory::share_one_heap();
-    if daemon.shim_cgroup.is_empty() && daemon.by_systemd {
+    if first.shim_cgroup.is_empty() && first.by_systemd {
         wherry_cgroup::start_grace_period();
     }
-    logger::start(if daemon.debug { LevelFilter::Debug } else { LevelFilter::Info });
+    start_log(&daemon);
     // Create opens each container's log, this one's too.
-    let log = ContainerLog::open(&daemon.id, &daemon.bundle.join("log"));
+    let log = ContainerLog::open(&first.id, &first.bundle.join("log"));
     if daemon.shim.sharing == Sharing::Manager
         && let Err(error) = daemon::raise_descriptor_limit()
     {
@@ -75,11 +98,32 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
         log::warn!("cannot raise the shim's oom_score_adj: {error}");
     }
     daemon::ignore_terminal_signals();
-    join_shim_cgroup(&daemon);
+    join_shim_cgroup(daemon.shim, &first.shim_cgroup);
     if let Err(error) = &spare {
         log::error!("cannot run {}: {error}", daemon.program.path().display());
     }
-    let result = run_on_this_thread(daemon, spare.ok());
+    run_to_the_end(daemon, log, spare.ok(), None)
+}
+
+/// As [`serve`], with the state that the last version of this daemon has handed over.
+pub(crate) fn resume(daemon: Daemon, log: ContainerLog, restored: Restored) -> ! {
+    memory::share_one_heap();
+    start_log(&daemon);
+    daemon::ignore_terminal_signals();
+    run_to_the_end(daemon, log, None, Some(restored))
+}
+
+fn start_log(daemon: &Daemon) {
+    logger::start(if daemon.debug { LevelFilter::Debug } else { LevelFilter::Info });
+}
+
+fn run_to_the_end(
+    daemon: Daemon,
+    log: ContainerLog,
+    spare: Option<Host>,
+    restored: Option<Restored>,
+) -> ! {
+    let result = run_on_this_thread(daemon, &log, spare, restored);
     if let Err(error) = &result {
         log::error!("the shim ends: {error}");
     }
@@ -89,13 +133,13 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
 
 /// Moves this process to the cgroup that the options of the first container name. The manager stays
 /// where it is: the options of one container are not for the daemon of all.
-fn join_shim_cgroup(daemon: &Daemon) {
-    if daemon.shim_cgroup.is_empty() {
+fn join_shim_cgroup(shim: Shim, cgroup: &str) {
+    if cgroup.is_empty() {
         return;
     }
-    if daemon.shim.sharing == Sharing::Manager {
+    if shim.sharing == Sharing::Manager {
         log::warn!("ignored the runtime option ShimCgroup: the shim serves all containers");
-    } else if let Err(error) = wherry_cgroup::create_and_join(Path::new(&daemon.shim_cgroup)) {
+    } else if let Err(error) = wherry_cgroup::create_and_join(Path::new(cgroup)) {
         log::warn!("ignored the runtime option ShimCgroup: {error}");
     }
 }
@@ -109,19 +153,28 @@ impl Drop for OwnName {
     }
 }
 
-fn run_on_this_thread(daemon: Daemon, spare: Option<Host>) -> Result<()> {
+fn run_on_this_thread(
+    daemon: Daemon,
+    log: &ContainerLog,
+    spare: Option<Host>,
+    restored: Option<Restored>,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::Daemon)?;
-    let result = runtime.block_on(run(daemon, spare));
+    let result = runtime.block_on(run(daemon, log, spare, restored));
     // Without waiting for a compiler whose container is gone: it ends with this process.
     runtime.shutdown_background();
     result
 }
 
-async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
-    let name = daemon.name;
+async fn run(
+    daemon: Daemon,
+    log: &ContainerLog,
+    spare: Option<Host>,
+    restored: Option<Restored>,
+) -> Result<()> {
     let reaper = Reaper::default();
     wherry_container::reap_children(reaper.clone()).map_err(Error::Daemon)?;
     let publisher = Publisher::start(&daemon.ttrpc_address, &daemon.namespace);
@@ -135,29 +188,85 @@ async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
         log::warn!("{warning}");
     }
     let compiler = daemon.program.compiler(shim.engine);
-    if let Err(error) = compiler.pin() {
-        log::warn!("cannot open {}: {error}", compiler.path().display());
+    for program in [&daemon.program, &compiler] {
+        if let Err(error) = program.pin() {
+            log::warn!("cannot open {}: {error}", program.path().display());
+        }
     }
     let connections = Connections::default();
-    let supervisor = Supervisor {
+    let Daemon { listener, name, program, executable, title, namespace, .. } = daemon;
+    let supervisor = Arc::new(Supervisor {
         compiler,
-        host: daemon.program,
+        host: program,
         // Guests get descriptors of these files.
         cache: config.cache(shim.engine).reading_through(readonly::view),
         bounds: config.bounds,
         reaper,
         spare: SpareHosts::new(spare, spare_hosts(shim.sharing)),
+    });
+    let events = Arc::new(publisher.clone());
+    let runtime = Arc::new(Runtime { supervisor: Arc::clone(&supervisor), events });
+    let (service, open) = match restored {
+        None => (Service::new(Arc::clone(&runtime), connections.clone(), lifetime), Vec::new()),
+        Some(Restored { service, mut from }) => {
+            log::info!("version {VERSION} continues with {} containers", service.containers());
+            let connections = connections.clone();
+            let runtime = Arc::clone(&runtime);
+            Service::restore(service, runtime, &publisher, connections, lifetime, &mut from)?
+        }
     };
-    let runtime =
-        Arc::new(Runtime { supervisor: Arc::new(supervisor), events: Arc::new(publisher.clone()) });
-    let service = Service::new(runtime, connections.clone(), lifetime);
-    let listener = daemon.listener.try_clone().map_err(Error::Daemon)?;
+    let status = DaemonStatus {
+        runtime: shim.name(),
+        version: VERSION.to_owned(),
+        pid: std::process::id(),
+        namespace: namespace.clone(),
+        upgrades: daemon.upgrades,
+    };
+    let (sender, mut requests) = mpsc::channel::<UpgradeRequest>(1);
+    let mut signals = signal(SignalKind::user_defined2()).map_err(Error::Daemon)?;
+    handover::unblock_upgrade().map_err(Error::Daemon)?;
+    let upgrade = Upgrade {
+        shim,
+        executable,
+        title,
+        namespace,
+        ttrpc_address: daemon.ttrpc_address,
+        debug: daemon.debug,
+        upgrades: daemon.upgrades,
+        listener: listener.try_clone().map_err(Error::Daemon)?,
+        name: name.0.clone(),
+        log,
+        service: service.clone(),
+        publisher: publisher.clone(),
+        supervisor,
+    };
+    let trusted = Trusted::new(listener, connections.clone(), open).map_err(Error::Daemon)?;
+    let mut server = Server::new()
+        .add_listener(Listener::new(trusted))
+        .register_service(services(&service))
+        .register_service(daemon_service(&status, sender));
     // The server closes its connections when it is dropped.
-    let _server = start_server(daemon.listener, &service, &connections).await?;
-    service.ended(|| name.0.remove_unless_called(&listener)).await;
+    server.start().await?;
+    if daemon.upgrades > 0 {
+        runtime.refill();
+    }
+    let mut ended =
+        std::pin::pin!(service.ended(|| upgrade.name.remove_unless_called(&upgrade.listener)));
+    loop {
+        tokio::select! {
+            () = &mut ended => break,
+            _ = signals.recv() => drop(upgrade.attempt().await),
+            Some(reply) = requests.recv() => {
+                let result = upgrade.attempt().await;
+                // The client may not wait any more.
+                let _ = reply.send(result.map_err(|error| error.to_string()));
+            }
+        }
+    }
     // A `start` from here on forks a new daemon. The connections to this one are served until they
     // are closed.
     drop(name);
+    drop(requests);
     tokio::join!(publisher.flush(EVENT_FLUSH_TIMEOUT), drain(&service, &connections));
     Ok(())
 }
@@ -169,19 +278,6 @@ fn spare_hosts(sharing: Sharing) -> usize {
         Sharing::Group => 0,
         Sharing::Manager => SPARE_HOSTS,
     }
-}
-
-/// Starts to serve the Task API on a listener.
-async fn start_server(
-    listener: UnixListener,
-    service: &Service,
-    connections: &Connections,
-) -> Result<Server> {
-    let trusted = Trusted::new(listener, connections.clone()).map_err(Error::Daemon)?;
-    let mut server =
-        Server::new().add_listener(Listener::new(trusted)).register_service(services(service));
-    server.start().await?;
-    Ok(server)
 }
 
 /// Waits until every request that was sent has been answered: until all clients have disconnected,

@@ -15,7 +15,7 @@ use crate::args::Args;
 use crate::bootstrap::{self, Bootstrap, Format};
 use crate::error::{Error, Result};
 use crate::group::{Group, Sharing};
-use crate::serve::{self, Daemon, OwnName};
+use crate::serve::{self, Daemon, First, OwnName};
 use crate::{Shim, group};
 
 /// The most that is read of standard input, bytes: more than options need.
@@ -27,6 +27,7 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
     let bundle = bundle(args)?;
     // Before the socket and the daemon exist: a missing host is an error of this program.
     let program = Program::host(shim.engine)?;
+    let executable = std::env::current_exe().map_err(Error::Own)?;
     let Group { name: group, by_systemd } = shim.sharing.group(&bundle, &args.id)?;
     let ttrpc_address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let bootstrap = Bootstrap::new(args, &ttrpc_address, &read_stdin());
@@ -53,24 +54,30 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
         }
     }
     // Only the forked daemon comes here. Its arguments are those of `start`.
-    if shim.sharing == Sharing::Manager {
-        let name = shim.executable();
-        let options = ["-namespace", &args.namespace, "-address", &bootstrap.address];
-        title::replace_arguments(&[&[name.as_str()], &options[..], &["manager"]].concat());
-    }
-    serve::serve(Daemon {
+    let title = match shim.sharing {
+        Sharing::Group => std::env::args().collect(),
+        Sharing::Manager => {
+            let name = shim.executable();
+            let options = ["-namespace", &args.namespace, "-address", &bootstrap.address];
+            let words = [&[name.as_str()], &options[..], &["manager"]].concat();
+            title::replace_arguments(&words);
+            words.into_iter().map(str::to_owned).collect()
+        }
+    };
+    let daemon = Daemon {
         shim,
         listener,
         name: OwnName(name),
         program,
+        executable,
+        title,
         namespace: args.namespace.clone(),
-        id: args.id.clone(),
-        bundle,
-        by_systemd,
         ttrpc_address: bootstrap.ttrpc_address,
-        shim_cgroup: bootstrap.options.shim_cgroup,
         debug: bootstrap.debug,
-    })
+        upgrades: 0,
+    };
+    let shim_cgroup = bootstrap.options.shim_cgroup;
+    serve::serve(daemon, &First { id: args.id.clone(), bundle, by_systemd, shim_cgroup })
 }
 
 /// Returns the absolute path of the bundle: the daemon changes its working directory.

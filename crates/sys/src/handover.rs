@@ -10,9 +10,13 @@ use std::ffi::{CString, NulError, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
+use std::num::ParseIntError;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
@@ -23,6 +27,8 @@ use serde::{Deserialize, Serialize};
 
 /// The largest document, bytes. A container takes some four kilobytes.
 const DOCUMENT_MAX: u64 = 256 << 20;
+/// The maximum length of the text of a refusal, bytes.
+const TEXT_MAX: usize = 1024;
 /// The signal that asks a daemon to hand over. Its default action ends a process.
 const UPGRADE: Signal = Signal::SIGUSR2;
 
@@ -34,6 +40,14 @@ pub struct Descriptor(RawFd);
 impl fmt::Display for Descriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl FromStr for Descriptor {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Descriptor, ParseIntError> {
+        text.parse().map(Descriptor)
     }
 }
 
@@ -194,13 +208,71 @@ fn seals() -> SealFlag {
     SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
 }
 
+/// Why another executable does not take over.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    /// It cannot be executed.
+    #[error("it cannot be executed: {0}")]
+    Execute(#[from] io::Error),
+    /// It ended with an error; its text.
+    #[error("{0}")]
+    Refused(String),
+    /// It did not end.
+    #[error("it did not answer within {0:?}")]
+    Late(Duration),
+}
+
+/// Executes `program` in another process, with `args` and the document as standard input, to ask
+/// whether it can take over: then it ends with status 0. Blocks for at most `limit`. The reaper
+/// must be suspended.
+///
+/// # Errors
+/// [`NotReady`].
+pub fn check(
+    program: &File,
+    args: &[&str],
+    document: &File,
+    limit: Duration,
+) -> Result<(), NotReady> {
+    let deadline = Instant::now() + limit;
+    // In this process's table: an interpreter opens a script by its path.
+    let path = format!("/proc/{}/fd/{}", std::process::id(), program.as_raw_fd());
+    let output = File::from(memfd_create(c"wherry-check", MFdFlags::MFD_CLOEXEC).map_err(os)?);
+    let mut command = Command::new(path);
+    command.args(args).stdin(document.try_clone()?).stdout(Stdio::null());
+    let mut child = command.stderr(output.try_clone()?).spawn()?;
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break status,
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            None => {
+                child.kill()?;
+                child.wait()?;
+                return Err(NotReady::Late(limit));
+            }
+        }
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut text = vec![0; TEXT_MAX];
+    let length = output.read_at(&mut text, 0)?;
+    let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default());
+    let text = text.trim().replace(|letter: char| letter.is_control(), " ");
+    Err(NotReady::Refused(if text.is_empty() { status.to_string() } else { text }))
+}
+
+fn os(errno: Errno) -> io::Error {
+    errno.into()
+}
+
 /// Executes `program` in place of this process, with `args`, the environment, and the descriptors
 /// in `kept`. Returns the cause if the kernel refuses: then this process is as before. No other
 /// thread may fork meanwhile.
 ///
 /// The signal for the next upgrade stays blocked until [`unblock_upgrade`]: the next version has no
 /// handler yet.
-pub fn execute(program: &OwnedFd, args: &[String], kept: &[Descriptor]) -> io::Error {
+pub fn execute(program: &File, args: &[String], kept: &[Descriptor]) -> io::Error {
     let result = || -> io::Result<()> {
         // The kernel resolves this path before it closes the descriptor.
         let path = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd()))?;
@@ -294,6 +366,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_executable_is_asked_with_the_document_and_gives_its_reason() {
+        let document = write(b"exit 0").unwrap();
+        let shell = File::open("/bin/sh").unwrap();
+        let limit = Duration::from_secs(60);
+        let ask = |script: &str| check(&shell, &["-c", script], &document, limit);
+        // The document is read from its start although it was written by the same descriptor.
+        ask("[ \"$(cat /dev/stdin)\" = 'exit 0' ]").unwrap();
+        let refused = |script| ask(script).unwrap_err().to_string();
+        assert_eq!(refused("echo 'too old' >&2; exit 1"), "too old");
+        assert_eq!(refused("exit 3"), "exit status: 3");
+        let late = check(&shell, &["-c", "exec sleep 1000"], &document, Duration::ZERO);
+        assert_eq!(late.unwrap_err().to_string(), "it did not answer within 0ns");
+        let text = write(b"no program").unwrap();
+        let error = check(&text, &[], &document, limit).unwrap_err().to_string();
+        assert!(error.starts_with("it cannot be executed: "), "{error}");
+    }
+
     /// In another process, which this test replaces by a shell that reads the descriptor.
     #[test]
     fn an_executed_program_has_the_pid_and_the_descriptors_that_were_kept_alone() {
@@ -307,18 +397,17 @@ mod tests {
             let mut kept = Outgoing::default();
             let number = kept.add(&document);
             assert_eq!(
-                execute(&shell.into(), &["sh".to_owned()], &[number, missing]).raw_os_error(),
+                execute(&shell, &["sh".to_owned()], &[number, missing]).raw_os_error(),
                 Some(libc::EBADF)
             );
             assert!(!is_inherited(document.as_raw_fd()), "it is close-on-exec again");
-            let shell = File::open("/bin/sh").unwrap();
             let script = format!(
                 "read line < /proc/$$/fd/{number} && echo $$ $line >&2; \
                  [ -e /proc/$$/fd/{} ] || echo closed >&2",
                 other.as_raw_fd()
             );
             let args = ["sh", "-c", &script].map(str::to_owned);
-            panic!("{}", execute(&shell.into(), &args, kept.descriptors()));
+            panic!("{}", execute(&shell, &args, kept.descriptors()));
         }
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", NAME, "--nocapture"]).env(CHILD, "1");
