@@ -4,7 +4,7 @@
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use log::LevelFilter;
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,6 +61,8 @@ pub(crate) struct First {
 /// The state that came along in a handover.
 pub(crate) struct Restored {
     pub(crate) service: SavedService,
+    /// When the last version was suspended.
+    pub(crate) since: SystemTime,
     pub(crate) from: Incoming,
 }
 
@@ -208,11 +210,16 @@ async fn run(
     let runtime = Arc::new(Runtime { supervisor: Arc::clone(&supervisor), events });
     let (service, open) = match restored {
         None => (Service::new(Arc::clone(&runtime), connections.clone(), lifetime), Vec::new()),
-        Some(Restored { service, mut from }) => {
-            log::info!("version {VERSION} continues with {} containers", service.containers());
-            let connections = connections.clone();
-            let runtime = Arc::clone(&runtime);
-            Service::restore(service, runtime, &publisher, connections, lifetime, &mut from)?
+        Some(Restored { service, since, mut from }) => {
+            let (connections, runtime) = (connections.clone(), Arc::clone(&runtime));
+            let count = service.containers();
+            let restored =
+                Service::restore(service, runtime, &publisher, connections, lifetime, &mut from)?;
+            let waited = since.elapsed().unwrap_or_default().as_millis();
+            log::info!(
+                "version {VERSION} continues with {count} containers; requests waited {waited} ms"
+            );
+            restored
         }
     };
     let status = DaemonStatus {

@@ -184,6 +184,13 @@ impl Publisher {
     }
 }
 
+#[cfg(test)]
+impl SavedEvent {
+    pub(crate) fn topic(&self) -> String {
+        ForwardRequest::parse_from_bytes(&self.request.0).unwrap().envelope.topic.clone()
+    }
+}
+
 /// Whether containerd rejected the event, so that another attempt will fail too. False if it is
 /// overloaded or unavailable.
 fn is_rejection(error: &ttrpc::Error) -> bool {

@@ -226,3 +226,118 @@ impl SuspendedService {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use containerd_shim_protos::api::StateRequest;
+    use containerd_shim_protos::protobuf::Message;
+    use ttrpc::{MessageHeader, Request};
+    use wherry_container::{Event, EventKind, EventSink};
+    use wherry_image::Cache;
+    use wherry_protocol::compile::Bounds;
+    use wherry_supervisor::{Program, SpareHosts, Supervisor};
+    use wherry_sys::reaper::Reaper;
+
+    /// A service without containers, and a publisher whose containerd does not exist.
+    fn service(connections: &Connections) -> (Service, Publisher) {
+        let supervisor = Supervisor {
+            // The tests run neither.
+            host: Program::new("wherry-none-host".into()),
+            compiler: Program::new("wherry-none".into()),
+            cache: Cache::new("/none".into(), "none", 0),
+            bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
+            reaper: Reaper::default(),
+            spare: SpareHosts::default(),
+        };
+        let publisher = Publisher::start("/none.sock", "default");
+        let events: Arc<dyn EventSink> = Arc::new(publisher.clone());
+        let runtime = Arc::new(Runtime { supervisor: Arc::new(supervisor), events });
+        (Service::new(runtime, connections.clone(), Lifetime::Group), publisher)
+    }
+
+    fn request(method: &str) -> Vec<u8> {
+        let mut body = StateRequest::new();
+        body.id = "x".to_owned();
+        let mut request = Request::new();
+        request.method = method.to_owned();
+        request.payload = body.write_to_bytes().unwrap();
+        let payload = request.write_to_bytes().unwrap();
+        let header = MessageHeader::new_request(1, u32::try_from(payload.len()).unwrap());
+        [Vec::from(header), payload].concat()
+    }
+
+    async fn is_open(connections: &Connections) -> bool {
+        let open = std::future::poll_fn(|context| connections.poll_open(context));
+        timeout(Duration::ZERO, open).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_takes_too_long_is_named_and_the_gate_is_open_again() {
+        let connections = Connections::default();
+        let (service, publisher) = service(&connections);
+        let connected = connections.open(&-1, Vec::new());
+        connected.has_read(&request("Create"));
+        let start = Instant::now();
+        let refused = service.suspend(&publisher).await.err().unwrap().to_string();
+        assert_eq!(
+            refused,
+            "Create of \"x\" has been in progress for 10s: try again when it has ended"
+        );
+        assert!(start.elapsed() >= LIMIT && is_open(&connections).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_suspended_service_keeps_the_gate_closed_until_it_is_dropped() {
+        let connections = Connections::default();
+        let (service, publisher) = service(&connections);
+        let connected = connections.open(&-1, Vec::new());
+        connected.has_read(&request("Wait"));
+        let suspended = service.suspend(&publisher).await.ok().unwrap();
+        assert!(!is_open(&connections).await);
+        let saved = suspended.save(&mut Outgoing::default()).unwrap();
+        let saved: SavedService =
+            serde_json::from_str(&serde_json::to_string(&saved).unwrap()).unwrap();
+        assert_eq!((saved.connections.len(), saved.containers()), (1, 0));
+        drop(suspended);
+        assert!(is_open(&connections).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_that_containerd_has_not_acknowledged_are_sent_by_the_next_version_in_order() {
+        let connections = Connections::default();
+        let (service, publisher) = service(&connections);
+        for kind in [EventKind::Paused, EventKind::Resumed] {
+            publisher.send(Event { id: "x".into(), exec_id: String::new(), kind });
+        }
+        let suspended = service.suspend(&publisher).await.ok().unwrap();
+        let saved = suspended.save(&mut Outgoing::default()).unwrap();
+        let saved: SavedService =
+            serde_json::from_str(&serde_json::to_string(&saved).unwrap()).unwrap();
+        let (other, next) = self::service(&connections);
+        let runtime = other.runtime();
+        let mut from = Incoming::default();
+        Service::restore(saved, runtime, &next, connections, Lifetime::Group, &mut from).unwrap();
+        let topics = |publisher: &Publisher| -> Vec<String> {
+            let saved = publisher.save().unwrap();
+            saved.iter().map(|event| event.topic()).collect()
+        };
+        assert_eq!(topics(&next), ["/tasks/paused", "/tasks/resumed"]);
+        assert_eq!(topics(&publisher), topics(&next));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_state_before_a_handover_that_failed_is_the_state_after_it() {
+        let connections = Connections::default();
+        let (service, publisher) = service(&connections);
+        service.registry().request_shutdown();
+        let refused = service.suspend(&publisher).await.err().unwrap();
+        assert!(matches!(refused, NotSuspended::ShuttingDown));
+        let (service, publisher) = self::service(&connections);
+        let pod = service.registry().reserve_pod("pod").unwrap();
+        let refused = service.suspend(&publisher).await.err().unwrap();
+        assert!(matches!(refused, NotSuspended::Pod) && is_open(&connections).await);
+        drop(pod);
+    }
+}

@@ -1,6 +1,7 @@
 //! The document of a handover: JSON, with a number for its form.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use wherry_sys::daemon::Inherited;
@@ -48,6 +49,8 @@ pub(super) struct SavedDaemon {
     pub(super) ttrpc_address: String,
     pub(super) debug: bool,
     pub(super) upgrades: u64,
+    /// When the service was suspended.
+    pub(super) since: SystemTime,
     pub(super) listener: Descriptor,
     pub(super) name: SocketName,
     pub(super) log: SavedLog,
@@ -83,7 +86,12 @@ pub enum DocumentError {
 
 impl Document {
     /// The document of a daemon whose service is saved. `out` has the service's descriptors.
-    pub(super) fn new(daemon: &Upgrade<'_>, service: SavedService, out: &mut Outgoing) -> Document {
+    pub(super) fn new(
+        daemon: &Upgrade<'_>,
+        service: SavedService,
+        since: SystemTime,
+        out: &mut Outgoing,
+    ) -> Document {
         let saved = SavedDaemon {
             executable: daemon.executable.clone(),
             title: daemon.title.clone(),
@@ -91,6 +99,7 @@ impl Document {
             ttrpc_address: daemon.ttrpc_address.clone(),
             debug: daemon.debug,
             upgrades: daemon.upgrades,
+            since,
             listener: out.add(&daemon.listener),
             name: daemon.name.clone(),
             log: daemon.log.save(out),

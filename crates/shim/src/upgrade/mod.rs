@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use wherry_supervisor::{Program, Supervisor};
 use wherry_sys::handover::{self, Descriptor, Incoming, NotReady, Outgoing, ResumeError};
@@ -95,9 +95,10 @@ impl Upgrade<'_> {
             return Ok(());
         }
         let suspended = self.service.suspend(&self.publisher).await?;
+        let since = SystemTime::now();
         // Nothing is awaited from here on.
         let mut out = Outgoing::default();
-        let document = self.document(&suspended, &mut out)?;
+        let document = self.document(&suspended, since, &mut out)?;
         handover::check(&program, &[CHECK], &document, CHECK_LIMIT)
             .map_err(|source| NotUpgraded::Check { path: path(), source })?;
         let number = out.add(&document);
@@ -118,9 +119,10 @@ impl Upgrade<'_> {
     fn document(
         &self,
         suspended: &SuspendedService,
+        since: SystemTime,
         out: &mut Outgoing,
     ) -> std::result::Result<File, NotUpgraded> {
-        let document = Document::new(self, suspended.save(out)?, out);
+        let document = Document::new(self, suspended.save(out)?, since, out);
         let bytes = serde_json::to_vec(&document).map_err(io::Error::from);
         bytes.and_then(|bytes| handover::write(&bytes)).map_err(NotUpgraded::Write)
     }
@@ -165,5 +167,6 @@ pub(crate) fn resume(shim: Shim, number: Descriptor) -> Result<()> {
         debug: saved.debug,
         upgrades: saved.upgrades + 1,
     };
-    serve::resume(daemon, log, Restored { service: document.service, from })
+    let restored = Restored { service: document.service, since: saved.since, from };
+    serve::resume(daemon, log, restored)
 }

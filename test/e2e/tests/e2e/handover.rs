@@ -1,14 +1,24 @@
 //! Daemons that hand over to another version of their executables while containers run: `upgrade`.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use wherry_e2e::images::cat;
+use containerd_shim_protos::api::{
+    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, KillRequest, ShutdownRequest,
+    StartRequest, StartResponse, StateRequest, StateResponse, Status, WaitResponse,
+};
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::ttrpc;
+use wherry_e2e::direct::{Direct, NAMESPACE};
+use wherry_e2e::images::{cat, cat_wasm, hello};
+use wherry_e2e::tests_in;
 use wherry_testing::{
     Client, Container, Containerd, ContainerdVersion, DEADLINE, Daemon, Leftovers, Process, Run,
     bin_dir, shared, shim_program, wait_until,
@@ -23,9 +33,12 @@ fn count() -> usize {
 
 /// Calls the `upgrade` command for the daemons of this containerd.
 fn upgrade(program: &Path, containerd: &Containerd) -> Output {
-    let address = containerd.address().display().to_string();
+    upgrade_at(program, &containerd.address(), containerd.namespace())
+}
+
+fn upgrade_at(program: &Path, address: &Path, namespace: &str) -> Output {
     let mut command = Command::new(program);
-    command.args(["upgrade", "-address", &address, "-namespace", containerd.namespace()]);
+    command.args(["upgrade", "-namespace", namespace, "-address"]).arg(address);
     command.output().expect("the shim runs")
 }
 
@@ -59,8 +72,20 @@ fn session(containerd: &Containerd, id: &str, terminal: bool) -> Client {
     client
 }
 
-/// Calls containerd about all containers until `ended`. Every call must succeed. Returns their
-/// number.
+/// Runs short containers until `ended`. Returns their ids.
+fn run(containerd: &Containerd, ended: &AtomicBool) -> Vec<String> {
+    let mut ids = Vec::new();
+    while !ended.load(Ordering::SeqCst) {
+        let container = containerd.start(&Run::new(&hello()));
+        container.wait_for_output("hello\n");
+        assert_eq!(container.wait(), 0);
+        ids.push(container.id().to_owned());
+        container.remove();
+    }
+    ids
+}
+
+/// Calls containerd about all containers until `ended`. Every call must succeed.
 fn call(containerd: &Containerd, ids: &[String], ended: &AtomicBool, calls: &AtomicUsize) {
     for id in ids.iter().cycle() {
         if ended.load(Ordering::SeqCst) {
@@ -102,7 +127,8 @@ fn no_client_notices_that_another_version_continues(version: ContainerdVersion) 
 
     let (ended, calls) = (AtomicBool::new(false), AtomicUsize::new(0));
     let ids: Vec<String> = containers.iter().map(|container| container.id().to_owned()).collect();
-    thread::scope(|scope| {
+    let short = thread::scope(|scope| {
+        let short = scope.spawn(|| run(containerd, &ended));
         for part in ids.chunks(ids.len().div_ceil(2)) {
             scope.spawn(|| call(containerd, part, &ended, &calls));
         }
@@ -134,6 +160,7 @@ fn no_client_notices_that_another_version_continues(version: ContainerdVersion) 
         let upgraded = upgrades.join();
         ended.store(true, Ordering::SeqCst);
         upgraded.expect("each upgrade succeeds");
+        short.join().expect("each container runs")
     });
 
     let after = daemons(&containers);
@@ -167,14 +194,26 @@ fn no_client_notices_that_another_version_continues(version: ContainerdVersion) 
         assert_eq!(container.wait(), 143);
         container.remove();
     }
+    let published = |id: &str| {
+        wait_until("the last event", DEADLINE, || {
+            events.topics(id).iter().any(|topic| topic == "/tasks/delete")
+        });
+        let mut topics = events.topics(id);
+        topics.retain(|topic| topic.starts_with("/tasks/"));
+        topics
+    };
+    let life = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"];
+    assert!(!short.is_empty());
+    for id in short {
+        assert_eq!(published(&id), life, "of {id}");
+    }
     for (n, id) in ids.iter().enumerate() {
-        let count =
-            |topics: &[String], topic: &str| topics.iter().filter(|found| *found == topic).count();
-        wait_until("the last event", DEADLINE, || count(&events.topics(id), "/tasks/delete") > 0);
-        let topics = events.topics(id);
-        for once in ["/tasks/create", "/tasks/start", "/tasks/delete"] {
-            assert_eq!(count(&topics, once), 1, "{once} of {id}: {topics:?}");
-        }
+        let topics = published(id);
+        let count = |topic: &str| topics.iter().filter(|found| *found == topic).count();
+        let execs = count("/tasks/exec-added");
+        assert_eq!(count("/tasks/exec-started"), execs, "of {id}: {topics:?}");
+        let counts = life.map(count);
+        assert_eq!(counts, [1, 1, execs + 1, 1], "of {id}: {topics:?}");
         let session = events.topics(&format!("e-{id}"));
         let expected: &[&str] = match n % 2 {
             0 => &["/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"],
@@ -182,9 +221,7 @@ fn no_client_notices_that_another_version_continues(version: ContainerdVersion) 
         };
         assert_eq!(session, expected, "of the session in {id}");
     }
-    if !shared() {
-        leftovers.assert_none_new();
-    }
+    leftovers.assert_none_new();
 }
 
 fn a_version_that_refuses_leaves_the_old_one_running(version: ContainerdVersion) {
@@ -231,6 +268,106 @@ fn a_version_that_refuses_leaves_the_old_one_running(version: ContainerdVersion)
     assert_eq!(container.wait(), 143);
 }
 
+/// The frame of a request about this container.
+fn frame(direct: &Direct, service: &str, stream: u32, method: &str) -> Vec<u8> {
+    let mut body = StateRequest::new();
+    body.id = direct.id().to_owned();
+    let mut request = ttrpc::Request::new();
+    request.service = service.to_owned();
+    request.method = method.to_owned();
+    request.payload = body.write_to_bytes().expect("a complete message");
+    let payload = request.write_to_bytes().expect("a complete message");
+    let length = u32::try_from(payload.len()).expect("it fits");
+    [Vec::from(ttrpc::MessageHeader::new_request(stream, length)), payload].concat()
+}
+
+/// The next response, and its stream.
+fn response(socket: &mut UnixStream) -> (u32, ttrpc::Response) {
+    let mut header = [0; 10];
+    socket.read_exact(&mut header).expect("a response");
+    let header = ttrpc::MessageHeader::from(header);
+    let mut payload = vec![0; usize::try_from(header.length).expect("it fits")];
+    socket.read_exact(&mut payload).expect("a response");
+    (header.stream_id, ttrpc::Response::parse_from_bytes(&payload).expect("a response"))
+}
+
+/// A container that waits for Start, with output to a file; a request of which the shim has read
+/// the first bytes; and a Wait.
+fn half_a_request_and_a_container_before_its_start_are_handed_over(containerd: &Containerd) {
+    let installed = Installed::new();
+    let id = format!("half-{}", containerd.namespace());
+    let direct = Direct::of(&installed.shim(), containerd, &id, &cat_wasm(), b"");
+    let (stdin, stdout) = (direct.path().join("in"), direct.path().join("out"));
+    let made = Command::new("mkfifo").arg(&stdin).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    let mut input = File::options().read(true).write(true).open(&stdin).expect("it exists");
+    let mut create = direct.create_request();
+    create.stdin = stdin.display().to_string();
+    create.stdout = format!("file://{}", stdout.display());
+    let shim = direct.connect();
+    shim.call::<CreateTaskResponse>("Create", &create).expect("it is created");
+    let mut socket = UnixStream::connect(direct.socket()).expect("the shim listens");
+    socket.set_read_timeout(Some(DEADLINE)).expect("it is not zero");
+    let wait = frame(&direct, shim.service(), 1, "Wait");
+    socket.write_all(&wait).expect("the shim listens");
+    let upgrade = || {
+        installed.again();
+        let output = upgrade_at(&installed.shim(), direct.address(), NAMESPACE);
+        assert!(text(&output.stdout).contains("upgraded from"), "{output:?}");
+    };
+    let state = frame(&direct, shim.service(), 3, "State");
+    for length in [4, 10, 17, state.len() - 1] {
+        socket.write_all(&state[..length]).expect("the shim listens");
+        upgrade();
+        socket.write_all(&state[length..]).expect("the shim listens");
+        let (stream, response) = response(&mut socket);
+        let state = StateResponse::parse_from_bytes(&response.payload).expect("a state");
+        assert_eq!((stream, state.status()), (3, Status::CREATED), "after {length} bytes");
+    }
+    let mut request = StartRequest::new();
+    request.id = direct.id().to_owned();
+    shim.call::<StartResponse>("Start", &request).expect("it starts");
+    let mut expected = String::new();
+    for line in ["one\n", "two\n"] {
+        input.write_all(line.as_bytes()).expect("the guest reads");
+        expected += line;
+        let written = || fs::read_to_string(&stdout).unwrap_or_default();
+        wait_until("the output", DEADLINE, || written() == expected);
+        upgrade();
+    }
+    let mut kill = KillRequest::new();
+    kill.id = direct.id().to_owned();
+    kill.signal = 9;
+    shim.call::<Empty>("Kill", &kill).expect("it runs");
+    let (stream, response) = response(&mut socket);
+    let exit = WaitResponse::parse_from_bytes(&response.payload).expect("an exit");
+    assert_eq!((stream, exit.exit_status), (1, 137));
+    let mut delete = DeleteRequest::new();
+    delete.id = direct.id().to_owned();
+    shim.call::<DeleteResponse>("Delete", &delete).expect("it has ended");
+    shim.try_call("Shutdown", &ShutdownRequest::new());
+    direct.wait_gone(DEADLINE);
+}
+
+tests_in!(
+    directly,
+    Containerd::shared(ContainerdVersion::V2),
+    half_a_request_and_a_container_before_its_start_are_handed_over
+);
+
+/// The number of descriptors of a process.
+fn descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
+}
+
+/// The children of a process that have ended and were not reaped.
+fn zombies(pid: i32) -> usize {
+    let children = format!("/proc/{pid}/task/{pid}/children");
+    let children = fs::read_to_string(children).expect("it runs");
+    let state = |child: &str| fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+    children.split(' ').filter(|child| state(child).contains(") Z ")).count()
+}
+
 fn a_signal_upgrades_too_and_the_log_has_the_result(version: ContainerdVersion) {
     let installed = Installed::new();
     let containerd = &installed.containerd(version);
@@ -247,9 +384,14 @@ fn a_signal_upgrades_too_and_the_log_has_the_result(version: ContainerdVersion) 
     signal();
     logged("no upgrade: the installed executables run already");
     installed.again();
+    let before = descriptors(daemon);
     signal();
     wait_until("the new version", DEADLINE, || runs(daemon, &installed.shim()));
     logged("continues with 1 containers");
+    let name = fs::read_to_string(format!("/proc/{daemon}/comm")).expect("it runs");
+    assert!(shim_program().starts_with(name.trim()), "{name}");
+    wait_until("as many descriptors as before", DEADLINE, || descriptors(daemon) == before);
+    wait_until("no zombies", DEADLINE, || zombies(daemon) == 0);
     container.say(b"after\n");
     container.wait_for_output("after\n");
     install(Path::new("/bin/false"), &installed.shim());
