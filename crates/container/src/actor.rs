@@ -560,7 +560,7 @@ impl Phase {
     }
 }
 
-/// Waits until this moment; for ever if there is none.
+/// Waits until this moment; for ever without one.
 async fn elapsed(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,

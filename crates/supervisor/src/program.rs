@@ -20,7 +20,8 @@ const OWN: &str = "/proc/self/exe";
 ///
 /// Daemon, engine host and compiler must be of one version, because their protocol has no version.
 /// So an executable is opened once, and that file is executed even after an upgrade has replaced
-/// it: a container that runs during an upgrade can still be restarted and entered.
+/// it: a container that runs during an upgrade can still be restarted and entered. The daemon takes
+/// the new executables all at once, when it hands over to the new version of itself.
 #[derive(Debug)]
 pub struct Program {
     path: PathBuf,

@@ -402,7 +402,7 @@ mod tests {
             );
             assert!(!is_inherited(document.as_raw_fd()), "it is close-on-exec again");
             let error = execute(&document, &["sh".to_owned()], kept.descriptors());
-            assert_eq!(error.raw_os_error(), Some(libc::ENOEXEC), "it is no program");
+            assert_eq!(error.raw_os_error(), Some(libc::ENOEXEC), "not a program");
             assert!(!is_inherited(document.as_raw_fd()), "it is close-on-exec again");
             assert!(!SigSet::thread_get_mask().unwrap().contains(UPGRADE));
             let script = format!(

@@ -196,7 +196,7 @@ impl Connected {
         self.connections.poll_open(context)
     }
 
-    /// Reads bytes that come before those of the socket. Returns false if there are no more.
+    /// Reads bytes that come before those of the socket. Returns false after the last one.
     pub fn read_ahead(&self, buffer: &mut ReadBuf<'_>) -> bool {
         let read = |link: &mut Link| {
             let rest = link.ahead.len().saturating_sub(buffer.remaining());

@@ -16,8 +16,8 @@ use crate::upgrade;
 
 type Handler = Arc<dyn MethodHandler + Send + Sync>;
 
-/// The methods that may run without a bound in time, and that may be asked again: they change
-/// nothing, or what they change happens once.
+/// The methods that may run without a bound in time, and that the next version of this executable
+/// may be asked again: they change nothing, or only once.
 pub(crate) const WAITS: [&str; 3] = ["Wait", "WaitSandbox", upgrade::UPGRADE];
 
 /// The number of requests in flight other than Wait.

@@ -1,6 +1,6 @@
 //! The service `wherry.v1.Daemon` of each daemon: asks it to hand over to the installed executable.
 //!
-//! It is no part of containerd's API: the `upgrade` command is its only client. Messages are JSON.
+//! containerd does not know it: the `upgrade` command is its only client. Messages are JSON.
 //! Upgrade is answered by the new version: it is one of the requests that the daemon does not
 //! answer before the handover, so the new version is asked again, and finds that it runs already.
 

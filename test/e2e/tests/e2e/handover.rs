@@ -26,7 +26,7 @@ use wherry_testing::{
 
 use crate::upgrade::{Installed, install};
 
-/// The containers of a manager; of daemons of their own there are fewer.
+/// The number of containers of a manager, and the number of daemons with one container each.
 fn count() -> usize {
     if shared() { 50 } else { 6 }
 }
@@ -257,7 +257,7 @@ fn a_version_that_refuses_leaves_the_old_one_running(version: ContainerdVersion)
     assert_eq!(containerd.exec(container.id(), &["/app.wasm"], b"x").success(), "x");
     assert_eq!(Process::of(daemon.pid).expect("it runs").command, daemon.command);
 
-    // What was in the way is gone.
+    // The cause is removed.
     installed.again();
     let output = upgrade(&own, containerd);
     assert!(output.status.success(), "{}", text(&output.stdout));
