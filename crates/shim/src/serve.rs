@@ -82,6 +82,7 @@ const SPARE_HOSTS: usize = 2;
 
 /// Serves until the service ends, then exits. Only `start` calls this.
 pub(crate) fn serve(daemon: Daemon, first: &First) -> ! {
+    handover::block_upgrade();
     memory::share_one_heap();
     if first.shim_cgroup.is_empty() && first.by_systemd {
         wherry_cgroup::start_grace_period();

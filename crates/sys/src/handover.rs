@@ -294,6 +294,13 @@ pub fn execute(program: &File, args: &[String], kept: &[Descriptor]) -> io::Erro
     result().err().unwrap_or_else(|| io::ErrorKind::Other.into())
 }
 
+/// Blocks the signal for an upgrade, which would end this process, until the handler exists. A
+/// guest's process unblocks all signals.
+pub fn block_upgrade() {
+    // It cannot fail with a valid mask.
+    let _ = SigSet::from(UPGRADE).thread_block();
+}
+
 /// Allows the signal for an upgrade again. The handler must exist.
 ///
 /// # Errors

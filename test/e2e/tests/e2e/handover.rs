@@ -355,6 +355,36 @@ tests_in!(
     half_a_request_and_a_container_before_its_start_are_handed_over
 );
 
+/// The exit is published by the version after the next one of that which has reaped the process.
+fn an_exit_while_containerd_is_down_is_published_by_a_later_version(version: ContainerdVersion) {
+    let installed = Installed::new();
+    let containerd = &installed.containerd(version);
+    let mut stays = containerd.start(&Run::new(&cat()));
+    let ends = containerd.start(&Run::new(&cat()));
+    let (staying, ending) = (stays.pid(), ends.pid());
+    let daemons: Vec<i32> =
+        stays.shims().iter().chain(&ends.shims()).map(|shim| shim.pid).collect();
+    containerd.kill9();
+    let status = Command::new("kill").args(["-KILL", &ending.to_string()]).status();
+    assert!(status.is_ok_and(|status| status.success()));
+    wait_until("the guest's end", DEADLINE, || Process::of(ending).is_none());
+    for _ in 0..2 {
+        installed.again();
+        let output = upgrade(&installed.shim(), containerd);
+        assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+        assert!(daemons.iter().all(|daemon| runs(*daemon, &installed.shim())));
+    }
+    stays.say(b"between\n");
+    stays.wait_for_output("between\n");
+    containerd.start_again();
+    assert_eq!(ends.wait(), 137);
+    assert_eq!(stays.pid(), staying);
+    stays.say(b"after\n");
+    stays.wait_for_output("after\n");
+    stays.kill("TERM");
+    assert_eq!(stays.wait(), 143);
+}
+
 /// The number of descriptors of a process.
 fn descriptors(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
@@ -406,4 +436,5 @@ wherry_e2e::on_containerd_versions!(
     no_client_notices_that_another_version_continues,
     a_version_that_refuses_leaves_the_old_one_running,
     a_signal_upgrades_too_and_the_log_has_the_result,
+    an_exit_while_containerd_is_down_is_published_by_a_later_version,
 );
