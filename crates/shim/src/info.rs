@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::{Shim, args, features};
 
 /// The version of this project.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// containerd's type URL of a runtime's features, which are JSON.
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 

@@ -21,13 +21,14 @@ use wherry_sys::reaper::Reaper;
 use wherry_sys::socket::SocketName;
 use wherry_sys::{daemon, handover, memory, readonly};
 use wherry_task::{
-    Connections, DaemonStatus, Lifetime, Publisher, SavedService, Service, UpgradeRequest,
-    daemon_service, services,
+    Connections, Lifetime, Publisher, RestoredConnection, SavedService, Service, daemon_service,
+    services,
 };
 
 use crate::Shim;
 use crate::error::{Error, Result};
 use crate::group::Sharing;
+use crate::info::VERSION;
 use crate::peer::Trusted;
 use crate::upgrade::Upgrade;
 
@@ -75,8 +76,6 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// request takes less than a millisecond from the client's write to the daemon's read on an idle
 /// machine.
 const QUIET_PERIOD: Duration = Duration::from_millis(500);
-/// The version of this project.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The engine hosts that a manager keeps ready: as many as containers are usually started at once.
 const SPARE_HOSTS: usize = 2;
 
@@ -190,54 +189,26 @@ async fn run(
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let compiler = daemon.program.compiler(shim.engine);
-    for program in [&daemon.program, &compiler] {
-        if let Err(error) = program.pin() {
-            log::warn!("cannot open {}: {error}", program.path().display());
-        }
-    }
-    let connections = Connections::default();
-    let Daemon { listener, name, program, executable, title, namespace, .. } = daemon;
-    let supervisor = Arc::new(Supervisor {
-        compiler,
-        host: program,
-        // Guests get descriptors of these files.
-        cache: config.cache(shim.engine).reading_through(readonly::view),
-        bounds: config.bounds,
-        reaper,
-        spare: SpareHosts::new(spare, spare_hosts(shim.sharing)),
+    let Daemon { listener, name, program, .. } = daemon;
+    let supervisor = Arc::new(supervisor(shim, program, &config, reaper, spare));
+    let runtime = Arc::new(Runtime {
+        supervisor: Arc::clone(&supervisor),
+        events: Arc::new(publisher.clone()),
     });
-    let events = Arc::new(publisher.clone());
-    let runtime = Arc::new(Runtime { supervisor: Arc::clone(&supervisor), events });
+    let connections = Connections::default();
     let (service, open) = match restored {
         None => (Service::new(Arc::clone(&runtime), connections.clone(), lifetime), Vec::new()),
-        Some(Restored { service, since, mut from }) => {
-            let (connections, runtime) = (connections.clone(), Arc::clone(&runtime));
-            let count = service.containers();
-            let restored =
-                Service::restore(service, runtime, &publisher, connections, lifetime, &mut from)?;
-            let waited = since.elapsed().unwrap_or_default().as_millis();
-            log::info!(
-                "version {VERSION} continues with {count} containers; requests waited {waited} ms"
-            );
-            restored
+        Some(restored) => {
+            restored.service(Arc::clone(&runtime), &publisher, connections.clone(), lifetime)?
         }
     };
-    let status = DaemonStatus {
-        runtime: shim.name(),
-        version: VERSION.to_owned(),
-        pid: std::process::id(),
-        namespace: namespace.clone(),
-        upgrades: daemon.upgrades,
-    };
-    let (sender, mut requests) = mpsc::channel::<UpgradeRequest>(1);
     let mut signals = signal(SignalKind::user_defined2()).map_err(Error::Daemon)?;
     handover::unblock_upgrade().map_err(Error::Daemon)?;
     let upgrade = Upgrade {
         shim,
-        executable,
-        title,
-        namespace,
+        executable: daemon.executable,
+        title: daemon.title,
+        namespace: daemon.namespace,
         ttrpc_address: daemon.ttrpc_address,
         debug: daemon.debug,
         upgrades: daemon.upgrades,
@@ -248,27 +219,24 @@ async fn run(
         publisher: publisher.clone(),
         supervisor,
     };
+    let (sender, mut requests) = mpsc::channel(1);
     let trusted = Trusted::new(listener, connections.clone(), open).map_err(Error::Daemon)?;
     let mut server = Server::new()
         .add_listener(Listener::new(trusted))
         .register_service(services(&service))
-        .register_service(daemon_service(&status, sender));
+        .register_service(daemon_service(&upgrade.status(), sender));
     // The server closes its connections when it is dropped.
     server.start().await?;
     if daemon.upgrades > 0 {
         runtime.refill();
     }
-    let mut ended =
-        std::pin::pin!(service.ended(|| upgrade.name.remove_unless_called(&upgrade.listener)));
+    let retire = || upgrade.name.remove_unless_called(&upgrade.listener);
+    let mut ended = std::pin::pin!(service.ended(retire));
     loop {
         tokio::select! {
             () = &mut ended => break,
-            _ = signals.recv() => drop(upgrade.attempt().await),
-            Some(reply) = requests.recv() => {
-                let result = upgrade.attempt().await;
-                // The client may not wait any more.
-                let _ = reply.send(result.map_err(|error| error.to_string()));
-            }
+            _ = signals.recv() => upgrade.attempt(None).await,
+            Some(request) = requests.recv() => upgrade.attempt(Some(request)).await,
         }
     }
     // A `start` from here on forks a new daemon. The connections to this one are served until they
@@ -277,6 +245,49 @@ async fn run(
     drop(requests);
     tokio::join!(publisher.flush(EVENT_FLUSH_TIMEOUT), drain(&service, &connections));
     Ok(())
+}
+
+fn supervisor(
+    shim: Shim,
+    host: Program,
+    config: &Settings,
+    reaper: Reaper,
+    spare: Option<Host>,
+) -> Supervisor {
+    let compiler = host.compiler(shim.engine);
+    for program in [&host, &compiler] {
+        if let Err(error) = program.pin() {
+            log::warn!("cannot open {}: {error}", program.path().display());
+        }
+    }
+    Supervisor {
+        compiler,
+        host,
+        // Guests get descriptors of these files.
+        cache: config.cache(shim.engine).reading_through(readonly::view),
+        bounds: config.bounds,
+        reaper,
+        spare: SpareHosts::new(spare, spare_hosts(shim.sharing)),
+    }
+}
+
+impl Restored {
+    /// The service and its connections.
+    fn service(
+        mut self,
+        runtime: Arc<Runtime>,
+        publisher: &Publisher,
+        connections: Connections,
+        lifetime: Lifetime,
+    ) -> Result<(Service, Vec<RestoredConnection>)> {
+        let count = self.service.containers();
+        let from = &mut self.from;
+        let restored =
+            Service::restore(self.service, runtime, publisher, connections, lifetime, from)?;
+        let waited = self.since.elapsed().unwrap_or_default().as_millis();
+        log::info!("version {VERSION} runs now, with {count} containers; calls waited {waited} ms");
+        Ok(restored)
+    }
 }
 
 /// How many engine hosts are kept ready for the next containers. The daemon of a group has used the

@@ -12,12 +12,11 @@ use wherry_task::SavedService;
 
 use super::Upgrade;
 use crate::Shim;
+use crate::info::VERSION;
 
 /// The form of the document and of all that a container keeps over a handover: the files of its
 /// bundle, and the messages of its process until Start. A change of one of them increments it.
 const FORM: u32 = 1;
-/// The version of this project.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The fields that every form has.
 #[derive(Debug, Deserialize)]

@@ -23,10 +23,13 @@ use wherry_sys::handover::{self, Descriptor, Incoming, NotReady, Outgoing, Resum
 use wherry_sys::logger::ContainerLog;
 use wherry_sys::socket::SocketName;
 use wherry_sys::title;
-use wherry_task::{NotSuspended, Publisher, Service, SuspendedService};
+use wherry_task::{
+    DaemonStatus, NotSuspended, Publisher, Service, SuspendedService, UpgradeRequest,
+};
 
 use crate::Shim;
 use crate::error::Result;
+use crate::info::VERSION;
 use crate::serve::{self, Daemon, OwnName, Restored};
 pub(crate) use command::upgrade;
 use document::Document;
@@ -76,15 +79,29 @@ pub(crate) enum NotUpgraded {
 }
 
 impl Upgrade<'_> {
-    /// Hands over to the installed executable, and logs why if that fails. Returns only if this
-    /// daemon runs it already, or if it continues.
-    pub(crate) async fn attempt(&self) -> std::result::Result<(), NotUpgraded> {
+    /// The daemon.
+    pub(crate) fn status(&self) -> DaemonStatus {
+        DaemonStatus {
+            runtime: self.shim.name(),
+            version: VERSION.to_owned(),
+            pid: std::process::id(),
+            namespace: self.namespace.clone(),
+            upgrades: self.upgrades,
+        }
+    }
+
+    /// Hands over to the installed executable, and answers the request if this daemon runs it
+    /// already, or if that fails. Then this version continues.
+    pub(crate) async fn attempt(&self, request: Option<UpgradeRequest>) {
         let result = self.try_to().await;
         match &result {
             Ok(()) => log::info!("no upgrade: the installed executables run already"),
             Err(error) => log::warn!("no upgrade: {error}"),
         }
-        result
+        if let Some(request) = request {
+            // The client may not wait any more.
+            let _ = request.send(result.map_err(|error| error.to_string()));
+        }
     }
 
     async fn try_to(&self) -> std::result::Result<(), NotUpgraded> {

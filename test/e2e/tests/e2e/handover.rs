@@ -417,7 +417,7 @@ fn a_signal_upgrades_too_and_the_log_has_the_result(version: ContainerdVersion) 
     let before = descriptors(daemon);
     signal();
     wait_until("the new version", DEADLINE, || runs(daemon, &installed.shim()));
-    logged("continues with 1 containers");
+    logged("runs now, with 1 containers");
     let name = fs::read_to_string(format!("/proc/{daemon}/comm")).expect("it runs");
     assert!(shim_program().starts_with(name.trim()), "{name}");
     wait_until("as many descriptors as before", DEADLINE, || descriptors(daemon) == before);
