@@ -26,6 +26,8 @@ pub(crate) fn upgrade(shim: Shim, args: &Args) -> Result<()> {
     for (socket, pid) in &daemons {
         let line = match runtime.block_on(upgrade_one(socket)) {
             Ok((before, after)) => format!("process {pid}, {}\n", outcome(&before, &after)),
+            // A daemon removes its socket before it ends.
+            Err(_) if !socket.exists() => format!("process {pid}: has ended\n"),
             Err(error) => {
                 failed += 1;
                 format!("process {pid}: not upgraded: {}\n", reason(error))
