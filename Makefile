@@ -37,7 +37,7 @@ FOUND = $(filter-out $(patsubst wherry-%/bundled,%,$(FEATURES)),$(WITH_LIBRARY))
 ENVIRONMENT = $(foreach engine,$(FOUND),$(shell shims/$(engine)/setup.sh env))
 CARGO_IN = test/setup/engines.sh check $(FOUND) && env $(ENVIRONMENT) $(CARGO)
 
-.PHONY: build executables demo bench test test-unit test-engines test-e2e test-k8s bench-k8s test-vm test-chart test-dist portable image dist soak fuzz setup install check fmt clean
+.PHONY: build executables demo bench test test-unit test-engines test-e2e test-k8s bench-k8s test-vm test-chart test-dist image dist soak fuzz setup install check fmt clean
 .NOTPARALLEL:
 
 build: executables
@@ -45,29 +45,34 @@ build: executables
 # Flags of a statically linked program: only `cargo rustc` can set them for one program. The linker
 # must not find libseccomp's shared library before the archive. An undefined weak symbol must be 0:
 # if a package requests shared libraries (WAMR's requests libm), GNU ld leaves the symbol to a
-# dynamic loader, and the program jumps to its first byte before main.
+# dynamic loader, and the program jumps to its first byte before main. glibc reads packed
+# relocations from version 2.36 on.
 STATIC = $(CARGO_TARGET_DIR)/static
-LINK_STATICALLY = -C target-feature=+crt-static -L native=$(STATIC) -C link-arg=-Wl,-z,nodynamic-undefined-weak
-# $(call program,ENGINE,BIN,FLAGS OF RUSTC). Without the engine's default features: a host has no
-# compiler.
-program = $(CARGO_IN) rustc --release --locked --no-default-features --package wherry-$1 --bin $2 \
+PACKED = $(shell printf 'glibc 2.36\n%s\n' "$$(getconf GNU_LIBC_VERSION)" | sort -VC && echo '-C link-arg=-Wl,-z,pack-relative-relocs')
+LINK_STATICALLY = -C target-feature=+crt-static -L native=$(STATIC) -C link-arg=-Wl,-z,nodynamic-undefined-weak $(PACKED)
+# $(call program,ENGINE,BIN,OPTIONS OF CARGO,FLAGS OF RUSTC)
+program = $(CARGO_IN) rustc --release --locked --package wherry-$1 --bin $2 $3 \
     $(if $(filter $1,$(WITH_LIBRARY)),--features library) $(patsubst wherry-$1/%,--features %,$(filter wherry-$1/%,$(FEATURES))) \
-    -- $3 &&
-TOOLS = $(ENGINES:%=wherry-%) wherry-bench containerd-shim-nothing-v1 pack-image pack-files sbom guests compatibility
+    -- $4 &&
+# A shim and a host have no compiler, which is a default feature. A program that contains an engine
+# of a shared library cannot be linked statically.
+programs_of = $(foreach shim,$(call shims,$1),$(call program,$1,$(shim),--no-default-features,$(LINK_STATICALLY))) \
+    $(call program,$1,wherry-$1-host,--no-default-features,$(call unless_library,$1)) \
+    $(call program,$1,wherry-$1,,$(call unless_library,$1))
+unless_library = $(if $(filter $1,$(WITH_LIBRARY)),,$(LINK_STATICALLY))
+TOOLS = wherry-bench containerd-shim-nothing-v1 pack-image pack-files sbom guests compatibility
 
 # wherry-node runs from an image that has nothing else, and on any host.
 NODE = $(CARGO) rustc --release --locked --package wherry-node --bin wherry-node -- -C target-feature=+crt-static
 
-# The tools; then each engine's shims and host. The host is linked statically, so that a guest's
-# process maps one file of the host only, through a read-only mount (see SECURITY.md); a host whose
-# engine is a shared library cannot be.
+# The tools; then each engine's executables. They are linked statically: they start in half the
+# time, run on any host of a kernel ≥ 5.10, and a guest's process maps one file of the host only,
+# through a read-only mount (see SECURITY.md).
 executables:
 	test/setup/packages.sh build
 	mkdir -p $(STATIC) && ln -sf "$$(gcc -print-file-name=libseccomp.a)" $(STATIC)/libseccomp.a
 	$(CARGO_IN) build --release --locked $(WORKSPACE) $(TOOLS:%=--bin %)
-	$(foreach engine,$(ENGINES),\
-	    $(foreach shim,$(call shims,$(engine)),$(call program,$(engine),$(shim),)) \
-	    $(call program,$(engine),wherry-$(engine)-host,$(if $(filter $(engine),$(WITH_LIBRARY)),,$(LINK_STATICALLY)))) true
+	$(foreach engine,$(ENGINES),$(call programs_of,$(engine))) true
 	$(NODE)
 
 demo: executables
@@ -104,15 +109,15 @@ test-engines:
 	$(CARGO_IN) test --release --locked --no-fail-fast $(ENGINES:%=--package wherry-%) \
 	    $(WITH_LIBRARY:%=--features wherry-%/library) $(FEATURES:%=--features %)
 
-# The end-to-end tests with each engine; they prove docs/compatibility.md, and write it. They mostly
-# wait: E2E_THREADS of them run at the same time.
+# The end-to-end tests with each engine, and those of one engine's shared mode; they prove
+# docs/compatibility.md, and write it. They mostly wait: E2E_THREADS of them run at the same time.
 E2E_THREADS = $(shell echo $$((2 * $$(nproc))))
 test-e2e: setup executables
-	for engine in $(ENGINES); do \
-	    log=$(CARGO_TARGET_DIR)/e2e-$$engine.log; \
-	    skip="$(DAEMONS_FOR_ONE_ENGINE:%=--skip ::%::)"; [ $$engine != $(ENGINE) ] || skip=; \
-	    WHERRY_ENGINE=$$engine WHERRY_BIN_DIR=$(BIN) \
-	        $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast -- --test-threads $(E2E_THREADS) $$skip | tee $$log || failed=1; \
+	for run in $(ENGINES:%=%.container) $(ENGINE).shared; do \
+	    engine=$${run%.*} mode=$${run#*.} log=$(CARGO_TARGET_DIR)/e2e-$$run.log; \
+	    skip="$(DAEMONS_FOR_ONE_ENGINE:%=--skip ::%::)"; [ $$run != $(ENGINE).container ] || skip=; \
+	    export WHERRY_ENGINE=$$engine WHERRY_MODE=$$mode WHERRY_BIN_DIR=$(BIN); \
+	    $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast -- --test-threads $(E2E_THREADS) $$skip | tee $$log || failed=1; \
 	    $(BIN)/compatibility $$engine < $$log || failed=1; \
 	done; [ -z "$$failed" ]
 
@@ -131,22 +136,16 @@ bench-k8s: setup executables
 	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) \
 	    $(CARGO) test --release --locked -p wherry-k8s --test k8s -- --ignored --nocapture bench::
 
-# What others get must run on any host of a kernel ≥ 5.10: all executables of an engine that needs
-# no shared library, linked statically. Only the last step differs from `executables`, whose files
-# this replaces.
+# What others get: all executables of an engine that needs no shared library.
 PORTABLE = $(filter-out $(WITH_LIBRARY),$(ENGINES))
 PORTABLE_EXECUTABLES = wherry-node $(call executables_of,$(PORTABLE))
-portable: executables
-	$(foreach engine,$(PORTABLE),\
-	    $(foreach shim,$(call shims,$(engine)),$(call program,$(engine),$(shim),$(LINK_STATICALLY))) \
-	    $(CARGO) rustc --release --locked --package wherry-$(engine) --bin wherry-$(engine) -- $(LINK_STATICALLY) &&) true
 
 # The image of the chart's installer: an OCI layout as a folder and as an archive. Any tool for
 # registries pushes it, see docs/kubernetes.md. IMAGE is its name.
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 IMAGE = localhost/wherry-node:$(VERSION)
 IMAGE_DIR = $(CARGO_TARGET_DIR)/image
-image: portable
+image: executables
 	rm -rf $(IMAGE_DIR) && mkdir -p $(IMAGE_DIR)/wherry-node
 	$(BIN)/pack-files $(IMAGE) $(IMAGE_DIR)/wherry-node-$(VERSION).tar /opt/wherry/bin/wherry-node \
 	    examples/hello.wat=/hello.wat $(foreach file,$(PORTABLE_EXECUTABLES),$(BIN)/$(file)=/opt/wherry/bin/$(file))
@@ -157,11 +156,11 @@ image: portable
 # the same archive.
 DIST = wherry-$(VERSION)-linux-amd64
 DIST_DIR = $(CARGO_TARGET_DIR)/dist
-dist: portable
+dist: executables
 	test/setup/packages.sh dist
 	rm -rf $(DIST_DIR) && mkdir -p $(DIST_DIR)/$(DIST)/bin
 	install -m 755 $(addprefix $(BIN)/,$(PORTABLE_EXECUTABLES)) $(DIST_DIR)/$(DIST)/bin
-	cp -R --parents LICENSE README.md SECURITY.md CHANGELOG.md docs/kubernetes.md charts/wherry $(DIST_DIR)/$(DIST)
+	cp -R --parents LICENSE README.md SECURITY.md CHANGELOG.md docs/kubernetes.md charts/wherry packaging $(DIST_DIR)/$(DIST)
 	$(CARGO) metadata --format-version 1 --locked --filter-platform x86_64-unknown-linux-gnu \
 	    | $(BIN)/sbom wherry-node $(PORTABLE:%=wherry-%) > $(DIST_DIR)/$(DIST)/sbom.cdx.json
 	cd $(DIST_DIR)/$(DIST) && find . -type f ! -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
@@ -196,9 +195,18 @@ test-vm: setup executables
 	WHERRY_ENGINE=$(ENGINE) test/vm/run.sh $(BIN)
 
 SHARE = $(DESTDIR)$(PREFIX)/share
+# Units of systemd: they do nothing before `systemd = true` in the settings of managers.
+UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES) wherry-node) $(DESTDIR)$(PREFIX)/bin
+	install -d $(UNITS)
+	install -m 644 packaging/systemd/wherry.slice $(UNITS)
+	$(foreach engine,$(ENGINES),\
+	    sed -e 's|@RUNTIME@|$(engine)d|g' -e 's|@BINDIR@|$(PREFIX)/bin|g' packaging/systemd/wherry-manager@.service \
+	        > $(UNITS)/wherry-$(engine)d@.service &&) true
+	install -d $(SHARE)/doc/wherry
+	install -m 644 packaging/manager.toml $(SHARE)/doc/wherry
 	install -d $(addprefix $(SHARE)/,man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d)
 	$(foreach engine,$(ENGINES),\
 	    $(BIN)/wherry-$(engine) man $(SHARE)/man/man1 && \

@@ -1,12 +1,14 @@
 //! A `config.json` of any bytes, through all that is read of it before anything is made: the group,
 //! the configuration itself, its validation, the cgroup's name, the entrypoint, and
-//! libcontainer's own reading. The same bytes are runtime options, and a program's first bytes.
+//! libcontainer's own reading. The same bytes are runtime options, the configuration of a pod, and
+//! a program's first bytes.
 #![no_main]
 
 use std::path::Path;
 use std::sync::OnceLock;
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::sandbox_api::CreateSandboxRequest;
 use libcontainer::config::YoukiConfig;
 use libcontainer::user_ns::UserNamespaceConfig;
 use libcontainer::validator::Validator;
@@ -18,6 +20,7 @@ use wherry_cgroup::CgroupName;
 use wherry_host::validate;
 use wherry_image::{Entrypoint, Kind, Look, NoFile};
 use wherry_task::options;
+use wherry_task::sandbox::pod_config;
 
 fuzz_target!(|bytes: &[u8]| {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
@@ -46,8 +49,20 @@ fuzz_target!(|bytes: &[u8]| {
             sentence(&error.to_string());
         }
     }
+    pod(bytes);
     let _ = Kind::of(bytes);
 });
+
+/// The `PodSandboxConfig` of a CreateSandbox request.
+fn pod(bytes: &[u8]) {
+    let mut request = CreateSandboxRequest { sandbox_id: "fuzz".to_owned(), ..Default::default() };
+    let options = request.options.mut_or_insert_default();
+    options.type_url = "runtime.v1.PodSandboxConfig".to_owned();
+    options.value = bytes.to_vec();
+    if let Err(error) = pod_config::of(request) {
+        sentence(&error.to_string());
+    }
+}
 
 /// One readable line.
 fn sentence(text: &str) {

@@ -19,6 +19,7 @@ declare -A MAY=(
     [container]="supervisor protocol bundle cgroup sys"
     [task]="container supervisor protocol bundle cgroup sys"
     [shim]="task container supervisor protocol bundle cgroup image sys"
+    [manager]="shim task supervisor sys"
     [cli]="engine host compiler supervisor image protocol sys"
 )
 for manifest in crates/*/Cargo.toml; do
@@ -53,7 +54,7 @@ for manifest in crates/*/Cargo.toml; do
         *) ! uses "$manifest" 'libcontainer|libcgroups' || complain "crates/$crate uses libcontainer" ;;
     esac
     case $crate in
-        container | task | shim | node) ;;
+        container | task | shim | manager | node) ;;
         *) ! uses "$manifest" tokio || complain "crates/$crate uses a runtime" ;;
     esac
 done
@@ -65,11 +66,15 @@ awk -v ours="\"libcgroups $ours\"" '/^name = / { name = $3 } name == "\"libconta
 
 ! grep -q '^name = "regex-automata"' Cargo.lock || complain "Cargo.lock: a package does not use crates/regex"
 
-# The whole tree of a shim has no libcontainer, not only its own dependencies.
-for crate in supervisor container task shim; do
-    ! cargo tree --locked --offline --edges normal -p "wherry-$crate" 2> /dev/null | grep -q libcontainer \
-        || complain "crates/$crate depends on libcontainer through another crate"
+# The whole tree of a shim has no libcontainer, not only its own dependencies. That of a manager
+# has the shim's in it: cargo cannot resolve wherry-shim, which tests with libcontainer, by itself.
+for crate in supervisor container task manager; do
+    tree=$(cargo tree --locked --offline --edges normal -p "wherry-$crate") || complain "cargo cannot resolve crates/$crate"
+    ! grep -q libcontainer <<< "$tree" || complain "crates/$crate depends on libcontainer through another crate"
 done
+# A container's own daemon does not carry a manager's parts.
+! grep -qE 'wherry-manager|prometheus-client' <<< "$(cargo tree --locked --offline --edges normal -p wherry-task)" \
+    || complain "crates/task depends on the parts of a manager"
 
 # The journey in ARCHITECTURE.md names functions that exist.
 journey=$(sed -n 's/^|[^|]*| `\([^`]*\.rs\)` | `\([a-z_]*\)` |.*/\1 \2/p' ARCHITECTURE.md)

@@ -36,7 +36,7 @@ fi
 # processes, and of AppArmor, with one.
 GROUPS_AND_LIVES=(limits:: pause:: update:: crash::containerd namespaces_and_cgroup ::stats_tell restart_runs_a_running
     in_the_hosts_namespaces cri::start:: oom_killed node::systemd)
-LIVES=(apparmor:: api:: restart:: signals::containerd crash::docker)
+LIVES=(apparmor:: unit::systemd api:: restart:: signals::containerd crash::docker)
 mapfile -t filters < <(grep . /payload/filters)
 code=0
 if [ ${#filters[@]} -gt 0 ]; then

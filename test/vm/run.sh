@@ -39,7 +39,7 @@ payload() {
     # Hard links if possible, else copies.
     take() { cp -al "$@" 2> /dev/null || cp -a "$@"; }
     mkdir -p "$root/bin" "$root/cache/daemons" "$root/cache/guests" "$root/repository"
-    cp "$bin/containerd-shim-$ENGINE-v1" "$bin/wherry-$ENGINE" "$bin/wherry-$ENGINE-host" "$bin/wherry-node" "$root/bin"
+    cp "$bin/containerd-shim-$ENGINE-v1" "$bin/containerd-shim-${ENGINE}d-v1" "$bin/wherry-$ENGINE" "$bin/wherry-$ENGINE-host" "$bin/wherry-node" "$root/bin"
     cp "$tests" "$root/tests"
     cp "$HERE/inside.sh" "$root"
     echo "ENGINE=$ENGINE" > "$root/settings"
@@ -49,7 +49,7 @@ payload() {
     done
     rm -rf "$root"/cache/daemons/docker-*/usr/libexec/docker/cli-plugins
     cp -a "$("$bin/guests")" "$root/cache/guests/"
-    (cd "$REPOSITORY" && cp -a --parents test/guests test/setup crates/engine/src/conformance/wasi.wit "$root/repository")
+    (cd "$REPOSITORY" && cp -a --parents packaging test/guests test/setup crates/engine/src/conformance/wasi.wit "$root/repository")
     mke2fs -q -t ext4 -O ^has_journal -d "$root" "$work/payload.img" 2G
 }
 

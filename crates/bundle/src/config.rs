@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use oci_spec::runtime::{Hooks, LinuxResources, Spec};
 use serde::Deserialize;
 
+/// The annotation of containerd's CRI plug-in that names the pod sandbox of a container.
+pub const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+
 /// The fields of a configuration that the daemon acts on, with the names of the runtime
 /// specification.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -11,5 +11,5 @@ pub mod hooks;
 pub mod setup_lock;
 
 pub use bundle::{Bundle, BundleError, ParseError, START_SOCKET, parse};
-pub use config::Config;
+pub use config::{Config, SANDBOX_ID};
 pub use setup_lock::SetupLock;

@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use wherry_protocol::{Failure, FailureKind};
+use wherry_sys::measure::{self, Measurement};
 use wherry_sys::process::{Exit, Process, SignalError};
 use wherry_sys::reaper::Reaper;
 
@@ -393,9 +394,12 @@ impl Actor {
     fn exited(&mut self, exit: Exit) {
         let reported = self.oom.take().map_or(0, |oom| oom.reported());
         if self.is_init() {
-            if self.oom_kills.max(self.operations.oom_kills()) > reported {
+            let oom_kills = self.oom_kills.max(self.operations.oom_kills());
+            if oom_kills > reported {
                 self.publish(EventKind::OutOfMemory);
             }
+            let status = exit.status;
+            measure::report(|| Measurement::Exited { status, out_of_memory: oom_kills > 0 });
             // In a private pid namespace the kernel has killed the others; without one they are
             // killed here. Either way no other process holds the streams open.
             self.operations.signal_all(SIGKILL, None);
@@ -483,6 +487,7 @@ impl Actor {
             let operations = Arc::clone(&self.operations);
             overlay = thread.run(move || operations.remove()).await.map_err(|_| Error::Panicked)?;
             self.publish(EventKind::Deleted { pid: self.pid(), exit });
+            measure::report(|| Measurement::Deleted { id: &self.id });
         }
         self.transition(Transition::Deleted)?;
         Ok((exit, overlay))

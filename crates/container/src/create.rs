@@ -37,6 +37,14 @@ impl Runtime {
             drop(thread::run_or_block(move || supervisor.refill()));
         }
     }
+
+    /// Starts an engine host for the first container of a pod, while the client prepares that
+    /// container.
+    pub fn prepare_host(&self) {
+        let supervisor = Arc::clone(&self.supervisor);
+        // The client does not wait for it.
+        drop(thread::run_or_block(move || supervisor.prepare_host()));
+    }
 }
 
 /// Creates a container. Removes everything again if that fails. Blocks. Must be called within the
@@ -52,7 +60,7 @@ pub(crate) fn create(
     let CreatedContainer { process, start, console, bundle, remains, meter, mount_namespace } =
         created;
     let streams = Streams::start(retained, console, stdio)
-        .inspect_err(|_| supervisor.remove(&bundle, &remains))?;
+        .inspect_err(|_| supervisor.remove(container, &remains))?;
     let init = Init {
         supervisor: Arc::clone(supervisor),
         config: Arc::new(container.clone()),

@@ -152,7 +152,7 @@ impl Operations for Init {
     fn remove(&self) -> Option<File> {
         let overlay = cleanup::hold(&self.bundle, &self.config.rootfs);
         self.release();
-        self.supervisor.remove(&self.bundle, &self.remains);
+        self.supervisor.remove(&self.config, &self.remains);
         overlay
     }
 }

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use tokio::sync::{Mutex, watch};
 use wherry_bundle::Bundle;
-use wherry_supervisor::pod::{self, Holder, PodConfig, members};
+use wherry_supervisor::pod::{self, Holder, PodConfig};
 use wherry_sys::process::Exit;
 use wherry_sys::reaper::Reaper;
 
@@ -111,11 +111,6 @@ impl Pod {
     #[must_use]
     pub fn is_removed(&self) -> bool {
         !self.bundle().is_pod()
-    }
-
-    /// Forgets one of its containers, which was removed.
-    pub fn forget(&self, id: &str) {
-        members::remove(&self.bundle(), id);
     }
 
     /// Creates its namespaces, and returns the pid in whose `/proc` directory they are.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
-use wherry_sys::handover::{Bytes, Descriptor, Incoming, Outgoing, ResumeError};
+use wherry_sys::handover::{Descriptor, Incoming, Outgoing, ResumeError};
 use wherry_sys::tty;
 
 use crate::stdio::{StdioError, StdioPaths, open_for_terminal};
@@ -60,7 +60,7 @@ pub(crate) struct SavedTerminal {
 #[derive(Debug, Serialize, Deserialize)]
 struct SavedCopy {
     pipe: Descriptor,
-    rest: Bytes,
+    rest: Vec<u8>,
 }
 
 impl Terminal {
@@ -168,7 +168,7 @@ impl Terminal {
     pub(crate) fn save(&self, out: &mut Outgoing) -> SavedTerminal {
         let mut saved = |pipe: &AsyncFd<File>, copy: &Copy| SavedCopy {
             pipe: out.add(pipe.get_ref()),
-            rest: Bytes(copy.ends.rest().clone()),
+            rest: copy.ends.rest().clone(),
         };
         let input = self.input.as_ref().map(|copy| saved(&copy.ends.from, copy));
         let output =
@@ -184,7 +184,7 @@ impl Terminal {
         let SavedTerminal { master, input, output } = saved;
         let master = from.take(master)?.into();
         let mut copy = |SavedCopy { pipe, rest }: SavedCopy| {
-            Ok::<_, ResumeError>((File::from(from.take(pipe)?), rest.0))
+            Ok::<_, ResumeError>((File::from(from.take(pipe)?), rest))
         };
         let input = input.map(&mut copy).transpose()?;
         let output = match output {

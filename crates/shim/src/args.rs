@@ -8,6 +8,8 @@ pub(crate) enum Action {
     Start,
     Delete,
     Upgrade,
+    /// For systemd.
+    Manager,
     Info,
     Version,
     Help,
@@ -21,6 +23,10 @@ pub(crate) struct Args {
     pub(crate) namespace: String,
     /// containerd's gRPC socket.
     pub(crate) address: String,
+    /// containerd's ttrpc socket, for a manager.
+    pub(crate) ttrpc_address: String,
+    /// The manager's socket.
+    pub(crate) socket: String,
     /// The container.
     pub(crate) id: String,
     /// The bundle; empty for the working directory.
@@ -51,6 +57,8 @@ impl Args {
             action: Action::Version,
             namespace: String::new(),
             address: String::new(),
+            ttrpc_address: String::new(),
+            socket: String::new(),
             id: String::new(),
             bundle: String::new(),
             debug: false,
@@ -62,6 +70,7 @@ impl Args {
                     "start" => Action::Start,
                     "delete" => Action::Delete,
                     "upgrade" => Action::Upgrade,
+                    "manager" => Action::Manager,
                     _ => return Err(Error::UnknownAction(arg)),
                 });
                 continue;
@@ -84,7 +93,9 @@ impl Args {
                         "bundle" => Some(&mut parsed.bundle),
                         // Every version of containerd passes the first; the shim publishes over
                         // ttrpc itself.
-                        "publish-binary" | "socket" => None,
+                        "publish-binary" => None,
+                        "ttrpc-address" => Some(&mut parsed.ttrpc_address),
+                        "socket" => Some(&mut parsed.socket),
                         _ => return Err(Error::UnknownFlag(name.to_owned())),
                     };
                     let value = inline
@@ -97,10 +108,12 @@ impl Args {
             }
         }
         parsed.action = action.ok_or(Error::MissingAction)?;
-        if parsed.action == Action::Upgrade {
-            return Ok(parsed);
-        }
-        for (flag, value) in [("namespace", &parsed.namespace), ("id", &parsed.id)] {
+        let object = match parsed.action {
+            Action::Upgrade => return Ok(parsed),
+            Action::Manager => ("socket", &parsed.socket),
+            _ => ("id", &parsed.id),
+        };
+        for (flag, value) in [("namespace", &parsed.namespace), object] {
             if value.is_empty() {
                 return Err(Error::MissingFlag(flag));
             }
@@ -176,6 +189,15 @@ mod tests {
             (args.namespace.as_str(), args.id.as_str(), args.debug),
             ("-debug", "-v", false)
         );
+    }
+
+    #[test]
+    fn a_manager_needs_its_socket_in_place_of_a_container() {
+        let args = parse("-namespace n -address /a -ttrpc-address /t -socket /s manager").unwrap();
+        assert_eq!((args.action, args.socket.as_str()), (Action::Manager, "/s"));
+        assert_eq!((args.address.as_str(), args.ttrpc_address.as_str()), ("/a", "/t"));
+        let error = parse("-namespace n -id x manager").unwrap_err().to_string();
+        assert_eq!(error, "flag -socket is missing");
     }
 
     #[test]

@@ -54,4 +54,7 @@ fn remove_dead_socket(shim: Shim, args: &Args, bundle: &Path) {
         group::socket(None, key)
     });
     socket::remove_dead_socket(&socket);
+    if shim.sharing == Sharing::Manager {
+        socket::remove_dead_socket(&group::control_socket(&socket));
+    }
 }

@@ -10,6 +10,8 @@ use wherry_sys::handover::ResumeError;
 
 use crate::upgrade::DocumentError;
 
+use crate::operator::OperatorError;
+
 /// The result of a command.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
@@ -101,6 +103,15 @@ pub enum Error {
         /// The number of all.
         all: usize,
     },
+    /// A manager serves already where another should start.
+    #[error("a manager already serves at {}", .0.display())]
+    Served(PathBuf),
+    /// systemd has started a manager, which does not serve.
+    #[error("the manager that systemd started does not serve at {}: see its journal", .0.display())]
+    NotServed(PathBuf),
+    /// The settings of a manager are invalid, or systemd cannot run it.
+    #[error(transparent)]
+    Operator(OperatorError),
     /// The daemon cannot be forked.
     #[error("cannot fork the daemon: {0}")]
     Fork(#[source] io::Error),

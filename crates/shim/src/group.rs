@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use wherry_bundle::SANDBOX_ID;
 
 use crate::error::{Error, Result};
 
@@ -42,18 +43,20 @@ impl Sharing {
     pub(crate) fn group(self, bundle: &Path, id: &str) -> Result<Group> {
         match self {
             Sharing::Group => of(bundle, id),
-            Sharing::Manager => Ok(Group { name: String::new(), by_systemd: false }),
+            Sharing::Manager => Ok(Group { name: String::new(), is_pod: false, by_systemd: false }),
         }
     }
 }
 
 /// The annotations that name a group, in order of precedence.
-pub(crate) const ANNOTATIONS: [&str; 2] =
-    ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+pub(crate) const ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", SANDBOX_ID];
 
 /// The directory of sockets, if containerd names no other. The paths of containerd's own shims are
 /// there too.
 const SOCKETS: &str = "/run/containerd/s";
+
+/// The directory of the managers' control sockets.
+pub const CONTROL_SOCKETS: &str = "/run/wherry-manager";
 
 /// The only fields of a configuration that `start` parses: parsing all of it would take longer than
 /// the rest of `start`.
@@ -74,6 +77,8 @@ struct Linux {
 pub struct Group {
     /// The group's name.
     pub name: String,
+    /// Whether the bundle is that of a pod sandbox, which needs no engine host.
+    pub is_pod: bool,
     /// Whether the path of the container's cgroup has the form of systemd's driver.
     pub by_systemd: bool,
 }
@@ -89,7 +94,7 @@ pub fn of(bundle: &Path, id: &str) -> Result<Group> {
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(Group { name: id.to_owned(), by_systemd: false });
+            return Ok(Group { name: id.to_owned(), is_pod: true, by_systemd: false });
         }
         Err(source) => return Err(Error::Read { path, source }),
     };
@@ -100,6 +105,7 @@ pub fn of(bundle: &Path, id: &str) -> Result<Group> {
     let cgroup = spec.linux.and_then(|linux| linux.cgroups_path);
     Ok(Group {
         name: group.map_or(id, String::as_str).to_owned(),
+        is_pod: false,
         by_systemd: cgroup.is_some_and(|path| wherry_cgroup::is_systemd_path(&path)),
     })
 }
@@ -126,6 +132,12 @@ pub(crate) fn socket(directory: Option<&Path>, key: Key<'_>) -> PathBuf {
     }
     let name: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     directory.unwrap_or(Path::new(SOCKETS)).join(name)
+}
+
+/// Returns the path of the control socket of the manager that serves at `socket`.
+#[must_use]
+pub fn control_socket(socket: &Path) -> PathBuf {
+    Path::new(CONTROL_SOCKETS).join(socket.file_name().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -184,7 +196,7 @@ mod tests {
     #[test]
     fn all_containers_of_a_manager_are_in_its_group_whatever_their_configuration() {
         let directory = tempfile::tempdir().unwrap();
-        let group = Group { name: String::new(), by_systemd: false };
+        let group = Group { name: String::new(), is_pod: false, by_systemd: false };
         assert_eq!(Sharing::Manager.group(directory.path(), "one").unwrap(), group);
         let config = r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#;
         std::fs::write(directory.path().join("config.json"), config).unwrap();

@@ -46,7 +46,8 @@ pub(crate) fn version(shim: Shim) -> Result<()> {
 pub(crate) fn help(shim: Shim) -> Result<()> {
     let usage = args::USAGE;
     version(shim)?;
-    print(format!("usage: {}{usage}", shim.executable()).as_bytes())
+    let operator = shim.operator.map_or("", |operator| operator.usage());
+    print(format!("usage: {}{usage}{operator}", shim.executable()).as_bytes())
 }
 
 /// Returns the engine's version from the engine host, because no engine is linked into the shim; or

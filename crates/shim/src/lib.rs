@@ -3,6 +3,8 @@
 //! It is called as [`start`], which prints the address of the container's daemon and forks it if
 //! needed, as `delete`, which cleans up after a dead daemon, and with `-info`. [`serve`] is the
 //! daemon that `start` forks. [`upgrade`] hands it over to a new version of this executable.
+//! [`manage`] runs a manager for systemd, and [`operator`] is the interface to the rest of what an
+//! operator needs.
 
 mod args;
 mod bootstrap;
@@ -12,6 +14,8 @@ mod error;
 mod features;
 pub mod group;
 mod info;
+mod manage;
+pub mod operator;
 mod peer;
 mod serve;
 mod start;
@@ -27,12 +31,15 @@ use wherry_sys::handover::Descriptor;
 
 use args::{Action, Args};
 pub use group::Sharing;
+use operator::Operator;
 
 /// A runtime.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shim {
     pub(crate) engine: &'static str,
     pub(crate) sharing: Sharing,
+    /// Of a manager.
+    pub(crate) operator: Option<&'static dyn Operator>,
 }
 
 impl Shim {
@@ -50,10 +57,12 @@ impl Shim {
     }
 }
 
-/// The main function of `containerd-shim-<engine>-v1` and `containerd-shim-<engine>d-v1`.
+/// The main function of `containerd-shim-<engine>-v1` and, with an operator,
+/// `containerd-shim-<engine>d-v1`.
 #[must_use]
-pub fn main(engine: &'static str, sharing: Sharing) -> ExitCode {
-    let shim = Shim { engine, sharing };
+pub fn main(engine: &'static str, operator: Option<&'static dyn Operator>) -> ExitCode {
+    let sharing = if operator.is_some() { Sharing::Manager } else { Sharing::Group };
+    let shim = Shim { engine, sharing, operator };
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.as_slice() {
         [first, rest @ ..] if first == DIGEST => return digest(rest),
@@ -83,6 +92,7 @@ fn call(shim: Shim, args: &[String]) -> Result<(), Error> {
     match args.action {
         Action::Start => start::start(shim, &args),
         Action::Delete => delete::delete(shim, &args),
+        Action::Manager => manage::manage(shim, &args),
         Action::Info => info::info(shim),
         Action::Version => info::version(shim),
         Action::Help => info::help(shim),

@@ -29,6 +29,7 @@ use crate::Shim;
 use crate::error::{Error, Result};
 use crate::group::Sharing;
 use crate::info::VERSION;
+use crate::operator::{self, Manager, Serving};
 use crate::peer::Trusted;
 use crate::upgrade::Upgrade;
 
@@ -42,6 +43,8 @@ pub(crate) struct Daemon {
     pub(crate) executable: PathBuf,
     /// The arguments that `ps` shows.
     pub(crate) title: Vec<String>,
+    /// The identity and the settings of a manager.
+    pub(crate) managed: Option<(Manager, operator::Settings)>,
     pub(crate) namespace: String,
     /// containerd's ttrpc socket, which takes events.
     pub(crate) ttrpc_address: String,
@@ -54,6 +57,8 @@ pub(crate) struct Daemon {
 pub(crate) struct First {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
+    /// Whether that is the bundle of a pod sandbox.
+    pub(crate) is_pod: bool,
     /// Whether the path of its cgroup has the form of systemd's driver.
     pub(crate) by_systemd: bool,
     pub(crate) shim_cgroup: String,
@@ -76,61 +81,64 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// request takes less than a millisecond from the client's write to the daemon's read on an idle
 /// machine.
 const QUIET_PERIOD: Duration = Duration::from_millis(500);
-/// The engine hosts that a manager keeps ready: as many as containers are usually started at once.
-const SPARE_HOSTS: usize = 2;
 
-/// Serves until the service ends, then exits. Only `start` calls this.
-pub(crate) fn serve(daemon: Daemon, first: &First) -> ! {
-    handover::block_upgrade();
+/// Serves until the service ends, then exits. `first`: none if systemd started the daemon.
+pub(crate) fn serve(daemon: Daemon, first: Option<&First>) -> ! {
+    handover::block_signals();
     memory::share_one_heap();
-    if first.shim_cgroup.is_empty() && first.by_systemd {
+    if first.is_some_and(|first| first.shim_cgroup.is_empty() && first.by_systemd) {
         wherry_cgroup::start_grace_period();
     }
     start_log(&daemon);
     // Create opens each container's log, this one's too.
-    let log = ContainerLog::open(&first.id, &first.bundle.join("log"));
+    let log = first.map(|first| ContainerLog::open(&first.id, &first.bundle.join("log")));
     if daemon.shim.sharing == Sharing::Manager
         && let Err(error) = daemon::raise_descriptor_limit()
     {
         log::warn!("cannot raise the shim's limit on descriptors: {error}");
     }
-    // Before the runtime: the host loads its engine while containerd connects.
-    let spare = Host::spawn(&daemon.program);
+    // Before the runtime: the host loads its engine while containerd connects. That of a pod starts
+    // with the pod, because containerd waits for the pod alone.
+    let is_pod = first.is_some_and(|first| first.is_pod);
+    let spare = (!is_pod).then(|| Host::spawn(&daemon.program));
     if let Err(error) = daemon::raise_oom_score_adj() {
         log::warn!("cannot raise the shim's oom_score_adj: {error}");
     }
     daemon::ignore_terminal_signals();
-    join_shim_cgroup(daemon.shim, &first.shim_cgroup);
-    if let Err(error) = &spare {
-        log::error!("cannot run {}: {error}", daemon.program.path().display());
-    }
-    run_to_the_end(daemon, log, spare.ok(), None)
+    join_shim_cgroup(daemon.shim, first.map_or("", |first| &first.shim_cgroup));
+    let spare = spare.and_then(|host| {
+        let failed = |error| log::error!("cannot run {}: {error}", daemon.program.path().display());
+        host.map_err(failed).ok()
+    });
+    run_to_the_end(daemon, log, spare, None)
 }
 
 /// As [`serve`], with the state that the last version of this daemon has handed over.
-pub(crate) fn resume(daemon: Daemon, log: ContainerLog, restored: Restored) -> ! {
+pub(crate) fn resume(daemon: Daemon, log: Option<ContainerLog>, restored: Restored) -> ! {
     memory::share_one_heap();
     start_log(&daemon);
     daemon::ignore_terminal_signals();
     run_to_the_end(daemon, log, None, Some(restored))
 }
 
-fn start_log(daemon: &Daemon) {
-    logger::start(if daemon.debug { LevelFilter::Debug } else { LevelFilter::Info });
-}
-
 fn run_to_the_end(
     daemon: Daemon,
-    log: ContainerLog,
+    log: Option<ContainerLog>,
     spare: Option<Host>,
     restored: Option<Restored>,
 ) -> ! {
-    let result = run_on_this_thread(daemon, &log, spare, restored);
+    let result = run_on_this_thread(daemon, log.as_ref(), spare, restored);
     if let Err(error) = &result {
         log::error!("the shim ends: {error}");
     }
     drop(log);
     std::process::exit(i32::from(result.is_err()))
+}
+
+/// Logs at the level of containerd, or of a manager's settings, which containerd may raise.
+fn start_log(daemon: &Daemon) {
+    let set = daemon.managed.as_ref().map_or(LevelFilter::Info, |(_, set)| set.log_level);
+    logger::start(if daemon.debug { set.max(LevelFilter::Debug) } else { set });
 }
 
 /// Moves this process to the cgroup that the options of the first container name. The manager stays
@@ -157,7 +165,7 @@ impl Drop for OwnName {
 
 fn run_on_this_thread(
     daemon: Daemon,
-    log: &ContainerLog,
+    log: Option<&ContainerLog>,
     spare: Option<Host>,
     restored: Option<Restored>,
 ) -> Result<()> {
@@ -173,7 +181,7 @@ fn run_on_this_thread(
 
 async fn run(
     daemon: Daemon,
-    log: &ContainerLog,
+    log: Option<&ContainerLog>,
     spare: Option<Host>,
     restored: Option<Restored>,
 ) -> Result<()> {
@@ -182,14 +190,16 @@ async fn run(
     let publisher = Publisher::start(&daemon.ttrpc_address, &daemon.namespace);
     let config = Settings::read();
     let shim = daemon.shim;
-    let lifetime = match shim.sharing {
-        Sharing::Group => Lifetime::Group,
-        Sharing::Manager => Lifetime::Manager { idle: config.manager_idle },
+    // The daemon of a group has used the only host that it needs.
+    let (lifetime, spare_hosts) = match &daemon.managed {
+        None => (Lifetime::Group, 0),
+        Some((_, set)) => (Lifetime::Manager { idle: set.idle }, set.spare_hosts),
     };
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
     let Daemon { listener, name, program, .. } = daemon;
+    let spare = SpareHosts::new(spare, spare_hosts);
     let supervisor = Arc::new(supervisor(shim, program, &config, reaper, spare));
     let runtime = Arc::new(Runtime {
         supervisor: Arc::clone(&supervisor),
@@ -203,11 +213,11 @@ async fn run(
         }
     };
     let mut signals = signal(SignalKind::user_defined2()).map_err(Error::Daemon)?;
-    handover::unblock_upgrade().map_err(Error::Daemon)?;
     let upgrade = Upgrade {
         shim,
         executable: daemon.executable,
         title: daemon.title,
+        managed: daemon.managed.clone(),
         namespace: daemon.namespace,
         ttrpc_address: daemon.ttrpc_address,
         debug: daemon.debug,
@@ -217,7 +227,7 @@ async fn run(
         log,
         service: service.clone(),
         publisher: publisher.clone(),
-        supervisor,
+        supervisor: Arc::clone(&supervisor),
     };
     let (sender, mut requests) = mpsc::channel(1);
     let trusted = Trusted::new(listener, connections.clone(), open).map_err(Error::Daemon)?;
@@ -227,6 +237,12 @@ async fn run(
         .register_service(daemon_service(&upgrade.status(), sender));
     // The server closes its connections when it is dropped.
     server.start().await?;
+    if let (Some(operator), Some((manager, settings))) = (shim.operator, daemon.managed) {
+        let service = service.clone();
+        let publisher = publisher.clone();
+        operator.serve(Serving { manager, settings, service, publisher, supervisor });
+    }
+    handover::unblock_signals().map_err(Error::Daemon)?;
     if daemon.upgrades > 0 {
         runtime.refill();
     }
@@ -252,7 +268,7 @@ fn supervisor(
     host: Program,
     config: &Settings,
     reaper: Reaper,
-    spare: Option<Host>,
+    spare: SpareHosts,
 ) -> Supervisor {
     let compiler = host.compiler(shim.engine);
     for program in [&host, &compiler] {
@@ -267,7 +283,7 @@ fn supervisor(
         cache: config.cache(shim.engine).reading_through(readonly::view),
         bounds: config.bounds,
         reaper,
-        spare: SpareHosts::new(spare, spare_hosts(shim.sharing)),
+        spare,
     }
 }
 
@@ -287,15 +303,6 @@ impl Restored {
         let waited = self.since.elapsed().unwrap_or_default().as_millis();
         log::info!("version {VERSION} runs now, with {count} containers; calls waited {waited} ms");
         Ok(restored)
-    }
-}
-
-/// How many engine hosts are kept ready for the next containers. The daemon of a group has used the
-/// only one that it needs.
-fn spare_hosts(sharing: Sharing) -> usize {
-    match sharing {
-        Sharing::Group => 0,
-        Sharing::Manager => SPARE_HOSTS,
     }
 }
 

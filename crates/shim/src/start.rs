@@ -8,15 +8,16 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use wherry_supervisor::Program;
+use wherry_sys::daemon;
 use wherry_sys::socket::{self, Listen};
-use wherry_sys::{daemon, title};
 
 use crate::args::Args;
 use crate::bootstrap::{self, Bootstrap, Format};
 use crate::error::{Error, Result};
-use crate::group::{Group, Sharing};
+use crate::group::Group;
+use crate::operator::{Manager, Settings};
 use crate::serve::{self, Daemon, First, OwnName};
-use crate::{Shim, group};
+use crate::{Shim, group, manage};
 
 /// The most that is read of standard input, bytes: more than options need.
 const STDIN_MAX: u64 = 1 << 20;
@@ -28,7 +29,7 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
     // Before the socket and the daemon exist: a missing host is an error of this program.
     let program = Program::host(shim.engine)?;
     let executable = std::env::current_exe().map_err(Error::Own)?;
-    let Group { name: group, by_systemd } = shim.sharing.group(&bundle, &args.id)?;
+    let Group { name: group, is_pod, by_systemd } = shim.sharing.group(&bundle, &args.id)?;
     let ttrpc_address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let bootstrap = Bootstrap::new(args, &ttrpc_address, &read_stdin());
     let key = group::Key {
@@ -39,6 +40,19 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
     };
     let socket = group::socket(bootstrap.socket_dir.as_deref(), key);
     let address = format!("unix://{}", socket.display());
+    let manager = Manager {
+        runtime: shim.name(),
+        address: bootstrap.address.clone(),
+        ttrpc_address: bootstrap.ttrpc_address.clone(),
+        namespace: args.namespace.clone(),
+        socket: socket.clone(),
+        debug: bootstrap.debug,
+    };
+    let managed = match prepare(shim, &manager)? {
+        Prepared::Serves => return announce(&bundle, &address, bootstrap.format),
+        Prepared::Group => None,
+        Prepared::Manager(settings) => Some((manager, settings)),
+    };
     let bound = socket::serve_at(&socket)
         .map_err(|source| Error::Listen { path: socket.clone(), source })?;
     let (listener, name) = match bound {
@@ -54,15 +68,9 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
         }
     }
     // Only the forked daemon comes here. Its arguments are those of `start`.
-    let title = match shim.sharing {
-        Sharing::Group => std::env::args().collect(),
-        Sharing::Manager => {
-            let name = shim.executable();
-            let options = ["-namespace", &args.namespace, "-address", &bootstrap.address];
-            let words = [&[name.as_str()], &options[..], &["manager"]].concat();
-            title::replace_arguments(&words);
-            words.into_iter().map(str::to_owned).collect()
-        }
+    let title = match &managed {
+        None => std::env::args().collect(),
+        Some((manager, _)) => manage::show(shim, manager),
     };
     let daemon = Daemon {
         shim,
@@ -71,13 +79,45 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
         program,
         executable,
         title,
+        managed,
         namespace: args.namespace.clone(),
         ttrpc_address: bootstrap.ttrpc_address,
         debug: bootstrap.debug,
         upgrades: 0,
     };
     let shim_cgroup = bootstrap.options.shim_cgroup;
-    serve::serve(daemon, &First { id: args.id.clone(), bundle, by_systemd, shim_cgroup })
+    let first = First { id: args.id.clone(), bundle, is_pod, by_systemd, shim_cgroup };
+    serve::serve(daemon, Some(&first))
+}
+
+/// What [`prepare`] found.
+enum Prepared {
+    /// The daemon of a group is needed, if it does not serve.
+    Group,
+    /// A manager serves.
+    Serves,
+    /// A manager is needed, with these settings.
+    Manager(Settings),
+}
+
+/// Finds a manager that serves, has systemd start it, or reads the settings for a new one. They are
+/// not read for one that serves: containerd waits for this program.
+fn prepare(shim: Shim, manager: &Manager) -> Result<Prepared> {
+    let Some(operator) = shim.operator else { return Ok(Prepared::Group) };
+    let path = &manager.socket;
+    let serves = || {
+        let served = socket::is_served_at(path);
+        served.map_err(|source| Error::Listen { path: path.clone(), source })
+    };
+    if serves()? {
+        return Ok(Prepared::Serves);
+    }
+    let settings = operator.settings().map_err(Error::Operator)?;
+    if !settings.systemd {
+        return Ok(Prepared::Manager(settings));
+    }
+    operator.launch(manager).map_err(Error::Operator)?;
+    if serves()? { Ok(Prepared::Serves) } else { Err(Error::NotServed(path.clone())) }
 }
 
 /// Returns the absolute path of the bundle: the daemon changes its working directory.

@@ -7,6 +7,7 @@ use wherry_cgroup::{CgroupName, PathError};
 use wherry_image::overlay::{self, InvalidDescriptor};
 use wherry_image::{CacheError, CacheEvent, Module};
 use wherry_protocol::Mount;
+use wherry_sys::measure::{self, Measurement};
 
 use crate::Supervisor;
 use crate::cancel::Cancel;
@@ -78,12 +79,19 @@ impl Order<'_> {
             start,
             container: Some(Charged { cgroup: self.cgroup, cancel: self.cancel }),
         };
+        let mut compiled = None;
         let mut report = |event: CacheEvent| match event {
             CacheEvent::Warning(_) => log::warn!("{id}: {event}"),
-            event => log::info!("{id}: {event}"),
+            event => {
+                if let CacheEvent::Compiled { took, .. } = event {
+                    compiled = Some(took);
+                }
+                log::info!("{id}: {event}");
+            }
         };
         let code =
             supervisor.cache.get_or_baseline(module, key, baseline, &compiler, &mut report)?;
+        measure::report(|| Measurement::Code { id, compiled });
         if code.baseline
             && let Some(lock) = supervisor.cache.background_lock()
             && let Err(error) = compile_in_background(&supervisor.compiler, module.file, lock)

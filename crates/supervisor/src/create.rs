@@ -163,10 +163,7 @@ impl Supervisor {
                 })
             }
             Err(failure) => {
-                self.remove(&bundle, &remains);
-                if let Some(pod) = &config.pod {
-                    members::remove(pod, &config.id);
-                }
+                self.remove(config, &remains);
                 Err(failure)
             }
         }
@@ -191,7 +188,7 @@ impl Supervisor {
         });
         let lock = SetupLock::shared(bundle)
             .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
-        self.take_host()?.fork(&request, lock, stdio, &self.reaper, &mut setup)
+        self.take_host(&config.id, true)?.fork(&request, lock, stdio, &self.reaper, &mut setup)
     }
 
     /// Starts a created container: returns when the guest runs. Blocks.
@@ -204,9 +201,13 @@ impl Supervisor {
     }
 
     /// Removes everything of a container but its bundle. Logs what could not be removed.
-    pub fn remove(&self, bundle: &Bundle, remains: &Remains) {
-        for error in cleanup::container(bundle, Some(remains), Some(&self.reaper)) {
-            log::error!("{}: {error}", bundle.id());
+    pub fn remove(&self, config: &ContainerConfig, remains: &Remains) {
+        let bundle = Bundle::new(&config.bundle, &config.id);
+        for error in cleanup::container(&bundle, Some(remains), Some(&self.reaper)) {
+            log::error!("{}: {error}", config.id);
+        }
+        if let Some(pod) = &config.pod {
+            members::remove(pod, &config.id);
         }
     }
 }

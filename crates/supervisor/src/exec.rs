@@ -57,7 +57,7 @@ impl Supervisor {
             .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
         let mut setup = ExecSetup { supervisor: self, container, bundle: &bundle, cancel };
         let forked = self
-            .take_host()
+            .take_host(&container.id, false)
             .and_then(|host| host.fork(&request, lock, stdio, &self.reaper, &mut setup));
         let ended = || {
             let text = format!("container {} ended before the process could start", container.id);

@@ -14,6 +14,7 @@ use wherry_bundle::hooks::Batch;
 use wherry_bundle::{Bundle, SetupLock};
 use wherry_protocol::message::Descriptors;
 use wherry_protocol::{Channel, Failure, FailureKind, HostReply, HostRequest, SetupMessage, Stdio};
+use wherry_sys::measure::{self, Measurement};
 use wherry_sys::process::{Pid, Ticks};
 use wherry_sys::reaper::Reaper;
 use wherry_sys::{daemon, logger};
@@ -118,9 +119,12 @@ impl Host {
             Ok(None) => return Err(host_gone(io::ErrorKind::BrokenPipe.into())),
             Err(error) => return Err(host_gone(error)),
         };
-        conversation
+        let forked = conversation
             .conclude(packet, request)
-            .unwrap_or_else(|invalid| Err(invalid.of("the engine host")))
+            .unwrap_or_else(|invalid| Err(invalid.of("the engine host")))?;
+        let first = matches!(request, HostRequest::Create(_));
+        measure::report(|| Measurement::Forked { first });
+        Ok(forked)
     }
 }
 

@@ -24,6 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use wherry_image::Cache;
 use wherry_protocol::compile::Bounds;
 use wherry_protocol::{Failure, FailureKind};
+use wherry_sys::measure::{self, Measurement};
 use wherry_sys::reaper::Reaper;
 
 pub use cancel::Cancel;
@@ -68,6 +69,12 @@ impl SpareHosts {
         self.lock().push(host);
     }
 
+    /// The number of hosts that are ready.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.lock().len()
+    }
+
     fn take(&self) -> Option<Host> {
         let mut hosts = self.lock();
         // One may have been killed since, when memory was short.
@@ -85,10 +92,12 @@ impl SpareHosts {
 }
 
 impl Supervisor {
-    /// A spare host, or a new one. A host serves one request and ends: an idle one would waste
-    /// memory.
-    fn take_host(&self) -> Result<Host, Failure> {
-        match self.spare.take() {
+    /// A spare host, or a new one, for a process of the container `id`: its `first` or an added
+    /// one. A host serves one request and ends: an idle one would waste memory.
+    fn take_host(&self, id: &str, first: bool) -> Result<Host, Failure> {
+        let spare = self.spare.take();
+        measure::report(|| Measurement::Host { id, first, spare: spare.is_some() });
+        match spare {
             Some(host) => Ok(host),
             None => Host::spawn(&self.host).map_err(|error| {
                 let path = self.host.path().display();
@@ -100,12 +109,22 @@ impl Supervisor {
     /// Whether [`Supervisor::refill`] has something to do.
     #[must_use]
     pub fn needs_refill(&self) -> bool {
-        self.spare.lock().len() < self.spare.kept
+        self.spare.ready() < self.spare.kept
     }
 
     /// Starts spare hosts in place of those that were used. Blocks for some milliseconds.
     pub fn refill(&self) {
-        while self.needs_refill() {
+        self.spawn_up_to(self.spare.kept);
+    }
+
+    /// Starts a spare host for the container that is expected next, unless there is one. Blocks for
+    /// about a millisecond.
+    pub fn prepare_host(&self) {
+        self.spawn_up_to(1);
+    }
+
+    fn spawn_up_to(&self, count: usize) {
+        while self.spare.lock().len() < count {
             match Host::spawn(&self.host) {
                 Ok(host) => self.spare.put(host),
                 // The next Create tries it again, and reports the cause.

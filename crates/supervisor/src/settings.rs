@@ -3,7 +3,6 @@
 
 use std::env::VarError;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use wherry_image::{Cache, MODULE_MAX};
 use wherry_protocol::compile::Bounds;
@@ -21,10 +20,6 @@ const CODE: (u64, u64) = (256 << 20, 4 << 30);
 const COMPILE_MEMORY: (&str, u64) = ("WHERRY_COMPILE_MEMORY", 4 << 30);
 /// The time of one compilation, seconds.
 const COMPILE_SECONDS: (&str, u64) = ("WHERRY_COMPILE_SECONDS", 600);
-/// How long a manager without containers stays, seconds.
-const MANAGER_IDLE: (&str, u64) = ("WHERRY_MANAGER_IDLE", 300);
-/// The least of it: containerd takes some time between `start` and Create.
-const MANAGER_IDLE_MIN: u64 = 10;
 
 /// The settings.
 #[derive(Debug)]
@@ -33,8 +28,6 @@ pub struct Settings {
     cache_size: u64,
     /// The limits of a compilation.
     pub bounds: Bounds,
-    /// How long a manager without containers stays.
-    pub manager_idle: Duration,
     /// One sentence for each variable that is invalid and ignored.
     pub warnings: Vec<String>,
 }
@@ -74,7 +67,6 @@ impl Settings {
             module: size(MODULE_SIZE),
             code: cache_size.clamp(CODE.0, CODE.1),
         };
-        let manager_idle = Duration::from_secs(size(MANAGER_IDLE).max(MANAGER_IDLE_MIN));
         let (name, default) = CACHE_DIR;
         let cache_dir = match variable(name) {
             Some(text) if Path::new(&text).is_absolute() => text,
@@ -87,7 +79,7 @@ impl Settings {
             None => default.to_owned(),
         };
         let cache_dir = cache_dir.into();
-        Settings { cache_dir, cache_size, bounds, manager_idle, warnings }
+        Settings { cache_dir, cache_size, bounds, warnings }
     }
 
     /// Returns the cache of compiled code of an engine.
@@ -126,15 +118,6 @@ mod tests {
         for wrong in ["", "G", "-1", "1.5G", "12 apples", "99999999999T"] {
             assert_eq!(size(wrong), None, "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_manager_stays_as_long_as_it_is_set_and_not_too_short() {
-        let idle = |set: Option<&str>| {
-            let of = |name: &str| set.filter(|_| name == "WHERRY_MANAGER_IDLE").map(str::to_owned);
-            Settings::from(of).manager_idle.as_secs()
-        };
-        assert_eq!([idle(None), idle(Some("60")), idle(Some("0"))], [300, 60, 10]);
     }
 
     #[test]

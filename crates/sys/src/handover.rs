@@ -29,8 +29,9 @@ use serde::{Deserialize, Serialize};
 const DOCUMENT_MAX: u64 = 256 << 20;
 /// The maximum length of the text of a refusal, bytes.
 const TEXT_MAX: usize = 1024;
-/// The signal that asks a daemon to hand over. Its default action ends a process.
-const UPGRADE: Signal = Signal::SIGUSR2;
+/// The signals that ask a daemon to hand over, and a manager to end after its last container. Their
+/// default action ends a process.
+const SIGNALS: [Signal; 2] = [Signal::SIGUSR2, Signal::SIGTERM];
 
 /// A descriptor in a document: its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -146,34 +147,36 @@ impl Incoming {
     }
 }
 
-/// Bytes in a document, which is text: their hexadecimal form.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Bytes(pub Vec<u8>);
-
-/// A text is not the hexadecimal form of bytes.
-#[derive(Debug, thiserror::Error)]
-#[error("invalid hexadecimal bytes")]
-pub struct NotHexadecimal;
-
-impl From<Bytes> for String {
-    fn from(bytes: Bytes) -> String {
-        bytes.0.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+/// Appends a value to a document, in the format of postcard: compact, and without names, because the
+/// code of a format that describes itself would be a tenth of a shim. So types in a document have
+/// neither optional nor flattened fields.
+///
+/// # Errors
+/// If a value cannot be encoded.
+pub fn encode<T: Serialize>(mut document: Vec<u8>, value: &T) -> io::Result<Vec<u8>> {
+    document.extend(postcard::to_allocvec(value).map_err(io::Error::other)?);
+    Ok(document)
 }
 
-impl TryFrom<String> for Bytes {
-    type Error = NotHexadecimal;
+/// Takes the first value of a document.
+///
+/// # Errors
+/// If it is not one of this type.
+pub fn decode<'a, T: Deserialize<'a>>(document: &mut &'a [u8]) -> io::Result<T> {
+    let (value, rest) = postcard::take_from_bytes(document).map_err(io::Error::other)?;
+    *document = rest;
+    Ok(value)
+}
 
-    fn try_from(text: String) -> Result<Bytes, NotHexadecimal> {
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        let byte = |pair: &[u8]| match pair {
-            [high, low] => u8::try_from(digit(*high)? << 4 | digit(*low)?).ok(),
-            _ => None,
-        };
-        let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
-        bytes.map(Bytes).ok_or(NotHexadecimal)
-    }
+/// A value after a handover in which nothing but this value took part. For tests.
+///
+/// # Panics
+/// If it cannot be encoded or decoded.
+#[doc(hidden)]
+#[must_use]
+#[allow(clippy::unwrap_used)]
+pub fn copy<T: Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
+    decode(&mut &*encode(Vec::new(), value).unwrap()).unwrap()
 }
 
 /// Writes a document to a file without a name, which nothing can change any more.
@@ -270,8 +273,8 @@ fn os(errno: Errno) -> io::Error {
 /// in `kept`. Returns the cause if the kernel refuses: then this process is as before. No other
 /// thread may fork meanwhile.
 ///
-/// The signal for the next upgrade stays blocked until [`unblock_upgrade`]: the next version has no
-/// handler yet.
+/// The daemon's signals stay blocked until [`unblock_signals`]: the next version has no handlers
+/// yet.
 pub fn execute(program: &File, args: &[String], kept: &[Descriptor]) -> io::Error {
     let result = || -> io::Result<()> {
         // The kernel resolves this path before it closes the descriptor.
@@ -280,7 +283,7 @@ pub fn execute(program: &File, args: &[String], kept: &[Descriptor]) -> io::Erro
             args.iter().map(|arg| CString::new(arg.as_bytes())).collect::<Result<_, _>>()?;
         let environment: Vec<CString> =
             std::env::vars_os().map(variable).collect::<Result<_, _>>()?;
-        let blocked = SigSet::from(UPGRADE);
+        let blocked = SigSet::from_iter(SIGNALS);
         blocked.thread_block()?;
         let result = keep(kept, true).and_then(|()| {
             let Err(errno) = execve(&path, &args, &environment);
@@ -294,19 +297,19 @@ pub fn execute(program: &File, args: &[String], kept: &[Descriptor]) -> io::Erro
     result().err().unwrap_or_else(|| io::ErrorKind::Other.into())
 }
 
-/// Blocks the signal for an upgrade, which would end this process, until the handler exists. A
-/// guest's process unblocks all signals.
-pub fn block_upgrade() {
+/// Blocks the signals that would end this process until their handlers exist. A guest's process
+/// unblocks all signals.
+pub fn block_signals() {
     // It cannot fail with a valid mask.
-    let _ = SigSet::from(UPGRADE).thread_block();
+    let _ = SigSet::from_iter(SIGNALS).thread_block();
 }
 
-/// Allows the signal for an upgrade again. The handler must exist.
+/// Allows the signals of [`block_signals`] again. The handlers must exist.
 ///
 /// # Errors
 /// Never on Linux.
-pub fn unblock_upgrade() -> io::Result<()> {
-    Ok(SigSet::from(UPGRADE).thread_unblock()?)
+pub fn unblock_signals() -> io::Result<()> {
+    Ok(SigSet::from_iter(SIGNALS).thread_unblock()?)
 }
 
 fn variable((name, value): (OsString, OsString)) -> Result<CString, NulError> {
@@ -354,14 +357,15 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_text_in_a_document() {
-        let bytes = Bytes(vec![0, 0x7f, 0xff]);
-        let text = String::from(bytes.clone());
-        assert_eq!(text, "007fff");
-        assert_eq!(Bytes::try_from(text).unwrap(), bytes);
-        for wrong in ["0", "0g", "é"] {
-            assert!(Bytes::try_from(wrong.to_owned()).is_err(), "{wrong}");
-        }
+    fn the_values_of_a_document_are_taken_one_after_the_other() {
+        let document = encode(Vec::new(), &(1, "head")).and_then(|head| encode(head, &Some(2)));
+        let document = document.unwrap();
+        let mut rest = &document[..];
+        assert_eq!(decode::<(u32, String)>(&mut rest).unwrap(), (1, "head".to_owned()));
+        let value = rest;
+        assert_eq!((decode::<Option<u32>>(&mut rest).unwrap(), rest.len()), (Some(2), 0));
+        assert!(decode::<Option<u32>>(&mut rest).is_err(), "nothing is left");
+        assert!(decode::<Option<u32>>(&mut &value[..1]).is_err(), "it is incomplete");
     }
 
     #[test]

@@ -154,9 +154,11 @@ fn outputs() -> MutexGuard<'static, Vec<Output>> {
     OUTPUTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The output for the lines of the container `id`.
+/// The output for the lines of the container `id`: without one of that name the output that takes
+/// any line, or else the last.
 fn output_of<'a>(outputs: &'a [Output], id: &str) -> Option<&'a Output> {
-    outputs.iter().rfind(|output| output.id == id).or(outputs.last())
+    let of = |id: &str| outputs.iter().rfind(|output| output.id == id);
+    of(id).or_else(|| of("")).or(outputs.last())
 }
 
 /// The id with which a line begins: `id: text`. An id contains no colon.

@@ -98,6 +98,19 @@ impl SocketName {
     }
 }
 
+/// Whether a daemon serves at `path`, and has not removed it since: as [`serve_at`], without
+/// binding it.
+///
+/// # Errors
+/// If the directory cannot be locked, or the socket not connected to.
+pub fn is_served_at(path: &Path) -> io::Result<bool> {
+    match lock(path.parent().ok_or(io::ErrorKind::InvalidInput)?) {
+        Ok(_lock) => is_served(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes the socket at `path` unless a daemon serves there.
 pub fn remove_dead_socket(path: &Path) {
     // Open, so that no other file gets the inode.
@@ -205,6 +218,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let (listener, name) = bound(&path);
+        assert!(is_served_at(&path).unwrap());
+        assert!(!name.remove_unless_called(&listener) && path.exists());
+        drop(listener.accept().unwrap());
         assert!(matches!(serve_at(&path).unwrap(), Listen::Served));
         assert!(!name.remove_unless_called(&listener) && path.exists());
         drop(listener.accept().unwrap());
@@ -334,5 +350,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         remove_dead_socket(&directory.path().join("s"));
         remove_dead_socket(Path::new("/no/such/directory/s"));
+        assert!(!is_served_at(&directory.path().join("s")).unwrap());
+        assert!(!is_served_at(Path::new("/no/such/directory/s")).unwrap());
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::ReadBuf;
 use tokio::sync::watch;
 use ttrpc::Request;
-use wherry_sys::handover::{Bytes, Descriptor, Incoming, Outgoing, ResumeError};
+use wherry_sys::handover::{Descriptor, Incoming, Outgoing, ResumeError};
 
 use crate::frames::Frames;
 use crate::method;
@@ -66,7 +66,7 @@ pub(crate) struct Closed(Connections);
 pub(crate) struct SavedConnection {
     socket: Descriptor,
     /// The bytes to read before those of the socket.
-    ahead: Bytes,
+    ahead: Vec<u8>,
 }
 
 /// A connection that came along in a handover.
@@ -153,7 +153,7 @@ impl Connections {
         let save = |link: &Link| {
             let mut ahead = link.frames.unfinished();
             ahead.extend(link.ahead.iter().rev());
-            SavedConnection { socket: out.add(&link.socket), ahead: Bytes(ahead) }
+            SavedConnection { socket: out.add(&link.socket), ahead }
         };
         links.open.values().filter(|link| !link.ended).map(save).collect()
     }
@@ -164,7 +164,7 @@ impl Connections {
         from: &mut Incoming,
     ) -> Result<Vec<RestoredConnection>, ResumeError> {
         let restore = |SavedConnection { socket, ahead }| {
-            Ok(RestoredConnection { socket: from.take(socket)?, ahead: ahead.0 })
+            Ok(RestoredConnection { socket: from.take(socket)?, ahead })
         };
         saved.into_iter().map(restore).collect()
     }
@@ -338,7 +338,7 @@ mod tests {
         let ahead = |connections: &Connections| {
             let saved = connections.save(&mut Outgoing::default());
             assert_eq!(saved.len(), 1);
-            saved[0].ahead.0.clone()
+            saved[0].ahead.clone()
         };
         let expected = [&wait[..], &next[..12]].concat();
         assert_eq!(ahead(&connections), expected);

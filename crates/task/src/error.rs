@@ -32,15 +32,9 @@ pub(crate) enum Error {
     /// The daemon has made no pod with the id of the request.
     #[error("pod sandbox {0:?} not found")]
     PodNotFound(String),
-    /// The daemon has already created a pod.
-    #[error("cannot create pod sandbox {0:?}: this shim serves a pod already")]
+    /// Another pod, or another CreateSandbox, has the id.
+    #[error("pod sandbox {0:?} already exists")]
     PodExists(String),
-    /// A manager makes no pods.
-    #[error(
-        "cannot create pod sandbox {0:?}: a runtime in the shared mode has no sandboxer \"shim\"; use \
-         the sandboxer \"podsandbox\", or the runtime without the final d"
-    )]
-    SharedPod(String),
     /// The cgroup above those of the pod's containers is not known.
     #[error("no usage of pod sandbox {0:?} is known: it has no parent cgroup")]
     NoPodUsage(String),
@@ -100,7 +94,7 @@ impl Error {
             | Error::PayloadType { .. }
             | Error::Payload { .. }
             | Error::Decode { .. } => Code::INVALID_ARGUMENT,
-            Error::Unsupported(_) | Error::SharedPod(_) => Code::UNIMPLEMENTED,
+            Error::Unsupported(_) => Code::UNIMPLEMENTED,
             Error::ShuttingDown => Code::UNAVAILABLE,
             Error::NoUsage(_) | Error::NoPodUsage(_) => Code::FAILED_PRECONDITION,
             Error::Encode { .. } | Error::Panicked { .. } => Code::INTERNAL,
@@ -217,7 +211,6 @@ mod tests {
                 Code::INVALID_ARGUMENT,
             ),
             (Error::Unsupported("a checkpoint"), Code::UNIMPLEMENTED),
-            (Error::SharedPod("p".into()), Code::UNIMPLEMENTED),
             (Error::NoUsage("a".into()), Code::FAILED_PRECONDITION),
         ] {
             assert_eq!(error.status().code(), code, "{error}");

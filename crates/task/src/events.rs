@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use ttrpc::Code;
 use wherry_container::{Event, EventKind, EventSink};
-use wherry_sys::handover::Bytes;
 
 use crate::convert;
 use crate::error::{Error, Result};
@@ -63,7 +62,7 @@ pub(crate) struct SavedEvent {
     container: String,
     priority: Priority,
     /// A `ForwardRequest`.
-    request: Bytes,
+    request: Vec<u8>,
 }
 
 impl Publisher {
@@ -104,7 +103,7 @@ impl Publisher {
                 type_url: request.envelope.topic.clone(),
                 source,
             })?;
-            Ok(SavedEvent { container: container.to_owned(), priority, request: Bytes(bytes) })
+            Ok(SavedEvent { container: container.to_owned(), priority, request: bytes })
         };
         queue.iter().map(save).collect()
     }
@@ -112,12 +111,18 @@ impl Publisher {
     /// Queues the events of [`Publisher::save`]. Those that cannot be parsed are dropped.
     pub(crate) fn restore(&self, saved: Vec<SavedEvent>) {
         for SavedEvent { container, priority, request } in saved {
-            match ForwardRequest::parse_from_bytes(&request.0) {
+            match ForwardRequest::parse_from_bytes(&request) {
                 Ok(request) => drop(self.lock().push(container, priority, request)),
                 Err(error) => log::error!("{container}: dropped an event: {error}"),
             }
         }
         self.0.changed.notify_waiters();
+    }
+
+    /// The number of events that containerd has not acknowledged.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.lock().len()
     }
 
     /// Waits until containerd has acknowledged all events, for at most `timeout`.
@@ -134,7 +139,7 @@ impl Publisher {
         if tokio::time::timeout(timeout, all_published).await.is_err() {
             log::warn!(
                 "{} events were not published: containerd did not answer within {timeout:?}",
-                self.lock().len()
+                self.unsent()
             );
         }
     }
@@ -187,7 +192,7 @@ impl Publisher {
 #[cfg(test)]
 impl SavedEvent {
     pub(crate) fn topic(&self) -> String {
-        ForwardRequest::parse_from_bytes(&self.request.0).unwrap().envelope.topic.clone()
+        ForwardRequest::parse_from_bytes(&self.request).unwrap().envelope.topic.clone()
     }
 }
 

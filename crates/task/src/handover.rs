@@ -78,6 +78,7 @@ pub struct SuspendedService {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SavedService {
     registry: SavedRegistry,
+    asked_to_end: bool,
     containers: Vec<(SavedContainer, Option<SavedLog>)>,
     connections: Vec<SavedConnection>,
     events: Vec<SavedEvent>,
@@ -100,12 +101,7 @@ impl Service {
     pub async fn suspend(&self, publisher: &Publisher) -> Result<SuspendedService, NotSuspended> {
         let deadline = Instant::now() + LIMIT;
         loop {
-            if self.registry().is_closed() {
-                return Err(NotSuspended::ShuttingDown);
-            }
-            if self.registry().has_pod() {
-                return Err(NotSuspended::Pod);
-            }
+            self.is_possible()?;
             let gate = self.connections().close_gate();
             let publishing = publisher.suspend();
             let attempt = self.attempt(publisher, gate, publishing);
@@ -141,6 +137,8 @@ impl Service {
         }
         // An exit that was handled meanwhile has started a thread.
         self.quiet_for(publisher).await;
+        // The requests that were answered meanwhile may have created a pod.
+        self.is_possible()?;
         Ok(SuspendedService {
             containers,
             _reaper: reaper,
@@ -149,6 +147,17 @@ impl Service {
             service: self.clone(),
             publisher: publisher.clone(),
         })
+    }
+
+    fn is_possible(&self) -> Result<(), NotSuspended> {
+        let registry = self.registry();
+        if registry.is_closed() {
+            return Err(NotSuspended::ShuttingDown);
+        }
+        if registry.has_pod() {
+            return Err(NotSuspended::Pod);
+        }
+        Ok(())
     }
 
     async fn quiet_for(&self, publisher: &Publisher) {
@@ -181,7 +190,7 @@ impl Service {
         lifetime: Lifetime,
         from: &mut Incoming,
     ) -> Result<(Service, Vec<RestoredConnection>), ResumeError> {
-        let SavedService { registry, containers, connections: open, events } = saved;
+        let SavedService { registry, asked_to_end, containers, connections: open, events } = saved;
         publisher.restore(events);
         let registry = Registry::restore(&registry);
         for (container, log) in containers {
@@ -192,7 +201,9 @@ impl Service {
             registry.adopt(Container::restore(&runtime, container, from)?, log);
         }
         let open = Connections::restore(open, from)?;
-        Ok((Service::with_registry(runtime, connections, lifetime, registry), open))
+        let service =
+            Service::with_registry(runtime, connections, lifetime, registry, asked_to_end);
+        Ok((service, open))
     }
 }
 
@@ -220,6 +231,7 @@ impl SuspendedService {
             publisher.save().map_err(|error: Error| NotSuspended::Event(error.to_string()));
         Ok(SavedService {
             registry: registry.save(),
+            asked_to_end: service.is_asked_to_end(),
             containers,
             connections: service.connections().save(out),
             events: events?,
@@ -238,6 +250,7 @@ mod tests {
     use wherry_image::Cache;
     use wherry_protocol::compile::Bounds;
     use wherry_supervisor::{Program, SpareHosts, Supervisor};
+    use wherry_sys::handover;
     use wherry_sys::reaper::Reaper;
 
     /// A service without containers, and a publisher whose containerd does not exist.
@@ -297,8 +310,7 @@ mod tests {
         let suspended = service.suspend(&publisher).await.ok().unwrap();
         assert!(!is_open(&connections).await);
         let saved = suspended.save(&mut Outgoing::default()).unwrap();
-        let saved: SavedService =
-            serde_json::from_str(&serde_json::to_string(&saved).unwrap()).unwrap();
+        let saved: SavedService = handover::copy(&saved);
         assert_eq!((saved.connections.len(), saved.containers()), (1, 0));
         drop(suspended);
         assert!(is_open(&connections).await);
@@ -313,8 +325,7 @@ mod tests {
         }
         let suspended = service.suspend(&publisher).await.ok().unwrap();
         let saved = suspended.save(&mut Outgoing::default()).unwrap();
-        let saved: SavedService =
-            serde_json::from_str(&serde_json::to_string(&saved).unwrap()).unwrap();
+        let saved: SavedService = handover::copy(&saved);
         let (other, next) = self::service(&connections);
         let runtime = other.runtime();
         let mut from = Incoming::default();

@@ -9,6 +9,7 @@
 //! messages and methods under another package name. [`sandbox`] has the Sandbox API:
 //! `api/runtime/sandbox/v1/sandbox.proto`.
 
+mod census;
 mod connections;
 mod convert;
 mod error;
@@ -23,11 +24,12 @@ mod queue;
 mod random;
 mod registry;
 mod rpc;
-mod sandbox;
+pub mod sandbox;
 mod service;
 mod stats;
 mod upgrade;
 
+pub use census::Census;
 pub use connections::{Connected, Connections, RestoredConnection};
 pub use events::Publisher;
 pub use handover::{NotSuspended, SavedService, SuspendedService};

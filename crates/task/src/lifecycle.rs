@@ -16,7 +16,8 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::connections::Connections;
 use crate::registry::Registry;
@@ -29,6 +30,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between two sweeps: as long as since the last change of the connections, since
 /// containerd cleans up soon after it has restarted; but at least and at most this.
 const SWEEP_INTERVAL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+
+/// How often a daemon that was asked to end checks whether it can.
+const END_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What ends a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +111,35 @@ pub(crate) async fn idle(
     }
 }
 
+/// Waits until `asked`, then until the daemon has no container, or no client and no container that
+/// lives: at the machine's end containerd, which would delete them, ends first. Then closes the
+/// registry, if `retire` succeeds, and returns.
+pub(crate) async fn unused(
+    registry: &Registry,
+    connections: &Connections,
+    asked: &watch::Sender<bool>,
+    retire: impl Fn() -> bool,
+) {
+    // The caller holds the sender: the channel cannot close.
+    let _ = asked.subscribe().wait_for(|asked| *asked).await;
+    let mut waits = false;
+    loop {
+        if registry.close_if_empty(&retire)
+            || connections.none() && registry.close_if_ended(&retire)
+        {
+            return;
+        }
+        if !waits {
+            let census = registry.census();
+            log::warn!(
+                "the shim was asked to end, and does so without containers: it has {census}"
+            );
+            waits = true;
+        }
+        sleep(END_CHECK_INTERVAL).await;
+    }
+}
+
 /// Removes what containerd has given up.
 async fn sweep(registry: &Registry) {
     registry.forget_removed();
@@ -144,6 +177,26 @@ mod tests {
 
     fn reserve<'a>(registry: &'a Registry, id: &str) -> crate::error::Result<Reserved<'a>> {
         registry.reserve(id, Path::new("/no/such/bundle"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_is_asked_to_end_does_so_without_containers_and_without_a_caller() {
+        let (registry, connections, asked) =
+            (Registry::new(), Connections::default(), watch::Sender::new(false));
+        let _client = connections.open(&-1, Vec::new());
+        let called = Cell::new(true);
+        let mut ended = std::pin::pin!(unused(&registry, &connections, &asked, || !called.get()));
+        let later = Duration::from_secs(3600);
+        assert!(timeout(later, &mut ended).await.is_err(), "it was not asked");
+        let reserved = reserve(&registry, "x").unwrap();
+        asked.send_replace(true);
+        assert!(timeout(later, &mut ended).await.is_err(), "it has a container");
+        assert!(reserve(&registry, "y").is_ok(), "it still serves");
+        drop(reserved);
+        assert!(timeout(later, &mut ended).await.is_err(), "a client has got the address");
+        called.set(false);
+        timeout(later, &mut ended).await.unwrap();
+        assert!(matches!(reserve(&registry, "x"), Err(Error::ShuttingDown)));
     }
 
     #[tokio::test(start_paused = true)]

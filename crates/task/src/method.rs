@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use ttrpc::asynchronous::{MethodHandler, Service, TtrpcContext};
 use ttrpc::{Request, Response};
+use wherry_sys::measure::{Clock, Measurement};
 
 use crate::error::Error;
 use crate::upgrade;
@@ -86,12 +87,14 @@ impl MethodHandler for Uncancellable {
         let result = if WAITS.contains(&method.as_str()) {
             Ok(work.await)
         } else {
-            let counted = self.in_flight.count();
+            let (counted, clock) = (self.in_flight.count(), Clock::start());
             let work = tokio::spawn(async move {
                 let _counted = counted;
                 work.await
             });
-            work.await
+            let result = work.await;
+            clock.report(|took| Measurement::Answered { method: &method, took });
+            result
         };
         Ok(match result {
             Ok(Ok(response)) => response,

@@ -1,7 +1,7 @@
-//! The containers of this daemon, by id, its pod, and whether the daemon still accepts more.
+//! The containers and pods of this daemon, by id, and whether the daemon still accepts more.
 //!
-//! An id is reserved from the start of its Create. A daemon has a pod only if it makes the pod
-//! itself, by the Sandbox API; the daemon then serves that pod alone. The lock is held for a
+//! An id is reserved from the start of its Create. The pods are those that the daemon makes itself,
+//! by the Sandbox API: the daemon of a group serves one, a manager many. The lock is held for a
 //! look-up and never across an await.
 //!
 //! The registry closes when it is empty and either Shutdown was requested or the idle timeout
@@ -22,6 +22,7 @@ use wherry_supervisor::Cancel;
 use wherry_sys::handover::Outgoing;
 use wherry_sys::logger::{ContainerLog, SavedLog};
 
+use crate::census::Census;
 use crate::error::{Error, Result};
 
 pub(crate) struct Registry {
@@ -32,7 +33,7 @@ pub(crate) struct Registry {
 
 struct Slots {
     by_id: HashMap<String, Slot>,
-    pod: Option<PodSlot>,
+    pods: HashMap<String, PodSlot>,
     /// Shutdown was requested while an id was taken. A Create that succeeds withdraws it: Shutdown
     /// follows the Delete of that container too.
     shutdown_requested: bool,
@@ -65,22 +66,42 @@ enum Phase {
     Created(Container),
 }
 
-/// The pod of the daemon.
+/// A pod of the daemon.
 enum PodSlot {
     /// CreateSandbox is in progress.
     Creating,
     Created(Pod),
 }
 
-impl Slots {
-    fn is_empty(&self) -> bool {
-        self.by_id.is_empty() && self.pod.is_none()
+impl Slot {
+    /// The state of its container. None while Create is in progress.
+    fn state(&self) -> Option<State> {
+        match &self.phase {
+            Phase::Creating(_) => None,
+            Phase::Created(container) => Some(container.snapshot().state),
+        }
     }
 }
 
-/// A reserved pod. Dropping this makes room for another, unless [`ReservedPod::fill`] was called.
+impl PodSlot {
+    fn created(&self) -> Option<&Pod> {
+        match self {
+            PodSlot::Created(pod) => Some(pod),
+            PodSlot::Creating => None,
+        }
+    }
+}
+
+impl Slots {
+    fn is_empty(&self) -> bool {
+        self.by_id.is_empty() && self.pods.is_empty()
+    }
+}
+
+/// A reserved id of a pod. Dropping this releases it, unless [`ReservedPod::fill`] was called.
 pub(crate) struct ReservedPod<'a> {
     registry: &'a Registry,
+    id: String,
     filled: bool,
 }
 
@@ -105,7 +126,7 @@ impl Registry {
         Registry {
             slots: Mutex::new(Slots {
                 by_id: HashMap::new(),
-                pod: None,
+                pods: HashMap::new(),
                 shutdown_requested: false,
                 closed: false,
                 used: false,
@@ -186,7 +207,7 @@ impl Registry {
         Ok(Reserved { registry: self, id: id.to_owned(), cancel, filled: false })
     }
 
-    /// Reserves the place of the pod for a CreateSandbox.
+    /// Reserves the id of a pod for a CreateSandbox.
     ///
     /// # Errors
     /// [`Error::PodExists`], [`Error::ShuttingDown`].
@@ -195,32 +216,34 @@ impl Registry {
         if slots.closed {
             return Err(Error::ShuttingDown);
         }
-        if slots.pod.is_some() {
-            return Err(Error::PodExists(id.to_owned()));
-        }
+        match slots.pods.entry(id.to_owned()) {
+            Entry::Occupied(_) => return Err(Error::PodExists(id.to_owned())),
+            Entry::Vacant(vacant) => vacant.insert(PodSlot::Creating),
+        };
         slots.used = true;
-        slots.pod = Some(PodSlot::Creating);
         drop(slots);
         self.changed.send_replace(());
-        Ok(ReservedPod { registry: self, filled: false })
+        Ok(ReservedPod { registry: self, id: id.to_owned(), filled: false })
     }
 
-    /// Returns the pod, if this daemon has made one.
-    pub(crate) fn pod(&self) -> Option<Pod> {
-        match &self.lock().pod {
-            Some(PodSlot::Created(pod)) => Some(pod.clone()),
-            Some(PodSlot::Creating) | None => None,
-        }
+    /// Returns the pod with this id.
+    pub(crate) fn pod(&self, id: &str) -> Option<Pod> {
+        self.lock().pods.get(id).and_then(PodSlot::created).cloned()
     }
 
     /// Whether this daemon has a pod, or makes one.
     pub(crate) fn has_pod(&self) -> bool {
-        self.lock().pod.is_some()
+        !self.lock().pods.is_empty()
     }
 
-    /// Removes the pod.
-    pub(crate) fn remove_pod(&self) {
-        self.release(|slots| slots.pod = None);
+    /// Returns the pods.
+    pub(crate) fn pods(&self) -> Vec<Pod> {
+        self.lock().pods.values().filter_map(PodSlot::created).cloned().collect()
+    }
+
+    /// Removes a pod.
+    pub(crate) fn remove_pod(&self, id: &str) {
+        self.release(|slots| drop(slots.pods.remove(id)));
     }
 
     /// Returns all containers.
@@ -230,6 +253,11 @@ impl Registry {
             Phase::Creating(_) => None,
         };
         self.lock().by_id.values().filter_map(created).collect()
+    }
+
+    /// Counts the containers by state.
+    pub(crate) fn census(&self) -> Census {
+        Census::of(self.lock().by_id.values().map(Slot::state))
     }
 
     /// Returns the container with this id.
@@ -260,14 +288,12 @@ impl Registry {
         self.release(|slots| drop(slots.by_id.remove(id)));
     }
 
-    /// Removes the containers that ended and whose bundles are deleted, and the pod if its files
+    /// Removes the containers that ended and whose bundles are deleted, and the pods whose files
     /// are: containerd has cleaned up after them with the `delete` command, and sends no Delete.
     pub(crate) fn forget_removed(&self) {
         self.release(|slots| {
             slots.by_id.retain(|_, slot| !is_removed(slot));
-            if matches!(&slots.pod, Some(PodSlot::Created(pod)) if pod.is_removed()) {
-                slots.pod = None;
-            }
+            slots.pods.retain(|_, slot| !slot.created().is_some_and(Pod::is_removed));
         });
     }
 
@@ -298,6 +324,18 @@ impl Registry {
         closed
     }
 
+    /// Closes the registry, as [`Registry::close_if_empty`], also if all its containers have ended
+    /// and no client is left to delete them.
+    pub(crate) fn close_if_ended(&self, retire: impl FnOnce() -> bool) -> bool {
+        let mut slots = self.lock();
+        let ended = Census::of(slots.by_id.values().map(Slot::state)).live() == 0;
+        slots.closed |= ended && slots.pods.is_empty() && retire();
+        let closed = slots.closed;
+        drop(slots);
+        self.changed.send_replace(());
+        closed
+    }
+
     /// Waits until the registry is closed.
     pub(crate) async fn closed(&self) {
         self.wait_for(|slots| slots.closed).await;
@@ -313,7 +351,7 @@ impl Registry {
     /// Whether the registry holds a container or pod that was created.
     pub(crate) fn has_created(&self) -> bool {
         let slots = self.lock();
-        matches!(slots.pod, Some(PodSlot::Created(_)))
+        slots.pods.values().any(|slot| slot.created().is_some())
             || slots.by_id.values().any(|slot| matches!(slot.phase, Phase::Created(_)))
     }
 
@@ -365,7 +403,7 @@ impl ReservedPod<'_> {
         self.filled = true;
         self.registry.release(|slots| {
             slots.shutdown_requested = false;
-            slots.pod = Some(PodSlot::Created(pod));
+            slots.pods.insert(self.id.clone(), PodSlot::Created(pod));
         });
     }
 }
@@ -373,12 +411,17 @@ impl ReservedPod<'_> {
 impl Drop for ReservedPod<'_> {
     fn drop(&mut self) {
         if !self.filled {
-            self.registry.remove_pod();
+            self.registry.remove_pod(&self.id);
         }
     }
 }
 
 impl Reserved<'_> {
+    /// The id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The handle that cancels this Create.
     pub(crate) fn cancel(&self) -> Cancel {
         self.cancel.clone()
@@ -442,10 +485,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_daemon_has_one_pod_and_does_not_end_while_it_has_it() {
+    async fn a_daemon_does_not_end_while_it_has_a_pod() {
         let registry = Registry::new();
         let reserved = registry.reserve_pod("pod").unwrap();
-        assert!(matches!(registry.reserve_pod("other"), Err(Error::PodExists(_))));
+        assert!(matches!(registry.reserve_pod("pod"), Err(Error::PodExists(_))));
+        assert!(registry.reserve_pod("other").is_ok() && registry.pod("pod").is_none());
         drop(reserve(&registry, "x").unwrap());
         registry.request_shutdown();
         assert!(!registry.close_if_empty(|| true) && registry.empty().is_none());

@@ -8,9 +8,12 @@ use async_trait::async_trait;
 use containerd_shim_protos::api;
 use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::{Task, create_task};
+use tokio::sync::watch;
 use ttrpc::asynchronous::{Service as Methods, TtrpcContext};
+use wherry_bundle::{Bundle, SANDBOX_ID};
 use wherry_container::{Container, Exec, Pod, Runtime};
 
+use crate::census::Census;
 use crate::connections::Connections;
 use crate::error::{Error, Result};
 use crate::lifecycle::{self, Lifetime};
@@ -28,13 +31,15 @@ struct Inner {
     connections: Connections,
     in_flight: InFlight,
     lifetime: Lifetime,
+    /// Whether [`Service::end_without_containers`] was called.
+    asked_to_end: watch::Sender<bool>,
 }
 
 impl Service {
     /// Creates a service without containers, whose clients are counted in `connections`.
     #[must_use]
     pub fn new(runtime: Arc<Runtime>, connections: Connections, lifetime: Lifetime) -> Service {
-        Service::with_registry(runtime, connections, lifetime, Registry::new())
+        Service::with_registry(runtime, connections, lifetime, Registry::new(), false)
     }
 
     /// Creates the service of a registry that came along in a handover.
@@ -43,20 +48,30 @@ impl Service {
         connections: Connections,
         lifetime: Lifetime,
         registry: Registry,
+        asked_to_end: bool,
     ) -> Service {
-        let in_flight = InFlight::new();
-        Service(Arc::new(Inner { runtime, registry, connections, in_flight, lifetime }))
+        Service(Arc::new(Inner {
+            runtime,
+            registry,
+            connections,
+            in_flight: InFlight::new(),
+            lifetime,
+            asked_to_end: watch::Sender::new(asked_to_end),
+        }))
     }
 
     /// Waits until the service accepts no more containers and has none: after Shutdown, or after an
-    /// idle timeout. A manager calls `retire` at that timeout, which removes the daemon's address;
-    /// if that returns false, a client has just got the address, and the service continues.
+    /// idle timeout. A manager calls `retire` before, which removes the daemon's address; if that
+    /// returns false, a client has just got the address, and the service continues.
     pub async fn ended(&self, retire: impl Fn() -> bool) {
-        let Inner { registry, connections, lifetime, .. } = &*self.0;
+        let Inner { registry, connections, lifetime, asked_to_end, .. } = &*self.0;
         tokio::select! {
             () = registry.closed() => {}
-            () = lifecycle::idle(registry, connections, *lifetime, retire) => {
+            () = lifecycle::idle(registry, connections, *lifetime, &retire) => {
                 log::info!("the shim ends: it has had no container for some time");
+            }
+            () = lifecycle::unused(registry, connections, asked_to_end, &retire) => {
+                log::info!("the shim ends: it was asked to, and has no container");
             }
         }
     }
@@ -69,9 +84,20 @@ impl Service {
         }
     }
 
-    /// Whether this is the service of a manager.
-    pub(crate) fn is_manager(&self) -> bool {
-        self.0.lifetime != Lifetime::Group
+    /// Ends the service as soon as it has no container. Until then it serves as before.
+    pub fn end_without_containers(&self) {
+        self.0.asked_to_end.send_replace(true);
+    }
+
+    /// Whether the service ends as soon as it has no container.
+    pub(crate) fn is_asked_to_end(&self) -> bool {
+        *self.0.asked_to_end.borrow()
+    }
+
+    /// Counts the containers by state.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.0.registry.census()
     }
 
     /// Waits until no request is being answered, apart from Wait.
@@ -107,8 +133,19 @@ impl Service {
 
     /// Finds the pod that a request names.
     pub(crate) fn pod(&self, id: &str) -> Result<Pod> {
-        let pod = self.0.registry.pod().filter(|pod| pod.config().id == id);
-        pod.ok_or_else(|| Error::PodNotFound(id.to_owned()))
+        self.0.registry.pod(id).ok_or_else(|| Error::PodNotFound(id.to_owned()))
+    }
+
+    /// Returns the pod of the container in a bundle, if this daemon has made it. The daemon of a
+    /// group serves one pod; with a manager the container's configuration names it.
+    pub(crate) fn pod_of(&self, bundle: &Bundle) -> Option<Pod> {
+        let mut pods = self.0.registry.pods();
+        if self.0.lifetime == Lifetime::Group || pods.is_empty() {
+            return pods.pop();
+        }
+        // Create reports a configuration that is invalid.
+        let annotations = bundle.config().ok()?.annotations?;
+        self.0.registry.pod(annotations.get(SANDBOX_ID)?)
     }
 
     /// Finds the process that a request names: the container's init, or an exec.

@@ -50,7 +50,7 @@ pub use image::{Image, Packed};
 pub use io::{Outcome, call};
 pub use leftovers::Leftovers;
 pub use places::{
-    bin_dir, cache_dir, daemon_bin, engine, repository, runtime, shared, shim_program,
+    bin_dir, cache_dir, daemon_bin, engine, repository, runtime, runtime_of, shared, shim_program,
     systemd_cgroups,
 };
 pub use process::SHIM_SANDBOXER;

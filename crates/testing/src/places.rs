@@ -49,9 +49,14 @@ pub fn shared() -> bool {
     }
 }
 
-/// The runtime under test, as in `io.containerd.<name>.v1`.
+/// The runtime of an engine in the mode under test, as in `io.containerd.<name>.v1`.
+pub fn runtime_of(engine: &str) -> String {
+    format!("{engine}{}", if shared() { "d" } else { "" })
+}
+
+/// The runtime under test.
 fn runtime_name() -> String {
-    engine() + if shared() { "d" } else { "" }
+    runtime_of(&engine())
 }
 
 /// The name of the shim's executable.

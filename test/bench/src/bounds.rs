@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use wherry_testing::repository;
 
 use crate::measures::{
-    COLD_LARGE, CTR_HELLO, DOCKER_FIB, IDLE_CALLS, MANY, POD_OF_SHIM, POD_PSS_OF_SHIM,
-    POD_WITH_PAUSE, PSS_20, SECOND_LARGE, SIZE_SHIM, START, TO_GUEST, Unit,
+    COLD_LARGE, CTR_HELLO, DOCKER_FIB, IDLE_CALLS, MANY, POD_ALONE_OF_SHIM, POD_ALONE_WITH_PAUSE,
+    POD_OF_SHIM, POD_PSS_OF_SHIM, POD_WITH_PAUSE, PSS_20, SECOND_LARGE, SIZE_SHIM, START, TO_GUEST,
+    Unit,
 };
 use crate::results::{NOTHING, RUNC, Results};
 
@@ -40,7 +41,7 @@ enum Limit {
 }
 
 /// All bounds, in the order of the table.
-pub(crate) const BOUNDS: [Bound; 12] = [
+pub(crate) const BOUNDS: [Bound; 13] = [
     Bound {
         text: "`ctr run --rm` of hello, warm ÷ runc",
         key: "ctr-runc",
@@ -75,6 +76,12 @@ pub(crate) const BOUNDS: [Bound; 12] = [
         text: "RunPodSandbox with `sandboxer = \"shim\"` ÷ with a pause container",
         key: "pod-pause",
         figure: Figure::Over(POD_OF_SHIM, POD_WITH_PAUSE),
+        limit: Limit::AtMost(0.60),
+    },
+    Bound {
+        text: "the same in the node's network, without a network plug-in",
+        key: "pod-alone-pause",
+        figure: Figure::Over(POD_ALONE_OF_SHIM, POD_ALONE_WITH_PAUSE),
         limit: Limit::AtMost(0.60),
     },
     Bound {

@@ -40,6 +40,7 @@ pub(crate) const COLD_SMALL: &str = "cold-small";
 pub(crate) const COLD_LARGE: &str = "cold-large";
 pub(crate) const SECOND_LARGE: &str = "second-large";
 pub(crate) const MANY: &str = "many";
+pub(crate) const MANY_LOST: &str = "many-lost";
 pub(crate) const DOCKER_HELLO: &str = "docker-hello";
 pub(crate) const DOCKER_FIB: &str = "docker-fib";
 pub(crate) const PSS_20: &str = "pss-20";
@@ -58,6 +59,8 @@ pub(crate) const LIFE_START: &str = "life-start";
 pub(crate) const LIFE_DELETE: &str = "life-delete";
 pub(crate) const POD_WITH_PAUSE: &str = "pod-with-pause";
 pub(crate) const POD_OF_SHIM: &str = "pod-of-shim";
+pub(crate) const POD_ALONE_WITH_PAUSE: &str = "pod-alone-with-pause";
+pub(crate) const POD_ALONE_OF_SHIM: &str = "pod-alone-of-shim";
 pub(crate) const POD_PSS: &str = "pod-pss";
 pub(crate) const POD_PSS_OF_SHIM: &str = "pod-pss-of-shim";
 pub(crate) const IDLE_CALLS: &str = "idle-calls";
@@ -67,12 +70,13 @@ const fn measure(key: &'static str, unit: Unit, text: &'static str) -> Measure {
 }
 
 /// All measures, in the order of the table.
-pub(crate) const MEASURES: [Measure; 26] = [
+pub(crate) const MEASURES: [Measure; 29] = [
     measure(CTR_HELLO, Unit::Ms, "`ctr run --rm` of hello, warm"),
     measure(COLD_SMALL, Unit::Ms, "`ctr run --rm` of hello, its first run"),
     measure(COLD_LARGE, Unit::Ms, "`ctr run --rm` of a module of over 5 MB, its first run"),
     measure(SECOND_LARGE, Unit::Ms, "… its second run"),
     measure(MANY, Unit::PerSecond, "`ctr run --rm` of 100 containers, 4 at a time"),
+    measure(MANY_LOST, Unit::Count, "… outputs that were lost, of 100"),
     measure(DOCKER_HELLO, Unit::Ms, "`docker run --rm` of hello"),
     measure(DOCKER_FIB, Unit::Ms, "`docker run --rm` of fib(35)"),
     measure(START, Unit::Ms, "`start`: exec to address printed"),
@@ -89,6 +93,12 @@ pub(crate) const MEASURES: [Measure; 26] = [
     measure(THREADS, Unit::Count, "threads per running container"),
     measure(POD_WITH_PAUSE, Unit::Ms, "RunPodSandbox with a pause container"),
     measure(POD_OF_SHIM, Unit::Ms, "… with `sandboxer = \"shim\"`"),
+    measure(
+        POD_ALONE_WITH_PAUSE,
+        Unit::Ms,
+        "RunPodSandbox in the node's network, without a network plug-in, with a pause container",
+    ),
+    measure(POD_ALONE_OF_SHIM, Unit::Ms, "… with `sandboxer = \"shim\"`"),
     measure(
         POD_PSS,
         Unit::Mb,

@@ -124,19 +124,29 @@ pub(crate) fn is_native(who: &str) -> bool {
 ///
 /// # Panics
 /// If it fails, or the container's output is not the expected one.
-pub(crate) fn time(mut command: Command, says: &str) -> f64 {
-    command.stdin(Stdio::null());
+pub(crate) fn time(command: Command, says: &str) -> f64 {
     let start = Instant::now();
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let said = output(command);
     let took = milliseconds(start.elapsed());
-    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, says, "the container's output");
+    took
+}
+
+/// Runs a client to its end, and returns the container's output.
+///
+/// # Panics
+/// If it fails.
+pub(crate) fn output(mut command: Command) -> String {
+    command.stdin(Stdio::null());
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        output.status.success() && said == says,
+        output.status.success(),
         "{command:?} ended with {} and said {said:?}: {}",
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    took
+    said
 }
 
 /// A time in milliseconds.

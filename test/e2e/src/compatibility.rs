@@ -4,7 +4,7 @@
 use crate::needs;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use wherry_testing::Capability;
+use wherry_testing::runtime_of;
 
 /// A daemon: its client, the column's title, and the module of its tests.
 struct Column {
@@ -28,9 +28,9 @@ const HEAD: &str = "# Compatibility
 
 Commands and options of Docker and containerd, and whether they work for a WebAssembly container. `make test-e2e`
 writes this file: ✓ if the tests at the end of the row passed on that daemon, untried if they need a capability that
-the engine lacks, — if that client has no such command or option. Rows are declared in `test/e2e/compatibility.toml`.
-One engine is tested on all daemons, the others on one Docker and one containerd. containerd 2.x is the version of Debian
-unstable.
+the engine lacks, or one shim for each container, — if that client has no such command or option. Rows are declared in `test/e2e/compatibility.toml`.
+One engine is tested on all daemons, the others, and its shared mode (`wasmtimed`), on one Docker and one containerd.
+containerd 2.x is the version of Debian unstable.
 ";
 
 /// The declared rows, by section.
@@ -91,13 +91,13 @@ impl Declared {
         Ok(declared)
     }
 
-    /// Returns an engine's part of the document.
+    /// Returns the part of an engine, in the mode under test, of the document.
     ///
     /// # Errors
     /// A sentence for each row that the run did not prove.
     pub fn part(&self, engine: &str, run: &TestRun) -> Result<String, Vec<String>> {
         let mut errors = Vec::new();
-        let mut text = format!("## {engine}\n");
+        let mut text = format!("## {}\n", runtime_of(engine));
         for section in &self.section {
             text += &format!("\n### {}\n\n| |", section.title);
             run.columns().for_each(|column| text += &format!(" {} |", column.title));
@@ -146,24 +146,22 @@ impl Row {
     }
 
     fn line(&self, engine: &str, run: &TestRun) -> String {
-        let missing = self.tests.iter().find_map(|test| needs::missing(engine, test));
+        let untried = self.tests.iter().find_map(|test| needs::untried(engine, test));
         let mut line = format!("| {} |", self.what.replace('|', "\\|"));
         for column in run.columns() {
             let about = self.columns(run).any(|own| own.title == column.title);
             let ran = self.tests.iter().any(|test| run.passed(test, column).is_some());
             line += match &self.refused {
                 _ if !about || !ran => " — |",
-                _ if missing.is_some() => " untried |",
+                _ if untried.is_some() => " untried |",
                 Some(_) => " refused |",
                 None => " ✓ |",
             };
         }
-        let remark = match (&self.refused, &self.remark) {
-            _ if missing.is_some() => {
-                missing.map(Capability::reason).unwrap_or_default().to_owned()
-            }
-            (Some(reason), _) => format!("refused: {reason}"),
-            (None, remark) => remark.clone().unwrap_or_default(),
+        let remark = match (untried, &self.refused, &self.remark) {
+            (Some(reason), ..) => reason.to_owned(),
+            (None, Some(reason), _) => format!("refused: {reason}"),
+            (None, None, remark) => remark.clone().unwrap_or_default(),
         };
         format!("{line} {remark} | `{}` |\n", self.tests.join("`, `"))
     }
@@ -206,12 +204,12 @@ impl TestRun {
     }
 }
 
-/// Returns the document with this part of an engine, added or replaced.
-pub fn put(document: &str, engine: &str, part: &str) -> String {
+/// Returns the document with this part of a runtime, added or replaced.
+pub fn put(document: &str, runtime: &str, part: &str) -> String {
     let title = |part: &str| part.lines().next().unwrap_or_default().to_owned();
     let parts = document.split("\n## ").skip(1).map(|part| format!("## {}", part.trim_end()));
     let mut parts: BTreeMap<String, String> = parts.map(|part| (title(&part), part)).collect();
-    parts.insert(format!("## {engine}"), part.trim_end().to_owned());
+    parts.insert(format!("## {runtime}"), part.trim_end().to_owned());
     parts.into_values().fold(HEAD.to_owned(), |text, part| format!("{text}\n{part}\n"))
 }
 

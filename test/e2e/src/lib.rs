@@ -13,6 +13,7 @@ pub mod direct;
 mod grpc;
 pub mod images;
 pub mod inside;
+pub mod managed;
 pub mod needs;
 pub mod shim;
 pub mod soak;

@@ -46,20 +46,31 @@ const NEEDS: &[(&str, Capability)] = &[
     ("network::a_modules_server_answers_on_a_published_port", Sockets),
 ];
 
+/// The reason why a test, given as `file::test`, is not tried with an engine in this mode.
+pub(crate) fn untried(engine: &str, test: &str) -> Option<&'static str> {
+    let file = test.split("::").next().unwrap_or_default();
+    let missing = missing(engine, test).map(Capability::reason);
+    missing.or_else(|| {
+        other_mode(&["", file], test).map(|_| "this is a matter of one shim for each container")
+    })
+}
+
 /// The capability that an engine lacks for a test, given as `file::test`.
-pub(crate) fn missing(engine: &str, test: &str) -> Option<Capability> {
+fn missing(engine: &str, test: &str) -> Option<Capability> {
     let needed = NEEDS.iter().find(|(name, _)| *name == test).map(|(_, capability)| *capability);
     needed.filter(|capability| !engine_can(engine, *capability))
 }
 
 /// The files whose tests need the shared mode.
-const SHARED: &[&str] = &["shared"];
+const SHARED: &[&str] = &["manager", "shared"];
 
 /// The tests whose promise is about the shim process of one container or pod: which options it was
 /// started with, when it ends, that it is another for another pod; or about pods that it makes. A
 /// manager promises none of this. By the file, without `.rs`, and the name of the test, or by the
 /// file or the module in it alone.
 const OWN_SHIM: &[&str] = &[
+    "budget::a_life_takes_few_programs_and_processes",
+    "budget::running_containers_take_little_and_rest",
     "cri::a_pod_has_one_shim",
     "executable::a_bundle_without_a_configuration_is_that_of_a_pod",
     "executable::a_configuration_that_cannot_be_read_is_one_sentence",
@@ -73,8 +84,11 @@ const OWN_SHIM: &[&str] = &[
     "lifecycle::a_shim_whose_containerd_was_lost_during_a_failing_create_ends",
     "lifecycle::a_shutdown_during_a_create_ends_the_shim_when_that_fails",
     "lifecycle::in_any_order_of_requests_the_shim_ends_when_containerd_is_lost",
-    "sandboxer",
-    "shim_sandboxer",
+    "sandboxer::a_pod_survives_containerd",
+    "sandboxer::a_pod_that_is_removed_after_a_restart_ends",
+    "sandboxer::a_pod_whose_shim_is_killed_leaves_nothing_behind",
+    "sandboxer::a_thread_of_the_shim_holds_the_namespaces",
+    "sandboxer::an_invalid_setting_is_one_sentence_and_leaves_nothing",
     "soak::the_shim_of_a_pod_does_not_grow",
 ];
 
@@ -99,6 +113,9 @@ fn has_apparmor() -> bool {
         && parser.iter().any(|path| Path::new(path).exists())
 }
 
+/// The files whose tests need a machine that systemd runs.
+const SYSTEMD: &[&str] = &["unit"];
+
 /// The tests that need a program of the machine, which `test/setup/packages.sh` does not install.
 const PROGRAMS: &[(&str, &str)] = &[
     ("examples::hello_in_go_runs", "go"),
@@ -116,6 +133,10 @@ pub fn are_met(module: &str, test: &str) -> bool {
     let file = module.split("::").nth(1).unwrap_or_default();
     if APPARMOR.contains(&file) && !has_apparmor() {
         println!("not tried: this machine has no AppArmor");
+        return false;
+    }
+    if SYSTEMD.contains(&file) && !Path::new("/run/systemd/system").exists() {
+        println!("not tried: this machine has no systemd");
         return false;
     }
     let name = format!("{file}::{test}");

@@ -1,11 +1,12 @@
-//! The document of a handover: JSON, with a number for its form.
+//! The document of a handover: a head that every form has, then the state.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use wherry_sys::daemon::Inherited;
-use wherry_sys::handover::{Descriptor, Outgoing};
+use wherry_sys::handover::{self, Descriptor, Outgoing};
 use wherry_sys::logger::SavedLog;
 use wherry_sys::socket::SocketName;
 use wherry_task::SavedService;
@@ -13,26 +14,24 @@ use wherry_task::SavedService;
 use super::Upgrade;
 use crate::Shim;
 use crate::info::VERSION;
+use crate::operator::{self, Manager};
 
 /// The form of the document and of all that a container keeps over a handover: the files of its
 /// bundle, and the messages of its process until Start. A change of one of them increments it.
 const FORM: u32 = 1;
 
-/// The fields that every form has.
-#[derive(Debug, Deserialize)]
+/// The beginning of every form.
+#[derive(Serialize, Deserialize)]
 struct Head {
-    form: u32,
-    version: String,
-    runtime: String,
-}
-
-/// A document.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Document {
     form: u32,
     /// The version that wrote it.
     version: String,
     runtime: String,
+}
+
+/// The state of a daemon.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Document {
     /// All descriptors that the other fields name.
     pub(super) descriptors: Vec<Descriptor>,
     pub(super) daemon: SavedDaemon,
@@ -40,10 +39,11 @@ pub(super) struct Document {
 }
 
 /// The daemon, without its service.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct SavedDaemon {
     pub(super) executable: PathBuf,
     pub(super) title: Vec<String>,
+    pub(super) managed: Option<(Manager, operator::Settings)>,
     pub(super) namespace: String,
     pub(super) ttrpc_address: String,
     pub(super) debug: bool,
@@ -52,7 +52,8 @@ pub(super) struct SavedDaemon {
     pub(super) since: SystemTime,
     pub(super) listener: Descriptor,
     pub(super) name: SocketName,
-    pub(super) log: SavedLog,
+    /// None if the log goes to standard error: systemd runs the daemon.
+    pub(super) log: Option<SavedLog>,
     pub(super) inherited: Inherited,
 }
 
@@ -80,7 +81,7 @@ pub enum DocumentError {
     },
     /// It cannot be parsed.
     #[error("cannot parse the state of the running shim: {0}")]
-    Parse(#[from] serde_json::Error),
+    Parse(#[from] io::Error),
 }
 
 impl Document {
@@ -94,6 +95,7 @@ impl Document {
         let saved = SavedDaemon {
             executable: daemon.executable.clone(),
             title: daemon.title.clone(),
+            managed: daemon.managed.clone(),
             namespace: daemon.namespace.clone(),
             ttrpc_address: daemon.ttrpc_address.clone(),
             debug: daemon.debug,
@@ -101,26 +103,28 @@ impl Document {
             since,
             listener: out.add(&daemon.listener),
             name: daemon.name.clone(),
-            log: daemon.log.save(out),
+            log: daemon.log.map(|log| log.save(out)),
             inherited: Inherited::save(),
         };
-        Document {
-            form: FORM,
-            version: VERSION.to_owned(),
-            runtime: daemon.shim.name(),
-            descriptors: out.descriptors().to_vec(),
-            daemon: saved,
-            service,
-        }
+        Document { descriptors: out.descriptors().to_vec(), daemon: saved, service }
+    }
+
+    /// The bytes of the document that a daemon of this executable writes.
+    ///
+    /// # Errors
+    /// If a path is not UTF-8.
+    pub(super) fn write(&self, shim: Shim) -> io::Result<Vec<u8>> {
+        let head = Head { form: FORM, version: VERSION.to_owned(), runtime: shim.name() };
+        handover::encode(handover::encode(Vec::new(), &head)?, self)
     }
 
     /// Parses a document for this executable.
     ///
     /// # Errors
     /// [`DocumentError`].
-    pub(super) fn parse(shim: Shim, bytes: &[u8]) -> Result<Document, DocumentError> {
-        // Another form may have other fields.
-        let Head { form, version, runtime } = serde_json::from_slice(bytes)?;
+    pub(super) fn parse(shim: Shim, mut bytes: &[u8]) -> Result<Document, DocumentError> {
+        // Another form continues in another way.
+        let Head { form, version, runtime } = handover::decode(&mut bytes)?;
         if form != FORM {
             return Err(DocumentError::Form { form, version });
         }
@@ -128,7 +132,7 @@ impl Document {
         if runtime != own {
             return Err(DocumentError::Runtime { own, runtime });
         }
-        Ok(serde_json::from_slice(bytes)?)
+        Ok(handover::decode(&mut bytes)?)
     }
 }
 
@@ -137,15 +141,20 @@ mod tests {
     use super::*;
     use crate::Sharing;
 
-    const SHIM: Shim = Shim { engine: "e", sharing: Sharing::Manager };
+    const SHIM: Shim = Shim { engine: "e", sharing: Sharing::Manager, operator: None };
 
-    fn error(document: &str) -> String {
-        Document::parse(SHIM, document.as_bytes()).unwrap_err().to_string()
+    fn head(form: u32, runtime: &str) -> Vec<u8> {
+        let head = Head { form, version: "9.9".to_owned(), runtime: runtime.to_owned() };
+        handover::encode(Vec::new(), &head).unwrap()
+    }
+
+    fn error(document: &[u8]) -> String {
+        Document::parse(SHIM, document).err().unwrap().to_string()
     }
 
     #[test]
     fn a_document_of_another_form_or_runtime_is_refused_with_the_reason() {
-        let text = error(r#"{"form": 2, "version": "9.9", "runtime": "ed", "new": true}"#);
+        let text = error(&[head(2, "ed"), b"more".to_vec()].concat());
         assert_eq!(
             text,
             format!(
@@ -153,17 +162,32 @@ mod tests {
                  9.9, writes form 2: its containers must be restarted for this upgrade"
             )
         );
-        let text = error(r#"{"form": 1, "version": "9.9", "runtime": "e"}"#);
         assert_eq!(
-            text,
+            error(&head(1, "e")),
             "this is the executable of the runtime \"ed\", and the shim is one of \"e\""
         );
     }
 
     #[test]
-    fn a_document_that_is_incomplete_names_the_field() {
-        let text = error(r#"{"form": 1, "version": "0.1", "runtime": "ed"}"#);
-        assert!(text.contains("missing field `descriptors`"), "{text}");
-        assert!(error("{").starts_with("cannot parse the state of the running shim: "));
+    fn a_document_that_is_incomplete_is_refused() {
+        for document in [&head(1, "ed")[..], b"\x01", b""] {
+            let text = error(document);
+            assert!(text.starts_with("cannot parse the state of the running shim: "), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_settings_of_a_manager_are_the_same_after_a_handover() {
+        use operator::Metrics::{ControlSocket, Loopback, Off};
+        let loopback = Loopback("[::1]:9000".parse().unwrap());
+        let levels = log::LevelFilter::iter().cycle();
+        for (metrics, log_level) in
+            [Off, ControlSocket, loopback].into_iter().cycle().zip(levels).take(18)
+        {
+            let idle = std::time::Duration::from_millis(1500);
+            let settings =
+                operator::Settings { idle, spare_hosts: 3, log_level, metrics, systemd: true };
+            assert_eq!(handover::copy(&settings), settings);
+        }
     }
 }

@@ -30,6 +30,8 @@ use wherry_task::{
 use crate::Shim;
 use crate::error::Result;
 use crate::info::VERSION;
+use crate::manage;
+use crate::operator::{self, Manager};
 use crate::serve::{self, Daemon, OwnName, Restored};
 pub(crate) use command::upgrade;
 use document::Document;
@@ -51,13 +53,15 @@ pub(crate) struct Upgrade<'a> {
     pub(crate) shim: Shim,
     pub(crate) executable: PathBuf,
     pub(crate) title: Vec<String>,
+    pub(crate) managed: Option<(Manager, operator::Settings)>,
     pub(crate) namespace: String,
     pub(crate) ttrpc_address: String,
     pub(crate) debug: bool,
     pub(crate) upgrades: u64,
     pub(crate) listener: UnixListener,
     pub(crate) name: SocketName,
-    pub(crate) log: &'a ContainerLog,
+    /// None if the log goes to standard error.
+    pub(crate) log: Option<&'a ContainerLog>,
     pub(crate) service: Service,
     pub(crate) publisher: Publisher,
     pub(crate) supervisor: Arc<Supervisor>,
@@ -140,7 +144,7 @@ impl Upgrade<'_> {
         out: &mut Outgoing,
     ) -> std::result::Result<File, NotUpgraded> {
         let document = Document::new(self, suspended.save(out)?, since, out);
-        let bytes = serde_json::to_vec(&document).map_err(io::Error::from);
+        let bytes = document.write(self.shim);
         bytes.and_then(|bytes| handover::write(&bytes)).map_err(NotUpgraded::Write)
     }
 }
@@ -163,7 +167,13 @@ pub(crate) fn resume(shim: Shim, number: Descriptor) -> Result<()> {
     let document = Document::parse(shim, &bytes)?;
     let mut from = Incoming::adopt(&document.descriptors)?;
     let saved = document.daemon;
-    let log = ContainerLog::restore(&saved.log, &mut from)?;
+    let log = match &saved.log {
+        Some(log) => Some(ContainerLog::restore(log, &mut from)?),
+        None => {
+            manage::log_to_stderr()?;
+            None
+        }
+    };
     saved.inherited.restore();
     // The arguments of this process are not used any more.
     title::replace_arguments(&saved.title.iter().map(String::as_str).collect::<Vec<_>>());
@@ -179,6 +189,7 @@ pub(crate) fn resume(shim: Shim, number: Descriptor) -> Result<()> {
         program: Program::host(shim.engine)?,
         executable: saved.executable,
         title: saved.title,
+        managed: saved.managed,
         namespace: saved.namespace,
         ttrpc_address: saved.ttrpc_address,
         debug: saved.debug,

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
+use wherry_bundle::Bundle;
 use wherry_container::{Config, Container, ContainerConfig, StdioPaths};
+use wherry_sys::measure::{Clock, Measurement};
 
 use crate::convert;
 use crate::error::{Error, Result};
@@ -23,19 +25,25 @@ pub(crate) async fn create(
     }
     let reserved = service.registry().reserve(&request.id, Path::new(&request.bundle))?;
     let options = options::parse(request.options.as_ref())?;
+    let pod = service.pod_of(&Bundle::new(Path::new(&request.bundle), &request.id));
+    let pod = pod.map(|pod| pod.bundle());
     let config = Config {
         container: ContainerConfig {
             id: request.id,
             bundle: request.bundle.into(),
             rootfs: request.rootfs.iter().map(convert::mount).collect(),
             terminal: request.terminal,
-            pod: service.registry().pod().map(|pod| pod.bundle()),
+            pod,
             options,
         },
         stdio: StdioPaths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr },
         cancel: reserved.cancel(),
     };
-    let container = Container::create(service.runtime(), config).await?;
+    let clock = Clock::start();
+    let created = Container::create(service.runtime(), config).await;
+    let (id, success) = (reserved.id(), created.is_ok());
+    clock.report(|took| Measurement::Created { id, success, took });
+    let container = created?;
     let mut response = CreateTaskResponse::new();
     response.pid = convert::pid(container.pid());
     reserved.fill(container);

@@ -20,9 +20,6 @@ pub(crate) async fn delete(service: &Service, request: DeleteRequest) -> Result<
     };
     let exit = result?;
     if request.exec_id.is_empty() {
-        if let Some(pod) = service.registry().pod() {
-            pod.forget(&request.id);
-        }
         service.registry().remove(&request.id);
     } else if let Ok(container) = service.container(&request.id) {
         container.forget_exec(&request.exec_id);

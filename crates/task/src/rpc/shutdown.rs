@@ -11,8 +11,8 @@ use crate::sandbox;
 use crate::service::Service;
 
 pub(crate) async fn shutdown(service: &Service, request: &ShutdownRequest) -> Result<Empty> {
-    if service.pod(&request.id).is_ok() {
-        sandbox::remove(service).await?;
+    if let Ok(pod) = service.pod(&request.id) {
+        sandbox::remove(service, &pod).await?;
     }
     // `now` changes nothing: without its daemon a guest could not be reaped.
     service.request_shutdown();

@@ -1,6 +1,7 @@
 //! Start: starts a container's init process, or an exec.
 
 use containerd_shim_protos::api::{StartRequest, StartResponse};
+use wherry_sys::measure::{Clock, Measurement};
 
 use crate::convert;
 use crate::error::Result;
@@ -8,7 +9,13 @@ use crate::service::{Process, Service};
 
 pub(crate) async fn start(service: &Service, request: StartRequest) -> Result<StartResponse> {
     let (result, pid) = match service.process(&request.id, &request.exec_id)? {
-        Process::Init(container) => (container.start().await, container.pid()),
+        Process::Init(container) => {
+            let clock = Clock::start();
+            let result = container.start().await;
+            let success = result.is_ok();
+            clock.report(|took| Measurement::Started { id: &request.id, success, took });
+            (result, container.pid())
+        }
         Process::Exec(exec) => (exec.start().await, exec.snapshot().pid),
     };
     result?;

@@ -4,7 +4,7 @@
 //! Task API of the same daemon, and at the end calls StopSandbox and ShutdownSandbox. WaitSandbox
 //! waits in between. SandboxStatus names the pid whose namespaces the containers join.
 
-mod pod_config;
+pub mod pod_config;
 
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use std::time::{Duration, SystemTime};
@@ -47,6 +47,7 @@ impl Sandbox for Service {
         let mut response = api::StartSandboxResponse::new();
         response.pid = convert::pid(pod.start().await.map_err(Error::from)?);
         response.created_at = Some(Timestamp::from(pod.created_at())).into();
+        self.runtime().prepare_host();
         Ok(response)
     }
 
@@ -69,7 +70,7 @@ impl Sandbox for Service {
         request: api::StopSandboxRequest,
     ) -> Answer<api::StopSandboxResponse> {
         let pod = self.pod(&request.sandbox_id)?;
-        kill_containers(self).await;
+        kill_containers(self, &pod).await;
         pod.stop().await;
         Ok(api::StopSandboxResponse::new())
     }
@@ -109,8 +110,8 @@ impl Sandbox for Service {
         request: api::ShutdownSandboxRequest,
     ) -> Answer<api::ShutdownSandboxResponse> {
         // containerd also sends this after a CreateSandbox that failed.
-        if self.pod(&request.sandbox_id).is_ok() {
-            remove(self).await?;
+        if let Ok(pod) = self.pod(&request.sandbox_id) {
+            remove(self, &pod).await?;
         }
         self.request_shutdown();
         Ok(api::ShutdownSandboxResponse::new())
@@ -126,9 +127,6 @@ impl Sandbox for Service {
 }
 
 async fn create(service: &Service, request: api::CreateSandboxRequest) -> Result<()> {
-    if service.is_manager() {
-        return Err(Error::SharedPod(request.sandbox_id));
-    }
     check_id("sandbox", &request.sandbox_id)?;
     if !request.bundle_path.starts_with('/') {
         return Err(Error::RelativeBundle(request.bundle_path));
@@ -140,21 +138,22 @@ async fn create(service: &Service, request: api::CreateSandboxRequest) -> Result
     Ok(())
 }
 
-/// Removes the pod of the daemon. Its containers end with it, and are removed by Delete.
-pub(crate) async fn remove(service: &Service) -> Result<()> {
-    let Some(pod) = service.registry().pod() else { return Ok(()) };
-    kill_containers(service).await;
+/// Removes a pod. Its containers end with it, and are removed by Delete.
+pub(crate) async fn remove(service: &Service, pod: &Pod) -> Result<()> {
+    kill_containers(service, pod).await;
     let removed = pod.remove().await;
-    service.registry().remove_pod();
+    service.registry().remove_pod(&pod.config().id);
     Ok(removed?)
 }
 
-/// Kills the containers that still run: containerd stops them before their pod.
-async fn kill_containers(service: &Service) {
+/// Kills the containers of a pod that still run: containerd stops them before their pod.
+async fn kill_containers(service: &Service, pod: &Pod) {
     let deadline = tokio::time::Instant::now() + KILL_TIMEOUT;
     let running = service.registry().containers().into_iter();
-    let running: Vec<_> =
-        running.filter(|container| container.snapshot().state.exit().is_none()).collect();
+    let running: Vec<_> = running
+        .filter(|container| container.config().container.pod.as_ref() == Some(&pod.bundle()))
+        .filter(|container| container.snapshot().state.exit().is_none())
+        .collect();
     for container in &running {
         if let Err(error) = container.kill(SIGKILL, true).await {
             log::info!("{}: {error}", container.config().container.id);

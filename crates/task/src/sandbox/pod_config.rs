@@ -25,7 +25,7 @@ const PING: (&str, &str) = ("net.ipv4.ping_group_range", "0 2147483647");
 /// The configuration of a pod sandbox is invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("invalid PodSandboxConfig: {0}")]
-pub(crate) struct PodConfigError(#[from] protobuf::Error);
+pub struct PodConfigError(#[from] protobuf::Error);
 
 /// The fields of a `PodSandboxConfig` that are read.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -57,7 +57,10 @@ struct Modes {
 }
 
 /// Converts the request.
-pub(super) fn of(request: CreateSandboxRequest) -> Result<PodConfig, PodConfigError> {
+///
+/// # Errors
+/// If the message is truncated, or not a protobuf message.
+pub fn of(request: CreateSandboxRequest) -> Result<PodConfig, PodConfigError> {
     let message = message(request.options.as_ref())?;
     let given = |text: String| Some(text).filter(|text| !text.is_empty());
     let Modes { network, pid, ipc, user } = message.namespaces;

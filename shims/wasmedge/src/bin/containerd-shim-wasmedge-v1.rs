@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use wherry_shim::Sharing;
-
 fn main() -> ExitCode {
-    wherry_shim::main("wasmedge", Sharing::Group)
+    wherry_shim::main("wasmedge", None)
 }

@@ -7,15 +7,18 @@ use std::time::Instant;
 use wherry_testing::Daemon;
 
 use crate::images;
-use crate::measures::MANY;
-use crate::results::NOTHING;
-use crate::world::{World, is_native, runtime, time};
+use crate::measures::{MANY, MANY_LOST};
+use crate::results::{NOTHING, RUNC};
+use crate::world::{World, is_native, output, runtime};
 
 const CONTAINERS: usize = 100;
 const AT_A_TIME: usize = 4;
 
-/// The number of containers that end per second. A client starts the next one as soon as its last
-/// has ended.
+/// The number of containers that end per second, and the outputs that runc's shim and `ctr` lose,
+/// which they do now and then. A client starts the next one as soon as its last has ended.
+///
+/// # Panics
+/// If an output of another shim is lost.
 pub(crate) fn measure(world: &mut World) {
     let hello = images::hello();
     for native in [false, true] {
@@ -30,13 +33,21 @@ pub(crate) fn measure(world: &mut World) {
             let (image, runtime) = (hello.image(is_native(&who)), runtime(&who));
             let says = if who == NOTHING { "" } else { hello.says };
             let containerd = &world.containerd;
+            let lost = AtomicUsize::new(0);
             let start = Instant::now();
             at_a_time(CONTAINERS, |_| {
                 let id = containerd.new_id();
                 let words = ["run", "--rm", "--runtime", &runtime, &image.reference, &id];
-                time(containerd.ctr_command(&words), says);
+                let said = output(containerd.ctr_command(&words));
+                if who == RUNC && said.is_empty() {
+                    lost.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    assert_eq!(said, says, "{who}: the container's output");
+                }
             });
-            world.results.add(MANY, &who, CONTAINERS as f64 / start.elapsed().as_secs_f64());
+            let took = start.elapsed().as_secs_f64();
+            world.results.add(MANY, &who, CONTAINERS as f64 / took);
+            world.results.add(MANY_LOST, &who, lost.into_inner() as f64);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Writes an engine's part of docs/compatibility.md from the output of the end-to-end tests.
+//! Writes the part of an engine, in the mode `WHERRY_MODE`, of docs/compatibility.md, from the
+//! output of the end-to-end tests.
 //!
 //!     compatibility ENGINE < OUTPUT-OF-CARGO-TEST
 //!
@@ -9,7 +10,7 @@ use std::io::Read;
 use std::process::ExitCode;
 use std::{env, fs, io};
 use wherry_e2e::compatibility::{Declared, TestRun, put};
-use wherry_testing::repository;
+use wherry_testing::{repository, runtime_of};
 
 fn main() -> ExitCode {
     match run() {
@@ -33,7 +34,7 @@ fn run() -> Result<(), String> {
         format!("these rows of {} are not proved:\n{}", rows.display(), errors.join("\n"))
     })?;
     let before = fs::read_to_string(&document).unwrap_or_default();
-    let after = put(&before, &engine, &part);
+    let after = put(&before, &runtime_of(&engine), &part);
     if after == before {
         return Ok(());
     }

@@ -226,6 +226,15 @@ pub struct ContainerStatusAnswer {
 pub struct PodStatus {
     #[prost(int32, tag = "3")]
     pub state: i32,
+    #[prost(message, optional, tag = "5")]
+    pub network: Option<PodNetwork>,
+}
+
+/// `PodSandboxNetworkStatus`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PodNetwork {
+    #[prost(string, tag = "1")]
+    pub ip: String,
 }
 
 /// `PodSandboxStatusResponse`.

@@ -10,7 +10,8 @@ use api::{
     CONTAINER, ContainerConfig, ContainerMetadata, ContainerSecurity, ContainerStatus,
     ContainerStatusAnswer, CreateContainer, ExecSync, ExecSyncAnswer, Id, ImageName, ImageStatus,
     ImageStatusAnswer, LinuxContainer, LinuxPod, NODE, Namespaces, Nothing, POD, PodConfig,
-    PodMetadata, PodSecurity, PodStatusAnswer, Resources, RunPod, StatsAnswer, StatusOf, Stop,
+    PodMetadata, PodSecurity, PodStatus, PodStatusAnswer, Resources, RunPod, StatsAnswer, StatusOf,
+    Stop,
 };
 use std::collections::HashMap;
 use std::fs;
@@ -188,6 +189,15 @@ impl Cri {
             .unwrap_or_else(|e| panic!("the pod {name} does not run: {e}"))
     }
 
+    /// Runs a pod in the node's network namespace, for which containerd calls no network plug-in.
+    pub fn pod_in_nodes_network(&self, name: &str, handler: &str) -> Pod<'_> {
+        let mut config = self.config(name, CONTAINER);
+        let security = config.linux.as_mut().and_then(|linux| linux.security.as_mut());
+        let namespaces = security.and_then(|security| security.namespaces.as_mut());
+        namespaces.expect("they are set").network = NODE;
+        self.run(config, handler).unwrap_or_else(|e| panic!("the pod {name} does not run: {e}"))
+    }
+
     /// The error that the kubelet would show for a pod under this handler.
     pub fn refused_pod(&self, name: &str, handler: &str) -> String {
         match self.run(self.config(name, CONTAINER), handler) {
@@ -347,25 +357,39 @@ impl Pod<'_> {
             return reported;
         }
         let shim = self.shims().first().expect("the pod has a shim").pid;
+        let own = |pid: &i32| self.has_network_of(*pid);
         let threads = fs::read_dir(format!("/proc/{shim}/task")).expect("it runs").flatten();
         let is_holder = |thread: &fs::DirEntry| {
             fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name == "pod\n")
         };
-        let mut threads = threads.filter(is_holder);
-        let thread = threads.next().and_then(|thread| thread.file_name().to_str()?.parse().ok());
-        thread.unwrap_or_else(|| {
+        let threads = threads.filter(is_holder);
+        let mut threads =
+            threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok()).filter(own);
+        threads.next().unwrap_or_else(|| {
             let children = children_of(shim).into_iter();
-            let mut inits = children.filter(|child| child.command.starts_with("wherry-pod"));
-            inits.next().expect("the pod has an init process").pid
+            let inits = children.filter(|child| child.command.starts_with("wherry-pod"));
+            inits.map(|init| init.pid).find(own).expect("the pod has an init process")
         })
+    }
+
+    /// Whether a process or thread is in the network namespace of the pod. A manager has many pods.
+    fn has_network_of(&self, pid: i32) -> bool {
+        let address = self.status_of_pod().0.network.map(|network| network.ip).unwrap_or_default();
+        let addresses = fs::read_to_string(format!("/proc/{pid}/net/fib_trie"));
+        addresses.is_ok_and(|text| text.contains(&format!("-- {address}\n")))
     }
 
     /// The state of the pod, and the pid of its pause container, or of its replacement.
     pub fn state(&self) -> (i32, i32) {
+        let (status, info) = self.status_of_pod();
+        (status.state, pid_in(info.get("info")))
+    }
+
+    fn status_of_pod(&self) -> (PodStatus, HashMap<String, String>) {
         let request = StatusOf { id: self.id.clone(), verbose: true };
         let answer = self.cri.call::<PodStatusAnswer>("RuntimeService/PodSandboxStatus", request);
         let answer = answer.unwrap_or_else(|e| panic!("no status of the pod: {e}"));
-        (answer.status.expect("a status").state, pid_in(answer.info.get("info")))
+        (answer.status.expect("a status"), answer.info)
     }
 
     /// The shim processes of the pod and its containers.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use wherry_e2e::cri::{Cri, Member, api};
+use wherry_e2e::cri::{Cri, Member, api, children_of};
 use wherry_e2e::images::{hello, spin};
 use wherry_testing::{
     ContainerdVersion, DEADLINE, Outcome, bin_dir, busybox, call, engine, wait_until,
@@ -141,11 +141,15 @@ impl Node {
     }
 
     fn install_from(&self, from: &Path) -> Outcome {
+        self.install_with(from, &[])
+    }
+
+    fn install_with(&self, from: &Path, options: &[&str]) -> Outcome {
         let (from, to) = (from.display().to_string(), self.root.join("bin").display().to_string());
         let engine = engine();
         let words =
-            ["install", "--from", &from, "--bin-dir", &to, "--engines", &engine, "--timeout"];
-        self.run(&[words.as_slice(), &["30"]].concat())
+            ["install", "--from", &from, "--bin-dir", &to, "--engines", &engine, "--timeout", "30"];
+        self.run(&[words.as_slice(), options].concat())
     }
 
     fn restarts(&self) -> usize {
@@ -357,6 +361,42 @@ fn an_imported_folder_gets_a_file_and_the_main_file_stays() {
     says_hello(&node, "guest");
     node.run(&["uninstall"]).success();
     assert!(!node.root.join("conf.d/90-wherry.toml").exists());
+}
+
+/// The choice may change under pods that run.
+fn the_shim_makes_the_pods_where_the_installer_is_asked_for_it(node: &Node) {
+    let before = node.config();
+    let out = node.install_with(&bin_dir(), &["--sandboxer", "shim"]).success();
+    assert!(out.contains("are ready"), "{out}");
+    let image = spin();
+    let mut of_shim = node.cri.pod_under("of-shim", &engine());
+    let guest = of_shim.run(&Member::new("guest", &image));
+    of_shim.wait_for_log("guest", "stdout F ready\n");
+    let shim = of_shim.shims()[0].pid;
+    wait_until("the container alone", DEADLINE, || children_of(shim).len() == 1);
+
+    node.install().success();
+    assert_eq!(node.restarts(), 2);
+    let mut paused = node.cri.pod_under("paused", &engine());
+    paused.run(&Member::new("guest", &image));
+    paused.wait_for_log("guest", "stdout F ready\n");
+    let shim = paused.shims()[0].pid;
+    wait_until("the pause container and the guest", DEADLINE, || children_of(shim).len() == 2);
+    paused.remove();
+    assert_eq!(of_shim.status(&guest).0.state, api::RUNNING);
+    of_shim.remove();
+    node.run(&["uninstall"]).success();
+    assert_eq!(node.config(), before);
+}
+
+mod shim_sandboxer {
+    #[allow(unused_imports, reason = "tests_in looks for them here")]
+    use super::*;
+    wherry_e2e::tests_in!(
+        containerd_2_4,
+        &super::super::Node::start(ContainerdVersion::V2_4),
+        the_shim_makes_the_pods_where_the_installer_is_asked_for_it
+    );
 }
 
 /// Before 2.0 an imported file replaces the main file's settings of the CRI plug-in.

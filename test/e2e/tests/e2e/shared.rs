@@ -8,22 +8,9 @@ use std::thread;
 use tempfile::TempDir;
 use wherry_e2e::direct::call;
 use wherry_e2e::images::{hello, spin};
+use wherry_e2e::managed::{Managed, kill, manager};
 use wherry_e2e::{on_own_containerds, tests_in};
 use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, Process, Run, managers, wait_until};
-
-/// Ends a process, and waits until it is gone.
-fn kill(pid: i32) {
-    let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
-    assert!(status.is_ok_and(|status| status.success()), "kill {pid}");
-    wait_until("the end of a process", DEADLINE, || Process::of(pid).is_none());
-}
-
-/// The manager of this containerd.
-fn manager(containerd: &Containerd) -> Process {
-    let mut all = managers(&containerd.address());
-    assert_eq!(all.len(), 1, "{all:#?}");
-    all.remove(0)
-}
 
 fn twenty_containers_at_a_time_have_one_manager_that_stays(containerd: &Containerd) {
     assert_eq!(containerd.run(&Run::new(&hello())).success(), "hello\n");
@@ -84,7 +71,8 @@ on_own_containerds!(
 );
 
 /// The least idle time is ten seconds.
-fn an_idle_manager_ends_and_has_a_successor(containerd: &Containerd) {
+fn an_idle_manager_ends_and_has_a_successor(managed: &Managed) {
+    let containerd = &managed.containerd;
     let mut pids = BTreeSet::new();
     let mut one_life = || {
         let container = containerd.start(&Run::new(&spin()));
@@ -102,7 +90,7 @@ mod idle {
     use super::an_idle_manager_ends_and_has_a_successor;
 
     wherry_e2e::on_containerd_versions!(
-        version => &Containerd::start_with(version, &[("WHERRY_MANAGER_IDLE", "1")]);
+        version => &wherry_e2e::managed::Managed::start(version, "idle = 10");
         an_idle_manager_ends_and_has_a_successor
     );
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::pty::openpty;
 use tokio::time::timeout;
-use wherry_sys::handover::{Incoming, Outgoing};
+use wherry_sys::handover::{self, Incoming, Outgoing};
 
 use super::*;
 use crate::stdio::{self, StdioPaths};
@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 async fn handed_over(harness: &mut Harness) {
     let suspended = Suspended::of(&harness.requests).await.unwrap();
     let mut out = Outgoing::default();
-    let saved = serde_json::to_string(&suspended.save(&mut out).unwrap()).unwrap();
+    let saved = suspended.save(&mut out).unwrap();
     let mut from = Incoming::duplicates(&out);
     // As after execve: nothing of the old actor runs.
     std::mem::forget(suspended);
@@ -29,7 +29,7 @@ async fn handed_over(harness: &mut Harness) {
         meter: None,
     };
     harness.reaper = Reaper::default();
-    let saved = serde_json::from_str(&saved).unwrap();
+    let saved = handover::copy(&saved);
     let sink = Arc::new(harness.sink.clone());
     (harness.requests, harness.snapshot) =
         restore(saved, whose, sink, harness.reaper.clone(), &mut from).unwrap();
@@ -177,7 +177,7 @@ async fn what_was_read_from_a_terminal_and_not_written_is_written_by_the_next_ve
         loop {
             streams.suspend().await;
             let mut out = Outgoing::default();
-            let saved = serde_json::to_string(&streams.save(&mut out)).unwrap();
+            let saved = streams.save(&mut out);
             if saved.contains(&in_hand) {
                 return (saved, out);
             }
@@ -188,7 +188,7 @@ async fn what_was_read_from_a_terminal_and_not_written_is_written_by_the_next_ve
     let (saved, out) = timeout(LIMIT, saved).await.unwrap();
     let mut from = Incoming::duplicates(&out);
     drop(streams);
-    let _restored = Streams::restore(serde_json::from_str(&saved).unwrap(), &mut from).unwrap();
+    let _restored = Streams::restore(handover::copy(&saved), &mut from).unwrap();
     guest.write_all(b"the end").unwrap();
     let read = tokio::task::spawn_blocking(move || {
         let mut bytes = vec![0; 65000 + 2000 + 7];
