@@ -91,7 +91,7 @@ pub struct Batch {
     environment: Option<Vec<String>>,
 }
 
-/// A batch in the document of a handover, whose format has no optional fields.
+/// A batch in the document of a handover, whose format cannot skip fields.
 #[derive(Serialize, Deserialize)]
 struct SavedBatch {
     moment: Moment,

@@ -43,6 +43,8 @@ pub(crate) struct Thread {
 /// A piece of work, and the handle of its thread, which becomes idle afterwards.
 struct Job {
     work: Work,
+    /// The tokio runtime of the caller.
+    runtime: Option<Handle>,
     thread: Thread,
 }
 
@@ -70,17 +72,16 @@ impl Thread {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
         let (done, result) = oneshot::channel();
-        let runtime = Handle::try_current().ok();
-        let work: Work = Box::new(move || {
-            let _within = runtime.as_ref().map(Handle::enter);
-            // The caller may have stopped waiting.
-            let _ = done.send(work());
-        });
+        // The caller may have stopped waiting.
+        self.begin(Box::new(move || drop(done.send(work()))));
+        result
+    }
+
+    fn begin(self, work: Work) {
         let jobs = self.jobs.clone();
         UNDONE.fetch_add(1, Ordering::SeqCst);
         // The thread waits as long as its handle exists, so the channel is open.
-        let _ = jobs.send(Job { work, thread: self });
-        result
+        let _ = jobs.send(Job { work, runtime: Handle::try_current().ok(), thread: self });
     }
 }
 
@@ -110,9 +111,11 @@ pub(crate) fn run_or_block(work: impl FnOnce() + Send + 'static) -> oneshot::Rec
 fn serve(queue: Receiver<Job>) {
     loop {
         match queue.recv_timeout(IDLE_TIMEOUT) {
-            Ok(Job { work, thread }) => {
+            Ok(Job { work, runtime, thread }) => {
+                let within = runtime.as_ref().map(Handle::enter);
                 // The panic hook has logged a panic, and the caller's receiver fails.
                 let _ = catch_unwind(AssertUnwindSafe(work));
+                drop(within);
                 UNDONE.fetch_sub(1, Ordering::SeqCst);
                 idle().push(thread);
             }

@@ -92,9 +92,6 @@ pub enum Error {
     /// The document of a handover is that of another version, or of another runtime.
     #[error("{0}")]
     Document(#[from] DocumentError),
-    /// The runtime of this command cannot be made.
-    #[error("cannot ask the running shims: {0}")]
-    Ask(#[source] io::Error),
     /// Some daemons were not upgraded; the reasons were printed.
     #[error("{failed} of {all} shims were not upgraded")]
     NotUpgraded {

@@ -27,8 +27,7 @@ pub(crate) fn info(shim: Shim) -> Result<()> {
     info.version = Some(version).into();
     let mut any = Any::new();
     any.type_url = FEATURES.to_owned();
-    any.value = serde_json::to_vec(&features::features())
-        .map_err(|source| Error::EncodeJson { what: "features", source })?;
+    any.value = features::features().into_bytes();
     info.features = Some(any).into();
     let bytes = info
         .write_to_bytes()

@@ -317,9 +317,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn events_that_containerd_has_not_acknowledged_are_sent_by_the_next_version_in_order() {
+    async fn the_next_version_sends_the_events_that_containerd_has_not_acknowledged_and_ends_if_asked_to()
+     {
         let connections = Connections::default();
         let (service, publisher) = service(&connections);
+        service.end_without_containers();
         for kind in [EventKind::Paused, EventKind::Resumed] {
             publisher.send(Event { id: "x".into(), exec_id: String::new(), kind });
         }
@@ -329,7 +331,9 @@ mod tests {
         let (other, next) = self::service(&connections);
         let runtime = other.runtime();
         let mut from = Incoming::default();
-        Service::restore(saved, runtime, &next, connections, Lifetime::Group, &mut from).unwrap();
+        let restored =
+            Service::restore(saved, runtime, &next, connections, Lifetime::Group, &mut from);
+        assert!(restored.unwrap().0.is_asked_to_end());
         let topics = |publisher: &Publisher| -> Vec<String> {
             let saved = publisher.save().unwrap();
             saved.iter().map(|event| event.topic()).collect()
@@ -350,5 +354,22 @@ mod tests {
         let refused = service.suspend(&publisher).await.err().unwrap();
         assert!(matches!(refused, NotSuspended::Pod) && is_open(&connections).await);
         drop(pod);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_a_request_creates_meanwhile_is_refused_too() {
+        let connections = Connections::default();
+        let (service, publisher) = service(&connections);
+        let connected = connections.open(&-1, Vec::new());
+        connected.has_read(&request("CreateSandbox"));
+        let create = async {
+            sleep(INTERVAL * 10).await;
+            let pod = service.registry().reserve_pod("pod").unwrap();
+            connected.has_written(&Vec::from(MessageHeader::new_response(1, 0)));
+            pod
+        };
+        let (refused, _pod) = tokio::join!(service.suspend(&publisher), create);
+        assert!(matches!(refused.err().unwrap(), NotSuspended::Pod));
+        assert!(is_open(&connections).await);
     }
 }

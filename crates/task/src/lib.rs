@@ -36,4 +36,4 @@ pub use handover::{NotSuspended, SavedService, SuspendedService};
 pub use lifecycle::Lifetime;
 pub use options::OptionsError;
 pub use service::{Service, services};
-pub use upgrade::{DaemonClient, DaemonStatus, UpgradeRequest, daemon_service};
+pub use upgrade::{AskError, DaemonClient, DaemonStatus, UpgradeRequest, daemon_service};

@@ -1,16 +1,16 @@
 //! The `upgrade` command: asks the running daemons of this runtime to hand over to the installed
 //! executable.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use wherry_task::{DaemonClient, DaemonStatus};
+use wherry_task::{AskError, DaemonClient, DaemonStatus};
 
 use crate::Shim;
 use crate::args::Args;
 use crate::error::{Error, Result};
+use crate::group::CONTROL_SOCKETS;
 
 /// The flag of a listening socket in `/proc/PID/net/unix`: `__SO_ACCEPTCON`.
 const LISTENS: u32 = 1 << 16;
@@ -19,18 +19,16 @@ const REPLACED: &str = " (deleted)";
 
 /// Upgrades the daemons that the flags name, all of them by default, and prints a line for each.
 pub(crate) fn upgrade(shim: Shim, args: &Args) -> Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Ask)?;
     let daemons = daemons(&shim.executable(), args);
     let mut failed = 0;
     for (socket, pid) in &daemons {
-        let line = match runtime.block_on(upgrade_one(socket)) {
+        let line = match upgrade_one(socket) {
             Ok((before, after)) => format!("process {pid}, {}\n", outcome(&before, &after)),
             // A daemon removes its socket before it ends.
             Err(_) if !socket.exists() => format!("process {pid}: has ended\n"),
             Err(error) => {
                 failed += 1;
-                format!("process {pid}: not upgraded: {}\n", reason(error))
+                format!("process {pid}: not upgraded: {error}\n")
             }
         };
         io::stdout().write_all(line.as_bytes()).map_err(Error::Print)?;
@@ -44,9 +42,9 @@ pub(crate) fn upgrade(shim: Shim, args: &Args) -> Result<()> {
     Ok(())
 }
 
-async fn upgrade_one(socket: &Path) -> ttrpc::Result<(DaemonStatus, DaemonStatus)> {
-    let client = DaemonClient::connect(&format!("unix://{}", socket.display())).await?;
-    Ok((client.status().await?, client.upgrade().await?))
+fn upgrade_one(socket: &Path) -> std::result::Result<(DaemonStatus, DaemonStatus), AskError> {
+    let mut client = DaemonClient::connect(socket)?;
+    Ok((client.status()?, client.upgrade()?))
 }
 
 fn outcome(before: &DaemonStatus, after: &DaemonStatus) -> String {
@@ -58,15 +56,8 @@ fn outcome(before: &DaemonStatus, after: &DaemonStatus) -> String {
     }
 }
 
-fn reason(error: ttrpc::Error) -> String {
-    match error {
-        ttrpc::Error::RpcStatus(status) => status.message().to_owned(),
-        error => error.to_string(),
-    }
-}
-
 /// The sockets of the daemons whose executable has this name, each with the daemon's pid.
-fn daemons(executable: &str, args: &Args) -> BTreeMap<PathBuf, i32> {
+fn daemons(executable: &str, args: &Args) -> Vec<(PathBuf, i32)> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let of_process = |entry: fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse::<i32>().ok()?;
@@ -77,9 +68,19 @@ fn daemons(executable: &str, args: &Args) -> BTreeMap<PathBuf, i32> {
         let command = fs::read(directory.join("cmdline")).ok()?;
         let named = has_flag(&command, "namespace", &args.namespace)
             && has_flag(&command, "address", &args.address);
-        (runs && named).then(|| listening(&directory).map(move |socket| (socket, pid)))
+        (runs && named).then(|| (listening(&directory), pid))
     };
-    processes.filter_map(of_process).flatten().collect()
+    let mut found: Vec<(PathBuf, i32)> = Vec::new();
+    for (sockets, pid) in processes.filter_map(of_process) {
+        for socket in sockets {
+            // A `start` that has just forked its daemon has the socket, too.
+            match found.iter_mut().find(|(other, _)| *other == socket) {
+                Some((_, first)) => *first = pid,
+                None => found.push((socket, pid)),
+            }
+        }
+    }
+    found
 }
 
 /// Whether a command line has a flag with this value. An empty value stands for all.
@@ -89,16 +90,20 @@ fn has_flag(command: &[u8], flag: &str, value: &str) -> bool {
     value.is_empty() || words.windows(2).any(is)
 }
 
-/// The paths of the sockets on which the process of this `/proc/PID` directory listens.
-fn listening(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+/// The paths of the sockets on which the process of this `/proc/PID` directory listens, but not
+/// that for its operator.
+fn listening(directory: &Path) -> Vec<PathBuf> {
     let table = fs::read_to_string(directory.join("net/unix")).unwrap_or_default();
-    let mut by_inode: HashMap<String, PathBuf> = table.lines().filter_map(listener).collect();
+    let mut sockets: Vec<(String, PathBuf)> = table.lines().filter_map(listener).collect();
+    sockets.retain(|(_, path)| !path.starts_with(CONTROL_SOCKETS));
     let descriptors = fs::read_dir(directory.join("fd")).into_iter().flatten().flatten();
-    descriptors.filter_map(move |entry| {
-        let target = fs::read_link(entry.path()).ok()?;
-        let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix("]")?.to_owned();
-        by_inode.remove(&inode)
-    })
+    let targets = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let path = |target: PathBuf| {
+        let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix("]")?;
+        let index = sockets.iter().position(|(other, _)| other == inode)?;
+        Some(sockets.swap_remove(index).1)
+    };
+    targets.filter_map(path).collect()
 }
 
 /// The inode and the path of a listening socket, from a line of `/proc/PID/net/unix`.
@@ -122,7 +127,7 @@ mod tests {
         let path = directory.path().join("s");
         let _listener = UnixListener::bind(&path).unwrap();
         let _connected = UnixStream::connect(&path).unwrap();
-        let found: Vec<PathBuf> = listening(Path::new("/proc/self")).collect();
+        let found = listening(Path::new("/proc/self"));
         assert_eq!(found.iter().filter(|found| **found == path).count(), 1, "{found:?}");
     }
 

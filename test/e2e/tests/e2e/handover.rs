@@ -53,7 +53,7 @@ fn daemons(containers: &[Container<'_>]) -> BTreeMap<i32, Process> {
 }
 
 /// Whether a process executes the file that is at this path now.
-fn runs(pid: i32, path: &Path) -> bool {
+pub(crate) fn runs(pid: i32, path: &Path) -> bool {
     let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
     let running = identity(Path::new(&format!("/proc/{pid}/exe")));
     running.is_some() && running == identity(path)

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use wherry_e2e::images::kit;
+use wherry_e2e::managed::Managed;
 use wherry_testing::{
     Containerd, ContainerdVersion, Daemon, Run, bin_dir, engine, guests, shared, shim_program,
 };
@@ -47,11 +48,21 @@ impl Installed {
 
     /// Starts a containerd that finds these executables first.
     pub(crate) fn containerd(&self, version: ContainerdVersion) -> Containerd {
+        self.start(version, |variables| Containerd::start_with(version, variables))
+    }
+
+    /// As [`Installed::containerd`], with settings of its managers.
+    pub(crate) fn managed(&self, version: ContainerdVersion, settings: &str) -> Managed {
+        self.start(version, |variables| Managed::start_with(version, settings, variables))
+    }
+
+    /// Starts a containerd with the environment that it needs for these executables.
+    fn start<T>(&self, version: ContainerdVersion, start: impl Fn(&[(&str, &str)]) -> T) -> T {
         let cache = self.0.path().join("cache").display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
         let daemons = wherry_testing::daemon_bin(version.name()).display().to_string();
         let path = format!("{}:{daemons}:{path}", self.0.path().display());
-        Containerd::start_with(version, &[("WHERRY_CACHE_DIR", &*cache), ("PATH", &*path)])
+        start(&[("WHERRY_CACHE_DIR", &*cache), ("PATH", &*path)])
     }
 }
 
