@@ -1,7 +1,7 @@
 //! Parses JSON, with the path of the field in the error.
 //!
-//! The parser knows the line and the column of an invalid value alone. A second look at the text up
-//! to there finds the field: a parser that follows the path is slower, and its code larger.
+//! The parser reports the line and the column of an invalid value alone. The text before them gives
+//! the field: a parser that follows the path is slower, and its code larger.
 
 use serde::Deserialize;
 

@@ -61,8 +61,8 @@ impl FromStr for Descriptor {
 #[derive(Debug, Default)]
 pub struct Outgoing(Vec<Descriptor>);
 
-/// The descriptors that came along and were not taken yet, by their numbers. The rest is closed with
-/// this.
+/// The descriptors that came along and were not taken yet, by their numbers. Dropping this closes
+/// them.
 #[derive(Debug, Default)]
 pub struct Incoming(Vec<Option<OwnedFd>>);
 

@@ -99,7 +99,7 @@ async fn ask(requests: &mpsc::Sender<UpgradeRequest>) -> Result<(), String> {
     answer.await.map_err(|_| gone)?
 }
 
-/// Why a daemon is not upgraded, or does not say what it runs.
+/// Why a daemon is not upgraded, or its status is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// The connection fails, or the daemon does not answer in time.

@@ -180,10 +180,8 @@ mod tests {
     fn the_settings_of_a_manager_are_the_same_after_a_handover() {
         use operator::Metrics::{ControlSocket, Loopback, Off};
         let loopback = Loopback("[::1]:9000".parse().unwrap());
-        let levels = log::LevelFilter::iter().cycle();
-        for (metrics, log_level) in
-            [Off, ControlSocket, loopback].into_iter().cycle().zip(levels).take(18)
-        {
+        let metrics = [Off, ControlSocket, loopback].into_iter().cycle();
+        for (log_level, metrics) in log::LevelFilter::iter().zip(metrics) {
             let idle = std::time::Duration::from_millis(1500);
             let settings =
                 operator::Settings { idle, spare_hosts: 3, log_level, metrics, systemd: true };

@@ -123,7 +123,7 @@ fn of_fifty_starts_one_makes_the_manager_also_after_it_was_killed(_: ()) {
     for round in 1..=3 {
         let said = start_at_once(50, &address, folder.path());
         assert_eq!(said.len(), 1, "{said:?}");
-        // A child that a manager has just forked looks like it until its exec.
+        // A child of a manager has its command line between fork and exec.
         let one = format!("one manager, in round {round}");
         let mut found = Vec::new();
         wait_until(&one, DEADLINE, || {
