@@ -8,11 +8,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::json::{ParseError, parse};
 
 /// A bundle and the id of its container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bundle {
     path: PathBuf,
     id: String,
@@ -37,22 +39,6 @@ pub enum BundleError {
         /// The field at fault.
         source: ParseError,
     },
-}
-
-/// Why a JSON document is invalid.
-#[derive(Debug, thiserror::Error)]
-pub enum ParseError {
-    /// A field has an invalid value.
-    #[error("{field}: {source}")]
-    Field {
-        /// The path of the field, such as `process.user.uid`.
-        field: String,
-        /// The cause.
-        source: serde_json::Error,
-    },
-    /// It is not JSON.
-    #[error(transparent)]
-    Syntax(#[from] serde_json::Error),
 }
 
 impl Bundle {
@@ -198,33 +184,9 @@ impl Bundle {
 /// daemon does not link libcontainer.
 pub const START_SOCKET: &str = "notify.sock";
 
-/// Parses the JSON of a configuration.
-///
-/// # Errors
-/// With the path of the invalid field.
-pub fn parse<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ParseError> {
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let field = error.path().to_string();
-        let source = error.into_inner();
-        if field == "." { ParseError::Syntax(source) } else { ParseError::Field { field, source } }
-    })?;
-    json.end()?;
-    Ok(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_cannot_be_read_is_named() {
-        let error = |text: &str| parse::<Spec>(text.as_bytes()).unwrap_err().to_string();
-        assert!(error(r#"{"process": {"user": {"uid": -1}}}"#).starts_with("process.user.uid: "));
-        assert!(error(r#"{"mounts": [{"type": "x"}]}"#).contains("mounts[0]: missing field"));
-        assert!(error("{").contains("line 1"));
-        assert!(error("{} x").contains("trailing"));
-    }
 
     #[test]
     fn a_bundle_without_a_configuration_is_named() {

@@ -6,6 +6,7 @@
 //! everything else is removed. createContainer and startContainer run in the container's
 //! namespaces, from the engine host.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
@@ -79,6 +80,7 @@ impl Moment {
 
 /// The hooks of one moment, with their state, directory and environment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "SavedBatch", into = "SavedBatch")]
 pub struct Batch {
     moment: Moment,
     hooks: Vec<Hook>,
@@ -87,6 +89,77 @@ pub struct Batch {
     directory: Option<PathBuf>,
     /// The environment of a hook without one; None for that of the process that runs the hooks.
     environment: Option<Vec<String>>,
+}
+
+/// A batch in the document of a handover, whose format cannot skip fields.
+#[derive(Serialize, Deserialize)]
+struct SavedBatch {
+    moment: Moment,
+    hooks: Vec<SavedHook>,
+    version: String,
+    id: String,
+    bundle: PathBuf,
+    annotations: Option<HashMap<String, String>>,
+    directory: Option<PathBuf>,
+    environment: Option<Vec<String>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedHook {
+    path: PathBuf,
+    args: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    timeout: Option<i64>,
+}
+
+impl From<Batch> for SavedBatch {
+    fn from(batch: Batch) -> SavedBatch {
+        let Batch { moment, hooks, state, directory, environment } = batch;
+        let save = |hook: Hook| SavedHook {
+            path: hook.path().clone(),
+            args: hook.args().clone(),
+            env: hook.env().clone(),
+            timeout: hook.timeout(),
+        };
+        SavedBatch {
+            moment,
+            hooks: hooks.into_iter().map(save).collect(),
+            version: state.version().clone(),
+            id: state.id().clone(),
+            bundle: state.bundle().clone(),
+            annotations: state.annotations().clone(),
+            directory,
+            environment,
+        }
+    }
+}
+
+impl From<SavedBatch> for Batch {
+    fn from(saved: SavedBatch) -> Batch {
+        let SavedBatch { moment, hooks, version, id, bundle, annotations, .. } = saved;
+        let restore = |SavedHook { path, args, env, timeout }| {
+            let mut hook = Hook::default();
+            hook.set_path(path).set_args(args).set_env(env).set_timeout(timeout);
+            hook
+        };
+        let hooks = hooks.into_iter().map(restore).collect();
+        let state = state(moment, version, id, bundle, annotations);
+        Batch { moment, hooks, state, directory: saved.directory, environment: saved.environment }
+    }
+}
+
+/// The state that a hook gets, without the pid.
+fn state(
+    moment: Moment,
+    version: String,
+    id: String,
+    bundle: PathBuf,
+    annotations: Option<HashMap<String, String>>,
+) -> State {
+    let mut state = State::default();
+    state.set_version(version).set_id(id).set_status(moment.status()).set_bundle(bundle);
+    state.set_annotations(annotations);
+    state
 }
 
 /// A hook failed.
@@ -119,13 +192,9 @@ impl Batch {
     /// environment of the container's process.
     #[must_use]
     pub fn new(moment: Moment, bundle: &Bundle, config: &Config) -> Batch {
-        let mut state = State::default();
-        state
-            .set_version(config.oci_version.clone())
-            .set_id(bundle.id().to_owned())
-            .set_status(moment.status())
-            .set_bundle(bundle.path().to_owned())
-            .set_annotations(config.annotations.clone());
+        let (id, path) = (bundle.id().to_owned(), bundle.path().to_owned());
+        let version = config.oci_version.clone();
+        let state = state(moment, version, id, path, config.annotations.clone());
         let environment = || {
             let process = config.process.as_ref();
             Some(process.and_then(|process| process.env.clone()).unwrap_or_default())
@@ -340,6 +409,30 @@ mod tests {
         scripts.run(Moment::Prestart, &hooks).unwrap();
         let here = scripts.0.path().canonicalize().unwrap();
         assert_eq!(scripts.read("log"), format!("a\n{}\nb\n", here.display()));
+    }
+
+    #[test]
+    fn the_hooks_of_a_batch_run_after_a_handover_as_before() {
+        let scripts = Scripts::new();
+        let hooks = [
+            scripts.hook("a", "cat >> log", r#", "env": ["X=y"]"#),
+            scripts.hook(
+                "b",
+                "echo $0 $1 $X $PWD >> log",
+                r#", "args": ["b", "1"], "env": ["X=z"]"#,
+            ),
+            scripts.hook("c", "exit 3", r#", "timeout": 100"#),
+        ];
+        let batch = scripts.batch(Moment::Prestart, &hooks);
+        let run = |batch: &Batch| {
+            let error = batch.run(Some(7), None).unwrap_err().to_string();
+            let log = scripts.read("log");
+            fs::remove_file(scripts.path("log")).unwrap();
+            (error, log)
+        };
+        let before = run(&batch);
+        assert!(before.1.contains("\"k\":\"v\""), "{before:?}");
+        assert_eq!(run(&wherry_sys::handover::copy(&batch)), before);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use wherry_sys::process::Process;
 
 /// The mount point of the hierarchies.
@@ -42,7 +43,7 @@ pub use remove::remove;
 pub use systemd::set_properties;
 
 /// The directories of the cgroup that a process is in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cgroup {
     /// Version 1: one directory per controller.
     V1(HashMap<String, PathBuf>),

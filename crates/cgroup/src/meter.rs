@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use crate::Cgroup;
 use crate::usage::Usage;
 
@@ -12,6 +14,14 @@ pub struct Meter {
     cgroup: Cgroup,
     stays: bool,
     last: Arc<Mutex<Usage>>,
+}
+
+/// A meter in the document of a handover.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SavedMeter {
+    cgroup: Cgroup,
+    stays: bool,
+    last: Usage,
 }
 
 impl Meter {
@@ -25,6 +35,19 @@ impl Meter {
             Cgroup::V2(_) => Usage::V2(Box::default()),
         };
         Meter { cgroup, stays, last: Arc::new(Mutex::new(zero)) }
+    }
+
+    /// The meter, for the next version of this executable.
+    #[must_use]
+    pub fn save(&self) -> SavedMeter {
+        let last = self.last().clone();
+        SavedMeter { cgroup: self.cgroup.clone(), stays: self.stays, last }
+    }
+
+    /// The meter of [`Meter::save`].
+    #[must_use]
+    pub fn restore(SavedMeter { cgroup, stays, last }: SavedMeter) -> Meter {
+        Meter { cgroup, stays, last: Arc::new(Mutex::new(last)) }
     }
 
     /// The cgroup.
@@ -75,6 +98,7 @@ mod tests {
         assert_eq!(meter.read().oom_kills(), 1);
         fs::write(directory.path().join("memory.events"), "oom_kill 2\n").unwrap();
         assert_eq!(meter.oom_kills(), 2);
+        let meter = Meter::restore(meter.save());
         directory.close().unwrap();
         assert_eq!(meter.read().oom_kills(), 1);
         assert_eq!(meter.oom_kills(), 1);

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use serde::{Deserialize, Serialize};
+use wherry_sys::handover::{Descriptor, Incoming, Outgoing, ResumeError};
 
 use crate::{Cgroup, Meter};
 
@@ -17,6 +19,13 @@ use crate::{Cgroup, Meter};
 pub struct OomWatch {
     meter: Meter,
     source: OwnedFd,
+    reported: u64,
+}
+
+/// An [`OomWatch`] in the document of a handover.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SavedOomWatch {
+    source: Descriptor,
     reported: u64,
 }
 
@@ -44,6 +53,24 @@ impl OomWatch {
             }
         };
         Ok(OomWatch { meter: meter.clone(), source, reported: 0 })
+    }
+
+    /// The source, for the next version of this executable. The kernel continues to notify it.
+    pub fn save(&self, out: &mut Outgoing) -> SavedOomWatch {
+        SavedOomWatch { source: out.add(&self.source), reported: self.reported }
+    }
+
+    /// The source of [`OomWatch::save`], of the cgroup of `meter`.
+    ///
+    /// # Errors
+    /// If its descriptor did not come along.
+    pub fn restore(
+        saved: &SavedOomWatch,
+        meter: &Meter,
+        from: &mut Incoming,
+    ) -> Result<OomWatch, ResumeError> {
+        let source = from.take(saved.source)?;
+        Ok(OomWatch { meter: meter.clone(), source, reported: saved.reported })
     }
 
     /// Reads the pending notifications and returns whether there was a kill since the last call.

@@ -6,13 +6,15 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::Cgroup;
 
 /// The values of a file of lines `key value`.
 pub type Keyed = HashMap<String, u64>;
 
 /// The statistics of a cgroup.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Usage {
     /// As cgroup version 1 counts.
     V1(Box<V1>),
@@ -21,7 +23,7 @@ pub enum Usage {
 }
 
 /// Version 1. Times are nanoseconds, sizes bytes.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct V1 {
     /// `cpuacct.usage`.
     pub cpu_total: u64,
@@ -54,7 +56,7 @@ pub struct V1 {
 }
 
 /// A resource with its limit, in version 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
     /// `limit_in_bytes`.
     pub limit: u64,
@@ -67,7 +69,7 @@ pub struct Counter {
 }
 
 /// One line of a block device's counts, in version 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IoEntry {
     /// The device's major and minor number.
     pub device: (u64, u64),
@@ -78,7 +80,7 @@ pub struct IoEntry {
 }
 
 /// Version 2. Times are microseconds, sizes bytes.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct V2 {
     /// `cpu.stat`.
     pub cpu: Keyed,

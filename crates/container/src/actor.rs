@@ -12,14 +12,14 @@
 //!
 //! While a start is running no exit is published: Exit never overtakes Start.
 
+mod handover;
+
 use std::fs::File;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use wherry_protocol::{Failure, FailureKind};
 use wherry_sys::measure::{self, Measurement};
 use wherry_sys::process::{Exit, Process, SignalError};
@@ -34,18 +34,30 @@ use crate::stdio::{CLIENT_OPENS, Streams};
 use crate::thread::{self, Thread};
 use crate::unread::Unpublished;
 
+pub(crate) use handover::{SavedActor, Suspended, Whose, restore};
+
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 type StartResult = Result<Option<NewProcess>, Failure>;
 
 /// The requests of a handle.
 pub(crate) enum Request {
     Start(Reply<()>),
-    Kill { signal: u32, all: bool, reply: Reply<()> },
+    Kill {
+        signal: u32,
+        all: bool,
+        reply: Reply<()>,
+    },
     CloseStdin(Reply<()>),
-    Resize { columns: u32, rows: u32, reply: Reply<()> },
+    Resize {
+        columns: u32,
+        rows: u32,
+        reply: Reply<()>,
+    },
     Pause(Reply<()>),
     Resume(Reply<()>),
     Delete(Reply<Exit>),
+    /// Stops the actor for a handover. Not answered while a start is running.
+    Suspend(oneshot::Sender<Suspended>),
 }
 
 /// The exit status of a process that SIGKILL ended.
@@ -89,6 +101,8 @@ pub(crate) fn spawn(
         phase: Phase::Exited,
         oom,
         oom_kills: 0,
+        input_until: Some(Instant::now() + CLIENT_OPENS),
+        released: None,
         snapshot,
     };
     let live = process.map(|process| actor.watch(process));
@@ -144,6 +158,10 @@ struct Actor {
     oom: Option<OomEvents>,
     /// The out-of-memory kills until the process was reaped.
     oom_kills: u64,
+    /// Until when the input of pipes is held open. None once it was closed.
+    input_until: Option<Instant>,
+    /// Resolves when a first process that has exited has released the resources of its container.
+    released: Option<oneshot::Receiver<()>>,
     snapshot: watch::Sender<Snapshot>,
 }
 
@@ -160,7 +178,7 @@ enum Phase {
     /// The process has exited.
     Exited,
     /// As [`Phase::Exited`], while output is still on its way to the client.
-    Draining { copied: Vec<oneshot::Receiver<()>>, tasks: JoinSet<()> },
+    Draining(Streams),
 }
 
 /// A process that has not been reaped.
@@ -185,37 +203,41 @@ enum Progress {
     Reaped(Exit),
     /// The exit may be published.
     Exited(Exit),
+    /// The client has the output.
+    Drained,
 }
 
 impl Actor {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut client_opens = pin!(sleep(CLIENT_OPENS));
-        let mut input_held = true;
         loop {
             let starting = matches!(self.phase, Phase::Starting { .. });
-            let holds_input = input_held && self.phase.streams().is_some();
+            let input_until = self.input_until.filter(|_| self.phase.streams().is_some());
             tokio::select! {
                 // An exit is published before the next request is handled.
                 biased;
                 progress = self.phase.progress() => match progress {
-                    Progress::Started(result) => {
-                        self.started(result);
-                        client_opens.as_mut().reset(Instant::now() + CLIENT_OPENS);
-                    }
+                    Progress::Started(result) => self.started(result),
                     Progress::Reaped(exit) => self.reaped(exit),
                     Progress::Exited(exit) => self.exited(exit),
+                    Progress::Drained => self.phase = Phase::Exited,
                 },
                 () = next_oom_kill(&mut self.oom), if !starting => {
                     self.publish(EventKind::OutOfMemory);
                 }
-                () = &mut client_opens, if holds_input => {
-                    input_held = false;
+                () = elapsed(input_until) => {
+                    self.input_until = None;
                     // A terminal stays open for the next client.
                     if let Some(Streams::Pipes(retained)) = self.phase.streams() {
                         retained.close_stdin();
                     }
                 }
                 request = requests.recv() => match request {
+                    Some(Request::Suspend(reply)) if !starting => {
+                        self.phase.suspend().await;
+                        // Without a receiver the actor is resumed at once.
+                        let _ = reply.send(Suspended::new(self, requests));
+                        return;
+                    }
                     Some(request) => {
                         if self.handle(request).await {
                             return;
@@ -296,6 +318,8 @@ impl Actor {
                 }
                 return last;
             }
+            // The sender learns that a start is running.
+            Request::Suspend(reply) => drop(reply),
         }
         false
     }
@@ -329,6 +353,7 @@ impl Actor {
         else {
             return;
         };
+        self.input_until = self.input_until.map(|_| Instant::now() + CLIENT_OPENS);
         let result = match result {
             Ok(new) => match new.map(|new| self.watch(new)).or(live) {
                 Some(live) => {
@@ -379,13 +404,8 @@ impl Actor {
             // killed here. Either way no other process holds the streams open.
             self.operations.signal_all(SIGKILL, None);
         }
-        let mut tasks = JoinSet::new();
-        let mut copied = Vec::new();
-        if let Some(Live { mut streams, .. }) =
-            std::mem::replace(&mut self.phase, Phase::Exited).into_live()
-        {
-            copied = streams.copied();
-            tasks.spawn(streams.finish());
+        if let Some(live) = std::mem::replace(&mut self.phase, Phase::Exited).into_live() {
+            self.phase = Phase::Draining(live.streams);
         }
         // Not valid if the container was deleted before Start: then its exit is known.
         if self.transition(Transition::Exited(exit)).is_ok() {
@@ -393,16 +413,11 @@ impl Actor {
         }
         if self.is_init() {
             let operations = Arc::clone(&self.operations);
-            let released = thread::run_or_block(move || {
+            self.released = Some(thread::run_or_block(move || {
                 operations.record_usage();
                 operations.release();
-            });
-            tasks.spawn(async {
-                // A panic was logged; Delete continues.
-                let _ = released.await;
-            });
+            }));
         }
-        self.phase = Phase::Draining { copied, tasks };
     }
 
     fn kill(&mut self, signal: u32, all: bool) -> Result<(), Error> {
@@ -481,21 +496,15 @@ impl Actor {
     /// Waits until the client has read the output: the client deletes its pipes as soon as it gets
     /// the exit.
     async fn drain(&mut self) {
-        let Phase::Draining { copied, mut tasks } =
-            std::mem::replace(&mut self.phase, Phase::Exited)
-        else {
-            return;
-        };
-        let copied = async {
-            for copied in copied {
-                // A copy that was aborted has nothing more to copy.
-                let _ = copied.await;
-            }
-        };
         // After a timeout, output without a reader is discarded.
-        let _ = timeout(COPY_TIMEOUT, copied).await;
-        let drained = async { while tasks.join_next().await.is_some() {} };
-        let _ = timeout(READER_TIMEOUT, drained).await;
+        if let Phase::Draining(mut streams) = std::mem::replace(&mut self.phase, Phase::Exited) {
+            let _ = timeout(COPY_TIMEOUT, streams.copied()).await;
+            let _ = timeout(READER_TIMEOUT, streams.finish()).await;
+        }
+        if let Some(released) = self.released.take() {
+            // A panic was logged; Delete continues.
+            let _ = timeout(READER_TIMEOUT, released).await;
+        }
     }
 }
 
@@ -504,7 +513,7 @@ impl Phase {
         match self {
             Phase::Created(live) | Phase::Starting { live, .. } => live.as_ref(),
             Phase::StartFailed(live) | Phase::Running(live) => Some(live),
-            Phase::Exited | Phase::Draining { .. } => None,
+            Phase::Exited | Phase::Draining(_) => None,
         }
     }
 
@@ -512,7 +521,7 @@ impl Phase {
         match self {
             Phase::Created(live) | Phase::Starting { live, .. } => live.as_mut(),
             Phase::StartFailed(live) | Phase::Running(live) => Some(live),
-            Phase::Exited | Phase::Draining { .. } => None,
+            Phase::Exited | Phase::Draining(_) => None,
         }
     }
 
@@ -520,7 +529,7 @@ impl Phase {
         match self {
             Phase::Created(live) | Phase::Starting { live, .. } => live,
             Phase::StartFailed(live) | Phase::Running(live) => Some(live),
-            Phase::Exited | Phase::Draining { .. } => None,
+            Phase::Exited | Phase::Draining(_) => None,
         }
     }
 
@@ -528,12 +537,16 @@ impl Phase {
         self.live_mut().map(|live| &mut live.streams)
     }
 
-    /// Waits for the result of a start, or else for the exit. Cancellation safe.
+    /// Waits for the result of a start, or else for the exit and its output. Cancellation safe.
     async fn progress(&mut self) -> Progress {
         if let Phase::Starting { result, .. } = self {
             return Progress::Started(result.await.unwrap_or_else(|_| {
                 Err(Failure::new(FailureKind::System, "the start was aborted: the shim panicked"))
             }));
+        }
+        if let Phase::Draining(streams) = self {
+            streams.finish().await;
+            return Progress::Drained;
         }
         if let Some(live) = self.live_mut() {
             match &mut live.exit {
@@ -549,6 +562,14 @@ impl Phase {
             }
         }
         std::future::pending().await
+    }
+}
+
+/// Waits until this moment; for ever without one.
+async fn elapsed(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

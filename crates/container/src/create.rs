@@ -6,10 +6,9 @@ use wherry_protocol::Failure;
 use wherry_supervisor::create::{ContainerConfig, CreatedContainer};
 use wherry_supervisor::{Cancel, Supervisor};
 
-use crate::EventSink;
 use crate::operations::{Init, NewProcess};
 use crate::stdio::{self, StdioPaths, Streams};
-use crate::thread;
+use crate::{EventSink, thread};
 
 /// The container that a client requests.
 #[derive(Debug, Clone)]
@@ -31,6 +30,14 @@ pub struct Runtime {
 }
 
 impl Runtime {
+    /// Starts spare engine hosts in place of those that were used, on a thread.
+    pub fn refill(&self) {
+        if self.supervisor.needs_refill() {
+            let supervisor = Arc::clone(&self.supervisor);
+            drop(thread::run_or_block(move || supervisor.refill()));
+        }
+    }
+
     /// Starts an engine host for the first container of a pod, while the client prepares that
     /// container.
     pub fn prepare_host(&self) {

@@ -14,9 +14,9 @@ use crate::operations;
 /// A process that is added to a container. It exists from Start on.
 #[derive(Clone)]
 pub struct Exec {
-    operations: Arc<operations::Exec>,
-    requests: mpsc::Sender<Request>,
-    snapshot: watch::Receiver<Snapshot>,
+    pub(crate) operations: Arc<operations::Exec>,
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) snapshot: watch::Receiver<Snapshot>,
 }
 
 impl Exec {

@@ -27,16 +27,16 @@ use crate::thread::{self, NoThread};
 /// A container. Queries answer at once, also while the guest is busy.
 #[derive(Clone)]
 pub struct Container {
-    runtime: Arc<Runtime>,
-    config: Arc<Config>,
-    operations: Arc<dyn Operations>,
-    meter: Option<Meter>,
-    process: Arc<Process>,
-    requests: mpsc::Sender<Request>,
-    snapshot: watch::Receiver<Snapshot>,
-    execs: Arc<Mutex<HashMap<String, Exec>>>,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) operations: Arc<dyn Operations>,
+    pub(crate) meter: Option<Meter>,
+    pub(crate) process: Arc<Process>,
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) snapshot: watch::Receiver<Snapshot>,
+    pub(crate) execs: Arc<Mutex<HashMap<String, Exec>>>,
     /// Cancels the starts of added processes: the daemon may outlive the container.
-    cancel_execs: Cancel,
+    pub(crate) cancel_execs: Cancel,
 }
 
 /// A process at one moment.
@@ -87,6 +87,9 @@ pub enum Error {
     /// A bug of the daemon. The log has the panic's message.
     #[error("the shim panicked: its log has the message")]
     Panicked,
+    /// A start is running: a process that is being started cannot be handed over.
+    #[error("it is being started")]
+    Starting,
     /// It was deleted.
     #[error("it was deleted")]
     Gone,
@@ -131,10 +134,7 @@ impl Container {
             process: Some(new),
             oom,
         };
-        if runtime.supervisor.needs_refill() {
-            let supervisor = Arc::clone(&runtime.supervisor);
-            drop(thread::run_or_block(move || supervisor.refill()));
-        }
+        runtime.refill();
         let reaper = runtime.supervisor.reaper.clone();
         let (requests, snapshot) = actor::spawn(spec, Arc::clone(&runtime.events), reaper);
         let execs = Arc::default();
@@ -355,7 +355,7 @@ impl Container {
     }
 
     /// No code panics while it holds this lock, so it is never poisoned with a half-made map.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Exec>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<String, Exec>> {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,12 +4,14 @@
 //! the handles of the Task API: queries read a snapshot, requests go to the actor, the one task
 //! that changes the state. Every change is published as an [`Event`], in order. The work itself is
 //! done by the supervisor, on threads. [`Pod`] is the handle of a pod that this daemon makes.
+//! [`SuspendedContainer`] hands a container over to the next version of this executable.
 
 mod actor;
 mod create;
 mod event;
 mod exec;
 mod handle;
+mod handover;
 mod log_file;
 mod oom;
 mod operations;
@@ -25,6 +27,7 @@ pub use create::{Config, Runtime};
 pub use event::{Event, EventKind, EventSink};
 pub use exec::Exec;
 pub use handle::{Container, Error, Snapshot};
+pub use handover::{SavedContainer, SuspendedContainer};
 pub use pod::{Pod, PodRefused, PodState};
 pub use reap::reap_children;
 pub use state::{Refused, State};

@@ -6,13 +6,16 @@
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use wherry_bundle::Bundle;
 use wherry_cgroup::Meter;
+use wherry_cgroup::meter::SavedMeter;
 use wherry_protocol::Failure;
 use wherry_supervisor::cleanup::Remains;
-use wherry_supervisor::create::{ContainerConfig, Start};
+use wherry_supervisor::create::{ContainerConfig, SavedStart, Start};
 use wherry_supervisor::exec::ExecConfig;
 use wherry_supervisor::{Cancel, Supervisor, cleanup};
+use wherry_sys::handover::{Descriptor, Incoming, Outgoing, ResumeError};
 use wherry_sys::process::Process;
 
 use crate::handle::Error;
@@ -45,6 +48,12 @@ pub(crate) trait Operations: Send + Sync + 'static {
     /// Releases the resources that only a running process needs.
     fn release(&self);
 
+    /// The state of a first process's operations, for the next version of this executable. None for
+    /// those that have none.
+    fn save(&self, _out: &mut Outgoing) -> Option<SavedInit> {
+        None
+    }
+
     /// Removes the container. The result is dropped after Delete was answered: see
     /// [`cleanup::hold`].
     fn remove(&self) -> Option<File>;
@@ -64,7 +73,36 @@ pub(crate) struct Init {
     pub(crate) mount_namespace: Mutex<Option<File>>,
 }
 
+/// [`Init`] in the document of a handover.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedInit {
+    remains: Remains,
+    start: SavedStart,
+    meter: Option<SavedMeter>,
+    mount_namespace: Option<Descriptor>,
+}
+
 impl Init {
+    /// The operations of [`Operations::save`].
+    pub(crate) fn restore(
+        supervisor: Arc<Supervisor>,
+        config: Arc<ContainerConfig>,
+        saved: SavedInit,
+        from: &mut Incoming,
+    ) -> Result<Init, ResumeError> {
+        let SavedInit { remains, start, meter, mount_namespace } = saved;
+        let namespace = mount_namespace.map(|fd| from.take(fd)).transpose()?;
+        Ok(Init {
+            supervisor,
+            bundle: Bundle::new(&config.bundle, &config.id),
+            config,
+            remains,
+            start: Start::restore(start, from)?,
+            meter: meter.map(Meter::restore),
+            mount_namespace: Mutex::new(namespace.map(File::from)),
+        })
+    }
+
     fn mount_namespace(&self) -> MutexGuard<'_, Option<File>> {
         self.mount_namespace.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,6 +138,15 @@ impl Operations for Init {
     fn release(&self) {
         let namespace = self.mount_namespace().take();
         drop(namespace);
+    }
+
+    fn save(&self, out: &mut Outgoing) -> Option<SavedInit> {
+        Some(SavedInit {
+            remains: self.remains.clone(),
+            start: self.start.save(out),
+            meter: self.meter.as_ref().map(Meter::save),
+            mount_namespace: self.mount_namespace().as_ref().map(|namespace| out.add(namespace)),
+        })
     }
 
     fn remove(&self) -> Option<File> {

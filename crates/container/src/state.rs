@@ -16,10 +16,11 @@
 //! added process has the same states except Paused; in Created it is registered and does not exist
 //! yet.
 
+use serde::{Deserialize, Serialize};
 use wherry_sys::process::Exit;
 
 /// The state of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Its first process waits for Start.
     Created,

@@ -13,12 +13,14 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::log_file::{self, LogFileError};
-use crate::terminal::Terminal;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::sync::oneshot;
+use serde::{Deserialize, Serialize};
 use wherry_protocol::{Failure, FailureKind, Stdio};
+use wherry_sys::handover::{Descriptor, Incoming, Outgoing, ResumeError};
 use wherry_sys::tty::unread;
+
+use crate::log_file::{self, LogFile, LogFileError, SavedLogFile};
+use crate::terminal::{SavedTerminal, Terminal};
 
 /// The daemon's ends of a process's streams.
 #[derive(Debug)]
@@ -68,12 +70,12 @@ impl Streams {
         }
     }
 
-    /// One receiver per copied output: it resolves when the client can read everything. A pipe that
-    /// the guest writes itself has none.
-    pub(crate) fn copied(&mut self) -> Vec<oneshot::Receiver<()>> {
+    /// Waits until the client can read all output that the daemon copies. A pipe that the guest
+    /// writes itself needs no copy. Cancellation safe.
+    pub(crate) async fn copied(&mut self) {
         match self {
-            Streams::Pipes(retained) => std::mem::take(&mut retained.copied),
-            Streams::Terminal(terminal) => terminal.copied().into_iter().collect(),
+            Streams::Pipes(retained) => retained.copied().await,
+            Streams::Terminal(terminal) => terminal.copied().await,
         }
     }
 
@@ -87,18 +89,96 @@ impl Streams {
         }
     }
 
-    /// Closes the streams after the exit, without losing unread output.
-    pub(crate) async fn finish(self) {
-        match self {
-            Streams::Pipes(retained) => retained.finish().await,
-            Streams::Terminal(terminal) => terminal.finish().await,
+    /// Closes the streams after the exit, without losing unread output: a pipe's contents are lost
+    /// with its last descriptor. Cancellation safe: the next call continues.
+    pub(crate) async fn finish(&mut self) {
+        if let Streams::Terminal(terminal) = self {
+            terminal.close_stdin();
+            terminal.copied().await;
+            if let Streams::Terminal(terminal) =
+                std::mem::replace(self, Streams::Pipes(Retained::default()))
+            {
+                let outputs = terminal.into_output().into_iter().collect();
+                *self = Streams::Pipes(Retained { outputs, ..Retained::default() });
+            }
+        }
+        if let Streams::Pipes(retained) = self {
+            retained.finish().await;
         }
     }
+
+    /// Stops all copies, with no byte lost, until [`Streams::resume`].
+    pub(crate) async fn suspend(&mut self) {
+        match self {
+            Streams::Pipes(retained) => {
+                for copy in &retained.copies {
+                    copy.suspend().await;
+                }
+            }
+            Streams::Terminal(terminal) => terminal.suspend(),
+        }
+    }
+
+    pub(crate) fn resume(&mut self) {
+        match self {
+            Streams::Pipes(retained) => retained.copies.iter().for_each(LogFile::resume),
+            Streams::Terminal(terminal) => terminal.resume(),
+        }
+    }
+
+    /// The suspended streams, for the next version of this executable.
+    pub(crate) fn save(&self, out: &mut Outgoing) -> SavedStreams {
+        match self {
+            Streams::Pipes(Retained { stdin, outputs, copies }) => SavedStreams::Pipes {
+                stdin: stdin.as_ref().map(|pipe| out.add(pipe)),
+                outputs: outputs.iter().map(|(path, pipe)| (path.clone(), out.add(pipe))).collect(),
+                copies: copies.iter().map(|copy| copy.save(out)).collect(),
+            },
+            Streams::Terminal(terminal) => SavedStreams::Terminal(terminal.save(out)),
+        }
+    }
+
+    /// The streams of [`Streams::save`]. Must be called within the runtime.
+    pub(crate) fn restore(
+        saved: SavedStreams,
+        from: &mut Incoming,
+    ) -> Result<Streams, ResumeError> {
+        let (stdin, outputs, copies) = match saved {
+            SavedStreams::Terminal(terminal) => {
+                return Ok(Streams::Terminal(Terminal::restore(terminal, from)?));
+            }
+            SavedStreams::Pipes { stdin, outputs, copies } => (stdin, outputs, copies),
+        };
+        let mut retained = Retained::default();
+        if let Some(pipe) = stdin {
+            retained.stdin = Some(from.take(pipe)?.into());
+        }
+        for (path, pipe) in outputs {
+            retained.outputs.push((path, from.take(pipe)?.into()));
+        }
+        for copy in copies {
+            retained.copies.push(LogFile::restore(copy, from)?);
+        }
+        Ok(Streams::Pipes(retained))
+    }
+}
+
+/// Streams in the document of a handover.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum SavedStreams {
+    /// The fields are those of [`Retained`].
+    Pipes {
+        stdin: Option<Descriptor>,
+        outputs: Vec<(PathBuf, Descriptor)>,
+        copies: Vec<SavedLogFile>,
+    },
+    /// A terminal.
+    Terminal(SavedTerminal),
 }
 
 /// The client's streams: the path of a named pipe, `file://` and the path of a file to append to,
 /// or empty for none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StdioPaths {
     /// Standard input.
     pub stdin: String,
@@ -113,7 +193,7 @@ pub struct StdioPaths {
 pub(crate) struct Retained {
     stdin: Option<File>,
     outputs: Vec<(PathBuf, File)>,
-    copied: Vec<oneshot::Receiver<()>>,
+    copies: Vec<LogFile>,
 }
 
 /// Why a stream cannot be opened.
@@ -240,12 +320,12 @@ fn output(
         retained.outputs.push((path.to_owned(), keeper));
         return Ok(open(path).map_err(|source| failed(path, source))?.into());
     }
-    let (pipe, copied) = log_file::append(path, create).map_err(|source| StdioError::LogFile {
+    let (pipe, copy) = log_file::append(path, create).map_err(|source| StdioError::LogFile {
         stream,
         path: path.into(),
         source,
     })?;
-    retained.copied.push(copied);
+    retained.copies.push(copy);
     Ok(pipe.into())
 }
 
@@ -264,14 +344,22 @@ impl Retained {
         self.stdin = None;
     }
 
-    /// Closes the outputs after the exit, without losing unread output: a pipe's contents are lost
-    /// with its last descriptor.
-    pub(crate) async fn finish(self) {
-        for (path, keeper) in self.outputs {
-            if let Err(error) = drain(&path, keeper).await {
+    /// As [`Streams::copied`].
+    async fn copied(&mut self) {
+        for copy in &mut self.copies {
+            copy.copied().await;
+        }
+    }
+
+    /// As [`Streams::finish`].
+    async fn finish(&mut self) {
+        while let Some((path, pipe)) = self.outputs.last_mut() {
+            if let Err(error) = drain(path, pipe).await {
                 log::warn!("{}: {error}", path.display());
             }
+            self.outputs.pop();
         }
+        self.copied().await;
     }
 }
 
@@ -297,21 +385,21 @@ pub(crate) fn open_for_terminal(paths: &StdioPaths) -> Result<TerminalPipes, Std
 }
 
 /// Waits until a pipe is empty or a reader has it open: a reader gets everything in the pipe, and
-/// then the end of the file, also after the writer has closed.
-pub(crate) async fn drain(path: &Path, keeper: File) -> io::Result<()> {
-    if unread(&keeper)? == 0 {
+/// then the end of the file, also after the writer has closed. Replaces `pipe`, a descriptor of it,
+/// by one for writing. Cancellation safe.
+pub(crate) async fn drain(path: &Path, pipe: &mut File) -> io::Result<()> {
+    if unread(pipe)? == 0 {
         return Ok(());
     }
-    // Only the writing end is open from here on: `keeper` counts as a reader.
-    let writer = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path) {
+    // Only the writing end is open from here on: `pipe` counts as a reader.
+    *pipe = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(writer) => writer,
         // The client has removed its pipe.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    drop(keeper);
     let mut pause = Duration::from_millis(5);
-    while unread(&writer)? > 0 && !has_reader(&writer)? {
+    while unread(pipe)? > 0 && !has_reader(pipe)? {
         // Only if containerd is away while a container exits. No event reports its return.
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(500));

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, ThreadId};
@@ -19,6 +20,9 @@ use wherry_sys::memory;
 /// How long a thread waits for more work.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// The pieces of work that are not done.
+static UNDONE: AtomicUsize = AtomicUsize::new(0);
+
 /// The idle threads, the last to become idle at the end.
 static IDLE: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
 
@@ -27,7 +31,7 @@ type Work = Box<dyn FnOnce() + Send>;
 /// The kernel refuses to start a thread.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start a thread: {0}")]
-pub struct NoThread(#[from] io::Error);
+pub struct NoThread(#[from] pub(crate) io::Error);
 
 /// A thread that waits for work. It ends if it is dropped without any.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub(crate) struct Thread {
 /// A piece of work, and the handle of its thread, which becomes idle afterwards.
 struct Job {
     work: Work,
+    /// The tokio runtime of the caller.
+    runtime: Option<Handle>,
     thread: Thread,
 }
 
@@ -66,17 +72,23 @@ impl Thread {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
         let (done, result) = oneshot::channel();
-        let runtime = Handle::try_current().ok();
-        let work: Work = Box::new(move || {
-            let _within = runtime.as_ref().map(Handle::enter);
-            // The caller may have stopped waiting.
-            let _ = done.send(work());
-        });
-        let jobs = self.jobs.clone();
-        // The thread waits as long as its handle exists, so the channel is open.
-        let _ = jobs.send(Job { work, thread: self });
+        // The caller may have stopped waiting.
+        self.begin(Box::new(move || drop(done.send(work()))));
         result
     }
+
+    fn begin(self, work: Work) {
+        let jobs = self.jobs.clone();
+        UNDONE.fetch_add(1, Ordering::SeqCst);
+        // The thread waits as long as its handle exists, so the channel is open.
+        let _ = jobs.send(Job { work, runtime: Handle::try_current().ok(), thread: self });
+    }
+}
+
+/// Whether no thread works: none forks, or has something in hand.
+#[must_use]
+pub fn are_idle() -> bool {
+    UNDONE.load(Ordering::SeqCst) == 0
 }
 
 /// Runs `work` on a thread, or on the caller's if the kernel refuses one: for work that must be
@@ -99,9 +111,12 @@ pub(crate) fn run_or_block(work: impl FnOnce() + Send + 'static) -> oneshot::Rec
 fn serve(queue: Receiver<Job>) {
     loop {
         match queue.recv_timeout(IDLE_TIMEOUT) {
-            Ok(Job { work, thread }) => {
+            Ok(Job { work, runtime, thread }) => {
+                let within = runtime.as_ref().map(Handle::enter);
                 // The panic hook has logged a panic, and the caller's receiver fails.
                 let _ = catch_unwind(AssertUnwindSafe(work));
+                drop(within);
+                UNDONE.fetch_sub(1, Ordering::SeqCst);
                 idle().push(thread);
             }
             Err(RecvTimeoutError::Timeout) => {

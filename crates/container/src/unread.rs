@@ -33,6 +33,11 @@ impl Unpublished {
         Unpublished { exit, deadline, pause: PAUSE_FIRST }
     }
 
+    /// The exit.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+
     /// Waits until the exit may be published, and returns it. Cancel-safe.
     pub(crate) async fn read(&mut self, streams: &Streams) -> Exit {
         while streams.has_unread() && Instant::now() < self.deadline {

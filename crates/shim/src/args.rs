@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 pub(crate) enum Action {
     Start,
     Delete,
+    Upgrade,
     /// For systemd.
     Manager,
     Info,
@@ -38,6 +39,9 @@ pub(crate) const USAGE: &str = "\
  -namespace NAME -id ID [-address SOCKET] [-bundle DIR] [-debug] start|delete
        containerd calls this: start prints the address of the daemon that serves a container,
        delete removes what a dead daemon left
+ [-namespace NAME] [-address SOCKET] upgrade
+       make the running daemons of this runtime continue with the installed executables; their
+       containers keep running
   -info     print the runtime's features, as a protobuf RuntimeInfo
   -v        print the version
   -h        print this help
@@ -65,6 +69,7 @@ impl Args {
                 action = Some(match arg.as_str() {
                     "start" => Action::Start,
                     "delete" => Action::Delete,
+                    "upgrade" => Action::Upgrade,
                     "manager" => Action::Manager,
                     _ => return Err(Error::UnknownAction(arg)),
                 });
@@ -104,6 +109,7 @@ impl Args {
         }
         parsed.action = action.ok_or(Error::MissingAction)?;
         let object = match parsed.action {
+            Action::Upgrade => return Ok(parsed),
             Action::Manager => ("socket", &parsed.socket),
             _ => ("id", &parsed.id),
         };
@@ -159,7 +165,15 @@ mod tests {
         assert_eq!(error("-namespace x -id"), "flag -id needs a value");
         assert_eq!(error("-nonsense 1 start"), "unknown flag -nonsense");
         let unknown = error("-namespace a -id b stop");
-        assert_eq!(unknown, "unknown action \"stop\": expected start or delete");
+        assert_eq!(unknown, "unknown action \"stop\": expected start, delete or upgrade");
+    }
+
+    #[test]
+    fn an_upgrade_is_of_all_daemons_unless_flags_name_some() {
+        let all = parse("upgrade").unwrap();
+        assert_eq!((all.action, all.namespace.as_str()), (Action::Upgrade, ""));
+        let some = parse("upgrade -namespace moby -address /run/c.sock").unwrap();
+        assert_eq!((some.namespace.as_str(), some.address.as_str()), ("moby", "/run/c.sock"));
     }
 
     #[test]

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use containerd_shim_protos::protobuf;
 use wherry_protocol::Failure;
 use wherry_supervisor::cleanup::CleanupError;
+use wherry_sys::handover::ResumeError;
+
+use crate::upgrade::DocumentError;
 
 use crate::operator::OperatorError;
 
@@ -16,7 +19,7 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The command line names an action that does not exist.
-    #[error("unknown action {0:?}: expected start or delete")]
+    #[error("unknown action {0:?}: expected start, delete or upgrade")]
     UnknownAction(String),
     /// The command line names no action.
     #[error(
@@ -79,6 +82,23 @@ pub enum Error {
         path: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+    /// The path of this executable is unknown.
+    #[error("cannot find this executable: {0}")]
+    Own(#[source] io::Error),
+    /// A daemon cannot continue from the document of a handover.
+    #[error("cannot continue from the state of the running shim: {0}")]
+    Resume(#[from] ResumeError),
+    /// The document of a handover is that of another version, or of another runtime.
+    #[error("{0}")]
+    Document(#[from] DocumentError),
+    /// Some daemons were not upgraded; the reasons were printed.
+    #[error("{failed} of {all} shims were not upgraded")]
+    NotUpgraded {
+        /// Their number.
+        failed: usize,
+        /// The number of all.
+        all: usize,
     },
     /// A manager serves already where another should start.
     #[error("a manager already serves at {}", .0.display())]

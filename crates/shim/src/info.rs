@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::{Shim, args, features};
 
 /// The version of this project.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// containerd's type URL of a runtime's features, which are JSON.
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
@@ -27,8 +27,7 @@ pub(crate) fn info(shim: Shim) -> Result<()> {
     info.version = Some(version).into();
     let mut any = Any::new();
     any.type_url = FEATURES.to_owned();
-    any.value = serde_json::to_vec(&features::features())
-        .map_err(|source| Error::EncodeJson { what: "features", source })?;
+    any.value = features::features().into_bytes();
     info.features = Some(any).into();
     let bytes = info
         .write_to_bytes()

@@ -2,8 +2,9 @@
 //!
 //! It is called as [`start`], which prints the address of the container's daemon and forks it if
 //! needed, as `delete`, which cleans up after a dead daemon, and with `-info`. [`serve`] is the
-//! daemon that `start` forks. [`manage`] runs a manager for systemd, and [`operator`] is the
-//! interface to the rest of what an operator needs.
+//! daemon that `start` forks. [`upgrade`] hands it over to a new version of this executable.
+//! [`manage`] runs a manager for systemd, and [`operator`] is the interface to the rest of what an
+//! operator needs.
 
 mod args;
 mod bootstrap;
@@ -18,6 +19,7 @@ pub mod operator;
 mod peer;
 mod serve;
 mod start;
+mod upgrade;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,6 +27,7 @@ use std::process::ExitCode;
 pub use error::Error;
 use wherry_supervisor::digest::{DIGEST, digest};
 use wherry_supervisor::pod::init::{self, POD_INIT};
+use wherry_sys::handover::Descriptor;
 
 use args::{Action, Args};
 pub use group::Sharing;
@@ -60,20 +63,17 @@ impl Shim {
 pub fn main(engine: &'static str, operator: Option<&'static dyn Operator>) -> ExitCode {
     let sharing = if operator.is_some() { Sharing::Manager } else { Sharing::Group };
     let shim = Shim { engine, sharing, operator };
-    let mut args = std::env::args().skip(1);
-    match args.next().as_deref() {
-        Some(DIGEST) => return digest(&args.collect::<Vec<_>>()),
-        Some(POD_INIT) => return init::main(&args.collect::<Vec<_>>()),
-        _ => {}
-    }
-    let result = Args::parse(std::env::args().skip(1)).and_then(|args| match args.action {
-        Action::Start => start::start(shim, &args),
-        Action::Delete => delete::delete(shim, &args),
-        Action::Manager => manage::manage(shim, &args),
-        Action::Info => info::info(shim),
-        Action::Version => info::version(shim),
-        Action::Help => info::help(shim),
-    });
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.as_slice() {
+        [first, rest @ ..] if first == DIGEST => return digest(rest),
+        [first, rest @ ..] if first == POD_INIT => return init::main(rest),
+        [only] if only == upgrade::CHECK => upgrade::check(shim),
+        // The other arguments are those that the daemon had before.
+        [.., last, number] if last == upgrade::HANDOVER && number.parse::<Descriptor>().is_ok() => {
+            number.parse().map_or(Ok(()), |number| upgrade::resume(shim, number))
+        }
+        args => call(shim, args),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -83,5 +83,19 @@ pub fn main(engine: &'static str, operator: Option<&'static dyn Operator>) -> Ex
                 std::io::stderr().write_all(format!("{}: {error}\n", shim.runtime()).as_bytes());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Carries out a call of containerd or of a user.
+fn call(shim: Shim, args: &[String]) -> Result<(), Error> {
+    let args = Args::parse(args.iter().cloned())?;
+    match args.action {
+        Action::Start => start::start(shim, &args),
+        Action::Delete => delete::delete(shim, &args),
+        Action::Manager => manage::manage(shim, &args),
+        Action::Info => info::info(shim),
+        Action::Version => info::version(shim),
+        Action::Help => info::help(shim),
+        Action::Upgrade => upgrade::upgrade(shim, &args),
     }
 }

@@ -27,35 +27,43 @@ pub(crate) fn manage(shim: Shim, args: &Args) -> Result<()> {
     };
     let settings = operator.settings().map_err(Error::Operator)?;
     let program = Program::host(shim.engine)?;
+    let executable = std::env::current_exe().map_err(Error::Own)?;
     let bound = socket::serve_at(&manager.socket)
         .map_err(|source| Error::Listen { path: manager.socket.clone(), source })?;
     let Listen::Bound(listener, name) = bound else {
         return Err(Error::Served(manager.socket));
     };
-    let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(Error::Daemon)?;
-    logger::log_to_descriptor(stderr);
-    show(shim, &manager);
-    serve::serve(Daemon {
+    log_to_stderr()?;
+    let title = show(shim, &manager);
+    let daemon = Daemon {
         shim,
         listener,
         name: OwnName(name),
         program,
+        executable,
+        title,
         managed: Some((manager.clone(), settings)),
         namespace: manager.namespace,
-        first: None,
-        is_pod: false,
-        by_systemd: false,
         ttrpc_address: manager.ttrpc_address,
-        shim_cgroup: String::new(),
         debug: manager.debug,
-    })
+        upgrades: 0,
+    };
+    serve::serve(daemon, None)
+}
+
+/// Writes the log of a manager that systemd runs to standard error, as the journal has it.
+pub(crate) fn log_to_stderr() -> Result<()> {
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map_err(Error::Daemon)?;
+    logger::log_to_descriptor(stderr);
+    Ok(())
 }
 
 /// Shows containerd and the namespace in `ps` in place of the arguments, which are those of a
-/// container.
-pub(crate) fn show(shim: Shim, manager: &Manager) {
+/// container. Returns the new ones.
+pub(crate) fn show(shim: Shim, manager: &Manager) -> Vec<String> {
     let name = shim.executable();
     let Manager { namespace, address, .. } = manager;
-    let options = ["-namespace", namespace, "-address", address, "manager"];
-    title::replace_arguments(&[&[name.as_str()], &options[..]].concat());
+    let words = [name.as_str(), "-namespace", namespace, "-address", address, "manager"];
+    title::replace_arguments(&words);
+    words.map(str::to_owned).to_vec()
 }

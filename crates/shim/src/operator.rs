@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
+use serde::{Deserialize, Serialize};
 use wherry_supervisor::Supervisor;
 use wherry_task::{Publisher, Service};
 
@@ -38,13 +39,14 @@ pub trait Operator: fmt::Debug + Sync {
 }
 
 /// The settings of a manager.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// How long it stays without a container and without a new connection.
     pub idle: Duration,
     /// How many engine hosts it keeps ready.
     pub spare_hosts: usize,
     /// The least severe messages that it logs, unless containerd asks for debug messages.
+    #[serde(with = "level")]
     pub log_level: LevelFilter,
     /// Where it serves metrics.
     pub metrics: Metrics,
@@ -53,7 +55,7 @@ pub struct Settings {
 }
 
 /// Where metrics are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Metrics {
     /// Nowhere: nothing is measured.
     Off,
@@ -64,7 +66,7 @@ pub enum Metrics {
 }
 
 /// The identity of a manager, and the addresses of its containerd.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manager {
     /// The runtime, as in `io.containerd.<name>.v1`.
     pub runtime: String,
@@ -93,4 +95,24 @@ pub struct Serving {
     pub publisher: Publisher,
     /// Its engine hosts.
     pub supervisor: Arc<Supervisor>,
+}
+
+/// A level of the log in the document of a handover: its name.
+mod level {
+    use log::LevelFilter;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        level: &LevelFilter,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(level.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<LevelFilter, D::Error> {
+        <&str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }

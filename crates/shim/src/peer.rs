@@ -3,16 +3,17 @@
 //! The mode of the socket admits the same users. The uid is checked too, because an inherited
 //! descriptor or a changed mode must not suffice to run containers.
 
+use std::collections::VecDeque;
 use std::io;
-use std::os::unix::net::UnixListener as StdUnixListener;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use wherry_sys::daemon::effective_uid;
-use wherry_task::{Connected, Connections};
+use wherry_task::{Connected, Connections, RestoredConnection};
 
 /// The connections of a listener from root or this process's user. Connections of other users are
 /// closed.
@@ -20,24 +21,30 @@ pub(crate) struct Trusted {
     listener: UnixListener,
     own_uid: u32,
     connections: Connections,
+    /// Connections that came along in a handover, which come first.
+    restored: VecDeque<RestoredConnection>,
 }
 
-/// A connection, which is counted while it is open.
+/// A connection, which is counted while it is open, and whose bytes are followed.
 pub(crate) struct Connection {
     stream: UnixStream,
-    _connected: Connected,
+    connected: Connected,
 }
 
 impl Trusted {
-    /// Accepts connections from `listener` and counts them in `connections`. Must be called within
-    /// the runtime.
+    /// Accepts connections from `listener` and counts them in `connections`, after those in
+    /// `restored`. Must be called within the runtime.
     ///
     /// # Errors
     /// When the descriptor cannot be registered.
-    pub(crate) fn new(listener: StdUnixListener, connections: Connections) -> io::Result<Trusted> {
+    pub(crate) fn new(
+        listener: StdUnixListener,
+        connections: Connections,
+        restored: Vec<RestoredConnection>,
+    ) -> io::Result<Trusted> {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        Ok(Trusted { listener, own_uid: effective_uid(), connections })
+        Ok(Trusted { listener, own_uid: effective_uid(), connections, restored: restored.into() })
     }
 
     fn check(&self, stream: &UnixStream) -> io::Result<()> {
@@ -50,23 +57,30 @@ impl Trusted {
             format!("user {uid} is neither root nor {}", self.own_uid),
         ))
     }
+
+    fn connection(&self, stream: UnixStream, ahead: Vec<u8>) -> Connection {
+        let connected = self.connections.open(&stream, ahead);
+        Connection { stream, connected }
+    }
 }
 
 impl Stream for Trusted {
     type Item = io::Result<Connection>;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(RestoredConnection { socket, ahead }) = self.restored.pop_front() {
+            let stream = StdUnixStream::from(socket);
+            let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+            return Poll::Ready(Some(stream.map(|stream| self.connection(stream, ahead))));
+        }
         loop {
-            match self.listener.poll_accept(context) {
-                Poll::Ready(Ok((stream, _))) => match self.check(&stream) {
-                    Ok(()) => {
-                        let _connected = self.connections.open();
-                        return Poll::Ready(Some(Ok(Connection { stream, _connected })));
-                    }
+            ready!(self.connections.poll_open(context));
+            match ready!(self.listener.poll_accept(context)) {
+                Ok((stream, _)) => match self.check(&stream) {
+                    Ok(()) => return Poll::Ready(Some(Ok(self.connection(stream, Vec::new())))),
                     Err(error) => log::warn!("closed a connection: {error}"),
                 },
-                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
-                Poll::Pending => return Poll::Pending,
+                Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
     }
@@ -78,17 +92,27 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        ready!(self.connected.poll_open(context));
+        if self.connected.read_ahead(buffer) {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let result = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        match &result {
+            Ok(()) => self.connected.has_read(buffer.filled().get(before..).unwrap_or_default()),
+            Err(_) => self.connected.has_failed(),
+        }
+        Poll::Ready(result)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -96,7 +120,19 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices));
+        match &result {
+            Ok(written) => {
+                let mut left = *written;
+                for slice in slices {
+                    let (taken, _) = slice.split_at(left.min(slice.len()));
+                    self.connected.has_written(taken);
+                    left -= taken.len();
+                }
+            }
+            Err(_) => self.connected.has_failed(),
+        }
+        Poll::Ready(result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -143,7 +179,7 @@ mod tests {
             std::fs::set_permissions(path, std::fs::Permissions::clone(&open)).unwrap();
         }
         let connections = Connections::default();
-        let mut trusted = Trusted::new(listener, connections.clone()).unwrap();
+        let mut trusted = Trusted::new(listener, connections.clone(), Vec::new()).unwrap();
         // The executable may be in a directory that only root can search.
         let program = directory.path().join("test");
         std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();

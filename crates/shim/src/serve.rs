@@ -4,46 +4,72 @@
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use log::LevelFilter;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 use wherry_container::Runtime;
 use wherry_supervisor::launch::Host;
 use wherry_supervisor::settings::Settings;
 use wherry_supervisor::{Program, SpareHosts, Supervisor};
+use wherry_sys::handover::Incoming;
 use wherry_sys::logger::{self, ContainerLog};
 use wherry_sys::reaper::Reaper;
 use wherry_sys::socket::SocketName;
-use wherry_sys::{daemon, memory, readonly};
-use wherry_task::{Connections, Lifetime, Publisher, Service, services};
+use wherry_sys::{daemon, handover, memory, readonly};
+use wherry_task::{
+    Connections, Lifetime, Publisher, RestoredConnection, SavedService, Service, daemon_service,
+    services,
+};
 
 use crate::Shim;
 use crate::error::{Error, Result};
 use crate::group::Sharing;
+use crate::info::VERSION;
 use crate::operator::{self, Manager, Serving};
 use crate::peer::Trusted;
+use crate::upgrade::Upgrade;
 
-/// The parameters that `start` passes to the daemon.
+/// A daemon.
 pub(crate) struct Daemon {
     pub(crate) shim: Shim,
     pub(crate) listener: UnixListener,
     pub(crate) name: OwnName,
     pub(crate) program: Program,
+    /// The path of this executable, where a new version is installed.
+    pub(crate) executable: PathBuf,
+    /// The arguments that `ps` shows.
+    pub(crate) title: Vec<String>,
     /// The identity and the settings of a manager.
     pub(crate) managed: Option<(Manager, operator::Settings)>,
     pub(crate) namespace: String,
-    /// The first container and its bundle. None if systemd started the daemon.
-    pub(crate) first: Option<(String, PathBuf)>,
-    /// Whether that is the bundle of a pod sandbox.
-    pub(crate) is_pod: bool,
-    /// Whether the path of the first container's cgroup has the form of systemd's driver.
-    pub(crate) by_systemd: bool,
     /// containerd's ttrpc socket, which takes events.
     pub(crate) ttrpc_address: String,
-    pub(crate) shim_cgroup: String,
     pub(crate) debug: bool,
+    /// The number of handovers so far.
+    pub(crate) upgrades: u64,
+}
+
+/// The container whose `start` made the daemon.
+pub(crate) struct First {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    /// Whether that is the bundle of a pod sandbox.
+    pub(crate) is_pod: bool,
+    /// Whether the path of its cgroup has the form of systemd's driver.
+    pub(crate) by_systemd: bool,
+    pub(crate) shim_cgroup: String,
+}
+
+/// The state that came along in a handover.
+pub(crate) struct Restored {
+    pub(crate) service: SavedService,
+    /// When the last version was suspended.
+    pub(crate) since: SystemTime,
+    pub(crate) from: Incoming,
 }
 
 /// How long the daemon waits at its end for containerd to acknowledge the last events.
@@ -56,16 +82,16 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// machine.
 const QUIET_PERIOD: Duration = Duration::from_millis(500);
 
-/// Serves until the service ends, then exits.
-pub(crate) fn serve(daemon: Daemon) -> ! {
+/// Serves until the service ends, then exits. `first`: none if systemd started the daemon.
+pub(crate) fn serve(daemon: Daemon, first: Option<&First>) -> ! {
+    handover::block_signals();
     memory::share_one_heap();
-    if daemon.shim_cgroup.is_empty() && daemon.by_systemd {
+    if first.is_some_and(|first| first.shim_cgroup.is_empty() && first.by_systemd) {
         wherry_cgroup::start_grace_period();
     }
-    logger::start(log_level(&daemon));
+    start_log(&daemon);
     // Create opens each container's log, this one's too.
-    let first = daemon.first.as_ref();
-    let log = first.map(|(id, bundle)| ContainerLog::open(id, &bundle.join("log")));
+    let log = first.map(|first| ContainerLog::open(&first.id, &first.bundle.join("log")));
     if daemon.shim.sharing == Sharing::Manager
         && let Err(error) = daemon::raise_descriptor_limit()
     {
@@ -73,17 +99,35 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     }
     // Before the runtime: the host loads its engine while containerd connects. That of a pod starts
     // with the pod, because containerd waits for the pod alone.
-    let spare = (!daemon.is_pod).then(|| Host::spawn(&daemon.program));
+    let is_pod = first.is_some_and(|first| first.is_pod);
+    let spare = (!is_pod).then(|| Host::spawn(&daemon.program));
     if let Err(error) = daemon::raise_oom_score_adj() {
         log::warn!("cannot raise the shim's oom_score_adj: {error}");
     }
     daemon::ignore_terminal_signals();
-    join_shim_cgroup(&daemon);
+    join_shim_cgroup(daemon.shim, first.map_or("", |first| &first.shim_cgroup));
     let spare = spare.and_then(|host| {
         let failed = |error| log::error!("cannot run {}: {error}", daemon.program.path().display());
         host.map_err(failed).ok()
     });
-    let result = run_on_this_thread(daemon, spare);
+    run_to_the_end(daemon, log, spare, None)
+}
+
+/// As [`serve`], with the state that the last version of this daemon has handed over.
+pub(crate) fn resume(daemon: Daemon, log: Option<ContainerLog>, restored: Restored) -> ! {
+    memory::share_one_heap();
+    start_log(&daemon);
+    daemon::ignore_terminal_signals();
+    run_to_the_end(daemon, log, None, Some(restored))
+}
+
+fn run_to_the_end(
+    daemon: Daemon,
+    log: Option<ContainerLog>,
+    spare: Option<Host>,
+    restored: Option<Restored>,
+) -> ! {
+    let result = run_on_this_thread(daemon, log.as_ref(), spare, restored);
     if let Err(error) = &result {
         log::error!("the shim ends: {error}");
     }
@@ -91,21 +135,21 @@ pub(crate) fn serve(daemon: Daemon) -> ! {
     std::process::exit(i32::from(result.is_err()))
 }
 
-/// The level of the log: containerd's, or that of a manager's settings, which containerd may raise.
-fn log_level(daemon: &Daemon) -> LevelFilter {
+/// Logs at the level of containerd, or of a manager's settings, which containerd may raise.
+fn start_log(daemon: &Daemon) {
     let set = daemon.managed.as_ref().map_or(LevelFilter::Info, |(_, set)| set.log_level);
-    if daemon.debug { set.max(LevelFilter::Debug) } else { set }
+    logger::start(if daemon.debug { set.max(LevelFilter::Debug) } else { set });
 }
 
 /// Moves this process to the cgroup that the options of the first container name. The manager stays
 /// where it is: the options of one container are not for the daemon of all.
-fn join_shim_cgroup(daemon: &Daemon) {
-    if daemon.shim_cgroup.is_empty() {
+fn join_shim_cgroup(shim: Shim, cgroup: &str) {
+    if cgroup.is_empty() {
         return;
     }
-    if daemon.shim.sharing == Sharing::Manager {
+    if shim.sharing == Sharing::Manager {
         log::warn!("ignored the runtime option ShimCgroup: the shim serves all containers");
-    } else if let Err(error) = wherry_cgroup::create_and_join(Path::new(&daemon.shim_cgroup)) {
+    } else if let Err(error) = wherry_cgroup::create_and_join(Path::new(cgroup)) {
         log::warn!("ignored the runtime option ShimCgroup: {error}");
     }
 }
@@ -119,19 +163,28 @@ impl Drop for OwnName {
     }
 }
 
-fn run_on_this_thread(daemon: Daemon, spare: Option<Host>) -> Result<()> {
+fn run_on_this_thread(
+    daemon: Daemon,
+    log: Option<&ContainerLog>,
+    spare: Option<Host>,
+    restored: Option<Restored>,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::Daemon)?;
-    let result = runtime.block_on(run(daemon, spare));
+    let result = runtime.block_on(run(daemon, log, spare, restored));
     // Without waiting for a compiler whose container is gone: it ends with this process.
     runtime.shutdown_background();
     result
 }
 
-async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
-    let name = daemon.name;
+async fn run(
+    daemon: Daemon,
+    log: Option<&ContainerLog>,
+    spare: Option<Host>,
+    restored: Option<Restored>,
+) -> Result<()> {
     let reaper = Reaper::default();
     wherry_container::reap_children(reaper.clone()).map_err(Error::Daemon)?;
     let publisher = Publisher::start(&daemon.ttrpc_address, &daemon.namespace);
@@ -145,49 +198,112 @@ async fn run(daemon: Daemon, spare: Option<Host>) -> Result<()> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let compiler = daemon.program.compiler(shim.engine);
-    if let Err(error) = compiler.pin() {
-        log::warn!("cannot open {}: {error}", compiler.path().display());
-    }
+    let Daemon { listener, name, program, .. } = daemon;
+    let spare = SpareHosts::new(spare, spare_hosts);
+    let supervisor = Arc::new(supervisor(shim, program, &config, reaper, spare));
+    let runtime = Arc::new(Runtime {
+        supervisor: Arc::clone(&supervisor),
+        events: Arc::new(publisher.clone()),
+    });
     let connections = Connections::default();
-    let supervisor = Supervisor {
-        compiler,
-        host: daemon.program,
-        // Guests get descriptors of these files.
-        cache: config.cache(shim.engine).reading_through(readonly::view),
-        bounds: config.bounds,
-        reaper,
-        spare: SpareHosts::new(spare, spare_hosts),
+    let (service, open) = match restored {
+        None => (Service::new(Arc::clone(&runtime), connections.clone(), lifetime), Vec::new()),
+        Some(restored) => {
+            restored.service(Arc::clone(&runtime), &publisher, connections.clone(), lifetime)?
+        }
     };
-    let supervisor = Arc::new(supervisor);
-    let runtime = Runtime { supervisor: supervisor.clone(), events: Arc::new(publisher.clone()) };
-    let service = Service::new(Arc::new(runtime), connections.clone(), lifetime);
-    let listener = daemon.listener.try_clone().map_err(Error::Daemon)?;
+    let mut signals = signal(SignalKind::user_defined2()).map_err(Error::Daemon)?;
+    let upgrade = Upgrade {
+        shim,
+        executable: daemon.executable,
+        title: daemon.title,
+        managed: daemon.managed.clone(),
+        namespace: daemon.namespace,
+        ttrpc_address: daemon.ttrpc_address,
+        debug: daemon.debug,
+        upgrades: daemon.upgrades,
+        listener: listener.try_clone().map_err(Error::Daemon)?,
+        name: name.0.clone(),
+        log,
+        service: service.clone(),
+        publisher: publisher.clone(),
+        supervisor: Arc::clone(&supervisor),
+    };
+    let (sender, mut requests) = mpsc::channel(1);
+    let trusted = Trusted::new(listener, connections.clone(), open).map_err(Error::Daemon)?;
+    let mut server = Server::new()
+        .add_listener(Listener::new(trusted))
+        .register_service(services(&service))
+        .register_service(daemon_service(&upgrade.status(), sender));
     // The server closes its connections when it is dropped.
-    let _server = start_server(daemon.listener, &service, &connections).await?;
+    server.start().await?;
     if let (Some(operator), Some((manager, settings))) = (shim.operator, daemon.managed) {
-        let (service, publisher) = (service.clone(), publisher.clone());
+        let service = service.clone();
+        let publisher = publisher.clone();
         operator.serve(Serving { manager, settings, service, publisher, supervisor });
     }
-    service.ended(|| name.0.remove_unless_called(&listener)).await;
+    handover::unblock_signals().map_err(Error::Daemon)?;
+    if daemon.upgrades > 0 {
+        runtime.refill();
+    }
+    let retire = || upgrade.name.remove_unless_called(&upgrade.listener);
+    let mut ended = std::pin::pin!(service.ended(retire));
+    loop {
+        tokio::select! {
+            () = &mut ended => break,
+            _ = signals.recv() => upgrade.attempt(None).await,
+            Some(request) = requests.recv() => upgrade.attempt(Some(request)).await,
+        }
+    }
     // A `start` from here on forks a new daemon. The connections to this one are served until they
     // are closed.
     drop(name);
+    drop(requests);
     tokio::join!(publisher.flush(EVENT_FLUSH_TIMEOUT), drain(&service, &connections));
     Ok(())
 }
 
-/// Starts to serve the Task API on a listener.
-async fn start_server(
-    listener: UnixListener,
-    service: &Service,
-    connections: &Connections,
-) -> Result<Server> {
-    let trusted = Trusted::new(listener, connections.clone()).map_err(Error::Daemon)?;
-    let mut server =
-        Server::new().add_listener(Listener::new(trusted)).register_service(services(service));
-    server.start().await?;
-    Ok(server)
+fn supervisor(
+    shim: Shim,
+    host: Program,
+    config: &Settings,
+    reaper: Reaper,
+    spare: SpareHosts,
+) -> Supervisor {
+    let compiler = host.compiler(shim.engine);
+    for program in [&host, &compiler] {
+        if let Err(error) = program.pin() {
+            log::warn!("cannot open {}: {error}", program.path().display());
+        }
+    }
+    Supervisor {
+        compiler,
+        host,
+        // Guests get descriptors of these files.
+        cache: config.cache(shim.engine).reading_through(readonly::view),
+        bounds: config.bounds,
+        reaper,
+        spare,
+    }
+}
+
+impl Restored {
+    /// The service and its connections.
+    fn service(
+        mut self,
+        runtime: Arc<Runtime>,
+        publisher: &Publisher,
+        connections: Connections,
+        lifetime: Lifetime,
+    ) -> Result<(Service, Vec<RestoredConnection>)> {
+        let count = self.service.containers();
+        let from = &mut self.from;
+        let restored =
+            Service::restore(self.service, runtime, publisher, connections, lifetime, from)?;
+        let waited = self.since.elapsed().unwrap_or_default().as_millis();
+        log::info!("version {VERSION} runs now, with {count} containers; calls waited {waited} ms");
+        Ok(restored)
+    }
 }
 
 /// Waits until every request that was sent has been answered: until all clients have disconnected,

@@ -16,7 +16,7 @@ use crate::bootstrap::{self, Bootstrap, Format};
 use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::operator::{Manager, Settings};
-use crate::serve::{self, Daemon, OwnName};
+use crate::serve::{self, Daemon, First, OwnName};
 use crate::{Shim, group, manage};
 
 /// The most that is read of standard input, bytes: more than options need.
@@ -28,6 +28,7 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
     let bundle = bundle(args)?;
     // Before the socket and the daemon exist: a missing host is an error of this program.
     let program = Program::host(shim.engine)?;
+    let executable = std::env::current_exe().map_err(Error::Own)?;
     let Group { name: group, is_pod, by_systemd } = shim.sharing.group(&bundle, &args.id)?;
     let ttrpc_address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let bootstrap = Bootstrap::new(args, &ttrpc_address, &read_stdin());
@@ -67,23 +68,26 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
         }
     }
     // Only the forked daemon comes here. Its arguments are those of `start`.
-    if let Some((manager, _)) = &managed {
-        manage::show(shim, manager);
-    }
-    serve::serve(Daemon {
+    let title = match &managed {
+        None => std::env::args().collect(),
+        Some((manager, _)) => manage::show(shim, manager),
+    };
+    let daemon = Daemon {
         shim,
         listener,
         name: OwnName(name),
         program,
+        executable,
+        title,
         managed,
         namespace: args.namespace.clone(),
-        first: Some((args.id.clone(), bundle)),
-        is_pod,
-        by_systemd,
         ttrpc_address: bootstrap.ttrpc_address,
-        shim_cgroup: bootstrap.options.shim_cgroup,
         debug: bootstrap.debug,
-    })
+        upgrades: 0,
+    };
+    let shim_cgroup = bootstrap.options.shim_cgroup;
+    let first = First { id: args.id.clone(), bundle, is_pod, by_systemd, shim_cgroup };
+    serve::serve(daemon, Some(&first))
 }
 
 /// What [`prepare`] found.

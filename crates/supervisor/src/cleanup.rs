@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use serde::{Deserialize, Serialize};
 use wherry_bundle::hooks::{Batch, Moment};
 use wherry_bundle::{Bundle, Config, setup_lock};
 use wherry_cgroup::{CgroupError, CgroupName};
@@ -41,7 +42,7 @@ pub enum CleanupError {
 }
 
 /// What cleanup needs of a container's configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Remains {
     /// The cgroup's path. None if it is invalid: Create refuses such a path.
     cgroup: Option<PathBuf>,

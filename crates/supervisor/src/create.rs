@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use wherry_bundle::hooks::{Batch, Moment};
 use wherry_bundle::{Bundle, BundleError, Config, SetupLock};
 use wherry_cgroup::{Cgroup, CgroupName, Meter, PathError};
 use wherry_protocol::{
     Channel, CreateRequest, Failure, FailureKind, HostRequest, Mount, RuntimeOptions, Stdio,
 };
+use wherry_sys::handover::{Descriptor, Incoming, Outgoing, ResumeError};
 use wherry_sys::process::Process;
 
 use crate::cancel::Cancel;
@@ -19,7 +21,7 @@ use crate::pod::members;
 use crate::{Supervisor, cleanup, launch};
 
 /// The container that a client requests.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ContainerConfig {
     /// Its id.
     pub id: String,
@@ -61,6 +63,38 @@ pub struct Start {
     setup: Channel,
     poststart: Batch,
     pid: i32,
+}
+
+/// [`Start`] in the document of a handover.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SavedStart {
+    bundle: Bundle,
+    setup: Descriptor,
+    poststart: Batch,
+    pid: i32,
+}
+
+impl Start {
+    /// The state, for the next version of this executable. The container's process runs the version
+    /// that created it: it reports a failure of Start as that version does.
+    pub fn save(&self, out: &mut Outgoing) -> SavedStart {
+        let Start { bundle, setup, poststart, pid } = self;
+        SavedStart {
+            bundle: bundle.clone(),
+            setup: out.add(setup),
+            poststart: poststart.clone(),
+            pid: *pid,
+        }
+    }
+
+    /// The state of [`Start::save`].
+    ///
+    /// # Errors
+    /// If its descriptor did not come along.
+    pub fn restore(saved: SavedStart, from: &mut Incoming) -> Result<Start, ResumeError> {
+        let SavedStart { bundle, setup, poststart, pid } = saved;
+        Ok(Start { bundle, setup: Channel::from_fd(from.take(setup)?), poststart, pid })
+    }
 }
 
 /// Why a bundle cannot be used for a new container.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use wherry_bundle::{Bundle, SetupLock};
 use wherry_cgroup::CgroupName;
 use wherry_protocol::{ExecRequest, Failure, FailureKind, HostRequest, Stdio};
@@ -15,7 +16,7 @@ use crate::conversation::{Forked, SetupService};
 use crate::create::ContainerConfig;
 
 /// The process that a client adds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExecConfig {
     /// Its id.
     pub exec_id: String,

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat, stat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use wherry_protocol::{Failure, FailureKind};
 use wherry_sys::readonly;
@@ -20,7 +20,8 @@ const OWN: &str = "/proc/self/exe";
 ///
 /// Daemon, engine host and compiler must be of one version, because their protocol has no version.
 /// So an executable is opened once, and that file is executed even after an upgrade has replaced
-/// it: a container that runs during an upgrade can still be restarted and entered.
+/// it: a container that runs during an upgrade can still be restarted and entered. The daemon takes
+/// the new executables all at once, when it hands over to the new version of itself.
 #[derive(Debug)]
 pub struct Program {
     path: PathBuf,
@@ -100,6 +101,15 @@ impl Program {
         self.descriptor().map(|_| ())
     }
 
+    /// Whether the file that is executed is still the one at the path.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        let Some(opened) = self.opened.get() else { return true };
+        let identity = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
+        let opened = fstat(opened).map(identity);
+        stat(&self.path).map(identity).is_ok_and(|found| opened == Ok(found))
+    }
+
     /// Returns a command that executes this file.
     pub(crate) fn command(&self) -> io::Result<Command> {
         use std::os::unix::process::CommandExt;
@@ -154,8 +164,11 @@ mod tests {
         let path = folder.path().join("program");
         install("/bin/echo", &path);
         let (pinned, late) = (Program::new(path.clone()), Program::new(path.clone()));
+        assert!(late.is_current(), "it was not opened yet");
         pinned.pin().unwrap();
+        assert!(pinned.is_current());
         install("/bin/false", &path);
+        assert!(!pinned.is_current());
         assert_eq!(output(&pinned), "words\n");
         assert_eq!(output(&late), "");
         fs::remove_file(&path).unwrap();

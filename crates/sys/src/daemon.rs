@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+use serde::{Deserialize, Serialize};
 
 use crate::process::Pid;
 
@@ -111,6 +112,36 @@ pub fn restore_descriptor_limit(child: Pid) {
         // SAFETY: the kernel reads one structure and writes none. To lower a limit of a child needs
         // no capability.
         unsafe { libc::prlimit(child.number(), resource, limit, std::ptr::null_mut()) };
+    }
+}
+
+/// The values that this process inherited from containerd and has changed for itself: its children
+/// get them, also after a handover.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Inherited {
+    oom_score_adj: String,
+    /// The soft and the hard limit on descriptors, if they were changed.
+    descriptors: Option<(u64, u64)>,
+}
+
+impl Inherited {
+    /// The values, for the next version of this executable.
+    #[must_use]
+    pub fn save() -> Inherited {
+        Inherited {
+            oom_score_adj: inherited_oom_score_adj().to_owned(),
+            descriptors: DESCRIPTORS.get().map(|limit| (limit.rlim_cur, limit.rlim_max)),
+        }
+    }
+
+    /// Gives children of this process the values of [`Inherited::save`]. Must be called before the
+    /// first child is started.
+    pub fn restore(self) {
+        // This process has not read them before.
+        let _ = INHERITED.set(self.oom_score_adj);
+        if let Some((rlim_cur, rlim_max)) = self.descriptors {
+            let _ = DESCRIPTORS.set(libc::rlimit { rlim_cur, rlim_max });
+        }
     }
 }
 

@@ -7,10 +7,12 @@
 //! - [`namespaces`]: the owner of a namespace, and the fork of a pid namespace's first process.
 //! - [`memory`]: the heap and the stack that go back to the kernel. [`logger`]: the log.
 //! - [`title`]: the arguments that `ps` shows. [`measure`]: the facts that a daemon counts.
+//! - [`handover`]: execve in place of this process.
 //! - [`seccomp`]: seccomp filters. [`tty`], [`xattr`]: single system calls.
 
 pub mod child;
 pub mod daemon;
+pub mod handover;
 pub mod logger;
 pub mod measure;
 pub mod memory;

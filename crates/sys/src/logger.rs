@@ -13,6 +13,9 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use serde::{Deserialize, Serialize};
+
+use crate::handover::{Descriptor, Incoming, Outgoing, ResumeError};
 
 /// The outputs, the last to be opened at the end.
 static OUTPUTS: Mutex<Vec<Output>> = Mutex::new(Vec::new());
@@ -31,7 +34,7 @@ struct Output {
 struct Logger;
 
 /// The log of one container, which is closed when this is dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ContainerLog {
     /// The descriptor, which identifies the output while it is open. None without a log.
     fd: Option<i32>,
@@ -47,11 +50,38 @@ impl ContainerLog {
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
         let Ok(file) = options.open(path) else { return ContainerLog { fd: None } };
+        ContainerLog::add(id, file)
+    }
+
+    fn add(id: &str, file: File) -> ContainerLog {
         let fd = Some(file.as_raw_fd());
         outputs().push(Output { id: id.to_owned(), file });
         ContainerLog { fd }
     }
+
+    /// The log, for the next version of this executable.
+    pub fn save(&self, out: &mut Outgoing) -> SavedLog {
+        let outputs = outputs();
+        let own = outputs.iter().find(|output| Some(output.file.as_raw_fd()) == self.fd);
+        SavedLog(own.map(|output| (output.id.clone(), out.add(&output.file))))
+    }
+
+    /// The log of [`ContainerLog::save`].
+    ///
+    /// # Errors
+    /// If its descriptor did not come along.
+    pub fn restore(saved: &SavedLog, from: &mut Incoming) -> Result<ContainerLog, ResumeError> {
+        match &saved.0 {
+            Some((id, fd)) => Ok(ContainerLog::add(id, File::from(from.take(*fd)?))),
+            None => Ok(ContainerLog { fd: None }),
+        }
+    }
 }
+
+/// The log of a container in the document of a handover: the container and the pipe. None without a
+/// log.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SavedLog(Option<(String, Descriptor)>);
 
 impl Drop for ContainerLog {
     fn drop(&mut self) {

@@ -12,9 +12,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
+use serde::{Deserialize, Serialize};
+
+use crate::handover::{Descriptor, Incoming, Outgoing, ResumeError};
 
 /// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// The exit status, or 128 plus the signal that killed the process.
     pub status: u32,
@@ -118,6 +121,13 @@ pub struct Process {
     pidfd: Option<OwnedFd>,
 }
 
+/// A process in the document of a handover.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SavedProcess {
+    pid: i32,
+    pidfd: Option<Descriptor>,
+}
+
 /// Why a signal could not be sent.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignalError {
@@ -146,6 +156,20 @@ impl Process {
             Some(unsafe { OwnedFd::from_raw_fd(fd) })
         });
         Process { pid, pidfd }
+    }
+
+    /// The process, for the next version of this executable.
+    pub fn save(&self, out: &mut Outgoing) -> SavedProcess {
+        SavedProcess { pid: self.pid, pidfd: self.pidfd.as_ref().map(|fd| out.add(fd)) }
+    }
+
+    /// The process of [`Process::save`].
+    ///
+    /// # Errors
+    /// If its descriptor did not come along.
+    pub fn restore(saved: &SavedProcess, from: &mut Incoming) -> Result<Process, ResumeError> {
+        let pidfd = saved.pidfd.map(|fd| from.take(fd)).transpose()?;
+        Ok(Process { pid: saved.pid, pidfd })
     }
 
     /// A process that was reaped.

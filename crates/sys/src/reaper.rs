@@ -28,6 +28,8 @@ struct Table {
     /// Exits without a waiter, oldest first. A process may end before its pid reaches the caller
     /// that will wait for it.
     unclaimed: VecDeque<(i32, Exit)>,
+    /// No child is reaped: see [`Reaper::suspend`].
+    suspended: bool,
 }
 
 impl fmt::Debug for Table {
@@ -131,6 +133,9 @@ impl Reaper {
         loop {
             // Reap and record in one step: between the two, `on_exit` would see neither.
             let mut table = self.lock();
+            if table.suspended {
+                return;
+            }
             let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => (pid, code.cast_unsigned()),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => {
@@ -157,6 +162,14 @@ impl Reaper {
         }
     }
 
+    /// Leaves every child that ends unreaped until the result is dropped, or for the next version
+    /// of this executable: a child outlives execve(2).
+    #[must_use]
+    pub fn suspend(&self) -> SuspendedReaper {
+        self.lock().suspended = true;
+        SuspendedReaper(self.clone())
+    }
+
     /// Passes on an exit as if the child had been reaped. For tests.
     #[doc(hidden)]
     pub fn simulate_exit(&self, pid: i32, exit: Exit) {
@@ -169,6 +182,17 @@ impl Reaper {
     /// The table is consistent at every step, also after a panic of a callback.
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reaps no child. Dropping this reaps those that have ended meanwhile.
+#[derive(Debug)]
+pub struct SuspendedReaper(Reaper);
+
+impl Drop for SuspendedReaper {
+    fn drop(&mut self) {
+        self.0.lock().suspended = false;
+        self.0.reap();
     }
 }
 
@@ -227,6 +251,29 @@ mod tests {
         assert_eq!(process.signal(4000), Err(SignalError::Unknown(4000)));
         let inspected = process.inspect(|_| Ok(()));
         assert_eq!(inspected.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    /// In a separate process, as above.
+    #[test]
+    #[expect(clippy::zombie_processes, reason = "the reaper waits for it")]
+    fn a_child_that_ends_while_the_reaper_is_suspended_is_reaped_afterwards() {
+        let name =
+            "reaper::tests::a_child_that_ends_while_the_reaper_is_suspended_is_reaped_afterwards";
+        if !crate::alone(name) {
+            return;
+        }
+        let reaper = Reaper::default();
+        let child = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let process = Process::new(i32::try_from(child.id()).unwrap());
+        let exit = reaper.exit_of(process.pid());
+        let suspended = reaper.suspend();
+        while !process.has_ended() {
+            yield_now();
+        }
+        reaper.reap();
+        assert!(exit.try_recv().is_err() && is_child(process.pid()));
+        drop(suspended);
+        assert_eq!(exit.try_recv().unwrap().status, 7);
     }
 
     #[test]

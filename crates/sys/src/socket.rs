@@ -18,6 +18,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::sys::stat::{Mode, fchmod};
+use serde::{Deserialize, Serialize};
 
 /// The maximum time between a fork and the exec of the child, which has the socket open until then.
 const EXEC_MAX: Duration = Duration::from_millis(500);
@@ -32,7 +33,7 @@ pub enum Listen {
 }
 
 /// The path of a socket, and the identity of the socket.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SocketName {
     path: PathBuf,
     /// Device and inode. No other socket has them while this one is open.

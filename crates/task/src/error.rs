@@ -128,6 +128,7 @@ fn container_code(error: &ContainerError) -> Code {
         ContainerError::Refused(_)
         | ContainerError::Pod(_)
         | ContainerError::NotStarted
+        | ContainerError::Starting
         | ContainerError::NotRunning(_) => Code::FAILED_PRECONDITION,
         ContainerError::ExecExists(_) => Code::ALREADY_EXISTS,
         ContainerError::Terminal(_) | ContainerError::NoTerminal => Code::INVALID_ARGUMENT,
@@ -181,6 +182,7 @@ mod tests {
             (failure(FailureKind::NotExecutable), Code::UNKNOWN),
             (failure(FailureKind::System), Code::UNKNOWN),
             (ContainerError::NotStarted, Code::FAILED_PRECONDITION),
+            (ContainerError::Starting, Code::FAILED_PRECONDITION),
             (ContainerError::NotRunning("paused"), Code::FAILED_PRECONDITION),
             (ContainerError::ExecExists("e".into()), Code::ALREADY_EXISTS),
             (ContainerError::Terminal(io()), Code::INVALID_ARGUMENT),

@@ -4,6 +4,7 @@
 //! dropped, because the events after it wait for it.
 
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -17,12 +18,13 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use containerd_shim_protos::{topics, types};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use ttrpc::Code;
 use wherry_container::{Event, EventKind, EventSink};
 
 use crate::convert;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::queue::{Priority, Queue};
 
 /// A container has four events: enough for 2,000 containers that end while containerd is down.
@@ -39,7 +41,28 @@ pub struct Publisher(Arc<Shared>);
 struct Shared {
     namespace: String,
     queue: Mutex<Queue<ForwardRequest>>,
+    /// No event is sent: see [`Publisher::suspend`].
+    suspended: AtomicBool,
     changed: Notify,
+}
+
+/// Events are queued and not sent until this is dropped.
+pub(crate) struct SuspendedPublisher(Publisher);
+
+impl Drop for SuspendedPublisher {
+    fn drop(&mut self) {
+        self.0.0.suspended.store(false, Ordering::SeqCst);
+        self.0.0.changed.notify_waiters();
+    }
+}
+
+/// An event in the document of a handover.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedEvent {
+    container: String,
+    priority: Priority,
+    /// A `ForwardRequest`.
+    request: Vec<u8>,
 }
 
 impl Publisher {
@@ -50,6 +73,7 @@ impl Publisher {
         let publisher = Publisher(Arc::new(Shared {
             namespace: namespace.to_owned(),
             queue: Mutex::new(Queue::new(QUEUE_MAX)),
+            suspended: AtomicBool::new(false),
             changed: Notify::new(),
         }));
         let address = match address.split_once("://") {
@@ -58,6 +82,41 @@ impl Publisher {
         };
         tokio::spawn(publisher.clone().run(address));
         publisher
+    }
+
+    /// Sends no other event until the result is dropped.
+    pub(crate) fn suspend(&self) -> SuspendedPublisher {
+        self.0.suspended.store(true, Ordering::SeqCst);
+        SuspendedPublisher(self.clone())
+    }
+
+    /// Whether containerd has an event that it has not acknowledged yet.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.lock().is_sending()
+    }
+
+    /// The events that containerd has not acknowledged, for the next version of this executable.
+    pub(crate) fn save(&self) -> Result<Vec<SavedEvent>> {
+        let queue = self.lock();
+        let save = |(container, priority, request): (&str, Priority, &ForwardRequest)| {
+            let bytes = request.write_to_bytes().map_err(|source| Error::Encode {
+                type_url: request.envelope.topic.clone(),
+                source,
+            })?;
+            Ok(SavedEvent { container: container.to_owned(), priority, request: bytes })
+        };
+        queue.iter().map(save).collect()
+    }
+
+    /// Queues the events of [`Publisher::save`]. Those that cannot be parsed are dropped.
+    pub(crate) fn restore(&self, saved: Vec<SavedEvent>) {
+        for SavedEvent { container, priority, request } in saved {
+            match ForwardRequest::parse_from_bytes(&request) {
+                Ok(request) => drop(self.lock().push(container, priority, request)),
+                Err(error) => log::error!("{container}: dropped an event: {error}"),
+            }
+        }
+        self.0.changed.notify_waiters();
     }
 
     /// The number of events that containerd has not acknowledged.
@@ -90,7 +149,9 @@ impl Publisher {
         let mut pause = RETRY_FIRST;
         loop {
             let changed = self.0.changed.notified();
-            let Some(request) = self.lock().begin().cloned() else {
+            let suspended = self.0.suspended.load(Ordering::SeqCst);
+            let next = if suspended { None } else { self.lock().begin().cloned() };
+            let Some(request) = next else {
                 changed.await;
                 continue;
             };
@@ -125,6 +186,13 @@ impl Publisher {
     /// No code panics while it holds this lock.
     fn lock(&self) -> MutexGuard<'_, Queue<ForwardRequest>> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl SavedEvent {
+    pub(crate) fn topic(&self) -> String {
+        ForwardRequest::parse_from_bytes(&self.request).unwrap().envelope.topic.clone()
     }
 }
 

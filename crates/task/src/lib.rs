@@ -3,6 +3,7 @@
 //! Each file of [`rpc`] converts one request to plain types and passes it to the container that the
 //! request names. [`events`] publishes to containerd. `error` maps each cause to an RPC code,
 //! `convert` builds protobuf messages, `registry` and `lifecycle` decide when the daemon ends.
+//! [`handover`] saves and restores all of it for the next version of this executable.
 //!
 //! Specification: `api/runtime/task/v3/shim.proto` of containerd. Version 2 of the API has the same
 //! messages and methods under another package name. [`sandbox`] has the Sandbox API:
@@ -13,6 +14,8 @@ mod connections;
 mod convert;
 mod error;
 mod events;
+mod frames;
+mod handover;
 mod lifecycle;
 mod method;
 pub mod options;
@@ -24,10 +27,13 @@ mod rpc;
 pub mod sandbox;
 mod service;
 mod stats;
+mod upgrade;
 
 pub use census::Census;
-pub use connections::{Connected, Connections};
+pub use connections::{Connected, Connections, RestoredConnection};
 pub use events::Publisher;
+pub use handover::{NotSuspended, SavedService, SuspendedService};
 pub use lifecycle::Lifetime;
 pub use options::OptionsError;
 pub use service::{Service, services};
+pub use upgrade::{AskError, DaemonClient, DaemonStatus, UpgradeRequest, daemon_service};

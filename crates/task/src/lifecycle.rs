@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::connections::Connections;
@@ -57,7 +57,9 @@ pub(crate) async fn idle(
     let (mut changes, mut clients) = (registry.changes(), connections.changes());
     let mut connected = *clients.borrow_and_update();
     // The last change of the connections, and the last one since a client has disconnected.
-    let (mut connected_at, mut changed_at) = (Instant::now(), None::<Instant>);
+    let mut connected_at = Instant::now();
+    // After a handover the daemon does not know when that was.
+    let mut changed_at = registry.is_restored().then(Instant::now);
     let mut swept_at: Option<Instant> = None;
     let (least, most) = SWEEP_INTERVAL;
     loop {
@@ -115,10 +117,11 @@ pub(crate) async fn idle(
 pub(crate) async fn unused(
     registry: &Registry,
     connections: &Connections,
-    asked: &Notify,
+    asked: &watch::Sender<bool>,
     retire: impl Fn() -> bool,
 ) {
-    asked.notified().await;
+    // The caller holds the sender: the channel cannot close.
+    let _ = asked.subscribe().wait_for(|asked| *asked).await;
     let mut waits = false;
     loop {
         if registry.close_if_empty(&retire)
@@ -179,14 +182,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_daemon_that_is_asked_to_end_does_so_without_containers_and_without_a_caller() {
         let (registry, connections, asked) =
-            (Registry::new(), Connections::default(), Notify::new());
-        let _client = connections.open();
+            (Registry::new(), Connections::default(), watch::Sender::new(false));
+        let _client = connections.open(&-1, Vec::new());
         let called = Cell::new(true);
         let mut ended = std::pin::pin!(unused(&registry, &connections, &asked, || !called.get()));
         let later = Duration::from_secs(3600);
         assert!(timeout(later, &mut ended).await.is_err(), "it was not asked");
         let reserved = reserve(&registry, "x").unwrap();
-        asked.notify_one();
+        asked.send_replace(true);
         assert!(timeout(later, &mut ended).await.is_err(), "it has a container");
         assert!(reserve(&registry, "y").is_ok(), "it still serves");
         drop(reserved);
@@ -200,7 +203,8 @@ mod tests {
     async fn a_daemon_that_gets_no_create_ends() {
         for clients in [0, 1] {
             let (registry, connections) = (Registry::new(), Connections::default());
-            let _clients: Vec<_> = (0..clients).map(|_| connections.open()).collect();
+            let _clients: Vec<_> =
+                (0..clients).map(|_| connections.open(&-1, Vec::new())).collect();
             let limit = FIRST_CREATE_TIMEOUT * 2;
             assert_eq!(ends_after(&registry, &connections, limit).await, Some(120));
         }
@@ -209,7 +213,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_daemon_whose_first_client_left_without_a_create_ends_soon() {
         let (registry, connections) = (Registry::new(), Connections::default());
-        let client = connections.open();
+        let client = connections.open(&-1, Vec::new());
         let leave = async {
             tokio::time::sleep(Duration::from_secs(60)).await;
             drop(client);
@@ -226,7 +230,7 @@ mod tests {
     async fn a_daemon_whose_create_failed_ends_soon_also_while_a_client_is_connected() {
         for leaks in [false, true] {
             let (registry, connections) = (Registry::new(), Connections::default());
-            let client = connections.open();
+            let client = connections.open(&-1, Vec::new());
             drop(reserve(&registry, "x").unwrap());
             let _leaked = leaks.then_some(client);
             assert_eq!(ends_after(&registry, &connections, FIRST_CREATE_TIMEOUT).await, Some(10));
@@ -249,7 +253,7 @@ mod tests {
         let start = Instant::now();
         let work = async {
             sleep(Duration::from_secs(200)).await;
-            let _leaked = connections.open();
+            let _leaked = connections.open(&-1, Vec::new());
             sleep(Duration::from_secs(200)).await;
             let reserved = reserve(&registry, "x").unwrap();
             sleep(Duration::from_secs(1000)).await;
@@ -284,7 +288,7 @@ mod tests {
             let mut ended = false;
             for step in 0..40 {
                 match random.below(7) {
-                    0 => clients.push(connections.open()),
+                    0 => clients.push(connections.open(&-1, Vec::new())),
                     1 => drop(clients.pop()),
                     2 => {
                         let id = random.below(3).to_string();

@@ -13,11 +13,13 @@ use ttrpc::{Request, Response};
 use wherry_sys::measure::{Clock, Measurement};
 
 use crate::error::Error;
+use crate::upgrade;
 
 type Handler = Arc<dyn MethodHandler + Send + Sync>;
 
-/// The methods that may run without a bound in time.
-const WAITS: [&str; 2] = ["Wait", "WaitSandbox"];
+/// The methods that may run without a bound in time, and that the next version of this executable
+/// may be asked again: they change nothing, or only once.
+pub(crate) const WAITS: [&str; 3] = ["Wait", "WaitSandbox", upgrade::UPGRADE];
 
 /// The number of requests in flight other than Wait.
 #[derive(Debug, Clone)]
@@ -40,6 +42,11 @@ impl InFlight {
     pub(crate) async fn none(&self) {
         // `self` holds the sender: the channel cannot close.
         let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Whether no request is in flight.
+    pub(crate) fn is_none(&self) -> bool {
+        *self.0.borrow() == 0
     }
 
     /// Waits until the number changes: until a request arrives, or is answered.

@@ -13,6 +13,8 @@ use std::str::Utf8Error;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{self, CodedInputStream, Message};
 use containerd_shim_protos::shim::oci;
+use serde_json::Value;
+use toml::de::{DeTable, DeValue};
 use wherry_protocol::RuntimeOptions;
 use wherry_protocol::options::KEYS;
 
@@ -45,13 +47,21 @@ pub enum OptionsError {
     /// The TOML in the message is not text.
     #[error("invalid runtime options: the TOML is not UTF-8: {0}")]
     NotUtf8(#[from] Utf8Error),
-    /// The TOML is malformed, or an option has a value of the wrong type.
+    /// The TOML is malformed.
     #[error("invalid runtime options in {place}: {}", .source.message())]
     Toml {
         /// The file, or the message.
         place: String,
         /// The fault.
         source: Box<toml::de::Error>,
+    },
+    /// An option has a value of the wrong type.
+    #[error("invalid runtime options in {place}: {source}")]
+    Option {
+        /// The file, or the message.
+        place: String,
+        /// The fault.
+        source: serde_json::Error,
     },
     /// The file of options cannot be read.
     #[error("cannot read runtime options from {}: {source}", .path.display())]
@@ -104,17 +114,35 @@ pub fn parse(any: Option<&Any>) -> Result<RuntimeOptions, OptionsError> {
 }
 
 fn from_toml(text: &str, place: &str) -> Result<RuntimeOptions, OptionsError> {
-    let malformed = |source: toml::de::Error| OptionsError::Toml {
-        place: place.to_owned(),
-        source: Box::new(source),
-    };
-    let table: toml::Table = toml::from_str(text).map_err(malformed)?;
-    for key in table.keys() {
-        if !KEYS.contains(&key.as_str()) && !IGNORED.contains(&key.as_str()) {
-            log::warn!("ignored the unknown runtime option {key} in {place}");
+    let place = || place.to_owned();
+    let malformed = |source| OptionsError::Toml { place: place(), source: Box::new(source) };
+    let table = DeTable::parse(text).map_err(malformed)?;
+    let mut options = serde_json::Map::new();
+    for (key, value) in table.get_ref() {
+        let key = key.get_ref().as_ref();
+        if KEYS.contains(&key) {
+            options.insert(key.to_owned(), json(value.get_ref()));
+        } else if !IGNORED.contains(&key) {
+            log::warn!("ignored the unknown runtime option {key} in {}", place());
         }
     }
-    toml::from_str(text).map_err(malformed)
+    serde_json::from_value(options.into())
+        .map_err(|source| OptionsError::Option { place: place(), source })
+}
+
+/// A value of an option in JSON, whose parser is linked for configurations. No option is a date or
+/// a number with a fraction.
+fn json(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).ok().into()
+        }
+        DeValue::Boolean(value) => (*value).into(),
+        DeValue::Array(_) => Value::Array(Vec::new()),
+        DeValue::Table(_) => Value::Object(serde_json::Map::new()),
+        DeValue::Float(_) | DeValue::Datetime(_) => Value::Null,
+    }
 }
 
 /// The name of a message, without the host that a type URL may have.
@@ -244,7 +272,16 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let wrong = parse(Some(&generic("", "SystemdCgroup = 3"))).unwrap_err().to_string();
-        assert!(wrong.contains("the runtime's configuration"), "{wrong}");
+        assert_eq!(
+            wrong,
+            "invalid runtime options in the runtime's configuration: invalid type: integer `3`, \
+             expected a boolean"
+        );
+        for value in ["true", "[1]", "{x = 1}", "1.5", "-1", "2026-01-01", "99999999999999999999"] {
+            let wrong = parse(Some(&generic("", &format!("IoUid = {value}"))));
+            assert!(wrong.is_err(), "{value}");
+        }
+        assert!(parse(Some(&generic("", "IoUid ="))).is_err());
         let missing = parse(Some(&generic("/no/such", ""))).unwrap_err().to_string();
         assert!(missing.starts_with("cannot read runtime options from /no/such: "), "{missing}");
         assert!(parse(Some(&any("runtimeoptions.v1.Options", vec![0x1a, 200]))).is_err());
@@ -254,6 +291,8 @@ mod tests {
     fn a_body_counts_more_than_a_file() {
         let options = parse(Some(&generic("/no/such", "IoGid = 6"))).unwrap();
         assert_eq!(options.io_gid, 6);
+        let options = parse(Some(&generic("", "IoGid = 0x1f\nPlugins = '/p'"))).unwrap();
+        assert_eq!((options.io_gid, options.plugins.to_str()), (31, Some("/p")));
     }
 
     #[test]

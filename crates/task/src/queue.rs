@@ -7,8 +7,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 /// Which events are dropped first when the queue is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum Priority {
     /// Out-of-memory kills, pauses, and execs that are added and started.
     Detail,
@@ -105,6 +107,16 @@ impl<T> Queue<T> {
         self.sending = false;
         self.rejections = 0;
         self.waiting.pop_front().map(|entry| entry.event)
+    }
+
+    /// Whether the first event is being sent.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.sending
+    }
+
+    /// All events, with their containers and priorities, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Priority, &T)> {
+        self.waiting.iter().map(|entry| (&*entry.container, entry.priority, &entry.event))
     }
 
     /// The number of events.

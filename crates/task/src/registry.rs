@@ -13,12 +13,14 @@ use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use wherry_bundle::Bundle;
 use wherry_container::{Container, Pod, State};
 use wherry_supervisor::Cancel;
-use wherry_sys::logger::ContainerLog;
+use wherry_sys::handover::Outgoing;
+use wherry_sys::logger::{ContainerLog, SavedLog};
 
 use crate::census::Census;
 use crate::error::{Error, Result};
@@ -41,12 +43,21 @@ struct Slots {
     used: bool,
     /// When the last id was released, or the registry made.
     empty_since: Instant,
+    /// The registry came along in a handover.
+    restored: bool,
 }
 
 struct Slot {
     phase: Phase,
     /// Open as long as the id is taken.
-    _log: ContainerLog,
+    log: ContainerLog,
+}
+
+/// The registry in the document of a handover, without its containers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedRegistry {
+    shutdown_requested: bool,
+    used: bool,
 }
 
 enum Phase {
@@ -120,9 +131,56 @@ impl Registry {
                 closed: false,
                 used: false,
                 empty_since: Instant::now(),
+                restored: false,
             }),
             changed: watch::Sender::new(()),
         }
+    }
+
+    /// The registry, for the next version of this executable.
+    pub(crate) fn save(&self) -> SavedRegistry {
+        let slots = self.lock();
+        SavedRegistry { shutdown_requested: slots.shutdown_requested, used: slots.used }
+    }
+
+    /// The log of a container, for the next version of this executable.
+    pub(crate) fn save_log(&self, id: &str, out: &mut Outgoing) -> Option<SavedLog> {
+        self.lock().by_id.get(id).map(|slot| slot.log.save(out))
+    }
+
+    /// The registry of [`Registry::save`], without containers.
+    pub(crate) fn restore(saved: &SavedRegistry) -> Registry {
+        let registry = Registry::new();
+        let mut slots = registry.lock();
+        slots.shutdown_requested = saved.shutdown_requested;
+        slots.used = saved.used;
+        slots.restored = true;
+        drop(slots);
+        registry
+    }
+
+    /// Registers a container that came along, with its log.
+    pub(crate) fn adopt(&self, container: Container, log: ContainerLog) {
+        let id = container.config().container.id.clone();
+        let slot = Slot { phase: Phase::Created(container), log };
+        self.release(|slots| drop(slots.by_id.insert(id, slot)));
+    }
+
+    /// Whether the registry came along in a handover.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.lock().restored
+    }
+
+    /// Whether the registry accepts no more ids.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// The id of a Create that is in progress.
+    pub(crate) fn creating(&self) -> Option<String> {
+        let slots = self.lock();
+        let creating = |(_, slot): &(&String, &Slot)| matches!(slot.phase, Phase::Creating(_));
+        slots.by_id.iter().find(creating).map(|(id, _)| id.clone())
     }
 
     /// Reserves an id for a Create, and opens the log in the bundle.
@@ -142,7 +200,7 @@ impl Registry {
         }
         entry.insert_entry(Slot {
             phase: Phase::Creating(cancel.clone()),
-            _log: ContainerLog::open(id, &bundle.join("log")),
+            log: ContainerLog::open(id, &bundle.join("log")),
         });
         drop(slots);
         self.changed.send_replace(());
@@ -171,6 +229,11 @@ impl Registry {
     /// Returns the pod with this id.
     pub(crate) fn pod(&self, id: &str) -> Option<Pod> {
         self.lock().pods.get(id).and_then(PodSlot::created).cloned()
+    }
+
+    /// Whether this daemon has a pod, or makes one.
+    pub(crate) fn has_pod(&self) -> bool {
+        !self.lock().pods.is_empty()
     }
 
     /// Returns the pods.

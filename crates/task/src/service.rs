@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use containerd_shim_protos::api;
 use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::{Task, create_task};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use ttrpc::asynchronous::{Service as Methods, TtrpcContext};
 use wherry_bundle::{Bundle, SANDBOX_ID};
 use wherry_container::{Container, Exec, Pod, Runtime};
@@ -31,21 +31,32 @@ struct Inner {
     connections: Connections,
     in_flight: InFlight,
     lifetime: Lifetime,
-    /// Notified by [`Service::end_without_containers`].
-    asked_to_end: Notify,
+    /// Whether [`Service::end_without_containers`] was called.
+    asked_to_end: watch::Sender<bool>,
 }
 
 impl Service {
     /// Creates a service without containers, whose clients are counted in `connections`.
     #[must_use]
     pub fn new(runtime: Arc<Runtime>, connections: Connections, lifetime: Lifetime) -> Service {
+        Service::with_registry(runtime, connections, lifetime, Registry::new(), false)
+    }
+
+    /// Creates the service of a registry that came along in a handover.
+    pub(crate) fn with_registry(
+        runtime: Arc<Runtime>,
+        connections: Connections,
+        lifetime: Lifetime,
+        registry: Registry,
+        asked_to_end: bool,
+    ) -> Service {
         Service(Arc::new(Inner {
             runtime,
-            registry: Registry::new(),
+            registry,
             connections,
             in_flight: InFlight::new(),
             lifetime,
-            asked_to_end: Notify::new(),
+            asked_to_end: watch::Sender::new(asked_to_end),
         }))
     }
 
@@ -75,7 +86,12 @@ impl Service {
 
     /// Ends the service as soon as it has no container. Until then it serves as before.
     pub fn end_without_containers(&self) {
-        self.0.asked_to_end.notify_one();
+        self.0.asked_to_end.send_replace(true);
+    }
+
+    /// Whether the service ends as soon as it has no container.
+    pub(crate) fn is_asked_to_end(&self) -> bool {
+        *self.0.asked_to_end.borrow()
     }
 
     /// Counts the containers by state.
@@ -92,6 +108,14 @@ impl Service {
     /// Waits for the next request, apart from Wait.
     pub async fn busy(&self) {
         self.0.in_flight.next().await;
+    }
+
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        &self.0.in_flight
+    }
+
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.0.connections
     }
 
     pub(crate) fn runtime(&self) -> Arc<Runtime> {

@@ -19,7 +19,11 @@ pub const NAMESPACE: &str = "direct";
 
 /// Calls the shim's executable with these arguments and this standard input, in this directory.
 pub fn call(args: &[&str], stdin: &[u8], directory: &Path) -> Output {
-    let mut command = Command::new(bin_dir().join(shim_program()));
+    call_program(&bin_dir().join(shim_program()), args, stdin, directory)
+}
+
+fn call_program(program: &Path, args: &[&str], stdin: &[u8], directory: &Path) -> Output {
+    let mut command = Command::new(program);
     command.args(args).current_dir(directory);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the shim runs");
@@ -31,6 +35,7 @@ pub fn call(args: &[&str], stdin: &[u8], directory: &Path) -> Output {
 
 /// A bundle and the shim that serves it.
 pub struct Direct {
+    program: PathBuf,
     directory: TempDir,
     id: String,
     /// The address of a containerd that does not exist. Each has its own manager.
@@ -58,8 +63,20 @@ impl Direct {
 
     /// Like [`Direct::start`], with this on the standard input of `start`.
     pub fn start_with(containerd: &Containerd, id: &str, module: &[u8], stdin: &[u8]) -> Direct {
+        Direct::of(&bin_dir().join(shim_program()), containerd, id, module, stdin)
+    }
+
+    /// Like [`Direct::start_with`], with this executable of the shim.
+    pub fn of(
+        program: &Path,
+        containerd: &Containerd,
+        id: &str,
+        module: &[u8],
+        stdin: &[u8],
+    ) -> Direct {
         let directory = TempDir::new_in(containerd.root()).expect("a temporary directory");
         let mut direct = Direct {
+            program: program.to_owned(),
             directory,
             id: format!("{id}-{}", std::process::id()),
             address: PathBuf::from(format!("/none-{id}-{}.sock", std::process::id())),
@@ -101,7 +118,7 @@ impl Direct {
 
     /// Runs a command of the shim's executable in the bundle. It must succeed.
     pub fn command(&self, action: &str, stdin: &[u8]) -> Output {
-        let output = call(&self.words(action), stdin, self.path());
+        let output = call_program(&self.program, &self.words(action), stdin, self.path());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output
     }
@@ -120,6 +137,11 @@ impl Direct {
     /// The id of the container.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The address of the containerd, which does not exist.
+    pub fn address(&self) -> &Path {
+        &self.address
     }
 
     /// The socket of the shim.

@@ -24,10 +24,20 @@ pub struct Managed {
 impl Managed {
     /// Starts a containerd whose managers have these settings.
     pub fn start(version: ContainerdVersion, settings: &str) -> Managed {
+        Managed::start_with(version, settings, &[])
+    }
+
+    /// As [`Managed::start`], with more variables in containerd's environment.
+    pub fn start_with(
+        version: ContainerdVersion,
+        settings: &str,
+        variables: &[(&str, &str)],
+    ) -> Managed {
         let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
         let file = file.into_temp_path();
         let path = file.display().to_string();
-        let containerd = Containerd::start_with(version, &[("WHERRY_MANAGER_CONFIG", &path)]);
+        let variables = [variables, &[("WHERRY_MANAGER_CONFIG", &*path)]].concat();
+        let containerd = Containerd::start_with(version, &variables);
         let managed = Managed { containerd, file };
         managed.set(settings);
         managed

@@ -7,6 +7,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::stdio::Retained;
 
+mod handover;
 mod phases;
 
 /// Operations that record what the actor does, and wait for nothing but a start.
@@ -63,6 +64,7 @@ impl Operations for Fake {
 }
 
 /// Passes events on to a test.
+#[derive(Clone)]
 struct Sink(mpsc::UnboundedSender<Event>);
 
 impl EventSink for Sink {
@@ -106,6 +108,8 @@ struct Harness {
     reaper: Reaper,
     fake: Arc<Fake>,
     sleeper: Sleeper,
+    exec_id: String,
+    sink: Sink,
 }
 
 const EXIT: u32 = 7;
@@ -121,9 +125,25 @@ impl Harness {
             process: exec_id.is_empty().then(|| sleeper.new_process()),
             oom: None,
         };
-        let reaper = Reaper::default();
-        let (requests, snapshot) = spawn(spec, Arc::new(Sink(sender)), reaper.clone());
-        Harness { requests, snapshot, events, reaper, fake, sleeper }
+        let (reaper, sink) = (Reaper::default(), Sink(sender));
+        let (requests, snapshot) = spawn(spec, Arc::new(sink.clone()), reaper.clone());
+        let exec_id = exec_id.to_owned();
+        Harness { requests, snapshot, events, reaper, fake, sleeper, exec_id, sink }
+    }
+
+    /// Gives a container that was created other streams.
+    fn replace_streams(&mut self, streams: Streams) {
+        let process = NewProcess { streams, ..self.sleeper.new_process() };
+        let spec = Spec {
+            id: "c".to_owned(),
+            exec_id: String::new(),
+            operations: self.fake.clone(),
+            process: Some(process),
+            oom: None,
+        };
+        self.reaper = Reaper::default();
+        (self.requests, self.snapshot) =
+            spawn(spec, Arc::new(self.sink.clone()), self.reaper.clone());
     }
 
     async fn start(&self) -> Result<(), Error> {

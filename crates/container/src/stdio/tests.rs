@@ -17,7 +17,8 @@ async fn output_without_a_reader_waits_for_one() {
     let (ends, retained) = open(&paths).unwrap();
     let guest = ends.stdout;
     File::from(guest).write_all(b"last words").unwrap();
-    let finish = tokio::spawn(retained.finish());
+    let mut streams = Streams::Pipes(retained);
+    let finish = tokio::spawn(async move { streams.finish().await });
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!finish.is_finished());
     let read = tokio::task::spawn_blocking(move || {
@@ -62,11 +63,8 @@ async fn a_file_is_appended_to_and_other_ways_are_refused() {
     let (out, err) = (ends.stdout, ends.stderr);
     File::from(out).write_all(b"b").unwrap();
     File::from(err).write_all(b"c").unwrap();
-    let copied = Streams::Pipes(retained).copied();
-    assert_eq!(copied.len(), 1, "both streams have one pipe");
-    for copied in copied {
-        copied.await.unwrap();
-    }
+    assert_eq!(retained.copies.len(), 1, "both streams have one pipe");
+    Streams::Pipes(retained).copied().await;
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "abc");
 
     let refused = |paths: StdioPaths| open(&paths).unwrap_err().to_string();
@@ -147,7 +145,7 @@ async fn an_exit_waits_for_no_output_that_was_read_or_never_written() {
     let (ends, retained) = open(&paths).unwrap();
     let mut client = File::open(stdout).unwrap();
     File::from(ends.stdout).write_all(b"x").unwrap();
-    let streams = Streams::Pipes(retained);
+    let mut streams = Streams::Pipes(retained);
     assert!(streams.has_unread());
     client.read_exact(&mut [0]).unwrap();
     assert!(!streams.has_unread());
@@ -163,7 +161,7 @@ async fn output_is_discarded_after_the_client_has_removed_its_pipe() {
     let (ends, retained) = open(&paths).unwrap();
     File::from(ends.stdout).write_all(b"x").unwrap();
     std::fs::remove_file(stdout).unwrap();
-    retained.finish().await;
+    Streams::Pipes(retained).finish().await;
 }
 
 #[tokio::test]
@@ -173,9 +171,7 @@ async fn a_query_after_the_path_of_a_file_is_ignored() {
     let stdout = format!("file://{}?maxsize=1", path.display());
     let (ends, retained) = open(&StdioPaths { stdout, ..StdioPaths::default() }).unwrap();
     File::from(ends.stdout).write_all(b"x").unwrap();
-    for copied in Streams::Pipes(retained).copied() {
-        copied.await.unwrap();
-    }
+    Streams::Pipes(retained).copied().await;
     assert_eq!(std::fs::read_to_string(path).unwrap(), "x");
 }
 

@@ -26,6 +26,7 @@ mod executable;
 mod exit_codes;
 mod files;
 mod ground;
+mod handover;
 mod health;
 mod home;
 mod hooks;

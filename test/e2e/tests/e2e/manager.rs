@@ -5,7 +5,12 @@ use std::path::Path;
 
 use wherry_e2e::images::{app, glutton, hello, kit, spin};
 use wherry_e2e::managed::{Managed, get_port, kill, manager, operator, series, signal};
-use wherry_testing::{DEADLINE, Daemon, Process, Run, managers, repository, wait_until};
+use wherry_testing::{
+    ContainerdVersion, DEADLINE, Daemon, Process, Run, managers, repository, wait_until,
+};
+
+use crate::handover::runs;
+use crate::upgrade::Installed;
 
 fn an_invalid_file_is_the_error_of_the_first_container(managed: &Managed) {
     let containerd = &managed.containerd;
@@ -113,6 +118,49 @@ mod defaults {
         version => &wherry_e2e::managed::Managed::start(version, "");
         status_shows_a_manager_and_its_containers_while_it_lives,
         a_manager_that_is_asked_to_end_keeps_its_containers_and_ends_after_them
+    );
+}
+
+fn a_handover_keeps_a_managers_settings_and_that_it_was_asked_to_end(version: ContainerdVersion) {
+    let installed = Installed::new();
+    let managed = &installed.managed(version, "metrics = \"socket\"\nspare-hosts = 1\n");
+    let containerd = &managed.containerd;
+    let container = containerd.start(&Run::new(&spin()));
+    let pid = manager(containerd).pid;
+    // A manager reads its settings once.
+    managed.set("spare-hosts = 3\n");
+    signal(pid, "TERM");
+    wait_until("the refusal in the log", DEADLINE, || {
+        let log = std::fs::read_to_string(containerd.log_path());
+        log.is_ok_and(|log| log.contains("the shim was asked to end"))
+    });
+    let control = managed.status().expect("a manager")["controlSocket"].clone();
+    for _ in 0..2 {
+        installed.again();
+        signal(pid, "USR2");
+        wait_until("the new version", DEADLINE, || runs(pid, &installed.shim()));
+        wait_until("its status", DEADLINE, || {
+            managed.status().is_some_and(|status| {
+                status["pid"] == pid
+                    && status["controlSocket"] == control
+                    && status["containers"]["running"] == 1
+                    && status["spareHosts"] == 1
+            })
+        });
+        assert_eq!(series(&managed.metrics(), r#"wherry_containers{state="running"}"#), 1.0);
+    }
+    assert!(!container.ended());
+    container.remove();
+    wait_until("the manager's end", DEADLINE, || Process::of(pid).is_none());
+    assert!(!Path::new(control.as_str().expect("a path")).exists());
+}
+
+mod handed_over {
+    use super::a_handover_keeps_a_managers_settings_and_that_it_was_asked_to_end;
+
+    wherry_e2e::on_containerd_versions!(
+        version => version;
+        a_handover_keeps_a_managers_settings_and_that_it_was_asked_to_end
     );
 }
 

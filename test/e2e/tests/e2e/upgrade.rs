@@ -1,39 +1,79 @@
 //! Executables that are replaced under running containers.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
 use wherry_e2e::images::kit;
+use wherry_e2e::managed::Managed;
 use wherry_testing::{
     Containerd, ContainerdVersion, Daemon, Run, bin_dir, engine, guests, shared, shim_program,
 };
 
 /// Puts a file in place as an installer does: by rename.
-fn install(from: &Path, to: &Path) {
+pub(crate) fn install(from: &Path, to: &Path) {
     let new = to.with_extension("new");
     fs::copy(from, &new).expect("the folder is writable");
     fs::rename(new, to).expect("the folder is writable");
 }
 
+/// The executables of one runtime in a folder of the test's own, which a containerd uses.
+pub(crate) struct Installed(TempDir);
+
+impl Installed {
+    pub(crate) fn new() -> Installed {
+        let installed = Installed(TempDir::new().expect("a temporary folder"));
+        installed.again();
+        installed
+    }
+
+    /// Installs all executables, again: other files with the same content.
+    pub(crate) fn again(&self) {
+        for path in [self.shim(), self.host(), self.compiler()] {
+            install(&bin_dir().join(path.file_name().expect("a name")), &path);
+        }
+    }
+
+    pub(crate) fn shim(&self) -> PathBuf {
+        self.0.path().join(shim_program())
+    }
+
+    pub(crate) fn host(&self) -> PathBuf {
+        self.0.path().join(format!("wherry-{}-host", engine()))
+    }
+
+    pub(crate) fn compiler(&self) -> PathBuf {
+        self.0.path().join(format!("wherry-{}", engine()))
+    }
+
+    /// Starts a containerd that finds these executables first.
+    pub(crate) fn containerd(&self, version: ContainerdVersion) -> Containerd {
+        self.start(version, |variables| Containerd::start_with(version, variables))
+    }
+
+    /// As [`Installed::containerd`], with settings of its managers.
+    pub(crate) fn managed(&self, version: ContainerdVersion, settings: &str) -> Managed {
+        self.start(version, |variables| Managed::start_with(version, settings, variables))
+    }
+
+    /// Starts a containerd with the environment that it needs for these executables.
+    fn start<T>(&self, version: ContainerdVersion, start: impl Fn(&[(&str, &str)]) -> T) -> T {
+        let cache = self.0.path().join("cache").display().to_string();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let daemons = wherry_testing::daemon_bin(version.name()).display().to_string();
+        let path = format!("{}:{daemons}:{path}", self.0.path().display());
+        start(&[("WHERRY_CACHE_DIR", &*cache), ("PATH", &*path)])
+    }
+}
+
 /// Each new version fails at once, so what works is the old one.
 fn a_container_is_entered_and_deleted_by_the_version_that_started_it(version: ContainerdVersion) {
-    let folder = tempfile::TempDir::new().expect("a temporary folder");
-    let (shim, engine) = (shim_program(), engine());
-    let names = [shim, format!("wherry-{engine}-host"), format!("wherry-{engine}")];
-    for name in &names {
-        install(&bin_dir().join(name), &folder.path().join(name));
-    }
-    let cache = folder.path().join("cache").display().to_string();
-    let path = std::env::var("PATH").unwrap_or_default();
-    let daemons = wherry_testing::daemon_bin(version.name()).display().to_string();
-    let path = format!("{}:{daemons}:{path}", folder.path().display());
-    let variables = [("WHERRY_CACHE_DIR", &*cache), ("PATH", &*path)];
-    let containerd = Containerd::start_with(version, &variables);
-
+    let installed = Installed::new();
+    let containerd = installed.containerd(version);
     let image = kit(false).file("/tool.wasm", 0o644, guests::bytes("hello.wasm"));
     let container = containerd.start(&Run::new(&image).args(&["sleep", "100000"]));
-    for name in &names[1..] {
-        install(Path::new("/bin/false"), &folder.path().join(name));
+    for path in [installed.host(), installed.compiler()] {
+        install(Path::new("/bin/false"), &path);
     }
     for _ in 0..2 {
         // The first compiles a module.
