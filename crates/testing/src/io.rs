@@ -65,7 +65,12 @@ impl std::fmt::Display for Outcome {
 }
 
 /// Runs a command with the given standard input (`None`: empty) and collects its output.
-pub fn call(mut command: Command, stdin: Option<&[u8]>) -> Outcome {
+pub fn call(command: Command, stdin: Option<&[u8]>) -> Outcome {
+    call_within(command, stdin, CALL_DEADLINE)
+}
+
+/// Runs a command as [`call`] does, with another time limit.
+pub fn call_within(mut command: Command, stdin: Option<&[u8]>, limit: Duration) -> Outcome {
     let line = line_of(&command);
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -84,7 +89,7 @@ pub fn call(mut command: Command, stdin: Option<&[u8]>) -> Outcome {
         let ended = loop {
             match status() {
                 Some(ended) => break Some(ended),
-                None if start.elapsed() > CALL_DEADLINE * patience() => break None,
+                None if start.elapsed() > limit * patience() => break None,
                 None => thread::sleep(Duration::from_millis(3)),
             }
         };
@@ -96,7 +101,7 @@ pub fn call(mut command: Command, stdin: Option<&[u8]>) -> Outcome {
             (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
         let outcome =
             Outcome { code: ended.map_or(-1, code_of), stdout, stderr, command: line.clone() };
-        assert!(ended.is_some(), "it did not end within {CALL_DEADLINE:?}: {outcome}");
+        assert!(ended.is_some(), "it did not end within {limit:?}: {outcome}");
         outcome
     })
 }

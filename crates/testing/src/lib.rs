@@ -48,7 +48,7 @@ pub use docker::{Docker, DockerVersion};
 pub use engine::{Capability, can, engine_can};
 pub use events::Events;
 pub use image::{Image, Packed};
-pub use io::{Outcome, call};
+pub use io::{Outcome, call, call_within};
 pub use leftovers::Leftovers;
 pub use places::{
     bin_dir, cache_dir, daemon_bin, engine, repository, runtime, runtime_of, shared, shim_program,
