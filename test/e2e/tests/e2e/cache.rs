@@ -229,15 +229,15 @@ fn a_large_module_is_read_in_its_containers_cgroup(version: ContainerdVersion) {
                 process.command.starts_with("wherry-digest") && process.command.contains(id)
             })
             .expect("it reads");
-        let groups = fs::read_to_string(format!("/proc/{}/cgroup", reader.pid)).expect("it reads");
-        let of_container = |line: &&str| line.contains(id);
-        let needed = if groups.lines().count() == 1 { vec![""] } else { vec!["cpu", "memory"] };
-        for controller in needed {
-            assert!(
-                groups.lines().filter(of_container).any(|line| line.contains(controller)),
-                "{controller}: {groups}"
-            );
-        }
+        // It enters the cgroup before it reads.
+        wait_until("the reader in its container's cgroup", DEADLINE, || {
+            let path = format!("/proc/{}/cgroup", reader.pid);
+            let groups = fs::read_to_string(path).expect("it reads");
+            let needed = if groups.lines().count() == 1 { vec![""] } else { vec!["cpu", "memory"] };
+            needed.iter().all(|controller| {
+                groups.lines().any(|line| line.contains(id) && line.contains(controller))
+            })
+        });
         kill(shim, id);
     }
     cancelled(&world, &run, "wherry-digest", in_its_cgroup);
