@@ -6,8 +6,14 @@ use std::process::Command;
 use wherry_e2e::cri::{Cri, Member, api, children_of};
 use wherry_e2e::images::{hello, spin};
 use wherry_testing::{
-    ContainerdVersion, DEADLINE, Outcome, bin_dir, busybox, call, engine, wait_until,
+    ContainerdVersion, DEADLINE, Outcome, bin_dir, busybox, call, engine, runtime_of, shim_program,
+    wait_until,
 };
+
+/// The runtime under test by the name that `install` and a RuntimeClass know.
+fn runtime_name() -> String {
+    runtime_of(&engine())
+}
 
 /// Starts containerd in place of the one whose number the file `pid` has. With a file `refuse`
 /// beside, it does not start with a configuration that has that word in it, as a containerd that
@@ -146,9 +152,9 @@ impl Node {
 
     fn install_with(&self, from: &Path, options: &[&str]) -> Outcome {
         let (from, to) = (from.display().to_string(), self.root.join("bin").display().to_string());
-        let engine = engine();
+        let name = runtime_name();
         let words =
-            ["install", "--from", &from, "--bin-dir", &to, "--engines", &engine, "--timeout", "30"];
+            ["install", "--from", &from, "--bin-dir", &to, "--engines", &name, "--timeout", "30"];
         self.run(&[words.as_slice(), options].concat())
     }
 
@@ -164,7 +170,7 @@ impl Node {
 fn says_hello(node: &Node, name: &str) {
     node.cri.wait_ready();
     let image = hello();
-    let mut pod = node.cri.pod_under(name, &engine());
+    let mut pod = node.cri.pod_under(name, &runtime_name());
     let id = pod.run(&Member::new("guest", &image));
     assert_eq!(pod.wait(&id).exit_code, 0);
     pod.wait_for_log("guest", "stdout F hello\n");
@@ -174,7 +180,7 @@ fn says_hello(node: &Node, name: &str) {
 fn installing_makes_pods_run_and_uninstalling_leaves_what_was_there(node: &Node) {
     let before = node.config();
     let out = node.install().success();
-    assert!(out.contains(&format!("the runtimes {} are ready", engine())), "{out}");
+    assert!(out.contains(&format!("the runtimes {} are ready", runtime_name())), "{out}");
     assert_eq!(node.restarts(), 1);
     says_hello(node, "guest");
     // The default runtime is unchanged.
@@ -191,7 +197,7 @@ fn installing_makes_pods_run_and_uninstalling_leaves_what_was_there(node: &Node)
     assert!(node.run(&["status"]).success().contains("ready:         yes"));
     // Not under a pod that needs it.
     let image = spin();
-    let mut pod = node.cri.pod_under("running", &engine());
+    let mut pod = node.cri.pod_under("running", &runtime_name());
     pod.run(&Member::new("guest", &image));
     let error = node.run(&["uninstall"]).failure();
     assert!(error.contains("pods still use the runtimes: default/running"), "{error}");
@@ -208,18 +214,14 @@ fn installing_makes_pods_run_and_uninstalling_leaves_what_was_there(node: &Node)
 fn an_upgrade_replaces_executables_under_running_pods(node: &Node) {
     node.install().success();
     let image = spin();
-    let mut pod = node.cri.pod_under("old", &engine());
+    let mut pod = node.cri.pod_under("old", &runtime_name());
     let guest = pod.run(&Member::new("guest", &image));
     pod.wait_for_log("guest", "stdout F ready\n");
     // Another version: an ELF file may have bytes behind its end.
     let newer = node.root.join("newer");
     fs::create_dir(&newer).expect("the folder is writable");
     let engine = engine();
-    let files = [
-        format!("containerd-shim-{engine}-v1"),
-        format!("wherry-{engine}-host"),
-        format!("wherry-{engine}"),
-    ];
+    let files = [shim_program(), format!("wherry-{engine}-host"), format!("wherry-{engine}")];
     for file in &files {
         let mut bytes = fs::read(bin_dir().join(file)).expect("it is built");
         bytes.push(0);
@@ -244,9 +246,9 @@ fn a_configuration_that_containerd_does_not_serve_with_is_taken_back(node: &Node
     fs::write(node.root.join("refuse"), "wherry-node").expect("the folder is writable");
     let to = node.root.join("bin").display().to_string();
     let from = bin_dir().display().to_string();
-    let engine = engine();
+    let name = runtime_name();
     let words =
-        ["install", "--from", &from, "--bin-dir", &to, "--engines", &engine, "--timeout", "3"];
+        ["install", "--from", &from, "--bin-dir", &to, "--engines", &name, "--timeout", "3"];
     let error = node.run(&words).failure();
     assert!(
         error.contains("after the restart containerd did not list the runtimes within 3 s"),
@@ -292,15 +294,15 @@ fn in_pod(node: &Node, setpriv: &str, what: &str) -> Outcome {
 }
 
 fn install_words(node: &Node) -> String {
-    let (from, to, engine) = (bin_dir(), node.root.join("bin"), engine());
-    format!("install --from '{}' --bin-dir '{}' --engines {engine}", from.display(), to.display())
+    let (from, to, name) = (bin_dir(), node.root.join("bin"), runtime_name());
+    format!("install --from '{}' --bin-dir '{}' --engines {name}", from.display(), to.display())
 }
 
 fn the_hosts_root_may_be_another_directory(node: &Node) {
     in_pod(node, "", &install_words(node)).success();
     says_hello(node, "guest");
     let out = in_pod(node, "", "doctor").success();
-    assert!(out.contains(&format!("{} ran a module to its end", engine())), "{out}");
+    assert!(out.contains(&format!("{} ran a module to its end", runtime_name())), "{out}");
     in_pod(node, "", "uninstall").success();
     assert!(!node.root.join("bin").exists());
 }
@@ -308,7 +310,7 @@ fn the_hosts_root_may_be_another_directory(node: &Node) {
 fn the_doctor_names_what_is_missing(node: &Node) {
     node.install().success();
     let out = node.run(&["doctor"]).success();
-    assert!(out.contains(&format!("{} ran a module to its end", engine())), "{out}");
+    assert!(out.contains(&format!("{} ran a module to its end", runtime_name())), "{out}");
     let host = node.root.join("bin").join(format!("wherry-{}-host", engine()));
     fs::remove_file(host).expect("it was installed");
     let out = node.run(&["doctor"]);
@@ -369,7 +371,7 @@ fn the_shim_makes_the_pods_where_the_installer_is_asked_for_it(node: &Node) {
     let out = node.install_with(&bin_dir(), &["--sandboxer", "shim"]).success();
     assert!(out.contains("are ready"), "{out}");
     let image = spin();
-    let mut of_shim = node.cri.pod_under("of-shim", &engine());
+    let mut of_shim = node.cri.pod_under("of-shim", &runtime_name());
     let guest = of_shim.run(&Member::new("guest", &image));
     of_shim.wait_for_log("guest", "stdout F ready\n");
     let shim = of_shim.shims()[0].pid;
@@ -377,7 +379,7 @@ fn the_shim_makes_the_pods_where_the_installer_is_asked_for_it(node: &Node) {
 
     node.install().success();
     assert_eq!(node.restarts(), 2);
-    let mut paused = node.cri.pod_under("paused", &engine());
+    let mut paused = node.cri.pod_under("paused", &runtime_name());
     paused.run(&Member::new("guest", &image));
     paused.wait_for_log("guest", "stdout F ready\n");
     let shim = paused.shims()[0].pid;
