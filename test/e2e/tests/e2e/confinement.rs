@@ -2,6 +2,8 @@
 //! `differences` lists the differences.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::{Duration, Instant};
 use wherry_e2e::confined::{Facts, executed, facts, keyring, keyring_holders, sleeps};
 use wherry_e2e::tests_in;
 use wherry_testing::{
@@ -14,6 +16,9 @@ mod differences;
 use differences::{Difference, KNOWN, MEANT, Program, Subject};
 
 const RUNC: &str = "io.containerd.runc.v2";
+
+/// The time in which the kernel releases the keyring of a process that has ended.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// The options of `docker run`.
 const DOCKER: &[&[&str]] = &[
@@ -71,7 +76,11 @@ fn of_exec(daemon: &dyn Daemon, container: &Container<'_>, program: Program) -> 
         let process = nix::unistd::Pid::from_raw(pid);
         nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).expect("it runs");
         wait_until("the executed program has ended", DEADLINE, || Process::of(pid).is_none());
-        // The references of the process end with it.
+        // The references of the process end with it, at the kernel's leisure (RCU).
+        let end = Instant::now() + RELEASE;
+        while keyring_holders(id) >= holders && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
         facts.insert("keyring".to_owned(), keyring(keyring_holders(id) < holders));
         facts
     })
