@@ -62,7 +62,7 @@ fn missing(engine: &str, test: &str) -> Option<Capability> {
 }
 
 /// The files whose tests need the shared mode.
-const SHARED: &[&str] = &["manager", "shared"];
+const SHARED: &[&str] = &["manager", "neighbours", "shared"];
 
 /// The tests whose promise is about the shim process of one container or pod: which options it was
 /// started with, when it ends, that it is another for another pod; or about pods that it makes. A

@@ -36,6 +36,7 @@ mod limits;
 mod logs;
 mod manager;
 mod mounts;
+mod neighbours;
 mod network;
 mod node;
 mod options;
