@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tally::Tally;
 use tokio::runtime::{Builder, Runtime};
-use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, wait_until};
+use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, managers, shared, wait_until};
 
 /// The number of containers that live at the same time.
 const AT_A_TIME: usize = 8;
@@ -32,7 +32,7 @@ const MEMORY_MARGIN: u64 = 8192;
 const SHIM_MARGIN: u64 = 1024;
 
 /// The number of lives before the first measurement.
-const WARM_UP: usize = 64;
+const WARM_UP: usize = 100;
 
 /// The accepted growth of containerd's heap after a collection, KB: it keeps buffers for reuse. A
 /// leaked task takes about 10 KB.
@@ -80,11 +80,11 @@ pub fn soak(containerd: &Containerd, seed: u64, cycles: usize) -> String {
     )
 }
 
-/// Soaks the shim of one pod with many containers, and returns a summary.
+/// Soaks one daemon, the shim of a pod or the manager, with many containers, and returns a summary.
 ///
 /// # Panics
-/// As [`soak`], and if the shim has grown.
-pub fn soak_a_pod(containerd: &Containerd, seed: u64, cycles: usize) -> String {
+/// As [`soak`], and if the daemon has grown.
+pub fn soak_a_daemon(containerd: &Containerd, seed: u64, cycles: usize) -> String {
     let begin = Instant::now();
     let ground = Ground::new(containerd);
     let (pod, pause) = (Some("pod"), ["/bin/sleep", "1000000"]);
@@ -94,7 +94,10 @@ pub fn soak_a_pod(containerd: &Containerd, seed: u64, cycles: usize) -> String {
         ground.client.create("pod", false, &Paths::default()).await.expect("Create answers");
         ground.client.start("pod", "").await.expect("Start answers");
     });
-    let shims = cycle::shims(containerd.namespace(), "pod");
+    let shims = match shared() {
+        true => managers(&containerd.address()).iter().map(|manager| manager.pid).collect(),
+        false => cycle::shims(containerd.namespace(), "pod"),
+    };
     assert_eq!(shims.len(), 1, "{shims:?}");
     ground.live(|number| Life::draw(!seed, number, false), WARM_UP, pod, &Tally::default());
     let leftovers = Leftovers::snapshot(containerd);
@@ -104,7 +107,7 @@ pub fn soak_a_pod(containerd: &Containerd, seed: u64, cycles: usize) -> String {
     ground.live(|number| Life::draw(seed, number, false), cycles, pod, &tally);
 
     leftovers.assert_none_new();
-    wait_until_nothing("has grown in the shim", || {
+    wait_until_nothing("has grown in the daemon", || {
         let now = Size::of(shims[0]);
         let mut grown = now.since(&before, SHIM_MARGIN);
         if now.threads > before.threads {
@@ -123,7 +126,7 @@ pub fn soak_a_pod(containerd: &Containerd, seed: u64, cycles: usize) -> String {
         cycle::shims(containerd.namespace(), "pod").is_empty()
     });
     format!(
-        "one pod's shim on {}, seed {seed}: {tally}; {} files and {} threads as before; its own memory \
+        "one daemon on {}, seed {seed}: {tally}; {} files and {} threads as before; its own memory \
          {} KB, then {} KB; {} s",
         containerd.name(),
         after.files.values().sum::<usize>(),
