@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tally::Tally;
 use tokio::runtime::{Builder, Runtime};
-use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, wait_until};
+use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, managers, shared, wait_until};
 
 /// The number of containers that live at the same time.
 const AT_A_TIME: usize = 8;
@@ -132,6 +132,43 @@ pub fn soak_a_pod(containerd: &Containerd, seed: u64, cycles: usize) -> String {
         after.memory,
         begin.elapsed().as_secs()
     )
+}
+
+/// The lives of a manager before its size is measured.
+const FIRST_OF_MANAGER: usize = 100;
+
+/// Soaks a manager with many containers, and returns a summary. With a shim for each container it
+/// only lets them live.
+///
+/// # Panics
+/// As [`soak`], and if the manager is larger than after a hundred containers, or is another.
+pub fn soak_a_manager(containerd: &Containerd, seed: u64, cycles: usize) -> String {
+    let begin = Instant::now();
+    let ground = Ground::new(containerd);
+    let draw = |seed| move |number| Life::draw(seed, number, false);
+    ground.live(draw(!seed), FIRST_OF_MANAGER, None, &Tally::default());
+    let pids_now = || -> Vec<i32> {
+        managers(&containerd.address()).iter().map(|manager| manager.pid).collect()
+    };
+    let pids = pids_now();
+    assert_eq!(pids.len(), usize::from(shared()), "{pids:?}");
+    let leftovers = Leftovers::snapshot(containerd);
+    let before: Vec<Size> = pids.iter().map(|pid| Size::of(*pid)).collect();
+
+    let tally = Tally::default();
+    ground.live(draw(seed), cycles, None, &tally);
+
+    leftovers.assert_none_new();
+    assert_eq!(pids_now(), pids);
+    let sizes = || pids.iter().map(|pid| Size::of(*pid)).zip(&before);
+    wait_until_nothing("has grown in the manager", || {
+        sizes().flat_map(|(now, before)| now.since(before, SHIM_MARGIN)).collect()
+    });
+    let memory: Vec<String> = sizes()
+        .map(|(now, before)| format!("its memory {} KB, then {} KB", before.memory, now.memory))
+        .collect();
+    let (daemon, seconds) = (containerd.name(), begin.elapsed().as_secs());
+    format!("a manager on {daemon}, seed {seed}: {tally}; {}; {seconds} s", memory.concat())
 }
 
 /// Waits until a list is empty, or panics with its remaining content.
