@@ -31,6 +31,7 @@ mod health;
 mod home;
 mod hooks;
 mod hostile;
+mod isolation;
 mod lifecycle;
 mod limits;
 mod logs;

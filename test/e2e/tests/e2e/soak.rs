@@ -1,7 +1,7 @@
 //! Thousands of containers come and go, and nothing stays.
 
 use wherry_e2e::on_own_containerds;
-use wherry_e2e::soak::{soak, soak_a_pod, soak_losses};
+use wherry_e2e::soak::{soak, soak_a_manager, soak_a_pod, soak_losses};
 use wherry_testing::{Containerd, ContainerdVersion};
 
 fn a_short_soak_leaves_everything_as_it_was(containerd: &Containerd) {
@@ -12,6 +12,13 @@ fn the_shim_of_a_pod_does_not_grow(containerd: &Containerd) {
     println!("{}", soak_a_pod(containerd, 1, 100));
 }
 
+/// `SOAK_MANAGER` is the number of containers.
+fn a_manager_does_not_grow(containerd: &Containerd) {
+    let cycles = std::env::var("SOAK_MANAGER");
+    let cycles = cycles.map_or(200, |text| text.parse().expect("a number"));
+    println!("{}", soak_a_manager(containerd, 1, cycles));
+}
+
 fn no_shim_outlives_its_container_when_containerd_is_lost(containerd: &Containerd) {
     println!("{}", soak_losses(containerd, 1, 4));
 }
@@ -19,6 +26,7 @@ fn no_shim_outlives_its_container_when_containerd_is_lost(containerd: &Container
 on_own_containerds!(
     a_short_soak_leaves_everything_as_it_was,
     the_shim_of_a_pod_does_not_grow,
+    a_manager_does_not_grow,
     no_shim_outlives_its_container_when_containerd_is_lost,
 );
 
