@@ -31,7 +31,7 @@ pub const ZYGOTE: &str = "zygote";
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ForkHost;
 
-/// Zygote to daemon: the pid of the host, or why there is none.
+/// Zygote to daemon: the pid of the host, or the error of the fork.
 pub type HostForked = Result<i32, String>;
 
 /// Daemon to engine host. [`Descriptors`] travel beside it.

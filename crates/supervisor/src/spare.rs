@@ -11,7 +11,7 @@ use crate::launch::{self, Host};
 use crate::program::Program;
 
 /// How many hosts a zygote forks before another takes its place. The processes of one zygote have
-/// their libraries at the same addresses, so a guest that learns its own learns those of the others.
+/// their libraries at the same addresses: a guest that learns its own learns those of the others.
 const FORKS_MAX: usize = 100;
 
 /// Engine hosts that were started ahead of time: each has its engine loaded while clients still

@@ -148,7 +148,7 @@ fn a_container_reaches_nothing_of_its_neighbour(containerd: &Containerd) {
         let script = ["/bin/sh", "-c", REACH, "sh", pid, path];
         containerd.run(&Run::new(&busybox()).args(&script)).success()
     };
-    // The script finds what is inside of its container.
+    // The script finds things that are inside of its container.
     assert_eq!(reached("1", "/bin/sh"), "procfs 1\nsignal 1\nfile /bin/sh\nend\n");
     assert_eq!(reached(&pid, &bundle), "end\n");
     // A wasm guest.
@@ -196,7 +196,7 @@ fn everything() -> Image {
     guests_and_tools().file("/kit.wasm", 0o755, guests::bytes("kit.wasm"))
 }
 
-/// Each misbehaves in a way of its own, and answers come about another container all the time.
+/// Each misbehaves in another way, and State and Pids of another container answer meanwhile.
 fn a_container_that_misbehaves_delays_no_call_about_another(containerd: &Containerd) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
