@@ -16,13 +16,34 @@ const OWN: &str = "/opt/wherry/bin";
 /// This program, which is installed too: for `doctor` and `uninstall` on the host.
 const SELF: &str = "wherry-node";
 
-/// An engine, by the names of its executables.
+/// A runtime, by the names of its executables: an engine's, or that of its shared mode, which has
+/// the engine's name with a `d` and another shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Engine {
     pub(crate) name: String,
+    /// The name in those of the engine host and the compiler.
+    programs: String,
 }
 
 impl Engine {
+    /// The engine with executables of this name.
+    pub(crate) fn named(name: &str) -> Engine {
+        Engine { name: name.to_owned(), programs: name.to_owned() }
+    }
+
+    /// The engine, or the shared mode of one, if `exists` holds for its engine host.
+    pub(crate) fn find(name: &str, exists: impl Fn(&str) -> bool) -> Option<Engine> {
+        [Some(name), name.strip_suffix('d')]
+            .into_iter()
+            .flatten()
+            .map(|programs| Engine { programs: programs.to_owned(), ..Engine::named(name) })
+            .find(|engine| exists(&engine.host()))
+    }
+
+    fn is_shared(&self) -> bool {
+        self.name != self.programs
+    }
+
     /// The shim that containerd runs.
     pub(crate) fn shim(&self) -> String {
         format!("containerd-shim-{}-v1", self.name)
@@ -30,12 +51,12 @@ impl Engine {
 
     /// The engine host, which the shim runs.
     pub(crate) fn host(&self) -> String {
-        format!("wherry-{}-host", self.name)
+        format!("wherry-{}-host", self.programs)
     }
 
     /// The compiler and the commands for people.
     pub(crate) fn tool(&self) -> String {
-        format!("wherry-{}", self.name)
+        format!("wherry-{}", self.programs)
     }
 
     /// All executables. The shim is last: containerd must not find it before the others exist.
@@ -44,17 +65,17 @@ impl Engine {
     }
 }
 
-/// The engines in a directory, sorted. If names are given, only the engines with these names.
+/// The engines in a directory, sorted. If names are given, only those with these names, which may be
+/// of a shared mode.
 pub(crate) fn engines(from: &Path, wanted: &[String]) -> Result<Vec<Engine>, NodeError> {
     let entries = fs::read_dir(from).map_err(NodeError::file("reading", from))?;
     let mut found: Vec<Engine> = entries
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            let name = name.strip_prefix("containerd-shim-")?.strip_suffix("-v1")?.to_owned();
-            let engine = Engine { name };
+            let name = name.strip_prefix("containerd-shim-")?.strip_suffix("-v1")?;
             // A shim of another project has no host of ours.
-            from.join(engine.host()).exists().then_some(engine)
+            Engine::find(name, |host| from.join(host).exists())
         })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -65,7 +86,10 @@ pub(crate) fn engines(from: &Path, wanted: &[String]) -> Result<Vec<Engine>, Nod
     if let Some(unknown) = wanted.iter().find(|name| !names.contains(&name.as_str())) {
         return Err(NodeError::UnknownEngine(unknown.clone(), names.join(", ")));
     }
-    found.retain(|engine| wanted.is_empty() || wanted.contains(&engine.name));
+    found.retain(|engine| match wanted {
+        [] => !engine.is_shared(),
+        wanted => wanted.contains(&engine.name),
+    });
     for engine in &found {
         if let Some(missing) = engine.files().iter().find(|file| !from.join(file).exists()) {
             let path = from.join(missing);
@@ -175,8 +199,14 @@ mod tests {
         let error = engines(dir.path(), &[]).unwrap_err().to_string();
         assert!(error.ends_with("wherry-wamr is missing"), "{error}");
         make("wherry-wamr");
-        assert_eq!(engines(dir.path(), &[]).unwrap(), [Engine { name: "wamr".into() }]);
+        make("containerd-shim-wamrd-v1");
+        assert_eq!(engines(dir.path(), &[]).unwrap(), [Engine::named("wamr")]);
         let error = engines(dir.path(), &["wasmer".into()]).unwrap_err().to_string();
         assert!(error.contains("\"wasmer\" is not among"), "{error}");
+        let [shared] = &engines(dir.path(), &["wamrd".into()]).unwrap()[..] else {
+            panic!("there is one")
+        };
+        let files = ["wherry-wamr-host", "wherry-wamr", "containerd-shim-wamrd-v1"];
+        assert_eq!(shared.files(), files.map(str::to_owned));
     }
 }

@@ -34,12 +34,12 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Vec<Found> {
             }
             continue;
         };
-        let engine = Engine { name: engine_of(&name).to_owned() };
         let beside = path.parent().unwrap_or(Path::new("/"));
-        if !installed && !checked.node.root.exists(beside.join(engine.host())) {
-            // A shim of another project.
-            continue;
-        }
+        let engine = engine_of(&name);
+        let engine = Engine::find(engine, |host| checked.node.root.exists(beside.join(host)))
+            .or_else(|| installed.then(|| Engine::named(engine)));
+        // None: a shim of another project.
+        let Some(engine) = engine else { continue };
         plugins(checked, &handler, &runtime, findings);
         if runs(checked, &engine, beside, findings) {
             found.push(Found { engine: engine.name, shim: path });

@@ -149,7 +149,7 @@ fn a_container_reaches_nothing_of_its_neighbour(containerd: &Containerd) {
         containerd.run(&Run::new(&busybox()).args(&script)).success()
     };
     // The script finds things that are inside of its container.
-    assert_eq!(reached("1", "/bin/sh"), "procfs 1\nsignal 1\nfile /bin/sh\nend\n");
+    assert_eq!(reached("1", "/bin/busybox"), "procfs 1\nsignal 1\nfile /bin/busybox\nend\n");
     assert_eq!(reached(&pid, &bundle), "end\n");
     // A wasm guest.
     let own = containerd.run(&Run::new(&kit(false)).args(&["list", "/proc"])).success();

@@ -162,9 +162,13 @@ impl Node {
 }
 
 fn says_hello(node: &Node, name: &str) {
+    says_hello_under(node, name, &engine());
+}
+
+fn says_hello_under(node: &Node, name: &str, handler: &str) {
     node.cri.wait_ready();
     let image = hello();
-    let mut pod = node.cri.pod_under(name, &engine());
+    let mut pod = node.cri.pod_under(name, handler);
     let id = pod.run(&Member::new("guest", &image));
     assert_eq!(pod.wait(&id).exit_code, 0);
     pod.wait_for_log("guest", "stdout F hello\n");
@@ -340,6 +344,7 @@ on_nodes!(
     a_configuration_of_version_1_is_refused_and_left_alone,
     the_hosts_root_may_be_another_directory,
     the_doctor_names_what_is_missing,
+    the_shared_mode_is_installed_where_it_is_named,
 );
 
 /// containerd 2 merges imported files.
@@ -361,6 +366,25 @@ fn an_imported_folder_gets_a_file_and_the_main_file_stays() {
     says_hello(&node, "guest");
     node.run(&["uninstall"]).success();
     assert!(!node.root.join("conf.d/90-wherry.toml").exists());
+}
+
+fn the_shared_mode_is_installed_where_it_is_named(node: &Node) {
+    let before = node.config();
+    let shared = format!("{}d", engine());
+    let both = format!("{},{shared}", engine());
+    let (from, to) = (bin_dir().display().to_string(), node.root.join("bin").display().to_string());
+    let words = ["install", "--from", &from, "--bin-dir", &to, "--engines", &both];
+    let out = node.run(&[words.as_slice(), &["--timeout", "30"]].concat()).success();
+    assert!(out.contains(&format!("the runtimes {}, {shared} are ready", engine())), "{out}");
+    says_hello_under(node, "single", &engine());
+    says_hello_under(node, "shared", &shared);
+    let said = node.run(&["doctor"]).out();
+    assert!(said.contains(&format!("{shared} in {to} run")), "{said}");
+    // Without its name it goes.
+    node.install().success();
+    assert!(!node.config().contains(&shared), "{}", node.config());
+    node.run(&["uninstall"]).success();
+    assert_eq!(node.config(), before);
 }
 
 /// The choice may change under pods that run.
