@@ -18,7 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tally::Tally;
 use tokio::runtime::{Builder, Runtime};
-use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, managers, shared, wait_until};
+use wherry_testing::{
+    Containerd, DEADLINE, Daemon, Leftovers, managers, processes, shared, wait_until,
+};
 
 /// The number of containers that live at the same time.
 const AT_A_TIME: usize = 8;
@@ -153,6 +155,7 @@ pub fn soak_a_manager(containerd: &Containerd, seed: u64, cycles: usize) -> Stri
     let pids = pids_now();
     assert_eq!(pids.len(), usize::from(shared()), "{pids:?}");
     let leftovers = Leftovers::snapshot(containerd);
+    wait_for_spare_hosts(&pids);
     let before: Vec<Size> = pids.iter().map(|pid| Size::of(*pid)).collect();
 
     let tally = Tally::default();
@@ -160,6 +163,7 @@ pub fn soak_a_manager(containerd: &Containerd, seed: u64, cycles: usize) -> Stri
 
     leftovers.assert_none_new();
     assert_eq!(pids_now(), pids);
+    wait_for_spare_hosts(&pids);
     let sizes = || pids.iter().map(|pid| Size::of(*pid)).zip(&before);
     wait_until_nothing("has grown in the manager", || {
         sizes().flat_map(|(now, before)| now.since(before, SHIM_MARGIN)).collect()
@@ -169,6 +173,18 @@ pub fn soak_a_manager(containerd: &Containerd, seed: u64, cycles: usize) -> Stri
         .collect();
     let (daemon, seconds) = (containerd.name(), begin.elapsed().as_secs());
     format!("a manager on {daemon}, seed {seed}: {tally}; {}; {seconds} s", memory.concat())
+}
+
+/// Waits until these managers have their two spare hosts, forked from their zygote, and no other
+/// child.
+fn wait_for_spare_hosts(managers: &[i32]) {
+    wait_until("the spare hosts", DEADLINE, || {
+        let of = |manager: &&i32| {
+            let all = processes().into_iter();
+            all.filter(|process| process.parent().is_some_and(|of| of.pid == **manager)).count()
+        };
+        managers.iter().all(|manager| of(&manager) == 3)
+    });
 }
 
 /// Waits until a list is empty, or panics with its remaining content.

@@ -15,7 +15,7 @@ fn the_shim_of_a_pod_does_not_grow(containerd: &Containerd) {
 /// `SOAK_MANAGER` is the number of containers.
 fn a_manager_does_not_grow(containerd: &Containerd) {
     let cycles = std::env::var("SOAK_MANAGER");
-    let cycles = cycles.map_or(200, |text| text.parse().expect("a number"));
+    let cycles = cycles.map_or(100, |text| text.parse().expect("a number"));
     println!("{}", soak_a_manager(containerd, 1, cycles));
 }
 
