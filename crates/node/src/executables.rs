@@ -65,8 +65,8 @@ impl Engine {
     }
 }
 
-/// The engines in a directory, sorted. If names are given, only those with these names, which may be
-/// of a shared mode.
+/// The engines in a directory, sorted. If names are given, only those with these names, which may
+/// be of a shared mode.
 pub(crate) fn engines(from: &Path, wanted: &[String]) -> Result<Vec<Engine>, NodeError> {
     let entries = fs::read_dir(from).map_err(NodeError::file("reading", from))?;
     let mut found: Vec<Engine> = entries
