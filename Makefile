@@ -181,9 +181,9 @@ test-chart:
 
 # Thousands of containers start and end, with kills of shims, and nothing stays behind. SOAK_CYCLES
 # of them (2000), in the order of SOAK_SEED, on the containerd SOAK_CONTAINERD (2; or 1.6, 1.7,
-# 2.4), with WHERRY_MODE=shared under one manager.
+# 2.4).
 soak: setup executables
-	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) timeout 1800 \
+	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) timeout 600 \
 	    $(CARGO) test --release --locked -p wherry-e2e --test e2e -- --exact --ignored --nocapture soak::the_whole_soak
 
 # Hostile bytes for the parsers that run before the first fork, FUZZ_SECONDS for each target.

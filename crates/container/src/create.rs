@@ -32,10 +32,7 @@ pub struct Runtime {
 impl Runtime {
     /// Starts spare engine hosts in place of those that were used, on a thread.
     pub fn refill(&self) {
-        if self.supervisor.needs_refill() {
-            let supervisor = Arc::clone(&self.supervisor);
-            drop(thread::run_or_block(move || supervisor.refill()));
-        }
+        refill(&self.supervisor);
     }
 
     /// Starts an engine host for the first container of a pod, while the client prepares that
@@ -44,6 +41,14 @@ impl Runtime {
         let supervisor = Arc::clone(&self.supervisor);
         // The client does not wait for it.
         drop(thread::run_or_block(move || supervisor.prepare_host()));
+    }
+}
+
+/// As [`Runtime::refill`].
+pub(crate) fn refill(supervisor: &Arc<Supervisor>) {
+    if supervisor.needs_refill() {
+        let supervisor = Arc::clone(supervisor);
+        drop(thread::run_or_block(move || supervisor.refill()));
     }
 }
 

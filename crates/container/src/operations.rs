@@ -18,6 +18,7 @@ use wherry_supervisor::{Cancel, Supervisor, cleanup};
 use wherry_sys::handover::{Descriptor, Incoming, Outgoing, ResumeError};
 use wherry_sys::process::Process;
 
+use crate::create;
 use crate::handle::Error;
 use crate::stdio::{self, StdioPaths, Streams};
 
@@ -173,7 +174,9 @@ impl Operations for Exec {
         let Exec { supervisor, container, init, config, stdio, cancel } = self;
         let opened = stdio::open_unless_terminal(stdio, config.terminal)?;
         let (ends, retained) = opened.unzip();
-        let forked = supervisor.exec(container, init, config, ends, cancel)?;
+        let forked = supervisor.exec(container, init, config, ends, cancel);
+        create::refill(supervisor);
+        let forked = forked?;
         let process = Arc::new(forked.process);
         match Streams::start(retained, forked.console, stdio) {
             Ok(streams) => Ok(Some(NewProcess { process, streams })),

@@ -10,7 +10,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use libcgroups::common::{CgroupManager, ControllerOpt, Entry, WrappedIoError};
@@ -18,6 +17,7 @@ use libcgroups::v2::manager::Manager;
 use oci_spec::runtime::{LinuxCpu, LinuxResources};
 use wherry_cgroup::{Cgroup, Hierarchy, ROOT, below_root, is_unified};
 
+use crate::clone;
 use crate::error::LibraryError;
 
 /// The limits of a systemd scope could not be set.
@@ -73,39 +73,11 @@ fn write_self(path: &Path) -> Result<(), WrappedIoError> {
 #[allow(unsafe_code)]
 fn clone_into(directory: &Path) -> io::Result<()> {
     let directory = File::open(directory)?;
-    let mut args = CloneArgs {
-        flags: CLONE_INTO_CGROUP | libc::CLONE_PARENT as u64,
-        cgroup: directory.as_raw_fd() as u64,
-        ..CloneArgs::default()
-    };
-    // SAFETY: the arguments have the given size and ask for a fork. This process has a single
-    // thread.
-    match unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) } {
-        0 => Ok(()),
+    if clone::sibling(Some(&directory))?.is_some() {
         // SAFETY: ends this process; the other one continues with its descriptors and buffers.
-        pid if pid > 0 => unsafe { libc::_exit(0) },
-        _ => Err(io::Error::last_os_error()),
+        unsafe { libc::_exit(0) }
     }
-}
-
-/// A flag of clone3(2). libc's constant has a type that is too small.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// `struct clone_args` of clone3(2), since Linux 5.7.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
+    Ok(())
 }
 
 /// Sets the values that systemd has not set in the cgroup of process `pid`, a systemd scope: the

@@ -10,6 +10,7 @@
 
 mod apparmor;
 mod cgroup;
+mod clone;
 mod confinement;
 mod console;
 mod create;
@@ -42,6 +43,7 @@ mod staged_binds;
 mod tracing_bridge;
 mod userns;
 pub mod validate;
+mod zygote;
 
 use std::fs;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
@@ -49,7 +51,6 @@ use std::path::Path;
 
 pub use hook_proxy::{HOOKS, hooks};
 pub use main_function::main;
-use serve::serve;
 
 /// Takes ownership of a descriptor that the kernel has just opened for this process.
 #[allow(unsafe_code)]

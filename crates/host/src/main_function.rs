@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use wherry_engine::about::{VERSION, engine_version};
 use wherry_engine::{Engine, LoadError};
-use wherry_protocol::message::ENGINE_VERSION;
+use wherry_protocol::message::{ENGINE_VERSION, HOST, ZYGOTE};
 
-use crate::{HOOKS, hooks, serve};
+use crate::{HOOKS, hooks, serve, zygote};
 
 const HELP: &str = "\
 A shim starts this program, which runs guests. The commands for people are those of wherry-ENGINE.
@@ -23,9 +23,16 @@ pub fn main<E: Engine + 'static>(engine: Result<E, LoadError>) -> ExitCode {
     let mut args = std::env::args().skip(1);
     let command = args.next();
     match command.as_deref() {
-        Some("host") => {
+        Some(role @ (HOST | ZYGOTE)) => {
             let engine = engine.map(|engine| Rc::new(engine) as Rc<dyn Engine>);
-            serve(engine, args.next().as_deref())
+            let Ok(channel) = serve::take_channel() else { return ExitCode::FAILURE };
+            serve::prepare();
+            let score = args.next();
+            let channel = if role == ZYGOTE { zygote::fork_hosts(channel) } else { Some(channel) };
+            // None: the end of a zygote.
+            channel.map_or(ExitCode::SUCCESS, |channel| {
+                serve::serve(&engine, &channel, score.as_deref())
+            })
         }
         Some(HOOKS) => hooks(args),
         Some(ENGINE_VERSION) => print(&format!("{}\n", engine_version(engine.as_ref()))),

@@ -21,7 +21,7 @@ use crate::{adopt, create, exec, nss, own_executable, privileges, tracing_bridge
 
 /// Takes the channel, which a daemon passes to its host as standard input, and moves it to a number
 /// that neither a guest nor a library uses.
-fn take_channel() -> nix::Result<Channel> {
+pub(crate) fn take_channel() -> nix::Result<Channel> {
     let number = fcntl(io::stdin().as_fd(), FcntlArg::F_DUPFD_CLOEXEC(3))?;
     let channel = Channel::from_fd(adopt(number));
     // Standard error is /dev/null.
@@ -35,15 +35,8 @@ pub(crate) struct Forked {
     pub(crate) console: Option<OwnedFd>,
 }
 
-/// Serves the daemon until it closes the channel. `oom_score_adj` is the score of a guest whose
-/// configuration sets none: this process has inherited the daemon's, which is not for guests.
-/// Without an engine every request fails with the reason.
-#[must_use]
-pub(crate) fn serve(
-    engine: Result<Rc<dyn Engine>, LoadError>,
-    oom_score_adj: Option<&str>,
-) -> ExitCode {
-    let Ok(channel) = take_channel() else { return ExitCode::FAILURE };
+/// Prepares this process for requests: everything that is equal for all containers.
+pub(crate) fn prepare() {
     logger::start(LevelFilter::Info);
     logger::set_error_sink(send_detail);
     tracing_bridge::install();
@@ -51,6 +44,17 @@ pub(crate) fn serve(
     own_executable::record();
     nss::use_files_and_dns();
     privileges::leave_groups();
+}
+
+/// Serves the daemon until it closes the channel. `oom_score_adj` is the score of a guest whose
+/// configuration sets none: this process has inherited the daemon's, which is not for guests.
+/// Without an engine every request fails with the reason.
+#[must_use]
+pub(crate) fn serve(
+    engine: &Result<Rc<dyn Engine>, LoadError>,
+    channel: &Channel,
+    oom_score_adj: Option<&str>,
+) -> ExitCode {
     loop {
         let packet = match channel.receive::<HostRequest>() {
             Ok(Some(packet)) => packet,
@@ -66,7 +70,7 @@ pub(crate) fn serve(
             // Lowering it again needs CAP_SYS_RESOURCE; then the guest keeps the higher score.
             let _ = fs::write(OOM_SCORE_ADJ, score);
         }
-        let (reply, console) = match handle(&engine, &packet.message, packet.fds) {
+        let (reply, console) = match handle(engine, &packet.message, packet.fds) {
             Ok(Forked { pid, console }) => (HostReply::Forked { pid }, console),
             Err(error) => (HostReply::Failed(error.into()), None),
         };

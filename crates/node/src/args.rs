@@ -96,8 +96,8 @@ pub(crate) struct Install {
     /// written.
     #[arg(long, value_name = "DIR")]
     pub(crate) bin_dir: Option<PathBuf>,
-    /// The runtimes to install, separated by commas: the names of engines, and `wasmtimed` and so
-    /// on for their shared mode. Default: all engines in the directory.
+    /// The engines to install, separated by commas, and their shared modes, such as wasmtimed.
+    /// Default: all engines in the directory, without their shared modes.
     #[arg(long, value_delimiter = ',', value_name = "ENGINE")]
     pub(crate) engines: Vec<String>,
     /// Whether systemd creates the containers' cgroups. `auto`: as for runc's handler.

@@ -15,31 +15,33 @@ const USUAL: &str = "/usr/local/bin";
 const OWN: &str = "/opt/wherry/bin";
 /// This program, which is installed too: for `doctor` and `uninstall` on the host.
 const SELF: &str = "wherry-node";
-/// The end of the name of a runtime whose containers share one daemon.
-const SHARED: &str = "d";
 
-/// A runtime that can be installed.
+/// A runtime, by the names of its executables: an engine's, or that of its shared mode, which has
+/// the engine's name with a `d` and another shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Shim {
-    /// The name in `containerd-shim-NAME-v1`: that of the engine, or of its shared mode.
+pub(crate) struct Engine {
     pub(crate) name: String,
-    /// The engine, whose other executables the shim uses.
-    pub(crate) engine: String,
+    /// The name in those of the engine host and the compiler.
+    programs: String,
 }
 
-impl Shim {
-    /// The shim of this name, if a file in the directory of the shim says that it is ours.
-    pub(crate) fn find(name: &str, exists: impl Fn(&str) -> bool) -> Option<Shim> {
-        let engines = [Some(name), name.strip_suffix(SHARED)];
-        engines.into_iter().flatten().find_map(|engine| {
-            let shim = Shim { name: name.to_owned(), engine: engine.to_owned() };
-            exists(&shim.host()).then_some(shim)
-        })
+impl Engine {
+    /// The engine with executables of this name.
+    pub(crate) fn named(name: &str) -> Engine {
+        Engine { name: name.to_owned(), programs: name.to_owned() }
     }
 
-    /// Whether its containers share one daemon.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.name != self.engine
+    /// The engine, or the shared mode of one, if `exists` holds for its engine host.
+    pub(crate) fn find(name: &str, exists: impl Fn(&str) -> bool) -> Option<Engine> {
+        [Some(name), name.strip_suffix('d')]
+            .into_iter()
+            .flatten()
+            .map(|programs| Engine { programs: programs.to_owned(), ..Engine::named(name) })
+            .find(|engine| exists(&engine.host()))
+    }
+
+    fn is_shared(&self) -> bool {
+        self.name != self.programs
     }
 
     /// The shim that containerd runs.
@@ -49,12 +51,12 @@ impl Shim {
 
     /// The engine host, which the shim runs.
     pub(crate) fn host(&self) -> String {
-        format!("wherry-{}-host", self.engine)
+        format!("wherry-{}-host", self.programs)
     }
 
     /// The compiler and the commands for people.
     pub(crate) fn tool(&self) -> String {
-        format!("wherry-{}", self.engine)
+        format!("wherry-{}", self.programs)
     }
 
     /// All executables. The shim is last: containerd must not find it before the others exist.
@@ -63,34 +65,35 @@ impl Shim {
     }
 }
 
-/// The shims in a directory, sorted: those with the given names, or those of single containers.
-pub(crate) fn shims(from: &Path, wanted: &[String]) -> Result<Vec<Shim>, NodeError> {
+/// The engines in a directory, sorted. If names are given, only those with these names, which may
+/// be of a shared mode.
+pub(crate) fn engines(from: &Path, wanted: &[String]) -> Result<Vec<Engine>, NodeError> {
     let entries = fs::read_dir(from).map_err(NodeError::file("reading", from))?;
-    let mut found: Vec<Shim> = entries
+    let mut found: Vec<Engine> = entries
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let name = name.strip_prefix("containerd-shim-")?.strip_suffix("-v1")?;
             // A shim of another project has no host of ours.
-            Shim::find(name, |file| from.join(file).exists())
+            Engine::find(name, |host| from.join(host).exists())
         })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     if found.is_empty() {
         return Err(NodeError::NoEngines(from.to_owned()));
     }
-    let names: Vec<&str> = found.iter().map(|shim| shim.name.as_str()).collect();
+    let names: Vec<&str> = found.iter().map(|engine| engine.name.as_str()).collect();
     if let Some(unknown) = wanted.iter().find(|name| !names.contains(&name.as_str())) {
         return Err(NodeError::UnknownEngine(unknown.clone(), names.join(", ")));
     }
-    found.retain(|shim| match wanted {
-        [] => !shim.is_shared(),
-        names => names.contains(&shim.name),
+    found.retain(|engine| match wanted {
+        [] => !engine.is_shared(),
+        wanted => wanted.contains(&engine.name),
     });
-    for shim in &found {
-        if let Some(missing) = shim.files().iter().find(|file| !from.join(file).exists()) {
+    for engine in &found {
+        if let Some(missing) = engine.files().iter().find(|file| !from.join(file).exists()) {
             let path = from.join(missing);
-            return Err(NodeError::Incomplete { engine: shim.engine.clone(), path });
+            return Err(NodeError::Incomplete { engine: engine.name.clone(), path });
         }
     }
     Ok(found)
@@ -130,19 +133,14 @@ pub(crate) fn in_path(node: &Node, bin_dir: &Path) -> bool {
 pub(crate) fn install(
     node: &Node,
     from: &Path,
-    shims: &[Shim],
+    engines: &[Engine],
     bin_dir: &Path,
     record: &mut Record,
 ) -> Result<Vec<String>, NodeError> {
     let folder = node.root.resolve(bin_dir)?;
     record.made(node, &folder)?;
     let mut changed = Vec::new();
-    let mut names: Vec<String> = Vec::new();
-    for name in shims.iter().flat_map(Shim::files) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
+    let mut names: Vec<String> = engines.iter().flat_map(Engine::files).collect();
     if from.join(SELF).exists() {
         names.push(SELF.to_owned());
     }
@@ -169,10 +167,10 @@ fn same_file(a: &Path, b: &Path) -> bool {
     id(a).is_some() && id(a) == id(b)
 }
 
-/// Runs each executable of a runtime on the host, which fails if a library is missing. The dynamic
+/// Runs each executable of an engine on the host, which fails if a library is missing. The dynamic
 /// loader's error names the library, or the required version of glibc.
-pub(crate) fn probe(node: &Node, shim: &Shim, bin_dir: &Path) -> Result<(), NodeError> {
-    for name in shim.files() {
+pub(crate) fn probe(node: &Node, engine: &Engine, bin_dir: &Path) -> Result<(), NodeError> {
+    for name in [engine.shim(), engine.host(), engine.tool()] {
         let path = bin_dir.join(name);
         let failed = |reason: String| NodeError::DoesNotRun { path: path.clone(), reason };
         let output =
@@ -190,22 +188,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shims_are_found_by_their_files() {
+    fn engines_are_found_by_their_files() {
         let dir = tempfile::tempdir().unwrap();
         let make = |name: &str| fs::write(dir.path().join(name), "").unwrap();
-        let shim = |name: &str| Shim { name: name.to_owned(), engine: "wamr".to_owned() };
-        make("containerd-shim-spind-v1");
-        assert!(matches!(shims(dir.path(), &[]), Err(NodeError::NoEngines(_))));
-        for name in ["containerd-shim-wamr-v1", "containerd-shim-wamrd-v1", "wherry-wamr-host"] {
+        make("containerd-shim-spin-v1");
+        assert!(matches!(engines(dir.path(), &[]), Err(NodeError::NoEngines(_))));
+        for name in ["containerd-shim-wamr-v1", "wherry-wamr-host"] {
             make(name);
         }
-        let error = shims(dir.path(), &[]).unwrap_err().to_string();
+        let error = engines(dir.path(), &[]).unwrap_err().to_string();
         assert!(error.ends_with("wherry-wamr is missing"), "{error}");
         make("wherry-wamr");
-        assert_eq!(shims(dir.path(), &[]).unwrap(), [shim("wamr")]);
-        let both = ["wamrd".to_owned(), "wamr".to_owned()];
-        assert_eq!(shims(dir.path(), &both).unwrap(), [shim("wamr"), shim("wamrd")]);
-        let error = shims(dir.path(), &["wasmer".into()]).unwrap_err().to_string();
+        make("containerd-shim-wamrd-v1");
+        assert_eq!(engines(dir.path(), &[]).unwrap(), [Engine::named("wamr")]);
+        let error = engines(dir.path(), &["wasmer".into()]).unwrap_err().to_string();
         assert!(error.contains("\"wasmer\" is not among"), "{error}");
+        let [shared] = &engines(dir.path(), &["wamrd".into()]).unwrap()[..] else {
+            panic!("there is one")
+        };
+        let files = ["wherry-wamr-host", "wherry-wamr", "containerd-shim-wamrd-v1"];
+        assert_eq!(shared.files(), files.map(str::to_owned));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::args::{Install, SystemdCgroup};
 use crate::config::{Runtime, Sandboxer, Version, effective};
 use crate::error::NodeError;
-use crate::executables::{self, Shim};
+use crate::executables::{self, Engine};
 use crate::node::Node;
 use crate::plan::{self, Edit, Wanted};
 use crate::record::Record;
@@ -30,19 +30,19 @@ pub(crate) fn run(node: &Node, options: &Install) -> Result<ExitCode, NodeError>
     node.dump()?;
     let mut record = Record::load(node)?;
     let from = source(options)?;
-    let shims = executables::shims(&from, &options.engines)?;
+    let engines = executables::engines(&from, &options.engines)?;
     let bin_dir = executables::bin_dir(node, options.bin_dir.as_deref(), &record)?;
-    let earlier = std::mem::replace(&mut record.engines, names(&shims));
+    let earlier = std::mem::replace(&mut record.engines, names(&engines));
     record.version = VERSION.to_owned();
     record.bin_dir.clone_from(&bin_dir);
-    for name in executables::install(node, &from, &shims, &bin_dir, &mut record)? {
+    for name in executables::install(node, &from, &engines, &bin_dir, &mut record)? {
         print_line(format!("installed {}", bin_dir.join(name).display()));
     }
-    for shim in &shims {
-        executables::probe(node, shim, &bin_dir)?;
+    for engine in &engines {
+        executables::probe(node, engine, &bin_dir)?;
     }
     let timeout = Duration::from_secs(options.common.timeout);
-    let runtimes = runtimes(node, options, version, &shims, &bin_dir)?;
+    let runtimes = runtimes(node, options, version, &engines, &bin_dir)?;
     let gone = earlier.into_iter().filter(|engine| !record.engines.contains(engine));
     let gone: Vec<String> = gone.collect();
     let wanted = Wanted { runtimes: &runtimes, gone: &gone };
@@ -64,8 +64,8 @@ fn source(options: &Install) -> Result<PathBuf, NodeError> {
     Ok(own.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
-fn names(shims: &[Shim]) -> Vec<String> {
-    shims.iter().map(|shim| shim.name.clone()).collect()
+fn names(engines: &[Engine]) -> Vec<String> {
+    engines.iter().map(|engine| engine.name.clone()).collect()
 }
 
 /// The runtimes as this containerd needs them.
@@ -73,7 +73,7 @@ fn runtimes(
     node: &Node,
     options: &Install,
     version: Version,
-    shims: &[Shim],
+    engines: &[Engine],
     bin_dir: &Path,
 ) -> Result<Vec<Runtime>, NodeError> {
     let systemd = match options.systemd_cgroup {
@@ -86,8 +86,8 @@ fn runtimes(
     let sandboxer = options.sandboxer;
     let in_path = executables::in_path(node, bin_dir);
     let runtime =
-        |shim: &Shim| Runtime::new(&shim.name, bin_dir, in_path, version, systemd, sandboxer);
-    Ok(shims.iter().map(runtime).collect())
+        |engine: &Engine| Runtime::new(&engine.name, bin_dir, in_path, version, systemd, sandboxer);
+    Ok(engines.iter().map(runtime).collect())
 }
 
 /// Changes the configuration if it must change, and restarts containerd if it changed or does not

@@ -174,7 +174,10 @@ impl Planner<'_> {
         let gone: Vec<&str> = self.gone.iter().map(String::as_str).collect();
         let text = document::remove(old.as_deref().unwrap_or_default(), &gone);
         let text = text.map_err(self.about(&path))?;
-        let new = document::add_beside(&text, number, self.runtimes, self.effective);
+        // Without those that go, which the running daemon still has.
+        let effective = self.effective.map(|text| document::remove(text, &gone)).transpose();
+        let effective = effective.map_err(self.about(&path))?;
+        let new = document::add_beside(&text, number, self.runtimes, effective.as_deref());
         let new = new.map_err(self.about(&path))?;
         Ok(Edit { path, kind: Kind::Document, old, new })
     }

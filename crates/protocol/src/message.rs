@@ -1,6 +1,8 @@
 //! The messages between the daemon, the engine host and the process that becomes a guest.
 //!
 //! ```text
+//! daemon ── ForkHost ─────▶ zygote         beside it: the channel of the new host
+//! daemon ◀─ HostForked ──── zygote
 //! daemon ── HostRequest ──▶ host           one per process; beside it: Descriptors
 //! daemon ◀─ SetupMessage ── host, process  before Start, over the setup channel
 //! daemon ── SetupReply ───▶ host, process
@@ -18,6 +20,19 @@ use crate::options::RuntimeOptions;
 
 /// The argument with which a shim asks the engine host's executable for the engine's version.
 pub const ENGINE_VERSION: &str = "engine-version";
+
+/// The argument that makes the engine host's executable an engine host.
+pub const HOST: &str = "host";
+
+/// The argument that makes it a zygote: a process that forks engine hosts.
+pub const ZYGOTE: &str = "zygote";
+
+/// Daemon to zygote: fork an engine host for the channel whose end travels beside this message.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ForkHost;
+
+/// Zygote to daemon: the pid of the host, or the error of the fork.
+pub type HostForked = Result<i32, String>;
 
 /// Daemon to engine host. [`Descriptors`] travel beside it.
 #[derive(Debug, Serialize, Deserialize)]

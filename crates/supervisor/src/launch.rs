@@ -12,7 +12,7 @@ use std::process::Stdio as ProcessStdio;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wherry_bundle::hooks::Batch;
 use wherry_bundle::{Bundle, SetupLock};
-use wherry_protocol::message::Descriptors;
+use wherry_protocol::message::{Descriptors, HOST};
 use wherry_protocol::{Channel, Failure, FailureKind, HostReply, HostRequest, SetupMessage, Stdio};
 use wherry_sys::measure::{self, Measurement};
 use wherry_sys::process::{Pid, Ticks};
@@ -40,20 +40,13 @@ impl Host {
     /// # Errors
     /// If it cannot be executed.
     pub fn spawn(program: &Program) -> io::Result<Host> {
-        let (ours, theirs) = Channel::pair()?;
-        let score = daemon::inherited_oom_score_adj();
-        let mut command = program.command()?;
-        command.args(["host", score]).current_dir("/").env_clear();
-        // The title begins at argv[0] and may extend over the environment.
-        command.arg0("wherry").env("TITLE", "-".repeat(TITLE_ROOM));
-        // Standard input is the channel: see the engine host. Without work between fork and exec
-        // the standard library uses vfork, which copies no page tables.
-        command.stdin(theirs.into_fd());
-        command.stdout(ProcessStdio::null()).stderr(ProcessStdio::null());
-        let child = command.spawn()?;
-        let pid = Pid::of(&child);
-        daemon::restore_descriptor_limit(pid);
-        Ok(Host { channel: ours, pid: Some(pid) })
+        let (channel, pid) = spawn(program, HOST)?;
+        Ok(Host { channel, pid: Some(pid) })
+    }
+
+    /// The host `pid`, a child of this process that a zygote has forked.
+    pub(crate) fn forked(channel: Channel, pid: Pid) -> Host {
+        Host { channel, pid: Some(pid) }
     }
 
     /// A host at the other end of `channel`, which another process has started.
@@ -126,6 +119,27 @@ impl Host {
         measure::report(|| Measurement::Forked { first });
         Ok(forked)
     }
+}
+
+/// Executes the engine host's executable in a role. Returns its channel and its pid.
+///
+/// # Errors
+/// If it cannot be executed.
+pub(crate) fn spawn(program: &Program, role: &str) -> io::Result<(Channel, Pid)> {
+    let (ours, theirs) = Channel::pair()?;
+    let score = daemon::inherited_oom_score_adj();
+    let mut command = program.command()?;
+    command.args([role, score]).current_dir("/").env_clear();
+    // The title begins at argv[0] and may extend over the environment.
+    command.arg0("wherry").env("TITLE", "-".repeat(TITLE_ROOM));
+    // Standard input is the channel: see the engine host. Without work between fork and exec the
+    // standard library uses vfork, which copies no page tables.
+    command.stdin(theirs.into_fd());
+    command.stdout(ProcessStdio::null()).stderr(ProcessStdio::null());
+    let child = command.spawn()?;
+    let pid = Pid::of(&child);
+    daemon::restore_descriptor_limit(pid);
+    Ok((ours, pid))
 }
 
 /// Starts the guest and waits until it runs: until it closes its setup channel. Then runs the

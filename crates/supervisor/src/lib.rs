@@ -18,8 +18,7 @@ pub mod launch;
 pub mod pod;
 pub mod program;
 pub mod settings;
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod spare;
 
 use wherry_image::Cache;
 use wherry_protocol::compile::Bounds;
@@ -30,6 +29,7 @@ use wherry_sys::reaper::Reaper;
 pub use cancel::Cancel;
 use launch::Host;
 pub use program::Program;
+pub use spare::SpareHosts;
 
 /// The state that all containers of one process share.
 #[derive(Debug)]
@@ -48,49 +48,6 @@ pub struct Supervisor {
     pub spare: SpareHosts,
 }
 
-/// Engine hosts that were started ahead of time: each loads its engine while clients still prepare
-/// their containers. None of them has seen anything of a container.
-#[derive(Debug, Default)]
-pub struct SpareHosts {
-    hosts: Mutex<Vec<Host>>,
-    /// The number to which [`Supervisor::refill`] fills them up.
-    kept: usize,
-}
-
-impl SpareHosts {
-    /// Keeps up to `kept` hosts, and has `first` until it is used.
-    #[must_use]
-    pub fn new(first: Option<Host>, kept: usize) -> SpareHosts {
-        SpareHosts { hosts: Mutex::new(Vec::from_iter(first)), kept }
-    }
-
-    /// Adds a host.
-    pub fn put(&self, host: Host) {
-        self.lock().push(host);
-    }
-
-    /// The number of hosts that are ready.
-    #[must_use]
-    pub fn ready(&self) -> usize {
-        self.lock().len()
-    }
-
-    fn take(&self) -> Option<Host> {
-        let mut hosts = self.lock();
-        // One may have been killed since, when memory was short.
-        while let Some(host) = hosts.pop() {
-            if host.waits() {
-                return Some(host);
-            }
-        }
-        None
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Host>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Supervisor {
     /// A spare host, or a new one, for a process of the container `id`: its `first` or an added
     /// one. A host serves one request and ends: an idle one would waste memory.
@@ -99,7 +56,7 @@ impl Supervisor {
         measure::report(|| Measurement::Host { id, first, spare: spare.is_some() });
         match spare {
             Some(host) => Ok(host),
-            None => Host::spawn(&self.host).map_err(|error| {
+            None => self.spare.spawn(&self.host).map_err(|error| {
                 let path = self.host.path().display();
                 Failure::new(FailureKind::System, format!("cannot run {path}: {error}"))
             }),
@@ -109,27 +66,17 @@ impl Supervisor {
     /// Whether [`Supervisor::refill`] has something to do.
     #[must_use]
     pub fn needs_refill(&self) -> bool {
-        self.spare.ready() < self.spare.kept
+        self.spare.needs_refill()
     }
 
     /// Starts spare hosts in place of those that were used. Blocks for some milliseconds.
     pub fn refill(&self) {
-        self.spawn_up_to(self.spare.kept);
+        self.spare.refill(&self.host);
     }
 
     /// Starts a spare host for the container that is expected next, unless there is one. Blocks for
     /// about a millisecond.
     pub fn prepare_host(&self) {
-        self.spawn_up_to(1);
-    }
-
-    fn spawn_up_to(&self, count: usize) {
-        while self.spare.lock().len() < count {
-            match Host::spawn(&self.host) {
-                Ok(host) => self.spare.put(host),
-                // The next Create tries it again, and reports the cause.
-                Err(_) => return,
-            }
-        }
+        self.spare.fill_up_to(1, &self.host);
     }
 }

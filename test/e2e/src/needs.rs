@@ -62,7 +62,7 @@ fn missing(engine: &str, test: &str) -> Option<Capability> {
 }
 
 /// The files whose tests need the shared mode.
-const SHARED: &[&str] = &["manager", "neighbours", "shared"];
+const SHARED: &[&str] = &["manager", "shared"];
 
 /// The tests whose promise is about the shim process of one container or pod: which options it was
 /// started with, when it ends, that it is another for another pod; or about pods that it makes. A
@@ -89,6 +89,7 @@ const OWN_SHIM: &[&str] = &[
     "sandboxer::a_pod_whose_shim_is_killed_leaves_nothing_behind",
     "sandboxer::a_thread_of_the_shim_holds_the_namespaces",
     "sandboxer::an_invalid_setting_is_one_sentence_and_leaves_nothing",
+    "soak::the_shim_of_a_pod_does_not_grow",
 ];
 
 /// Why a test is not for the mode under test. `path`: the names of its modules; `name`: the file

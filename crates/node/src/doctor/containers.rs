@@ -41,11 +41,11 @@ pub(super) fn check(checked: &Checked, found: &[Found], findings: &mut Findings)
         match run(checked, &ctr, &rootfs, one) {
             Ok(took) => findings.ok(
                 "containers",
-                format!("{} ran a module to its end in {} ms", one.name, took.as_millis()),
+                format!("{} ran a module to its end in {} ms", one.engine, took.as_millis()),
             ),
             Err(reason) => findings.fail(
                 "containers",
-                format!("{} ran no module: {reason}", one.name),
+                format!("{} ran no module: {reason}", one.engine),
                 "containerd's log has more; SECURITY.md and docs/kubernetes.md list what a host must allow",
             ),
         }
@@ -109,7 +109,7 @@ fn run(
     rootfs: &Path,
     one: &Found,
 ) -> Result<Duration, RunError> {
-    let id = format!("doctor-{}-{}", one.name, std::process::id());
+    let id = format!("doctor-{}-{}", one.engine, std::process::id());
     let mut command = command(checked, ctr);
     command.args(["--namespace", NAMESPACE, "run", "--rm", "--rootfs", "--runtime"]);
     command.arg(&one.shim).arg(rootfs).arg(&id).arg(format!("/{FILE}"));

@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::daemon::search_path;
 use super::{Checked, Findings};
-use crate::executables::{self, Shim};
+use crate::executables::{self, Engine};
 
 /// A runtime whose executables run.
 pub(super) struct Found {
-    pub(super) name: String,
+    pub(super) engine: String,
     /// Its shim, by the host's path.
     pub(super) shim: PathBuf,
 }
@@ -35,20 +35,14 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Vec<Found> {
             continue;
         };
         let beside = path.parent().unwrap_or(Path::new("/"));
-        let runtime_name = runtime_of(&name);
-        let exists = |file: &str| checked.node.root.exists(beside.join(file));
-        let shim = match Shim::find(runtime_name, exists) {
-            Some(shim) => shim,
-            // Its host is missing, which the probe reports.
-            None if installed => {
-                Shim { name: runtime_name.to_owned(), engine: runtime_name.to_owned() }
-            }
-            // A shim of another project.
-            None => continue,
-        };
+        let engine = engine_of(&name);
+        let engine = Engine::find(engine, |host| checked.node.root.exists(beside.join(host)))
+            .or_else(|| installed.then(|| Engine::named(engine)));
+        // None: a shim of another project.
+        let Some(engine) = engine else { continue };
         plugins(checked, &handler, &runtime, findings);
-        if runs(checked, &shim, beside, findings) && settings(checked, &shim, &path, findings) {
-            found.push(Found { name: shim.name, shim: path });
+        if runs(checked, &engine, beside, findings) {
+            found.push(Found { engine: engine.name, shim: path });
         }
     }
     found
@@ -67,9 +61,9 @@ fn shim(runtime: &Value) -> Option<(String, Option<PathBuf>)> {
     Some((format!("containerd-shim-{engine}-{version}"), None))
 }
 
-fn runtime_of(shim: &str) -> &str {
+fn engine_of(shim: &str) -> &str {
     let name = shim.strip_prefix("containerd-shim-").unwrap_or(shim);
-    name.rsplit_once('-').map_or(name, |(runtime, _)| runtime)
+    name.rsplit_once('-').map_or(name, |(engine, _)| engine)
 }
 
 /// Reports a shim that containerd does not find. A shell, whose PATH differs, may find it.
@@ -86,7 +80,7 @@ fn not_found(checked: &Checked, name: &str, search: &str, findings: &mut Finding
     findings.fail("executables", text, &advice);
 }
 
-fn runs(checked: &Checked, shim: &Shim, folder: &Path, findings: &mut Findings) -> bool {
+fn runs(checked: &Checked, engine: &Engine, folder: &Path, findings: &mut Findings) -> bool {
     let mounted = checked.node.root.resolve(folder).ok().and_then(|path| statvfs(&path).ok());
     if mounted.is_some_and(|of| of.flags().contains(FsFlags::ST_NOEXEC)) {
         findings.fail(
@@ -96,9 +90,9 @@ fn runs(checked: &Checked, shim: &Shim, folder: &Path, findings: &mut Findings) 
         );
         return false;
     }
-    match executables::probe(&checked.node, shim, folder) {
+    match executables::probe(&checked.node, engine, folder) {
         Ok(()) => {
-            findings.ok("executables", format!("{} in {} run", shim.name, folder.display()));
+            findings.ok("executables", format!("{} in {} run", engine.name, folder.display()));
             true
         }
         Err(error) => {
@@ -110,27 +104,6 @@ fn runs(checked: &Checked, shim: &Shim, folder: &Path, findings: &mut Findings) 
             false
         }
     }
-}
-
-/// The manager of the shared mode reads a file of settings.
-fn settings(checked: &Checked, shim: &Shim, path: &Path, findings: &mut Findings) -> bool {
-    if !shim.is_shared() {
-        return true;
-    }
-    let fault = match checked.node.root.command(path).arg("check").output() {
-        Ok(output) if output.status.success() => {
-            findings.ok("settings", format!("{} accepts its settings", shim.name));
-            return true;
-        }
-        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        Err(error) => error.to_string(),
-    };
-    findings.fail(
-        "settings",
-        format!("{}: {fault}", shim.name),
-        "correct the file of settings; docs/configuration.md lists them",
-    );
-    false
 }
 
 /// WasmEdge's plug-ins are files that the runtime's options name.
@@ -160,7 +133,7 @@ mod tests {
         assert_eq!(shim(&by_type), Some(("containerd-shim-wamr-v1".to_owned(), None)));
         let by_path = json!({"runtimeType": "io.containerd.runc.v2", "runtimePath": "/b/containerd-shim-wamr-v1"});
         let (name, path) = shim(&by_path).unwrap();
-        assert_eq!(runtime_of(&name), "wamr");
+        assert_eq!(engine_of(&name), "wamr");
         assert_eq!(path.as_deref(), Some(Path::new("/b/containerd-shim-wamr-v1")));
     }
 }

@@ -73,6 +73,15 @@ impl Client {
         self
     }
 
+    /// The same client for containers with at most this many processes and bytes of memory.
+    #[must_use]
+    pub fn with_limits(mut self, pids: u32, memory: u32) -> Client {
+        let resources = &mut self.spec["linux"]["resources"];
+        resources["pids"] = json!({"limit": pids});
+        resources["memory"] = json!({"limit": memory});
+        self
+    }
+
     /// The same client with another connection, for another tokio runtime.
     #[must_use]
     pub fn reconnected(&self, containerd: &Containerd) -> Client {

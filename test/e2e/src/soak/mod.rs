@@ -18,7 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tally::Tally;
 use tokio::runtime::{Builder, Runtime};
-use wherry_testing::{Containerd, DEADLINE, Daemon, Leftovers, managers, shared, wait_until};
+use wherry_testing::{
+    Containerd, DEADLINE, Daemon, Leftovers, managers, processes, shared, wait_until,
+};
 
 /// The number of containers that live at the same time.
 const AT_A_TIME: usize = 8;
@@ -32,7 +34,7 @@ const MEMORY_MARGIN: u64 = 8192;
 const SHIM_MARGIN: u64 = 1024;
 
 /// The number of lives before the first measurement.
-const WARM_UP: usize = 100;
+const WARM_UP: usize = 64;
 
 /// The accepted growth of containerd's heap after a collection, KB: it keeps buffers for reuse. A
 /// leaked task takes about 10 KB.
@@ -80,11 +82,11 @@ pub fn soak(containerd: &Containerd, seed: u64, cycles: usize) -> String {
     )
 }
 
-/// Soaks one daemon, the shim of a pod or the manager, with many containers, and returns a summary.
+/// Soaks the shim of one pod with many containers, and returns a summary.
 ///
 /// # Panics
-/// As [`soak`], and if the daemon has grown.
-pub fn soak_a_daemon(containerd: &Containerd, seed: u64, cycles: usize) -> String {
+/// As [`soak`], and if the shim has grown.
+pub fn soak_a_pod(containerd: &Containerd, seed: u64, cycles: usize) -> String {
     let begin = Instant::now();
     let ground = Ground::new(containerd);
     let (pod, pause) = (Some("pod"), ["/bin/sleep", "1000000"]);
@@ -94,10 +96,7 @@ pub fn soak_a_daemon(containerd: &Containerd, seed: u64, cycles: usize) -> Strin
         ground.client.create("pod", false, &Paths::default()).await.expect("Create answers");
         ground.client.start("pod", "").await.expect("Start answers");
     });
-    let shims = match shared() {
-        true => managers(&containerd.address()).iter().map(|manager| manager.pid).collect(),
-        false => cycle::shims(containerd.namespace(), "pod"),
-    };
+    let shims = cycle::shims(containerd.namespace(), "pod");
     assert_eq!(shims.len(), 1, "{shims:?}");
     ground.live(|number| Life::draw(!seed, number, false), WARM_UP, pod, &Tally::default());
     let leftovers = Leftovers::snapshot(containerd);
@@ -107,7 +106,7 @@ pub fn soak_a_daemon(containerd: &Containerd, seed: u64, cycles: usize) -> Strin
     ground.live(|number| Life::draw(seed, number, false), cycles, pod, &tally);
 
     leftovers.assert_none_new();
-    wait_until_nothing("has grown in the daemon", || {
+    wait_until_nothing("has grown in the shim", || {
         let now = Size::of(shims[0]);
         let mut grown = now.since(&before, SHIM_MARGIN);
         if now.threads > before.threads {
@@ -126,7 +125,7 @@ pub fn soak_a_daemon(containerd: &Containerd, seed: u64, cycles: usize) -> Strin
         cycle::shims(containerd.namespace(), "pod").is_empty()
     });
     format!(
-        "one daemon on {}, seed {seed}: {tally}; {} files and {} threads as before; its own memory \
+        "one pod's shim on {}, seed {seed}: {tally}; {} files and {} threads as before; its own memory \
          {} KB, then {} KB; {} s",
         containerd.name(),
         after.files.values().sum::<usize>(),
@@ -135,6 +134,57 @@ pub fn soak_a_daemon(containerd: &Containerd, seed: u64, cycles: usize) -> Strin
         after.memory,
         begin.elapsed().as_secs()
     )
+}
+
+/// The lives of a manager before its size is measured.
+const FIRST_OF_MANAGER: usize = 100;
+
+/// Soaks a manager with many containers, and returns a summary. With a shim for each container it
+/// only lets them live.
+///
+/// # Panics
+/// As [`soak`], and if the manager is larger than after a hundred containers, or is another.
+pub fn soak_a_manager(containerd: &Containerd, seed: u64, cycles: usize) -> String {
+    let begin = Instant::now();
+    let ground = Ground::new(containerd);
+    let draw = |seed| move |number| Life::draw(seed, number, false);
+    ground.live(draw(!seed), FIRST_OF_MANAGER, None, &Tally::default());
+    let pids_now = || -> Vec<i32> {
+        managers(&containerd.address()).iter().map(|manager| manager.pid).collect()
+    };
+    let pids = pids_now();
+    assert_eq!(pids.len(), usize::from(shared()), "{pids:?}");
+    let leftovers = Leftovers::snapshot(containerd);
+    wait_for_spare_hosts(&pids);
+    let before: Vec<Size> = pids.iter().map(|pid| Size::of(*pid)).collect();
+
+    let tally = Tally::default();
+    ground.live(draw(seed), cycles, None, &tally);
+
+    leftovers.assert_none_new();
+    assert_eq!(pids_now(), pids);
+    wait_for_spare_hosts(&pids);
+    let sizes = || pids.iter().map(|pid| Size::of(*pid)).zip(&before);
+    wait_until_nothing("has grown in the manager", || {
+        sizes().flat_map(|(now, before)| now.since(before, SHIM_MARGIN)).collect()
+    });
+    let memory: Vec<String> = sizes()
+        .map(|(now, before)| format!("its memory {} KB, then {} KB", before.memory, now.memory))
+        .collect();
+    let (daemon, seconds) = (containerd.name(), begin.elapsed().as_secs());
+    format!("a manager on {daemon}, seed {seed}: {tally}; {}; {seconds} s", memory.concat())
+}
+
+/// Waits until these managers have their two spare hosts, forked from their zygote, and no other
+/// child.
+fn wait_for_spare_hosts(managers: &[i32]) {
+    wait_until("the spare hosts", DEADLINE, || {
+        let of = |manager: &&i32| {
+            let all = processes().into_iter();
+            all.filter(|process| process.parent().is_some_and(|of| of.pid == **manager)).count()
+        };
+        managers.iter().all(|manager| of(&manager) == 3)
+    });
 }
 
 /// Waits until a list is empty, or panics with its remaining content.

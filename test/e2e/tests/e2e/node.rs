@@ -6,14 +6,8 @@ use std::process::Command;
 use wherry_e2e::cri::{Cri, Member, api, children_of};
 use wherry_e2e::images::{hello, spin};
 use wherry_testing::{
-    ContainerdVersion, DEADLINE, Outcome, bin_dir, busybox, call, engine, runtime_of, shim_program,
-    wait_until,
+    ContainerdVersion, DEADLINE, Outcome, bin_dir, busybox, call, engine, wait_until,
 };
-
-/// The runtime under test by the name that `install` and a RuntimeClass know.
-fn runtime_name() -> String {
-    runtime_of(&engine())
-}
 
 /// Starts containerd in place of the one whose number the file `pid` has. With a file `refuse`
 /// beside, it does not start with a configuration that has that word in it, as a containerd that
@@ -152,9 +146,9 @@ impl Node {
 
     fn install_with(&self, from: &Path, options: &[&str]) -> Outcome {
         let (from, to) = (from.display().to_string(), self.root.join("bin").display().to_string());
-        let name = runtime_name();
+        let engine = engine();
         let words =
-            ["install", "--from", &from, "--bin-dir", &to, "--engines", &name, "--timeout", "30"];
+            ["install", "--from", &from, "--bin-dir", &to, "--engines", &engine, "--timeout", "30"];
         self.run(&[words.as_slice(), options].concat())
     }
 
@@ -168,9 +162,13 @@ impl Node {
 }
 
 fn says_hello(node: &Node, name: &str) {
+    says_hello_under(node, name, &engine());
+}
+
+fn says_hello_under(node: &Node, name: &str, handler: &str) {
     node.cri.wait_ready();
     let image = hello();
-    let mut pod = node.cri.pod_under(name, &runtime_name());
+    let mut pod = node.cri.pod_under(name, handler);
     let id = pod.run(&Member::new("guest", &image));
     assert_eq!(pod.wait(&id).exit_code, 0);
     pod.wait_for_log("guest", "stdout F hello\n");
@@ -180,7 +178,7 @@ fn says_hello(node: &Node, name: &str) {
 fn installing_makes_pods_run_and_uninstalling_leaves_what_was_there(node: &Node) {
     let before = node.config();
     let out = node.install().success();
-    assert!(out.contains(&format!("the runtimes {} are ready", runtime_name())), "{out}");
+    assert!(out.contains(&format!("the runtimes {} are ready", engine())), "{out}");
     assert_eq!(node.restarts(), 1);
     says_hello(node, "guest");
     // The default runtime is unchanged.
@@ -197,7 +195,7 @@ fn installing_makes_pods_run_and_uninstalling_leaves_what_was_there(node: &Node)
     assert!(node.run(&["status"]).success().contains("ready:         yes"));
     // Not under a pod that needs it.
     let image = spin();
-    let mut pod = node.cri.pod_under("running", &runtime_name());
+    let mut pod = node.cri.pod_under("running", &engine());
     pod.run(&Member::new("guest", &image));
     let error = node.run(&["uninstall"]).failure();
     assert!(error.contains("pods still use the runtimes: default/running"), "{error}");
@@ -214,14 +212,18 @@ fn installing_makes_pods_run_and_uninstalling_leaves_what_was_there(node: &Node)
 fn an_upgrade_replaces_executables_under_running_pods(node: &Node) {
     node.install().success();
     let image = spin();
-    let mut pod = node.cri.pod_under("old", &runtime_name());
+    let mut pod = node.cri.pod_under("old", &engine());
     let guest = pod.run(&Member::new("guest", &image));
     pod.wait_for_log("guest", "stdout F ready\n");
     // Another version: an ELF file may have bytes behind its end.
     let newer = node.root.join("newer");
     fs::create_dir(&newer).expect("the folder is writable");
     let engine = engine();
-    let files = [shim_program(), format!("wherry-{engine}-host"), format!("wherry-{engine}")];
+    let files = [
+        format!("containerd-shim-{engine}-v1"),
+        format!("wherry-{engine}-host"),
+        format!("wherry-{engine}"),
+    ];
     for file in &files {
         let mut bytes = fs::read(bin_dir().join(file)).expect("it is built");
         bytes.push(0);
@@ -246,9 +248,9 @@ fn a_configuration_that_containerd_does_not_serve_with_is_taken_back(node: &Node
     fs::write(node.root.join("refuse"), "wherry-node").expect("the folder is writable");
     let to = node.root.join("bin").display().to_string();
     let from = bin_dir().display().to_string();
-    let name = runtime_name();
+    let engine = engine();
     let words =
-        ["install", "--from", &from, "--bin-dir", &to, "--engines", &name, "--timeout", "3"];
+        ["install", "--from", &from, "--bin-dir", &to, "--engines", &engine, "--timeout", "3"];
     let error = node.run(&words).failure();
     assert!(
         error.contains("after the restart containerd did not list the runtimes within 3 s"),
@@ -294,15 +296,15 @@ fn in_pod(node: &Node, setpriv: &str, what: &str) -> Outcome {
 }
 
 fn install_words(node: &Node) -> String {
-    let (from, to, name) = (bin_dir(), node.root.join("bin"), runtime_name());
-    format!("install --from '{}' --bin-dir '{}' --engines {name}", from.display(), to.display())
+    let (from, to, engine) = (bin_dir(), node.root.join("bin"), engine());
+    format!("install --from '{}' --bin-dir '{}' --engines {engine}", from.display(), to.display())
 }
 
 fn the_hosts_root_may_be_another_directory(node: &Node) {
     in_pod(node, "", &install_words(node)).success();
     says_hello(node, "guest");
     let out = in_pod(node, "", "doctor").success();
-    assert!(out.contains(&format!("{} ran a module to its end", runtime_name())), "{out}");
+    assert!(out.contains(&format!("{} ran a module to its end", engine())), "{out}");
     in_pod(node, "", "uninstall").success();
     assert!(!node.root.join("bin").exists());
 }
@@ -310,7 +312,7 @@ fn the_hosts_root_may_be_another_directory(node: &Node) {
 fn the_doctor_names_what_is_missing(node: &Node) {
     node.install().success();
     let out = node.run(&["doctor"]).success();
-    assert!(out.contains(&format!("{} ran a module to its end", runtime_name())), "{out}");
+    assert!(out.contains(&format!("{} ran a module to its end", engine())), "{out}");
     let host = node.root.join("bin").join(format!("wherry-{}-host", engine()));
     fs::remove_file(host).expect("it was installed");
     let out = node.run(&["doctor"]);
@@ -342,6 +344,7 @@ on_nodes!(
     a_configuration_of_version_1_is_refused_and_left_alone,
     the_hosts_root_may_be_another_directory,
     the_doctor_names_what_is_missing,
+    the_shared_mode_is_installed_where_it_is_named,
 );
 
 /// containerd 2 merges imported files.
@@ -365,13 +368,32 @@ fn an_imported_folder_gets_a_file_and_the_main_file_stays() {
     assert!(!node.root.join("conf.d/90-wherry.toml").exists());
 }
 
+fn the_shared_mode_is_installed_where_it_is_named(node: &Node) {
+    let before = node.config();
+    let shared = format!("{}d", engine());
+    let both = format!("{},{shared}", engine());
+    let (from, to) = (bin_dir().display().to_string(), node.root.join("bin").display().to_string());
+    let words = ["install", "--from", &from, "--bin-dir", &to, "--engines", &both];
+    let out = node.run(&[words.as_slice(), &["--timeout", "30"]].concat()).success();
+    assert!(out.contains(&format!("the runtimes {}, {shared} are ready", engine())), "{out}");
+    says_hello_under(node, "single", &engine());
+    says_hello_under(node, "shared", &shared);
+    let said = node.run(&["doctor"]).out();
+    assert!(said.contains(&format!("{shared} in {to} run")), "{said}");
+    // Without its name it goes.
+    node.install().success();
+    assert!(!node.config().contains(&shared), "{}", node.config());
+    node.run(&["uninstall"]).success();
+    assert_eq!(node.config(), before);
+}
+
 /// The choice may change under pods that run.
 fn the_shim_makes_the_pods_where_the_installer_is_asked_for_it(node: &Node) {
     let before = node.config();
     let out = node.install_with(&bin_dir(), &["--sandboxer", "shim"]).success();
     assert!(out.contains("are ready"), "{out}");
     let image = spin();
-    let mut of_shim = node.cri.pod_under("of-shim", &runtime_name());
+    let mut of_shim = node.cri.pod_under("of-shim", &engine());
     let guest = of_shim.run(&Member::new("guest", &image));
     of_shim.wait_for_log("guest", "stdout F ready\n");
     let shim = of_shim.shims()[0].pid;
@@ -379,7 +401,7 @@ fn the_shim_makes_the_pods_where_the_installer_is_asked_for_it(node: &Node) {
 
     node.install().success();
     assert_eq!(node.restarts(), 2);
-    let mut paused = node.cri.pod_under("paused", &runtime_name());
+    let mut paused = node.cri.pod_under("paused", &engine());
     paused.run(&Member::new("guest", &image));
     paused.wait_for_log("guest", "stdout F ready\n");
     let shim = paused.shims()[0].pid;

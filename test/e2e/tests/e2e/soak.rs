@@ -1,15 +1,22 @@
 //! Thousands of containers come and go, and nothing stays.
 
 use wherry_e2e::on_own_containerds;
-use wherry_e2e::soak::{soak, soak_a_daemon, soak_losses};
-use wherry_testing::{Containerd, ContainerdVersion, shared};
+use wherry_e2e::soak::{soak, soak_a_manager, soak_a_pod, soak_losses};
+use wherry_testing::{Containerd, ContainerdVersion};
 
 fn a_short_soak_leaves_everything_as_it_was(containerd: &Containerd) {
     println!("{}", soak(containerd, 1, 150));
 }
 
-fn the_daemon_of_many_containers_does_not_grow(containerd: &Containerd) {
-    println!("{}", soak_a_daemon(containerd, 1, 100));
+fn the_shim_of_a_pod_does_not_grow(containerd: &Containerd) {
+    println!("{}", soak_a_pod(containerd, 1, 100));
+}
+
+/// `SOAK_MANAGER` is the number of containers.
+fn a_manager_does_not_grow(containerd: &Containerd) {
+    let cycles = std::env::var("SOAK_MANAGER");
+    let cycles = cycles.map_or(100, |text| text.parse().expect("a number"));
+    println!("{}", soak_a_manager(containerd, 1, cycles));
 }
 
 fn no_shim_outlives_its_container_when_containerd_is_lost(containerd: &Containerd) {
@@ -18,7 +25,8 @@ fn no_shim_outlives_its_container_when_containerd_is_lost(containerd: &Container
 
 on_own_containerds!(
     a_short_soak_leaves_everything_as_it_was,
-    the_daemon_of_many_containers_does_not_grow,
+    the_shim_of_a_pod_does_not_grow,
+    a_manager_does_not_grow,
     no_shim_outlives_its_container_when_containerd_is_lost,
 );
 
@@ -42,8 +50,6 @@ fn the_whole_soak() {
     let cycles = usize::try_from(cycles).expect("a count");
     let containerd = Containerd::start(version);
     println!("{}", soak(&containerd, seed, cycles));
-    // The shim of a pod has few containers, a manager any number.
-    let of_daemon = if shared() { cycles } else { cycles.min(300) };
-    println!("{}", soak_a_daemon(&containerd, seed, of_daemon));
+    println!("{}", soak_a_pod(&containerd, seed, cycles.min(300)));
     println!("{}", soak_losses(&containerd, seed, cycles.min(2000) / 50));
 }
