@@ -16,7 +16,10 @@ const OWN: &str = "/opt/wherry/bin";
 /// This program, which is installed too: for `doctor` and `uninstall` on the host.
 const SELF: &str = "wherry-node";
 
-/// An engine, by the names of its executables.
+/// The runtime for all engines, which has a shim alone.
+pub(crate) const ALL: &str = "wherry";
+
+/// A runtime: that of an engine, by the names of its executables, or [`ALL`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Engine {
     pub(crate) name: String,
@@ -38,9 +41,17 @@ impl Engine {
         format!("wherry-{}", self.name)
     }
 
+    /// Whether it is the runtime for all engines.
+    pub(crate) fn is_all(&self) -> bool {
+        self.name == ALL
+    }
+
     /// All executables. The shim is last: containerd must not find it before the others exist.
-    pub(crate) fn files(&self) -> [String; 3] {
-        [self.host(), self.tool(), self.shim()]
+    pub(crate) fn files(&self) -> Vec<String> {
+        if self.is_all() {
+            return vec![self.shim()];
+        }
+        vec![self.host(), self.tool(), self.shim()]
     }
 }
 
@@ -54,11 +65,11 @@ pub(crate) fn engines(from: &Path, wanted: &[String]) -> Result<Vec<Engine>, Nod
             let name = name.strip_prefix("containerd-shim-")?.strip_suffix("-v1")?.to_owned();
             let engine = Engine { name };
             // A shim of another project has no host of ours.
-            from.join(engine.host()).exists().then_some(engine)
+            (engine.is_all() || from.join(engine.host()).exists()).then_some(engine)
         })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
-    if found.is_empty() {
+    if found.iter().all(Engine::is_all) {
         return Err(NodeError::NoEngines(from.to_owned()));
     }
     let names: Vec<&str> = found.iter().map(|engine| engine.name.as_str()).collect();
@@ -66,6 +77,10 @@ pub(crate) fn engines(from: &Path, wanted: &[String]) -> Result<Vec<Engine>, Nod
         return Err(NodeError::UnknownEngine(unknown.clone(), names.join(", ")));
     }
     found.retain(|engine| wanted.is_empty() || wanted.contains(&engine.name));
+    if found.iter().all(Engine::is_all) {
+        // It would have nothing to run a guest with.
+        return Err(NodeError::NoEngineBesideAll);
+    }
     for engine in &found {
         if let Some(missing) = engine.files().iter().find(|file| !from.join(file).exists()) {
             let path = from.join(missing);
@@ -146,7 +161,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
 /// Runs each executable of an engine on the host, which fails if a library is missing. The dynamic
 /// loader's error names the library, or the required version of glibc.
 pub(crate) fn probe(node: &Node, engine: &Engine, bin_dir: &Path) -> Result<(), NodeError> {
-    for name in [engine.shim(), engine.host(), engine.tool()] {
+    for name in engine.files().into_iter().rev() {
         let path = bin_dir.join(name);
         let failed = |reason: String| NodeError::DoesNotRun { path: path.clone(), reason };
         let output =
@@ -176,6 +191,14 @@ mod tests {
         assert!(error.ends_with("wherry-wamr is missing"), "{error}");
         make("wherry-wamr");
         assert_eq!(engines(dir.path(), &[]).unwrap(), [Engine { name: "wamr".into() }]);
+        make("containerd-shim-wherry-v1");
+        let found = engines(dir.path(), &[]).unwrap();
+        assert_eq!(
+            found.iter().map(Engine::shim).collect::<Vec<_>>(),
+            ["containerd-shim-wamr-v1", "containerd-shim-wherry-v1"]
+        );
+        let error = engines(dir.path(), &["wherry".into()]).unwrap_err();
+        assert!(matches!(error, NodeError::NoEngineBesideAll), "{error}");
         let error = engines(dir.path(), &["wasmer".into()]).unwrap_err().to_string();
         assert!(error.contains("\"wasmer\" is not among"), "{error}");
     }

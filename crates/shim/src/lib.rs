@@ -25,18 +25,33 @@ use std::io::Write;
 use std::process::ExitCode;
 
 pub use error::Error;
+use wherry_protocol::Failure;
+use wherry_supervisor::Engines;
 use wherry_supervisor::digest::{DIGEST, digest};
 use wherry_supervisor::pod::init::{self, POD_INIT};
+use wherry_supervisor::settings::Settings;
 use wherry_sys::handover::Descriptor;
 
 use args::{Action, Args};
 pub use group::Sharing;
 use operator::Operator;
 
+/// The engines of a runtime.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Runs {
+    /// The one with this name.
+    One(&'static str),
+    /// All that are installed: each container has its own.
+    All,
+}
+
+/// The name of the runtime for all engines.
+const ALL: &str = "wherry";
+
 /// A runtime.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shim {
-    pub(crate) engine: &'static str,
+    pub(crate) runs: Runs,
     pub(crate) sharing: Sharing,
     /// Of a manager.
     pub(crate) operator: Option<&'static dyn Operator>,
@@ -45,7 +60,18 @@ pub(crate) struct Shim {
 impl Shim {
     /// The name, as in `io.containerd.<name>.v1`.
     fn name(self) -> String {
-        self.sharing.runtime(self.engine)
+        self.sharing.runtime(match self.runs {
+            Runs::One(engine) => engine,
+            Runs::All => ALL,
+        })
+    }
+
+    /// Searches for its engines.
+    fn engines(self, settings: &Settings) -> Result<Engines, Failure> {
+        match self.runs {
+            Runs::One(engine) => Engines::find(engine, settings),
+            Runs::All => Engines::find_all(settings),
+        }
     }
 
     fn runtime(self) -> String {
@@ -62,7 +88,17 @@ impl Shim {
 #[must_use]
 pub fn main(engine: &'static str, operator: Option<&'static dyn Operator>) -> ExitCode {
     let sharing = if operator.is_some() { Sharing::Manager } else { Sharing::Group };
-    let shim = Shim { engine, sharing, operator };
+    run(Shim { runs: Runs::One(engine), sharing, operator })
+}
+
+/// The main function of `containerd-shim-wherry-v1`, whose containers have the engine that an
+/// annotation names, or the first one that runs their module.
+#[must_use]
+pub fn main_for_all_engines() -> ExitCode {
+    run(Shim { runs: Runs::All, sharing: Sharing::Group, operator: None })
+}
+
+fn run(shim: Shim) -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.as_slice() {
         [first, rest @ ..] if first == DIGEST => return digest(rest),

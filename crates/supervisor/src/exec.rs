@@ -9,11 +9,12 @@ use wherry_cgroup::CgroupName;
 use wherry_protocol::{ExecRequest, Failure, FailureKind, HostRequest, Stdio};
 use wherry_sys::process::Process;
 
-use crate::Supervisor;
 use crate::cancel::Cancel;
 use crate::code::{CodeError, Order};
 use crate::conversation::{Forked, SetupService};
 use crate::create::ContainerConfig;
+use crate::engines::first_that_runs;
+use crate::{Engine, Supervisor};
 
 /// The process that a client adds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,12 +54,15 @@ impl Supervisor {
             options: container.options.clone(),
             module_max: self.bounds.module,
         });
-        let lock = SetupLock::shared(&bundle)
-            .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
-        let mut setup = ExecSetup { supervisor: self, container, bundle: &bundle, cancel };
-        let forked = self
-            .take_host(&container.id, false)
-            .and_then(|host| host.fork(&request, lock, stdio, &self.reaper, &mut setup));
+        let candidates = self.candidates(&bundle)?;
+        let forked = first_that_runs(&container.id, &candidates, stdio, |engine, stdio| {
+            let lock = SetupLock::shared(&bundle)
+                .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
+            let mut setup =
+                ExecSetup { supervisor: self, engine, container, bundle: &bundle, cancel };
+            let host = self.take_host(engine, &container.id, false)?;
+            host.fork(&request, lock, stdio, &self.reaper, &mut setup)
+        });
         let ended = || {
             let text = format!("container {} ended before the process could start", container.id);
             Failure::new(FailureKind::System, text)
@@ -76,11 +80,24 @@ impl Supervisor {
             result => result,
         }
     }
+
+    /// The engines for another process of a container: as for its first one.
+    fn candidates(&self, bundle: &Bundle) -> Result<Vec<&Engine>, Failure> {
+        if !self.engines.by_annotation {
+            // The configuration need not be parsed.
+            return self.engines.candidates(None);
+        }
+        let spec = bundle
+            .config()
+            .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
+        self.engines.candidates(spec.annotations.as_ref())
+    }
 }
 
 /// Answers the messages of an added process.
 struct ExecSetup<'a> {
     supervisor: &'a Supervisor,
+    engine: &'a Engine,
     container: &'a ContainerConfig,
     bundle: &'a Bundle,
     cancel: &'a Cancel,
@@ -100,6 +117,7 @@ impl SetupService for ExecSetup<'_> {
         let cgroup = CgroupName::parse(spec.cgroups_path(), &self.container.id, systemd)?;
         let order = Order {
             supervisor: self.supervisor,
+            engine: self.engine,
             id: &self.container.id,
             rootfs: &[],
             cgroup: &cgroup,

@@ -13,6 +13,7 @@ pub mod compiler;
 mod conversation;
 pub mod create;
 pub mod digest;
+pub mod engines;
 pub mod exec;
 pub mod launch;
 pub mod pod;
@@ -21,31 +22,25 @@ pub mod settings;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use wherry_image::Cache;
 use wherry_protocol::compile::Bounds;
 use wherry_protocol::{Failure, FailureKind};
 use wherry_sys::measure::{self, Measurement};
 use wherry_sys::reaper::Reaper;
 
 pub use cancel::Cancel;
+pub use engines::{Engine, Engines};
 use launch::Host;
 pub use program::Program;
 
 /// The state that all containers of one process share.
 #[derive(Debug)]
 pub struct Supervisor {
-    /// The engine host's executable.
-    pub host: Program,
-    /// The compiler's executable.
-    pub compiler: Program,
-    /// The cache of compiled code.
-    pub cache: Cache,
+    /// The engines that run them.
+    pub engines: Engines,
     /// The limits of a compilation.
     pub bounds: Bounds,
     /// Reaps the children of this process.
     pub reaper: Reaper,
-    /// Engine hosts that were started ahead of time.
-    pub spare: SpareHosts,
 }
 
 /// Engine hosts that were started ahead of time: each loads its engine while clients still prepare
@@ -58,10 +53,9 @@ pub struct SpareHosts {
 }
 
 impl SpareHosts {
-    /// Keeps up to `kept` hosts, and has `first` until it is used.
-    #[must_use]
-    pub fn new(first: Option<Host>, kept: usize) -> SpareHosts {
-        SpareHosts { hosts: Mutex::new(Vec::from_iter(first)), kept }
+    /// Keeps up to `kept` hosts.
+    pub fn keep(&mut self, kept: usize) {
+        self.kept = kept;
     }
 
     /// Adds a host.
@@ -92,29 +86,35 @@ impl SpareHosts {
 }
 
 impl Supervisor {
-    /// A spare host, or a new one, for a process of the container `id`: its `first` or an added
+    /// A spare host of `engine`, or a new one, for a process of the container `id`: its `first` or an added
     /// one. A host serves one request and ends: an idle one would waste memory.
-    fn take_host(&self, id: &str, first: bool) -> Result<Host, Failure> {
-        let spare = self.spare.take();
+    fn take_host(&self, engine: &Engine, id: &str, first: bool) -> Result<Host, Failure> {
+        let spare = engine.spare.take();
         measure::report(|| Measurement::Host { id, first, spare: spare.is_some() });
         match spare {
             Some(host) => Ok(host),
-            None => Host::spawn(&self.host).map_err(|error| {
-                let path = self.host.path().display();
+            None => Host::spawn(&engine.host).map_err(|error| {
+                let path = engine.host.path().display();
                 Failure::new(FailureKind::System, format!("cannot run {path}: {error}"))
             }),
         }
     }
 
+    /// The spare hosts of the engine that is tried first.
+    #[must_use]
+    pub fn spare(&self) -> &SpareHosts {
+        &self.engines.first.spare
+    }
+
     /// Whether [`Supervisor::refill`] has something to do.
     #[must_use]
     pub fn needs_refill(&self) -> bool {
-        self.spare.ready() < self.spare.kept
+        self.spare().ready() < self.spare().kept
     }
 
     /// Starts spare hosts in place of those that were used. Blocks for some milliseconds.
     pub fn refill(&self) {
-        self.spawn_up_to(self.spare.kept);
+        self.spawn_up_to(self.spare().kept);
     }
 
     /// Starts a spare host for the container that is expected next, unless there is one. Blocks for
@@ -124,9 +124,9 @@ impl Supervisor {
     }
 
     fn spawn_up_to(&self, count: usize) {
-        while self.spare.lock().len() < count {
-            match Host::spawn(&self.host) {
-                Ok(host) => self.spare.put(host),
+        while self.spare().ready() < count {
+            match Host::spawn(&self.engines.first.host) {
+                Ok(host) => self.spare().put(host),
                 // The next Create tries it again, and reports the cause.
                 Err(_) => return,
             }

@@ -36,7 +36,7 @@ pub(super) fn check(checked: &Checked, findings: &mut Findings) -> Vec<Found> {
         };
         let engine = Engine { name: engine_of(&name).to_owned() };
         let beside = path.parent().unwrap_or(Path::new("/"));
-        if !installed && !checked.node.root.exists(beside.join(engine.host())) {
+        if !installed && !engine.is_all() && !checked.node.root.exists(beside.join(engine.host())) {
             // A shim of another project.
             continue;
         }

@@ -107,6 +107,7 @@ fn executables_are_small() {
         assert!(size <= most, "{program} has {size} bytes without symbols, its budget is {most}");
     };
     within(&format!("containerd-shim-{}-v1", engine()), SHIM);
+    within("containerd-shim-wherry-v1", SHIM);
     within(&format!("containerd-shim-{}d-v1", engine()), MANAGER);
     within(&format!("wherry-{}-host", engine()), budget().host_bytes);
 }
