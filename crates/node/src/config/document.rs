@@ -208,8 +208,11 @@ fn set(item: &mut Item, runtime: &Runtime, path: &mut Vec<&str>) -> Result<(), C
         let no_pull = runtime.without_pause_image.then(|| Value::from(true));
         put(table, "disable_pause_image_pull", no_pull);
         for key in ANNOTATION_KEYS {
-            let list = runtime.annotations.iter().copied().collect::<Array>();
-            put(table, key, (!list.is_empty()).then(|| Value::from(list)));
+            // The list of an administrator may have more.
+            if !runtime.annotations.is_empty() && !table.contains_key(key) {
+                let list = runtime.annotations.iter().copied().collect::<Array>();
+                put(table, key, Some(list.into()));
+            }
         }
     }
     path.push("options");

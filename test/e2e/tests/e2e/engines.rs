@@ -14,16 +14,19 @@ const WHERRY: &str = "io.containerd.wherry.v1";
 /// The annotation.
 const ENGINE: &str = "wherry.engine";
 
-/// The engine whose host a process executes.
-fn engine_of(pid: i32) -> &'static str {
+/// The engine whose host, of those in a folder, a process executes.
+pub(crate) fn engine_in(folder: &Path, pid: i32) -> &'static str {
     let identity = |path: &Path| {
         let file = fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         (file.dev(), file.ino())
     };
     let executed = identity(Path::new(&format!("/proc/{pid}/exe")));
-    let is =
-        |engine: &&&str| identity(&bin_dir().join(format!("wherry-{engine}-host"))) == executed;
+    let is = |engine: &&&str| identity(&folder.join(format!("wherry-{engine}-host"))) == executed;
     ["wasmtime", "wamr"].iter().find(is).copied().unwrap_or("another")
+}
+
+fn engine_of(pid: i32) -> &'static str {
+    engine_in(&bin_dir(), pid)
 }
 
 fn run(image: &Image, annotations: &[&str]) -> Run {
