@@ -38,16 +38,13 @@ pub(crate) fn info(shim: Shim) -> Result<()> {
 
 /// Prints the version in the form of containerd's own shims, with the engine's version.
 pub(crate) fn version(shim: Shim) -> Result<()> {
-    let mut text = format!("{}:\n  Version:  {VERSION}\n", shim.runtime());
+    let mut lines = format!("{}:\n  Version:  {VERSION}\n", shim.runtime());
+    let mut add = |engine: &str| lines.extend(["  Engine:   ", engine, "\n"]);
     match shim.engines(&Settings::read()) {
-        Ok(engines) => {
-            for engine in engines.iter() {
-                text.push_str(&format!("  Engine:   {}\n", engine_version(&engine.host)));
-            }
-        }
-        Err(failure) => text.push_str(&format!("  Engine:   unknown: {}\n", failure.message)),
+        Ok(engines) => engines.iter().for_each(|engine| add(&engine_version(&engine.host))),
+        Err(failure) => add(&failure.message),
     }
-    print(text.as_bytes())
+    print(lines.as_bytes())
 }
 
 /// Prints the usage.

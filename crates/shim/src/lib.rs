@@ -36,22 +36,16 @@ use args::{Action, Args};
 pub use group::Sharing;
 use operator::Operator;
 
-/// The engines of a runtime.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Runs {
-    /// The one with this name.
-    One(&'static str),
-    /// All that are installed: each container has its own.
-    All,
-}
-
 /// The name of the runtime for all engines.
 const ALL: &str = "wherry";
 
 /// A runtime.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shim {
-    pub(crate) runs: Runs,
+    /// The name of its engine, or [`ALL`].
+    pub(crate) engine: &'static str,
+    /// Searches for its engines. The shims of one engine do not contain the code for all.
+    pub(crate) find: fn(&str, &Settings) -> Result<Engines, Failure>,
     pub(crate) sharing: Sharing,
     /// Of a manager.
     pub(crate) operator: Option<&'static dyn Operator>,
@@ -60,18 +54,12 @@ pub(crate) struct Shim {
 impl Shim {
     /// The name, as in `io.containerd.<name>.v1`.
     fn name(self) -> String {
-        self.sharing.runtime(match self.runs {
-            Runs::One(engine) => engine,
-            Runs::All => ALL,
-        })
+        self.sharing.runtime(self.engine)
     }
 
     /// Searches for its engines.
     fn engines(self, settings: &Settings) -> Result<Engines, Failure> {
-        match self.runs {
-            Runs::One(engine) => Engines::find(engine, settings),
-            Runs::All => Engines::find_all(settings),
-        }
+        (self.find)(self.engine, settings)
     }
 
     fn runtime(self) -> String {
@@ -88,14 +76,15 @@ impl Shim {
 #[must_use]
 pub fn main(engine: &'static str, operator: Option<&'static dyn Operator>) -> ExitCode {
     let sharing = if operator.is_some() { Sharing::Manager } else { Sharing::Group };
-    run(Shim { runs: Runs::One(engine), sharing, operator })
+    run(Shim { engine, find: Engines::find, sharing, operator })
 }
 
 /// The main function of `containerd-shim-wherry-v1`, whose containers have the engine that an
 /// annotation names, or the first one that runs their module.
 #[must_use]
 pub fn main_for_all_engines() -> ExitCode {
-    run(Shim { runs: Runs::All, sharing: Sharing::Group, operator: None })
+    let find = |_: &str, settings: &Settings| Engines::find_all(settings);
+    run(Shim { engine: ALL, find, sharing: Sharing::Group, operator: None })
 }
 
 fn run(shim: Shim) -> ExitCode {

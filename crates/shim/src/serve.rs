@@ -126,8 +126,10 @@ fn spawn_host<'e>(
     engines: &'e Engines,
     first: Option<&First>,
 ) -> Option<(&'e Engine, std::io::Result<Host>)> {
-    let candidates = engines.candidates(first.map(|first| &first.annotations)).ok()?;
-    let engine = candidates.into_iter().next()?;
+    let engine = match first {
+        Some(first) => engines.preferred(&first.annotations)?,
+        None => &engines.first,
+    };
     Some((engine, Host::spawn(&engine.host)))
 }
 
@@ -272,9 +274,11 @@ async fn run(daemon: Daemon, log: Option<&ContainerLog>, restored: Option<Restor
 
 /// Opens the executables, so that this daemon executes their version from here on.
 fn pin(engines: &Engines) {
-    for program in engines.iter().flat_map(|engine| [&engine.host, &engine.compiler]) {
-        if let Err(error) = program.pin() {
-            log::warn!("cannot open {}: {error}", program.path().display());
+    for engine in engines.iter() {
+        for program in [&engine.host, &engine.compiler] {
+            if let Err(error) = program.pin() {
+                log::warn!("cannot open {}: {error}", program.path().display());
+            }
         }
     }
 }

@@ -17,7 +17,6 @@ use crate::cancel::Cancel;
 use crate::cleanup::Remains;
 use crate::code::{CodeError, Order};
 use crate::conversation::{Forked, SetupService};
-use crate::engines::first_that_runs;
 use crate::pod::members;
 use crate::{Engine, Supervisor, cleanup, launch};
 
@@ -126,7 +125,6 @@ impl Supervisor {
         let bundle = Bundle::new(&config.bundle, &config.id);
         let (spec, cgroup) = validate(&bundle, &config.options)
             .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
-        let candidates = self.engines.candidates(spec.annotations.as_ref())?;
         if let Some(pod) = &config.pod {
             members::add(pod, &bundle)?;
         }
@@ -136,13 +134,14 @@ impl Supervisor {
             wherry_cgroup::start_grace_period();
         }
         let remains = Remains::new(&bundle, &spec);
-        let forked = first_that_runs(&config.id, &candidates, stdio, |engine, stdio| {
-            if bundle.is_used() {
-                // By the attempt of an engine that does not run the module.
+        let mut again = false;
+        let forked = self.engines.attempt(&bundle, Some(&spec), stdio, &mut |engine, stdio| {
+            if std::mem::replace(&mut again, true) {
+                // The last engine does not run the module.
                 self.clean(&bundle, &remains);
-            }
-            if cancel.is_cancelled() {
-                return Err(cancelled(&config.id));
+                if cancel.is_cancelled() {
+                    return Err(cancelled(&config.id));
+                }
             }
             let setup = CreateSetup {
                 supervisor: self,

@@ -13,7 +13,6 @@ use crate::cancel::Cancel;
 use crate::code::{CodeError, Order};
 use crate::conversation::{Forked, SetupService};
 use crate::create::ContainerConfig;
-use crate::engines::first_that_runs;
 use crate::{Engine, Supervisor};
 
 /// The process that a client adds.
@@ -54,8 +53,7 @@ impl Supervisor {
             options: container.options.clone(),
             module_max: self.bounds.module,
         });
-        let candidates = self.candidates(&bundle)?;
-        let forked = first_that_runs(&container.id, &candidates, stdio, |engine, stdio| {
+        let forked = self.engines.attempt(&bundle, None, stdio, &mut |engine, stdio| {
             let lock = SetupLock::shared(&bundle)
                 .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
             let mut setup =
@@ -79,18 +77,6 @@ impl Supervisor {
             Err(failure) if failure.kind == FailureKind::System && init.has_ended() => Err(ended()),
             result => result,
         }
-    }
-
-    /// The engines for another process of a container: as for its first one.
-    fn candidates(&self, bundle: &Bundle) -> Result<Vec<&Engine>, Failure> {
-        if !self.engines.by_annotation {
-            // The configuration need not be parsed.
-            return self.engines.candidates(None);
-        }
-        let spec = bundle
-            .config()
-            .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
-        self.engines.candidates(spec.annotations.as_ref())
     }
 }
 

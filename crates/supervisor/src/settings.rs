@@ -21,9 +21,6 @@ const COMPILE_MEMORY: (&str, u64) = ("WHERRY_COMPILE_MEMORY", 4 << 30);
 /// The time of one compilation, seconds.
 const COMPILE_SECONDS: (&str, u64) = ("WHERRY_COMPILE_SECONDS", 600);
 
-/// The engines of the runtime for all engines, in the order in which they get a module.
-const ENGINES: (&str, &str) = ("WHERRY_ENGINES", "wasmtime,wamr,wasmedge");
-
 /// The settings.
 #[derive(Debug)]
 pub struct Settings {
@@ -31,8 +28,6 @@ pub struct Settings {
     cache_size: u64,
     /// The limits of a compilation.
     pub bounds: Bounds,
-    /// The engines of the runtime for all engines, the first choice first.
-    pub engines: Vec<String>,
     /// One sentence for each variable that is invalid and ignored.
     pub warnings: Vec<String>,
 }
@@ -84,17 +79,7 @@ impl Settings {
             None => default.to_owned(),
         };
         let cache_dir = cache_dir.into();
-        let (name, default) = ENGINES;
-        let engines = match variable(name).filter(|text| !text.is_empty()) {
-            Some(text) => engines(&text).unwrap_or_else(|| {
-                warnings.push(format!(
-                    "ignored {name}={text}: expected names such as wasmtime,wamr; using {default}"
-                ));
-                engines(default).unwrap_or_default()
-            }),
-            None => engines(default).unwrap_or_default(),
-        };
-        Settings { cache_dir, cache_size, bounds, engines, warnings }
+        Settings { cache_dir, cache_size, bounds, warnings }
     }
 
     /// Returns the cache of compiled code of an engine.
@@ -121,24 +106,6 @@ fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// Parses the names of engines, separated by commas. `None`: one of them is not a name.
-fn engines(text: &str) -> Option<Vec<String>> {
-    let is_name = |name: &str| {
-        let mut bytes = name.bytes();
-        !name.is_empty() && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
-    let mut names: Vec<String> = Vec::new();
-    for name in text.split(',').map(str::trim) {
-        if !is_name(name) {
-            return None;
-        }
-        if !names.iter().any(|known| known == name) {
-            names.push(name.to_owned());
-        }
-    }
-    Some(names)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,19 +127,6 @@ mod tests {
             Settings::from(of).bounds.code
         };
         assert_eq!([code("1GiB"), code("0"), code("1T")], [1 << 30, 256 << 20, 4 << 30]);
-    }
-
-    #[test]
-    fn engines_are_tried_in_the_order_in_which_they_are_named() {
-        let of = |text: &str| {
-            let text = text.to_owned();
-            Settings::from(move |name| (name == "WHERRY_ENGINES").then(|| text.clone()))
-        };
-        assert_eq!(of("").engines, ["wasmtime", "wamr", "wasmedge"]);
-        assert_eq!(of("wamr, wasmtime,wamr").engines, ["wamr", "wasmtime"]);
-        let wrong = of("../wamr");
-        assert_eq!(wrong.engines, ["wasmtime", "wamr", "wasmedge"]);
-        assert!(wrong.warnings[0].starts_with("ignored WHERRY_ENGINES=../wamr: "));
     }
 
     #[test]

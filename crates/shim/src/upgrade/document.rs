@@ -139,9 +139,11 @@ impl Document {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Runs, Sharing};
+    use crate::Sharing;
+    use wherry_supervisor::Engines;
 
-    const SHIM: Shim = Shim { runs: Runs::One("e"), sharing: Sharing::Manager, operator: None };
+    const SHIM: Shim =
+        Shim { engine: "e", find: Engines::find, sharing: Sharing::Manager, operator: None };
 
     fn head(form: u32, runtime: &str) -> Vec<u8> {
         let head = Head { form, version: "9.9".to_owned(), runtime: runtime.to_owned() };
