@@ -90,7 +90,8 @@ trait Choice: Debug + Send + Sync {
         annotations: &Annotations,
     ) -> Result<Vec<&'e Engine>, Failure>;
 
-    /// As [`Engines::attempt`], with one engine after the other until one does not refuse the module.
+    /// As [`Engines::attempt`], with one engine after the other until one does not refuse the
+    /// module.
     fn attempt(
         &self,
         first: &Engine,
@@ -158,8 +159,8 @@ impl Engines {
         }
     }
 
-    /// Attempts to start a process of the container of `bundle`. `config`: its configuration; without
-    /// one it is read if it matters.
+    /// Attempts to start a process of the container of `bundle`. `config`: its configuration;
+    /// without one it is read if it matters.
     ///
     /// # Errors
     /// If an annotation names an engine that is not installed; the error of `attempt`; or the
@@ -272,7 +273,7 @@ fn invalid(text: &str) -> Failure {
 }
 
 /// The annotation that names an engine, and the engine. crun's other annotation,
-/// `module.wasm.image/variant`, names none: what it distinguishes is read from the file.
+/// `module.wasm.image/variant`, names none: the file itself shows the difference.
 fn wanted(annotations: &Annotations) -> Option<(String, &str)> {
     let of_container = annotations.get(CONTAINER_NAME).map(|name| format!("{ENGINE}/{name}"));
     let keys = of_container.into_iter().chain([ENGINE.to_owned(), CRUN_HANDLER.to_owned()]);

@@ -86,8 +86,8 @@ impl SpareHosts {
 }
 
 impl Supervisor {
-    /// A spare host of `engine`, or a new one, for a process of the container `id`: its `first` or an added
-    /// one. A host serves one request and ends: an idle one would waste memory.
+    /// A spare host of `engine`, or a new one, for a process of the container `id`: its `first` or
+    /// an added one. A host serves one request and ends: an idle one would waste memory.
     fn take_host(&self, engine: &Engine, id: &str, first: bool) -> Result<Host, Failure> {
         let spare = engine.spare.take();
         measure::report(|| Measurement::Host { id, first, spare: spare.is_some() });

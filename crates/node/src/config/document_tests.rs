@@ -210,7 +210,7 @@ fn the_runtime_for_all_engines_gets_the_annotations_that_name_one() {
     let dir = std::path::Path::new("/usr/local/bin");
     let sandboxer = crate::config::Sandboxer::Podsandbox;
     let all = Runtime::new("wherry", dir, true, Version::new(2, 4), false, sandboxer);
-    let text = add("", 3, &[all.clone()]).unwrap();
+    let text = add("", 3, std::slice::from_ref(&all)).unwrap();
     let list = r#"["wherry.engine", "wherry.engine/*", "run.oci.handler"]"#;
     for key in ["pod_annotations", "container_annotations"] {
         assert!(text.contains(&format!("{key} = {list}\n")), "{text}");

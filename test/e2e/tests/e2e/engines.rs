@@ -100,7 +100,7 @@ on_all_daemons!(
 
 /// Of a containerd whose first choice is the engine that runs less.
 fn the_next_engine_runs_what_the_first_one_refuses(containerd: &Containerd) {
-    // The lasting effects of a first container, such as parents of cgroups, are no leftovers.
+    // The lasting effects of a first container, such as parents of cgroups, do not count.
     assert_eq!(containerd.run(&run(&hello(), &[])).success(), "hello\n");
     let leftovers = Leftovers::snapshot(containerd);
     assert_eq!(containerd.run(&run(&simd(), &[])).code, 0);
