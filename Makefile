@@ -63,9 +63,10 @@ unless_library = $(if $(filter $1,$(WITH_LIBRARY)),,$(LINK_STATICALLY))
 TOOLS = wherry-bench containerd-shim-nothing-v1 containerd-shim-nothingd-v1 pack-image pack-files sbom guests compatibility
 
 # The executables of no engine. wherry-node runs from an image that has nothing else, and all on any
-# host. PACKAGE:EXECUTABLE of each.
-ALONE = node:wherry-node tool:wherry layer:wherry-layer
-alone = $(CARGO) rustc --release --locked --package wherry-$(word 1,$1) --bin $(word 2,$1) -- -C target-feature=+crt-static &&
+# host. PACKAGE:EXECUTABLE of each. The shim is that of the runtime for all engines.
+ALL_ENGINES = containerd-shim-wherry-v1
+ALONE = node:wherry-node tool:wherry layer:wherry-layer any:$(ALL_ENGINES)
+alone = $(CARGO) rustc --release --locked --package wherry-$(word 1,$1) --bin $(word 2,$1) -- $(LINK_STATICALLY) &&
 
 # The tools; then each engine's executables. They are linked statically: they start in half the
 # time, run on any host of a kernel ≥ 5.10, and a guest's process maps one file of the host only,
@@ -140,7 +141,7 @@ bench-k8s: setup executables
 
 # What others get: all executables of an engine that needs no shared library.
 PORTABLE = $(filter-out $(WITH_LIBRARY),$(ENGINES))
-PORTABLE_EXECUTABLES = wherry-node $(call executables_of,$(PORTABLE))
+PORTABLE_EXECUTABLES = wherry-node $(ALL_ENGINES) $(call executables_of,$(PORTABLE))
 
 # The image of the chart's installer: an OCI layout as a folder and as an archive. Any tool for
 # registries pushes it, see docs/kubernetes.md. IMAGE is its name.
@@ -201,7 +202,7 @@ SHARE = $(DESTDIR)$(PREFIX)/share
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES) wherry-node wherry wherry-layer) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES) $(ALL_ENGINES) wherry-node wherry wherry-layer) $(DESTDIR)$(PREFIX)/bin
 	install -d $(UNITS)
 	install -m 644 packaging/systemd/wherry.slice $(UNITS)
 	$(foreach engine,$(ENGINES),\

@@ -21,7 +21,7 @@ use wherry_image::Cache;
 use wherry_protocol::compile::Bounds;
 use wherry_protocol::{Channel, HostReply, HostRequest};
 use wherry_supervisor::launch::Host;
-use wherry_supervisor::{Program, SpareHosts, Supervisor};
+use wherry_supervisor::{Engine, Engines, Program, Supervisor};
 use wherry_sys::reaper::Reaper;
 use wherry_task::{Connections, Lifetime, Service, services};
 
@@ -79,13 +79,12 @@ impl EventSink for Silence {
 
 impl World {
     fn new() -> World {
+        let cache = Cache::new(folder().join("cache"), "missing", 0);
+        let engine = Engine::new("missing", program(), cache);
         let supervisor = Arc::new(Supervisor {
-            host: program(),
-            compiler: program().compiler("missing"),
-            cache: Cache::new(folder().join("cache"), "missing", 0),
+            engines: Engines::only(engine),
             bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
             reaper: Reaper::default(),
-            spare: SpareHosts::default(),
         });
         let runtime =
             Arc::new(Runtime { supervisor: Arc::clone(&supervisor), events: Arc::new(Silence) });
@@ -103,7 +102,7 @@ impl World {
         }
         .unwrap_or_else(|| payload.to_vec());
         if matches!(method, "Create" | "Start") {
-            self.supervisor.spare.put(host());
+            self.supervisor.spare().put(host());
         }
         let mut request = Request::new();
         request.service = "containerd.task.v2.Task".to_owned();

@@ -12,7 +12,7 @@ complain() {
 # The crates that each crate may use. ARCHITECTURE.md has the same as a drawing.
 declare -A MAY=(
     [engine]="" [sys]="" [protocol]="" [testing]="" [libcgroups]="" [regex]="" [node]=""
-    [layer]="" [manual]="" [oci]="engine image layer" [tool]="image manual oci"
+    [any]="shim" [layer]="" [manual]="" [oci]="engine image layer" [tool]="image manual oci"
     [bundle]="sys" [cgroup]="sys" [image]="engine sys"
     [host]="engine protocol bundle cgroup image sys"
     [compiler]="engine protocol image sys"

@@ -40,7 +40,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- range $name, $engine := .Values.engines -}}
 {{- if $engine.enabled -}}{{- $names = append $names $name -}}{{- end -}}
 {{- end -}}
-{{- if not $names -}}{{- fail "no engine is enabled: set engines.NAME.enabled" -}}{{- end -}}
+{{- if not (without $names "wherry") -}}{{- fail "no engine is enabled: set engines.NAME.enabled" -}}{{- end -}}
 {{- $names | sortAlpha | join "," -}}
 {{- end -}}
 

@@ -102,9 +102,10 @@ impl From<ProgramError> for Failure {
             | ProgramError::OwnExecutable(_)
             | ProgramError::Exec { .. } => FailureKind::NotExecutable,
             ProgramError::Module { source, .. } => match source {
-                ModuleError::Size(_) | ModuleError::Refused(_) | ModuleError::Load(_) => {
-                    FailureKind::Invalid
-                }
+                ModuleError::Load(LoadError::Context { .. } | LoadError::Engine(_))
+                | ModuleError::Size(_)
+                | ModuleError::Refused(_) => FailureKind::Invalid,
+                ModuleError::Load(_) => FailureKind::Unsupported,
                 _ => FailureKind::System,
             },
             ProgramError::Apparmor(_) => FailureKind::System,

@@ -183,7 +183,7 @@ impl Control {
         Now {
             containers: service.census(),
             unsent_events: publisher.unsent(),
-            spare_hosts: supervisor.spare.ready(),
+            spare_hosts: supervisor.spare().ready(),
         }
     }
 

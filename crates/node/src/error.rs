@@ -62,6 +62,10 @@ pub(crate) enum NodeError {
         from = .0.display()
     )]
     NoEngines(PathBuf),
+    #[error(
+        "the runtime wherry runs nothing alone: name an engine too, as in --engines wasmtime,wherry"
+    )]
+    NoEngineBesideAll,
     #[error("engine {engine}: {path} is missing", path = path.display())]
     Incomplete { engine: String, path: PathBuf },
     #[error("engine {0:?} is not among those that can be installed: {1}")]

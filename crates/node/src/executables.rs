@@ -16,8 +16,11 @@ const OWN: &str = "/opt/wherry/bin";
 /// This program, which is installed too: for `doctor` and `uninstall` on the host.
 const SELF: &str = "wherry-node";
 
-/// A runtime, by the names of its executables: an engine's, or that of its shared mode, which has
-/// the engine's name with a `d` and another shim.
+/// The runtime for all engines, which has a shim alone.
+pub(crate) const ALL: &str = "wherry";
+
+/// A runtime, by the names of its executables: an engine's; that of its shared mode, which has the
+/// engine's name with a `d` and another shim; or [`ALL`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Engine {
     pub(crate) name: String,
@@ -33,6 +36,9 @@ impl Engine {
 
     /// The engine, or the shared mode of one, if `exists` holds for its engine host.
     pub(crate) fn find(name: &str, exists: impl Fn(&str) -> bool) -> Option<Engine> {
+        if name == ALL {
+            return Some(Engine::named(name));
+        }
         [Some(name), name.strip_suffix('d')]
             .into_iter()
             .flatten()
@@ -59,9 +65,17 @@ impl Engine {
         format!("wherry-{}", self.programs)
     }
 
+    /// Whether it is the runtime for all engines.
+    pub(crate) fn is_all(&self) -> bool {
+        self.name == ALL
+    }
+
     /// All executables. The shim is last: containerd must not find it before the others exist.
-    pub(crate) fn files(&self) -> [String; 3] {
-        [self.host(), self.tool(), self.shim()]
+    pub(crate) fn files(&self) -> Vec<String> {
+        if self.is_all() {
+            return vec![self.shim()];
+        }
+        vec![self.host(), self.tool(), self.shim()]
     }
 }
 
@@ -79,7 +93,7 @@ pub(crate) fn engines(from: &Path, wanted: &[String]) -> Result<Vec<Engine>, Nod
         })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
-    if found.is_empty() {
+    if found.iter().all(Engine::is_all) {
         return Err(NodeError::NoEngines(from.to_owned()));
     }
     let names: Vec<&str> = found.iter().map(|engine| engine.name.as_str()).collect();
@@ -90,6 +104,10 @@ pub(crate) fn engines(from: &Path, wanted: &[String]) -> Result<Vec<Engine>, Nod
         [] => !engine.is_shared(),
         wanted => wanted.contains(&engine.name),
     });
+    if found.iter().all(Engine::is_all) {
+        // It would have nothing to run a guest with.
+        return Err(NodeError::NoEngineBesideAll);
+    }
     for engine in &found {
         if let Some(missing) = engine.files().iter().find(|file| !from.join(file).exists()) {
             let path = from.join(missing);
@@ -170,7 +188,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
 /// Runs each executable of an engine on the host, which fails if a library is missing. The dynamic
 /// loader's error names the library, or the required version of glibc.
 pub(crate) fn probe(node: &Node, engine: &Engine, bin_dir: &Path) -> Result<(), NodeError> {
-    for name in [engine.shim(), engine.host(), engine.tool()] {
+    for name in engine.files().into_iter().rev() {
         let path = bin_dir.join(name);
         let failed = |reason: String| NodeError::DoesNotRun { path: path.clone(), reason };
         let output =
@@ -201,6 +219,14 @@ mod tests {
         make("wherry-wamr");
         make("containerd-shim-wamrd-v1");
         assert_eq!(engines(dir.path(), &[]).unwrap(), [Engine::named("wamr")]);
+        make("containerd-shim-wherry-v1");
+        let found = engines(dir.path(), &[]).unwrap();
+        assert_eq!(
+            found.iter().map(Engine::shim).collect::<Vec<_>>(),
+            ["containerd-shim-wamr-v1", "containerd-shim-wherry-v1"]
+        );
+        let error = engines(dir.path(), &["wherry".into()]).unwrap_err();
+        assert!(matches!(error, NodeError::NoEngineBesideAll), "{error}");
         let error = engines(dir.path(), &["wasmer".into()]).unwrap_err().to_string();
         assert!(error.contains("\"wasmer\" is not among"), "{error}");
         let [shared] = &engines(dir.path(), &["wamrd".into()]).unwrap()[..] else {

@@ -23,6 +23,8 @@ pub enum FailureKind {
     Invalid,
     /// The machine failed: disk, memory, kernel.
     System,
+    /// The engine does not run this module. Another engine may.
+    Unsupported,
 }
 
 impl FailureKind {
@@ -31,7 +33,7 @@ impl FailureKind {
     pub fn exit_status(self) -> u8 {
         match self {
             FailureKind::NotFound => 127,
-            FailureKind::NotExecutable | FailureKind::Invalid => 126,
+            FailureKind::NotExecutable | FailureKind::Invalid | FailureKind::Unsupported => 126,
             FailureKind::System => 125,
         }
     }
@@ -78,6 +80,7 @@ mod tests {
         assert_eq!(FailureKind::NotFound.exit_status(), 127);
         assert_eq!(FailureKind::NotExecutable.exit_status(), 126);
         assert_eq!(FailureKind::Invalid.exit_status(), 126);
+        assert_eq!(FailureKind::Unsupported.exit_status(), 126);
         assert_eq!(FailureKind::System.exit_status(), 125);
     }
 }

@@ -43,7 +43,7 @@ impl Sharing {
     pub(crate) fn group(self, bundle: &Path, id: &str) -> Result<Group> {
         match self {
             Sharing::Group => of(bundle, id),
-            Sharing::Manager => Ok(Group { name: String::new(), is_pod: false, by_systemd: false }),
+            Sharing::Manager => Ok(Group::default()),
         }
     }
 }
@@ -73,7 +73,7 @@ struct Linux {
 }
 
 /// The group of a container, and what else `start` needs of its configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Group {
     /// The group's name.
     pub name: String,
@@ -81,6 +81,8 @@ pub struct Group {
     pub is_pod: bool,
     /// Whether the path of the container's cgroup has the form of systemd's driver.
     pub by_systemd: bool,
+    /// The annotations.
+    pub annotations: HashMap<String, String>,
 }
 
 /// Returns the group of the container in a bundle. Its name is the container's id, unless an
@@ -94,7 +96,7 @@ pub fn of(bundle: &Path, id: &str) -> Result<Group> {
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(Group { name: id.to_owned(), is_pod: true, by_systemd: false });
+            return Ok(Group { name: id.to_owned(), is_pod: true, ..Group::default() });
         }
         Err(source) => return Err(Error::Read { path, source }),
     };
@@ -107,6 +109,7 @@ pub fn of(bundle: &Path, id: &str) -> Result<Group> {
         name: group.map_or(id, String::as_str).to_owned(),
         is_pod: false,
         by_systemd: cgroup.is_some_and(|path| wherry_cgroup::is_systemd_path(&path)),
+        annotations,
     })
 }
 
@@ -196,7 +199,7 @@ mod tests {
     #[test]
     fn all_containers_of_a_manager_are_in_its_group_whatever_their_configuration() {
         let directory = tempfile::tempdir().unwrap();
-        let group = Group { name: String::new(), is_pod: false, by_systemd: false };
+        let group = Group::default();
         assert_eq!(Sharing::Manager.group(directory.path(), "one").unwrap(), group);
         let config = r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#;
         std::fs::write(directory.path().join("config.json"), config).unwrap();

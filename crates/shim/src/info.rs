@@ -8,6 +8,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 use wherry_protocol::message::ENGINE_VERSION;
 use wherry_supervisor::Program;
+use wherry_supervisor::settings::Settings;
 
 use crate::error::{Error, Result};
 use crate::{Shim, args, features};
@@ -37,8 +38,13 @@ pub(crate) fn info(shim: Shim) -> Result<()> {
 
 /// Prints the version in the form of containerd's own shims, with the engine's version.
 pub(crate) fn version(shim: Shim) -> Result<()> {
-    let (runtime, engine) = (shim.runtime(), engine_version(shim.engine));
-    print(format!("{runtime}:\n  Version:  {VERSION}\n  Engine:   {engine}\n").as_bytes())
+    let mut lines = format!("{}:\n  Version:  {VERSION}\n", shim.runtime());
+    let mut add = |engine: &str| lines.extend(["  Engine:   ", engine, "\n"]);
+    match shim.engines(&Settings::read()) {
+        Ok(engines) => engines.iter().for_each(|engine| add(&engine_version(&engine.host))),
+        Err(failure) => add(&failure.message),
+    }
+    print(lines.as_bytes())
 }
 
 /// Prints the usage.
@@ -51,11 +57,7 @@ pub(crate) fn help(shim: Shim) -> Result<()> {
 
 /// Returns the engine's version from the engine host, because no engine is linked into the shim; or
 /// the reason why the host does not answer.
-fn engine_version(engine: &str) -> String {
-    let program = match Program::host(engine) {
-        Ok(program) => program,
-        Err(failure) => return format!("unknown: {}", failure.message),
-    };
+fn engine_version(program: &Program) -> String {
     let path = program.path();
     let output = Command::new(path).arg(ENGINE_VERSION).stdin(Stdio::null()).output();
     match output {

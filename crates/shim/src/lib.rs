@@ -25,18 +25,27 @@ use std::io::Write;
 use std::process::ExitCode;
 
 pub use error::Error;
+use wherry_protocol::Failure;
+use wherry_supervisor::Engines;
 use wherry_supervisor::digest::{DIGEST, digest};
 use wherry_supervisor::pod::init::{self, POD_INIT};
+use wherry_supervisor::settings::Settings;
 use wherry_sys::handover::Descriptor;
 
 use args::{Action, Args};
 pub use group::Sharing;
 use operator::Operator;
 
+/// The name of the runtime for all engines.
+const ALL: &str = "wherry";
+
 /// A runtime.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shim {
+    /// The name of its engine, or [`ALL`].
     pub(crate) engine: &'static str,
+    /// Searches for its engines. The shims of one engine do not contain the code for all.
+    pub(crate) find: fn(&str, &Settings) -> Result<Engines, Failure>,
     pub(crate) sharing: Sharing,
     /// Of a manager.
     pub(crate) operator: Option<&'static dyn Operator>,
@@ -46,6 +55,11 @@ impl Shim {
     /// The name, as in `io.containerd.<name>.v1`.
     fn name(self) -> String {
         self.sharing.runtime(self.engine)
+    }
+
+    /// Searches for its engines.
+    fn engines(self, settings: &Settings) -> Result<Engines, Failure> {
+        (self.find)(self.engine, settings)
     }
 
     fn runtime(self) -> String {
@@ -62,7 +76,18 @@ impl Shim {
 #[must_use]
 pub fn main(engine: &'static str, operator: Option<&'static dyn Operator>) -> ExitCode {
     let sharing = if operator.is_some() { Sharing::Manager } else { Sharing::Group };
-    let shim = Shim { engine, sharing, operator };
+    run(Shim { engine, find: Engines::find, sharing, operator })
+}
+
+/// The main function of `containerd-shim-wherry-v1`, whose containers have the engine that an
+/// annotation names, or the first one that runs their module.
+#[must_use]
+pub fn main_for_all_engines() -> ExitCode {
+    let find = |_: &str, settings: &Settings| Engines::find_all(settings);
+    run(Shim { engine: ALL, find, sharing: Sharing::Group, operator: None })
+}
+
+fn run(shim: Shim) -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.as_slice() {
         [first, rest @ ..] if first == DIGEST => return digest(rest),

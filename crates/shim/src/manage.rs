@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use wherry_supervisor::Program;
+use wherry_supervisor::settings::Settings;
 use wherry_sys::logger;
 use wherry_sys::socket::{self, Listen};
 use wherry_sys::title;
@@ -26,7 +26,8 @@ pub(crate) fn manage(shim: Shim, args: &Args) -> Result<()> {
         debug: args.debug,
     };
     let settings = operator.settings().map_err(Error::Operator)?;
-    let program = Program::host(shim.engine)?;
+    let limits = Settings::read();
+    let engines = shim.engines(&limits)?;
     let executable = std::env::current_exe().map_err(Error::Own)?;
     let bound = socket::serve_at(&manager.socket)
         .map_err(|source| Error::Listen { path: manager.socket.clone(), source })?;
@@ -39,7 +40,8 @@ pub(crate) fn manage(shim: Shim, args: &Args) -> Result<()> {
         shim,
         listener,
         name: OwnName(name),
-        program,
+        engines,
+        limits,
         executable,
         title,
         managed: Some((manager.clone(), settings)),

@@ -1,6 +1,7 @@
 //! The daemon: serves the Task API for one container, for one pod or, as the manager, for all
 //! containers of a containerd's namespace.
 
+use std::collections::HashMap;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,12 +15,12 @@ use ttrpc::asynchronous::transport::Listener;
 use wherry_container::Runtime;
 use wherry_supervisor::launch::Host;
 use wherry_supervisor::settings::Settings;
-use wherry_supervisor::{Program, SpareHosts, Supervisor};
+use wherry_supervisor::{Engine, Engines, Supervisor};
 use wherry_sys::handover::Incoming;
 use wherry_sys::logger::{self, ContainerLog};
 use wherry_sys::reaper::Reaper;
 use wherry_sys::socket::SocketName;
-use wherry_sys::{daemon, handover, memory, readonly};
+use wherry_sys::{daemon, handover, memory};
 use wherry_task::{
     Connections, Lifetime, Publisher, RestoredConnection, SavedService, Service, daemon_service,
     services,
@@ -38,7 +39,9 @@ pub(crate) struct Daemon {
     pub(crate) shim: Shim,
     pub(crate) listener: UnixListener,
     pub(crate) name: OwnName,
-    pub(crate) program: Program,
+    pub(crate) engines: Engines,
+    /// The administrator's settings.
+    pub(crate) limits: Settings,
     /// The path of this executable, where a new version is installed.
     pub(crate) executable: PathBuf,
     /// The arguments that `ps` shows.
@@ -61,6 +64,7 @@ pub(crate) struct First {
     pub(crate) is_pod: bool,
     /// Whether the path of its cgroup has the form of systemd's driver.
     pub(crate) by_systemd: bool,
+    pub(crate) annotations: HashMap<String, String>,
     pub(crate) shim_cgroup: String,
 }
 
@@ -100,17 +104,33 @@ pub(crate) fn serve(daemon: Daemon, first: Option<&First>) -> ! {
     // Before the runtime: the host loads its engine while containerd connects. That of a pod starts
     // with the pod, because containerd waits for the pod alone.
     let is_pod = first.is_some_and(|first| first.is_pod);
-    let spare = (!is_pod).then(|| Host::spawn(&daemon.program));
+    let spare = if is_pod { None } else { spawn_host(&daemon.engines, first) };
     if let Err(error) = daemon::raise_oom_score_adj() {
         log::warn!("cannot raise the shim's oom_score_adj: {error}");
     }
     daemon::ignore_terminal_signals();
     join_shim_cgroup(daemon.shim, first.map_or("", |first| &first.shim_cgroup));
-    let spare = spare.and_then(|host| {
-        let failed = |error| log::error!("cannot run {}: {error}", daemon.program.path().display());
-        host.map_err(failed).ok()
-    });
-    run_to_the_end(daemon, log, spare, None)
+    match spare {
+        Some((engine, Ok(host))) => engine.spare.put(host),
+        Some((engine, Err(error))) => {
+            log::error!("cannot run {}: {error}", engine.host.path().display());
+        }
+        None => {}
+    }
+    run_to_the_end(daemon, log, None)
+}
+
+/// Starts a host of the engine that the first container gets, or gets first. None if its
+/// annotation names none that is installed: that is the error of Create.
+fn spawn_host<'e>(
+    engines: &'e Engines,
+    first: Option<&First>,
+) -> Option<(&'e Engine, std::io::Result<Host>)> {
+    let engine = match first {
+        Some(first) => engines.preferred(&first.annotations)?,
+        None => &engines.first,
+    };
+    Some((engine, Host::spawn(&engine.host)))
 }
 
 /// As [`serve`], with the state that the last version of this daemon has handed over.
@@ -118,16 +138,11 @@ pub(crate) fn resume(daemon: Daemon, log: Option<ContainerLog>, restored: Restor
     memory::share_one_heap();
     start_log(&daemon);
     daemon::ignore_terminal_signals();
-    run_to_the_end(daemon, log, None, Some(restored))
+    run_to_the_end(daemon, log, Some(restored))
 }
 
-fn run_to_the_end(
-    daemon: Daemon,
-    log: Option<ContainerLog>,
-    spare: Option<Host>,
-    restored: Option<Restored>,
-) -> ! {
-    let result = run_on_this_thread(daemon, log.as_ref(), spare, restored);
+fn run_to_the_end(daemon: Daemon, log: Option<ContainerLog>, restored: Option<Restored>) -> ! {
+    let result = run_on_this_thread(daemon, log.as_ref(), restored);
     if let Err(error) = &result {
         log::error!("the shim ends: {error}");
     }
@@ -166,41 +181,35 @@ impl Drop for OwnName {
 fn run_on_this_thread(
     daemon: Daemon,
     log: Option<&ContainerLog>,
-    spare: Option<Host>,
     restored: Option<Restored>,
 ) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::Daemon)?;
-    let result = runtime.block_on(run(daemon, log, spare, restored));
+    let result = runtime.block_on(run(daemon, log, restored));
     // Without waiting for a compiler whose container is gone: it ends with this process.
     runtime.shutdown_background();
     result
 }
 
-async fn run(
-    daemon: Daemon,
-    log: Option<&ContainerLog>,
-    spare: Option<Host>,
-    restored: Option<Restored>,
-) -> Result<()> {
+async fn run(daemon: Daemon, log: Option<&ContainerLog>, restored: Option<Restored>) -> Result<()> {
     let reaper = Reaper::default();
     wherry_container::reap_children(reaper.clone()).map_err(Error::Daemon)?;
     let publisher = Publisher::start(&daemon.ttrpc_address, &daemon.namespace);
-    let config = Settings::read();
     let shim = daemon.shim;
     // The daemon of a group has used the only host that it needs.
     let (lifetime, spare_hosts) = match &daemon.managed {
         None => (Lifetime::Group, 0),
         Some((_, set)) => (Lifetime::Manager { idle: set.idle }, set.spare_hosts),
     };
-    for warning in &config.warnings {
+    let Daemon { listener, name, mut engines, limits, .. } = daemon;
+    for warning in &limits.warnings {
         log::warn!("{warning}");
     }
-    let Daemon { listener, name, program, .. } = daemon;
-    let spare = SpareHosts::new(spare, spare_hosts);
-    let supervisor = Arc::new(supervisor(shim, program, &config, reaper, spare));
+    engines.first.spare.keep(spare_hosts);
+    pin(&engines);
+    let supervisor = Arc::new(Supervisor { engines, bounds: limits.bounds, reaper });
     let runtime = Arc::new(Runtime {
         supervisor: Arc::clone(&supervisor),
         events: Arc::new(publisher.clone()),
@@ -263,27 +272,14 @@ async fn run(
     Ok(())
 }
 
-fn supervisor(
-    shim: Shim,
-    host: Program,
-    config: &Settings,
-    reaper: Reaper,
-    spare: SpareHosts,
-) -> Supervisor {
-    let compiler = host.compiler(shim.engine);
-    for program in [&host, &compiler] {
-        if let Err(error) = program.pin() {
-            log::warn!("cannot open {}: {error}", program.path().display());
+/// Opens the executables, so that this daemon executes their version from here on.
+fn pin(engines: &Engines) {
+    for engine in engines.iter() {
+        for program in [&engine.host, &engine.compiler] {
+            if let Err(error) = program.pin() {
+                log::warn!("cannot open {}: {error}", program.path().display());
+            }
         }
-    }
-    Supervisor {
-        compiler,
-        host,
-        // Guests get descriptors of these files.
-        cache: config.cache(shim.engine).reading_through(readonly::view),
-        bounds: config.bounds,
-        reaper,
-        spare,
     }
 }
 

@@ -7,7 +7,7 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use wherry_supervisor::Program;
+use wherry_supervisor::settings::Settings as Limits;
 use wherry_sys::daemon;
 use wherry_sys::socket::{self, Listen};
 
@@ -27,9 +27,11 @@ const ADDRESS_FILE: &str = "address";
 pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
     let bundle = bundle(args)?;
     // Before the socket and the daemon exist: a missing host is an error of this program.
-    let program = Program::host(shim.engine)?;
+    let limits = Limits::read();
+    let engines = shim.engines(&limits)?;
     let executable = std::env::current_exe().map_err(Error::Own)?;
-    let Group { name: group, is_pod, by_systemd } = shim.sharing.group(&bundle, &args.id)?;
+    let Group { name: group, is_pod, by_systemd, annotations } =
+        shim.sharing.group(&bundle, &args.id)?;
     let ttrpc_address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let bootstrap = Bootstrap::new(args, &ttrpc_address, &read_stdin());
     let key = group::Key {
@@ -76,7 +78,8 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
         shim,
         listener,
         name: OwnName(name),
-        program,
+        engines,
+        limits,
         executable,
         title,
         managed,
@@ -86,7 +89,7 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
         upgrades: 0,
     };
     let shim_cgroup = bootstrap.options.shim_cgroup;
-    let first = First { id: args.id.clone(), bundle, is_pod, by_systemd, shim_cgroup };
+    let first = First { id: args.id.clone(), bundle, is_pod, by_systemd, annotations, shim_cgroup };
     serve::serve(daemon, Some(&first))
 }
 

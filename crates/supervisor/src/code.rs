@@ -9,13 +9,14 @@ use wherry_image::{CacheError, CacheEvent, Module};
 use wherry_protocol::Mount;
 use wherry_sys::measure::{self, Measurement};
 
-use crate::Supervisor;
 use crate::cancel::Cancel;
 use crate::compiler::{Charged, ProcessCompiler, compile_in_background};
+use crate::{Engine, Supervisor};
 
 /// The container that needs code.
 pub(crate) struct Order<'a> {
     pub(crate) supervisor: &'a Supervisor,
+    pub(crate) engine: &'a Engine,
     pub(crate) id: &'a str,
     /// The mounts of its root filesystem, if this process mounted it.
     pub(crate) rootfs: &'a [Mount],
@@ -44,6 +45,13 @@ pub(crate) enum CodeError {
     NoModule,
 }
 
+impl CodeError {
+    /// Whether the engine does not run the module: another engine may.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, CodeError::Cache(CacheError::Compile(_)))
+    }
+}
+
 impl Order<'_> {
     /// The code of a module under `key`, or under `baseline` if that is missing. Everything that
     /// comes from the guest's process is validated.
@@ -55,7 +63,7 @@ impl Order<'_> {
         start: &[String],
     ) -> Result<File, CodeError> {
         overlay::validate(module)?;
-        let Order { supervisor, id, .. } = self;
+        let Order { supervisor, engine, id, .. } = self;
         let options: Vec<&str> = self
             .rootfs
             .iter()
@@ -70,7 +78,7 @@ impl Order<'_> {
             of_image: image.is_some(),
         };
         let compiler = ProcessCompiler {
-            program: &supervisor.compiler,
+            program: &engine.compiler,
             reaper: Some(&supervisor.reaper),
             bounds: supervisor.bounds.within(self.memory),
             module: &name,
@@ -89,12 +97,11 @@ impl Order<'_> {
                 log::info!("{id}: {event}");
             }
         };
-        let code =
-            supervisor.cache.get_or_baseline(module, key, baseline, &compiler, &mut report)?;
+        let code = engine.cache.get_or_baseline(module, key, baseline, &compiler, &mut report)?;
         measure::report(|| Measurement::Code { id, compiled });
         if code.baseline
-            && let Some(lock) = supervisor.cache.background_lock()
-            && let Err(error) = compile_in_background(&supervisor.compiler, module.file, lock)
+            && let Some(lock) = engine.cache.background_lock()
+            && let Err(error) = compile_in_background(&engine.compiler, module.file, lock)
         {
             log::warn!("{id}: {name} stays at baseline code: {error}");
         }

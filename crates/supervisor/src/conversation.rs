@@ -89,6 +89,8 @@ struct Received {
     cgroup: bool,
     hooks: bool,
     compile: bool,
+    /// The engine does not run the module.
+    refused: bool,
     reason: Option<Failure>,
     details: Vec<String>,
 }
@@ -130,7 +132,9 @@ impl<'a> Conversation<'a> {
         let fds = descriptors(name, fds, expected)?;
         match message {
             SetupMessage::Failed(failure) => {
-                self.received.reason.get_or_insert(sanitised(failure));
+                let refused = self.received.refused;
+                let kind = if refused { FailureKind::Unsupported } else { failure.kind };
+                self.received.reason.get_or_insert(sanitised(Failure { kind, ..failure }));
             }
             SetupMessage::Detail(text) => {
                 if self.received.details.len() < DETAILS_MAX {
@@ -158,6 +162,7 @@ impl<'a> Conversation<'a> {
                     // Shortened: a text that does not fit into a message would leave the process
                     // without an answer.
                     Err(error) => {
+                        self.received.refused = error.is_refusal();
                         self.send(&SetupReply::Refused(shortened(error.to_string())), None);
                     }
                 }

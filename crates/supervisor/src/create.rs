@@ -18,7 +18,7 @@ use crate::cleanup::Remains;
 use crate::code::{CodeError, Order};
 use crate::conversation::{Forked, SetupService};
 use crate::pod::members;
-use crate::{Supervisor, cleanup, launch};
+use crate::{Engine, Supervisor, cleanup, launch};
 
 /// The container that a client requests.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -133,18 +133,29 @@ impl Supervisor {
             // Create.
             wherry_cgroup::start_grace_period();
         }
-        let setup = CreateSetup {
-            supervisor: self,
-            config,
-            bundle: &bundle,
-            spec: &spec,
-            cgroup: &cgroup,
-            cancel,
-        };
-        let forked = self.fork_first(setup, stdio);
+        let remains = Remains::new(&bundle, &spec);
+        let mut again = false;
+        let forked = self.engines.attempt(&bundle, Some(&spec), stdio, &mut |engine, stdio| {
+            if std::mem::replace(&mut again, true) {
+                // The last engine does not run the module.
+                self.clean(&bundle, &remains);
+                if cancel.is_cancelled() {
+                    return Err(cancelled(&config.id));
+                }
+            }
+            let setup = CreateSetup {
+                supervisor: self,
+                engine,
+                config,
+                bundle: &bundle,
+                spec: &spec,
+                cgroup: &cgroup,
+                cancel,
+            };
+            self.fork_first(setup, stdio)
+        });
         // A cancelled Create is undone as a failed one.
         let result = if cancel.commit() { forked } else { Err(cancelled(&config.id)) };
-        let remains = Remains::new(&bundle, &spec);
         match result {
             Ok(Forked { process, setup, console }) => {
                 let poststart = Batch::new(Moment::Poststart, &bundle, &spec);
@@ -174,7 +185,7 @@ impl Supervisor {
         mut setup: CreateSetup<'_>,
         stdio: Option<Stdio>,
     ) -> Result<Forked, Failure> {
-        let CreateSetup { config, bundle, spec, cgroup, .. } = setup;
+        let CreateSetup { engine, config, bundle, spec, cgroup, .. } = setup;
         let request = HostRequest::Create(CreateRequest {
             id: config.id.clone(),
             bundle: config.bundle.clone(),
@@ -188,7 +199,8 @@ impl Supervisor {
         });
         let lock = SetupLock::shared(bundle)
             .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
-        self.take_host(&config.id, true)?.fork(&request, lock, stdio, &self.reaper, &mut setup)
+        let host = self.take_host(engine, &config.id, true)?;
+        host.fork(&request, lock, stdio, &self.reaper, &mut setup)
     }
 
     /// Starts a created container: returns when the guest runs. Blocks.
@@ -202,12 +214,15 @@ impl Supervisor {
 
     /// Removes everything of a container but its bundle. Logs what could not be removed.
     pub fn remove(&self, config: &ContainerConfig, remains: &Remains) {
-        let bundle = Bundle::new(&config.bundle, &config.id);
-        for error in cleanup::container(&bundle, Some(remains), Some(&self.reaper)) {
-            log::error!("{}: {error}", config.id);
-        }
+        self.clean(&Bundle::new(&config.bundle, &config.id), remains);
         if let Some(pod) = &config.pod {
             members::remove(pod, &config.id);
+        }
+    }
+
+    fn clean(&self, bundle: &Bundle, remains: &Remains) {
+        for error in cleanup::container(bundle, Some(remains), Some(&self.reaper)) {
+            log::error!("{}: {error}", bundle.id());
         }
     }
 }
@@ -238,6 +253,7 @@ fn validate(
 #[derive(Clone, Copy)]
 struct CreateSetup<'a> {
     supervisor: &'a Supervisor,
+    engine: &'a Engine,
     config: &'a ContainerConfig,
     bundle: &'a Bundle,
     spec: &'a Config,
@@ -255,6 +271,7 @@ impl SetupService for CreateSetup<'_> {
     ) -> Result<File, CodeError> {
         let order = Order {
             supervisor: self.supervisor,
+            engine: self.engine,
             id: &self.config.id,
             rootfs: &self.config.rootfs,
             cgroup: self.cgroup,

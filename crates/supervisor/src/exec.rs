@@ -9,11 +9,11 @@ use wherry_cgroup::CgroupName;
 use wherry_protocol::{ExecRequest, Failure, FailureKind, HostRequest, Stdio};
 use wherry_sys::process::Process;
 
-use crate::Supervisor;
 use crate::cancel::Cancel;
 use crate::code::{CodeError, Order};
 use crate::conversation::{Forked, SetupService};
 use crate::create::ContainerConfig;
+use crate::{Engine, Supervisor};
 
 /// The process that a client adds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,12 +53,14 @@ impl Supervisor {
             options: container.options.clone(),
             module_max: self.bounds.module,
         });
-        let lock = SetupLock::shared(&bundle)
-            .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
-        let mut setup = ExecSetup { supervisor: self, container, bundle: &bundle, cancel };
-        let forked = self
-            .take_host(&container.id, false)
-            .and_then(|host| host.fork(&request, lock, stdio, &self.reaper, &mut setup));
+        let forked = self.engines.attempt(&bundle, None, stdio, &mut |engine, stdio| {
+            let lock = SetupLock::shared(&bundle)
+                .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
+            let mut setup =
+                ExecSetup { supervisor: self, engine, container, bundle: &bundle, cancel };
+            let host = self.take_host(engine, &container.id, false)?;
+            host.fork(&request, lock, stdio, &self.reaper, &mut setup)
+        });
         let ended = || {
             let text = format!("container {} ended before the process could start", container.id);
             Failure::new(FailureKind::System, text)
@@ -81,6 +83,7 @@ impl Supervisor {
 /// Answers the messages of an added process.
 struct ExecSetup<'a> {
     supervisor: &'a Supervisor,
+    engine: &'a Engine,
     container: &'a ContainerConfig,
     bundle: &'a Bundle,
     cancel: &'a Cancel,
@@ -100,6 +103,7 @@ impl SetupService for ExecSetup<'_> {
         let cgroup = CgroupName::parse(spec.cgroups_path(), &self.container.id, systemd)?;
         let order = Order {
             supervisor: self.supervisor,
+            engine: self.engine,
             id: &self.container.id,
             rootfs: &[],
             cgroup: &cgroup,

@@ -13,6 +13,7 @@ pub mod compiler;
 mod conversation;
 pub mod create;
 pub mod digest;
+pub mod engines;
 pub mod exec;
 pub mod launch;
 pub mod pod;
@@ -20,13 +21,13 @@ pub mod program;
 pub mod settings;
 mod spare;
 
-use wherry_image::Cache;
 use wherry_protocol::compile::Bounds;
 use wherry_protocol::{Failure, FailureKind};
 use wherry_sys::measure::{self, Measurement};
 use wherry_sys::reaper::Reaper;
 
 pub use cancel::Cancel;
+pub use engines::{Engine, Engines};
 use launch::Host;
 pub use program::Program;
 pub use spare::SpareHosts;
@@ -34,49 +35,49 @@ pub use spare::SpareHosts;
 /// The state that all containers of one process share.
 #[derive(Debug)]
 pub struct Supervisor {
-    /// The engine host's executable.
-    pub host: Program,
-    /// The compiler's executable.
-    pub compiler: Program,
-    /// The cache of compiled code.
-    pub cache: Cache,
+    /// The engines that run them.
+    pub engines: Engines,
     /// The limits of a compilation.
     pub bounds: Bounds,
     /// Reaps the children of this process.
     pub reaper: Reaper,
-    /// Engine hosts that were started ahead of time.
-    pub spare: SpareHosts,
 }
 
 impl Supervisor {
-    /// A spare host, or a new one, for a process of the container `id`: its `first` or an added
-    /// one. A host serves one request and ends: an idle one would waste memory.
-    fn take_host(&self, id: &str, first: bool) -> Result<Host, Failure> {
-        let spare = self.spare.take();
+    /// A spare host of `engine`, or a new one, for a process of the container `id`: its `first` or
+    /// an added one. A host serves one request and ends: an idle one would waste memory.
+    fn take_host(&self, engine: &Engine, id: &str, first: bool) -> Result<Host, Failure> {
+        let spare = engine.spare.take();
         measure::report(|| Measurement::Host { id, first, spare: spare.is_some() });
         match spare {
             Some(host) => Ok(host),
-            None => self.spare.spawn(&self.host).map_err(|error| {
-                let path = self.host.path().display();
+            None => engine.spare.spawn(&engine.host).map_err(|error| {
+                let path = engine.host.path().display();
                 Failure::new(FailureKind::System, format!("cannot run {path}: {error}"))
             }),
         }
     }
 
+    /// The spare hosts of the engine that is tried first.
+    #[must_use]
+    pub fn spare(&self) -> &SpareHosts {
+        &self.engines.first.spare
+    }
+
     /// Whether [`Supervisor::refill`] has something to do.
     #[must_use]
     pub fn needs_refill(&self) -> bool {
-        self.spare.needs_refill()
+        self.spare().needs_refill()
     }
 
     /// Starts spare hosts in place of those that were used. Blocks for some milliseconds.
     pub fn refill(&self) {
-        self.spare.refill(&self.host);
+        self.spare().refill(&self.engines.first.host);
     }
 
     /// Starts a spare host for the container that is expected next, unless there is one. Blocks for
     /// about a millisecond.
     pub fn prepare_host(&self) {
-        self.spare.fill_up_to(1, &self.host);
+        self.spare().fill_up_to(1, &self.engines.first.host);
     }
 }

@@ -26,11 +26,14 @@ pub struct SpareHosts {
 }
 
 impl SpareHosts {
-    /// Keeps up to `kept` hosts, and has `first` until it is used.
-    #[must_use]
-    pub fn new(first: Option<Host>, kept: usize) -> SpareHosts {
-        let hosts = Mutex::new(Vec::from_iter(first));
-        SpareHosts { hosts, kept, zygote: Mutex::default() }
+    /// Keeps up to `kept` hosts.
+    pub fn keep(&mut self, kept: usize) {
+        self.kept = kept;
+    }
+
+    /// Adds a host.
+    pub fn put(&self, host: Host) {
+        lock(&self.hosts).push(host);
     }
 
     /// The number of hosts that are ready.
@@ -63,7 +66,7 @@ impl SpareHosts {
     pub(crate) fn fill_up_to(&self, count: usize, program: &Program) {
         while self.ready() < count {
             match self.spawn(program) {
-                Ok(host) => lock(&self.hosts).push(host),
+                Ok(host) => self.put(host),
                 // The next Create tries it again, and reports the cause.
                 Err(_) => return,
             }

@@ -118,7 +118,7 @@ impl Error {
 fn container_code(error: &ContainerError) -> Code {
     match error {
         ContainerError::Failure(failure) => match failure.kind {
-            FailureKind::Invalid => Code::INVALID_ARGUMENT,
+            FailureKind::Invalid | FailureKind::Unsupported => Code::INVALID_ARGUMENT,
             // A missing program is not NOT_FOUND: a client would conclude that the task is missing.
             // runc's shim answers UNKNOWN too, and clients read the text.
             FailureKind::NotFound | FailureKind::NotExecutable | FailureKind::System => {

@@ -249,20 +249,19 @@ mod tests {
     use wherry_container::{Event, EventKind, EventSink};
     use wherry_image::Cache;
     use wherry_protocol::compile::Bounds;
-    use wherry_supervisor::{Program, SpareHosts, Supervisor};
+    use wherry_supervisor::{Engine, Engines, Program, Supervisor};
     use wherry_sys::handover;
     use wherry_sys::reaper::Reaper;
 
     /// A service without containers, and a publisher whose containerd does not exist.
     fn service(connections: &Connections) -> (Service, Publisher) {
+        // The test runs none of its executables.
+        let host = Program::new("wherry-none-host".into());
+        let engine = Engine::new("none", host, Cache::new("/none".into(), "none", 0));
         let supervisor = Supervisor {
-            // The tests run neither.
-            host: Program::new("wherry-none-host".into()),
-            compiler: Program::new("wherry-none".into()),
-            cache: Cache::new("/none".into(), "none", 0),
+            engines: Engines::only(engine),
             bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
             reaper: Reaper::default(),
-            spare: SpareHosts::default(),
         };
         let publisher = Publisher::start("/none.sock", "default");
         let events: Arc<dyn EventSink> = Arc::new(publisher.clone());

@@ -74,11 +74,15 @@ pub(crate) struct Setup {
     pub(crate) handlers: Vec<Handler>,
 }
 
-/// A runtime handler of CRI for the engine under test.
-#[derive(Clone, Debug)]
+/// A runtime handler of CRI.
+#[derive(Clone, Debug, Default)]
 pub struct Handler {
     /// Its name.
     pub name: String,
+    /// Its runtime. Empty: that of the engine under test.
+    pub runtime: String,
+    /// More keys of it: lines of TOML.
+    pub keys: String,
     /// The runtime's options: lines of TOML.
     pub options: String,
 }

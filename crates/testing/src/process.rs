@@ -139,18 +139,23 @@ fn kubernetes(
     };
     let runtime = format!("plugins.\"{plugin}\"");
     let (kind, root) = (places::runtime(), root.display());
-    let table = |name: &str, keys: &str, options: Option<&str>| {
+    let of = |kind: &str, name: &str, keys: &str, options: Option<&str>| {
         let table = format!("{runtime}.containerd.runtimes.{name}");
         let options = options.map(|lines| format!("[{table}.options]\n{lines}"));
         let options = options.unwrap_or_default();
         format!("[{table}]\nruntime_type = \"{kind}\"\n{keys}{options}")
     };
+    let table = |name: &str, keys: &str, options: Option<&str>| of(&kind, name, keys, options);
     let systemd = places::systemd_cgroups();
     let options = format!("SystemdCgroup = {systemd}\nKeyOfAnotherRuntime = \"value\"\n");
-    let own = Handler { name: engine(), options: options.clone() };
+    let own = Handler { name: engine(), options: options.clone(), ..Handler::default() };
     let all = handlers.iter().chain([&own]);
-    let mut handlers: String =
-        all.map(|handler| table(&handler.name, "", Some(&handler.options))).collect();
+    let mut handlers: String = all
+        .map(|Handler { name, runtime, keys, options }| {
+            let kind = if runtime.is_empty() { &kind } else { runtime };
+            of(kind, name, keys, Some(options))
+        })
+        .collect();
     let pods = engine() + SHIM_SANDBOXER;
     let by_shim = "sandboxer = \"shim\"\n";
     handlers += &match version {

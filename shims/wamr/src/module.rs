@@ -62,7 +62,8 @@ fn load_module(wasm: &[u8], guest: &Guest) -> Result<(wasm_module_t, CString), L
     let module = call(|text, room| unsafe {
         wasm_runtime_load_ex(buffer.as_mut_ptr(), buffer.len() as u32, &raw const args, text, room)
     });
-    let module = module.map_err(|text| LoadError::Engine(format!("WAMR cannot run it: {text}")))?;
+    let module =
+        module.map_err(|text| LoadError::Unsupported(format!("WAMR cannot run it: {text}")))?;
     // SAFETY: the module was loaded.
     unsafe {
         check_imports(module, guest.network)?;

@@ -72,6 +72,7 @@ const OWN_SHIM: &[&str] = &[
     "budget::a_life_takes_few_programs_and_processes",
     "budget::running_containers_take_little_and_rest",
     "cri::a_pod_has_one_shim",
+    "engines",
     "executable::a_bundle_without_a_configuration_is_that_of_a_pod",
     "executable::a_configuration_that_cannot_be_read_is_one_sentence",
     "executable::a_configuration_that_is_cut_off_is_one_sentence",

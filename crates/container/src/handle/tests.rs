@@ -4,7 +4,7 @@ use wherry_image::Cache;
 use wherry_protocol::RuntimeOptions;
 use wherry_protocol::compile::Bounds;
 use wherry_supervisor::create::ContainerConfig;
-use wherry_supervisor::{Program, SpareHosts, Supervisor};
+use wherry_supervisor::{Engine, Engines, Program, Supervisor};
 use wherry_sys::reaper::Reaper;
 
 use crate::actor::tests::Fake;
@@ -40,14 +40,13 @@ impl Harness {
     fn new(state: State) -> Harness {
         let folder = tempfile::tempdir().unwrap();
         let events = Arc::new(Published::default());
+        // The test runs none of its executables.
+        let host = Program::new("wherry-none-host".into());
+        let engine = Engine::new("none", host, Cache::new(folder.path().join("cache"), "none", 0));
         let supervisor = Supervisor {
-            // The test runs neither.
-            host: Program::new("wherry-none-host".into()),
-            compiler: Program::new("wherry-none".into()),
-            cache: Cache::new(folder.path().join("cache"), "none", 0),
+            engines: Engines::only(engine),
             bounds: Bounds { memory: 1 << 20, seconds: 1, module: 1 << 20, code: 1 << 20 },
             reaper: Reaper::default(),
-            spare: SpareHosts::default(),
         };
         let runtime =
             Arc::new(Runtime { supervisor: Arc::new(supervisor), events: events.clone() });

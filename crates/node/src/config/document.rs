@@ -1,8 +1,8 @@
 //! Edits a TOML file: adds and removes the runtimes' tables. The rest keeps its comments and order.
 
-use toml_edit::{Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value};
+use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
-use super::{COMMENT, ConfigError, Format, Runtime, Version};
+use super::{ANNOTATION_KEYS, COMMENT, ConfigError, Format, Runtime, Version};
 
 const DEFAULT_COMMENT: &str = "# containerd's default, which containerd 1.x forgets once a runtime is named. Added by wherry-node.";
 
@@ -207,6 +207,13 @@ fn set(item: &mut Item, runtime: &Runtime, path: &mut Vec<&str>) -> Result<(), C
         put(table, "sandboxer", runtime.sandboxer_key().map(Value::from));
         let no_pull = runtime.without_pause_image.then(|| Value::from(true));
         put(table, "disable_pause_image_pull", no_pull);
+        for key in ANNOTATION_KEYS {
+            // The list of an administrator may have more.
+            if !runtime.annotations.is_empty() && !table.contains_key(key) {
+                let list = runtime.annotations.iter().copied().collect::<Array>();
+                put(table, key, Some(list.into()));
+            }
+        }
     }
     path.push("options");
     let options = child(item, "options", path)?;

@@ -9,6 +9,7 @@ fn runtime(handler: &str) -> Runtime {
         runtime_path: None,
         systemd_cgroup: true,
         sandboxer: crate::config::Sandboxer::Podsandbox,
+        annotations: &[],
         without_pause_image: false,
     }
 }
@@ -202,4 +203,23 @@ runtime_type = "io.containerd.runc.v2"
     let text = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \"x\"\n";
     let edited = add_beside(text, 2, &[runtime("wamr")], Some(EFFECTIVE)).unwrap();
     assert!(edited.starts_with(text) && !edited.contains("runc.v2"), "{edited}");
+}
+
+#[test]
+fn the_runtime_for_all_engines_gets_the_annotations_that_name_one() {
+    let dir = std::path::Path::new("/usr/local/bin");
+    let sandboxer = crate::config::Sandboxer::Podsandbox;
+    let all = Runtime::new("wherry", dir, true, Version::new(2, 4), false, sandboxer);
+    let text = add("", 3, std::slice::from_ref(&all)).unwrap();
+    let list = r#"["wherry.engine", "wherry.engine/*", "run.oci.handler"]"#;
+    for key in ["pod_annotations", "container_annotations"] {
+        assert!(text.contains(&format!("{key} = {list}\n")), "{text}");
+    }
+    assert_eq!(add(&text, 3, &[all]).unwrap(), text, "a second time changes nothing");
+    let template = crate::config::template::add(
+        None,
+        Format::V3,
+        &[Runtime::new("wherry", dir, true, Version::new(2, 4), false, sandboxer)],
+    );
+    assert!(template.contains(&format!("  pod_annotations = {list}\n")), "{template}");
 }

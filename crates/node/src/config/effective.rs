@@ -109,6 +109,7 @@ runtime_type = "io.containerd.runc.v2"
             runtime_path: None,
             systemd_cgroup: false,
             sandboxer: crate::config::Sandboxer::Podsandbox,
+            annotations: &[],
             without_pause_image: false,
         }
     }

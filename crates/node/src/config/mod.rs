@@ -9,6 +9,8 @@ pub(crate) mod template;
 
 use std::path::Path;
 
+use crate::executables;
+
 /// The comment before each addition, in both kinds of file.
 pub(crate) const COMMENT: &str = "# Added by wherry-node; `wherry-node uninstall` removes it.";
 
@@ -146,6 +148,11 @@ pub(crate) enum Sandboxer {
     Shim,
 }
 
+/// The annotations that name the engine of a container. A pattern's `*` matches no slash.
+const ANNOTATIONS: [&str; 3] = ["wherry.engine", "wherry.engine/*", "run.oci.handler"];
+/// The keys under which containerd has them.
+pub(crate) const ANNOTATION_KEYS: [&str; 2] = ["pod_annotations", "container_annotations"];
+
 /// A runtime, as containerd's configuration has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Runtime {
@@ -155,6 +162,8 @@ pub(crate) struct Runtime {
     pub(crate) runtime_path: Option<String>,
     pub(crate) systemd_cgroup: bool,
     pub(crate) sandboxer: Sandboxer,
+    /// The annotations of pods and containers that containerd passes to the shim.
+    pub(crate) annotations: &'static [&'static str],
     /// Whether containerd should not pull a pause image for it: `disable_pause_image_pull`.
     pub(crate) without_pause_image: bool,
 }
@@ -199,12 +208,14 @@ impl Runtime {
         };
         let without_pause_image = shim_makes_pods && version.has_pause_image_key();
         let handler = engine.to_owned();
+        let annotations: &[&str] = if engine == executables::ALL { &ANNOTATIONS } else { &[] };
         Runtime {
             handler,
             runtime_type,
             runtime_path,
             systemd_cgroup,
             sandboxer,
+            annotations,
             without_pause_image,
         }
     }

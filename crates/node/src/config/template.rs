@@ -1,7 +1,7 @@
 //! Edits a Go template of k3s or rke2, which is not TOML: adds and removes a block between two
 //! marks.
 
-use super::{Format, Runtime};
+use super::{ANNOTATION_KEYS, Format, Runtime};
 
 const BEGIN: &str = "# wherry-node: begin (`wherry-node uninstall` removes this)";
 const END: &str = "# wherry-node: end";
@@ -25,6 +25,12 @@ pub(crate) fn add(text: Option<&str>, format: Format, runtimes: &[Runtime]) -> S
         }
         if runtime.without_pause_image {
             block += "  disable_pause_image_pull = true\n";
+        }
+        if !runtime.annotations.is_empty() {
+            for key in ANNOTATION_KEYS {
+                // Strings of ASCII: their form in Rust is that in TOML.
+                block += &format!("  {key} = {:?}\n", runtime.annotations);
+            }
         }
         block += &format!("[{table}.options]\n  SystemdCgroup = {}\n", runtime.systemd_cgroup);
     }

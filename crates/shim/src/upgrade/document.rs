@@ -140,8 +140,10 @@ impl Document {
 mod tests {
     use super::*;
     use crate::Sharing;
+    use wherry_supervisor::Engines;
 
-    const SHIM: Shim = Shim { engine: "e", sharing: Sharing::Manager, operator: None };
+    const SHIM: Shim =
+        Shim { engine: "e", find: Engines::find, sharing: Sharing::Manager, operator: None };
 
     fn head(form: u32, runtime: &str) -> Vec<u8> {
         let head = Head { form, version: "9.9".to_owned(), runtime: runtime.to_owned() };

@@ -18,7 +18,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use wherry_supervisor::{Program, Supervisor};
+use wherry_supervisor::Supervisor;
+use wherry_supervisor::settings::Settings;
 use wherry_sys::handover::{self, Descriptor, Incoming, NotReady, Outgoing, ResumeError};
 use wherry_sys::logger::ContainerLog;
 use wherry_sys::socket::SocketName;
@@ -133,8 +134,9 @@ impl Upgrade<'_> {
     fn is_current(&self, program: &File) -> io::Result<bool> {
         let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
         let own = identity(fs::metadata("/proc/self/exe")?);
-        let Supervisor { host, compiler, .. } = &*self.supervisor;
-        Ok(own == identity(program.metadata()?) && host.is_current() && compiler.is_current())
+        let mut engines = self.supervisor.engines.iter();
+        Ok(own == identity(program.metadata()?)
+            && engines.all(|engine| engine.host.is_current() && engine.compiler.is_current()))
     }
 
     fn document(
@@ -156,7 +158,7 @@ pub(crate) fn check(shim: Shim) -> Result<()> {
     let bytes = bytes.and_then(|fd| handover::read(&File::from(fd))).map_err(read)?;
     Document::parse(shim, &bytes)?;
     // An error of the new version would come too late.
-    Program::host(shim.engine)?;
+    shim.engines(&Settings::read())?;
     Ok(())
 }
 
@@ -182,11 +184,14 @@ pub(crate) fn resume(shim: Shim, number: Descriptor) -> Result<()> {
     {
         log::warn!("cannot write {COMM}: {error}");
     }
+    let limits = Settings::read();
+    let engines = shim.engines(&limits)?;
     let daemon = Daemon {
         shim,
         listener: from.take(saved.listener)?.into(),
         name: OwnName(saved.name),
-        program: Program::host(shim.engine)?,
+        engines,
+        limits,
         executable: saved.executable,
         title: saved.title,
         managed: saved.managed,

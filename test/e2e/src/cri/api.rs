@@ -82,6 +82,8 @@ pub struct PodConfig {
     pub log_directory: String,
     #[prost(message, optional, tag = "4")]
     pub dns: Option<Dns>,
+    #[prost(map = "string, string", tag = "7")]
+    pub annotations: HashMap<String, String>,
     #[prost(message, optional, tag = "8")]
     pub linux: Option<LinuxPod>,
 }
@@ -181,6 +183,8 @@ pub struct ContainerConfig {
     pub image: Option<ImageName>,
     #[prost(string, repeated, tag = "4")]
     pub args: Vec<String>,
+    #[prost(map = "string, string", tag = "10")]
+    pub annotations: HashMap<String, String>,
     #[prost(string, tag = "11")]
     pub log_path: String,
     #[prost(message, optional, tag = "15")]

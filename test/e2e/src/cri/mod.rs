@@ -55,6 +55,7 @@ pub struct Member<'i> {
     image: Source<'i>,
     args: Vec<String>,
     memory: i64,
+    annotations: HashMap<String, String>,
 }
 
 /// Where the image of a container comes from.
@@ -69,12 +70,23 @@ enum Source<'i> {
 impl<'i> Member<'i> {
     /// A container with this name and image.
     pub fn new(name: &'i str, image: &'i Image) -> Member<'i> {
-        Member { name, image: Source::Built(image), args: Vec::new(), memory: 0 }
+        Member::of(name, Source::Built(image))
     }
 
     /// A container of an image that is in containerd's store.
     pub fn stored(name: &'i str, reference: &'i str) -> Member<'i> {
-        Member { name, image: Source::Stored(reference), args: Vec::new(), memory: 0 }
+        Member::of(name, Source::Stored(reference))
+    }
+
+    fn of(name: &'i str, image: Source<'i>) -> Member<'i> {
+        Member { name, image, args: Vec::new(), memory: 0, annotations: HashMap::new() }
+    }
+
+    /// Adds an annotation.
+    #[must_use]
+    pub fn annotation(mut self, name: &str, value: &str) -> Member<'i> {
+        self.annotations.insert(name.to_owned(), value.to_owned());
+        self
     }
 
     /// Arguments, in place of the image's default ones.
@@ -237,6 +249,14 @@ impl Cri {
         self.run(config, &self.handler)
     }
 
+    /// Like [`Cri::pod_of`], under a handler of this name.
+    ///
+    /// # Errors
+    /// The text that the kubelet would show.
+    pub fn pod_of_under(&self, config: PodConfig, handler: &str) -> Result<Pod<'_>, String> {
+        self.run(config, handler)
+    }
+
     /// The configuration of a pod. Its uid is unique, as in a cluster: pods of several tests may
     /// have the same name.
     pub fn config(&self, name: &str, pid: i32) -> PodConfig {
@@ -254,6 +274,7 @@ impl Cri {
             hostname: String::new(),
             log_directory: logs.display().to_string(),
             dns: None,
+            annotations: HashMap::new(),
             linux: Some(LinuxPod {
                 cgroup_parent: cgroup_parent(self.containerd.namespace()),
                 security: Some(PodSecurity { namespaces: Some(namespaces) }),
@@ -287,6 +308,7 @@ impl Pod<'_> {
             metadata: Some(ContainerMetadata { name: member.name.to_owned() }),
             image: Some(image),
             args: member.args.clone(),
+            annotations: member.annotations.clone(),
             log_path: format!("{}.log", member.name),
             linux: Some(LinuxContainer {
                 resources: Some(Resources { memory_limit_in_bytes: member.memory }),

@@ -17,6 +17,7 @@ mod ctr;
 mod disk;
 mod docker;
 mod documents;
+mod engines;
 mod errno;
 mod escape;
 mod events;

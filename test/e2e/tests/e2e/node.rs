@@ -1,5 +1,6 @@
 //! `wherry-node` as a person runs it: on a node whose containerd knows no wasm runtime.
 
+use crate::engines::engine_in;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -209,6 +210,32 @@ fn installing_makes_pods_run_and_uninstalling_leaves_what_was_there(node: &Node)
     assert!(!node.run(&["status"]).out().contains("ready:         yes"));
 }
 
+fn the_runtime_for_all_engines_gets_the_annotations_of_a_pod(node: &Node) {
+    let before = node.config();
+    let (from, to) = (bin_dir().display().to_string(), node.root.join("bin"));
+    let bin = to.display().to_string();
+    let words = ["install", "--from", &from, "--bin-dir", &bin, "--timeout", "30", "--engines"];
+    let error = node.run(&[&words[..], &["wherry"]].concat()).failure();
+    assert!(error.contains("the runtime wherry runs nothing alone"), "{error}");
+    let out = node.run(&[&words[..], &["wamr,wasmtime,wherry"]].concat()).success();
+    assert!(out.contains("the runtimes wamr, wasmtime, wherry are ready"), "{out}");
+    node.cri.wait_ready();
+    let image = spin();
+    let mut config = node.cri.config("annotated", api::CONTAINER);
+    config.annotations.insert("wherry.engine/second".to_owned(), "wamr".to_owned());
+    let mut pod = node.cri.pod_of_under(config, "wherry").expect("the pod runs");
+    for (name, engine) in [("first", "wasmtime"), ("second", "wamr")] {
+        let id = pod.run(&Member::new(name, &image));
+        pod.wait_for_log(name, "stdout F ready\n");
+        assert_eq!(engine_in(&to, pod.status(&id).1), engine, "{name}");
+    }
+    assert!(node.run(&["doctor"]).out().contains("wherry"), "it is among the runtimes");
+    pod.remove();
+    node.run(&["uninstall"]).success();
+    assert_eq!(node.config(), before);
+    assert!(!to.exists(), "it was not there before");
+}
+
 fn an_upgrade_replaces_executables_under_running_pods(node: &Node) {
     node.install().success();
     let image = spin();
@@ -339,6 +366,7 @@ macro_rules! on_nodes {
 
 on_nodes!(
     installing_makes_pods_run_and_uninstalling_leaves_what_was_there,
+    the_runtime_for_all_engines_gets_the_annotations_of_a_pod,
     an_upgrade_replaces_executables_under_running_pods,
     a_configuration_that_containerd_does_not_serve_with_is_taken_back,
     a_configuration_of_version_1_is_refused_and_left_alone,

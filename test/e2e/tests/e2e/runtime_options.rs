@@ -225,7 +225,7 @@ fn options_of_a_handler_have_their_effect(version: ContainerdVersion) {
             fs::write(&file, options).expect("it is writable");
             options = format!("ConfigPath = {file:?}\n");
         }
-        Handler { name, options }
+        Handler { name, options, ..Handler::default() }
     };
     let mut handlers = vec![handler("none", ""), handler("all", &toml(&cgroup))];
     handlers.extend(REFUSED.map(|(name, text, _)| handler(name, text)));
