@@ -4,6 +4,8 @@
 //! memory is allocated when the guest touches it. The guest runs on the thread that calls
 //! [`Program::run`]; only name resolution starts another.
 
+#![cfg(feature = "engine")]
+
 #[cfg(feature = "compiler")]
 mod compiler;
 mod component;
