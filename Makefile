@@ -54,8 +54,8 @@ LINK_STATICALLY = -C target-feature=+crt-static -L native=$(STATIC) -C link-arg=
 program = $(CARGO_IN) rustc --release --locked --package wherry-$1 --bin $2 $3 \
     $(if $(filter $1,$(WITH_LIBRARY)),--features library) $(patsubst wherry-$1/%,--features %,$(filter wherry-$1/%,$(FEATURES))) \
     -- $4 &&
-# A shim and a host have no compiler, which is a default feature, and a shim no engine. A program that contains an engine
-# of a shared library cannot be linked statically.
+# A shim and a host have no compiler, which is a default feature, and a shim has no engine. A
+# program that contains an engine of a shared library cannot be linked statically.
 programs_of = $(foreach shim,$(call shims,$1),$(call program,$1,$(shim),--no-default-features,$(LINK_STATICALLY))) \
     $(call program,$1,wherry-$1-host,--no-default-features $(call engine_of,$1),$(call unless_library,$1)) \
     $(call program,$1,wherry-$1,,$(call unless_library,$1))
