@@ -78,8 +78,8 @@ impl Containerd {
         let words = ["export", "--local", "--all-platforms", &path, name];
         // Through containerd's transfer service, `ctr` may end before the file has every byte.
         if let Err(error) = run("ctr", &mut self.ctr(&words)) {
-            // containerd 1.6 has no such service and no such option.
-            if !error.to_string().contains("not defined: -local") {
+            // containerd 1.6 has no such service and no such option, which its error names.
+            if !error.to_string().contains("-local") {
                 return Err(error);
             }
             run("ctr", &mut self.ctr(&["export", "--all-platforms", &path, name]))?;
