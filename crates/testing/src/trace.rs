@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,11 +37,20 @@ impl Trace {
     }
 }
 
+/// The time that strace has to detach.
+const DETACH: Duration = Duration::from_secs(10);
+
 impl Drop for Trace {
     fn drop(&mut self) {
-        // On SIGINT strace detaches from the processes; SIGKILL would end them too.
+        // On SIGINT strace detaches from the processes. It waits forever if one of them is in
+        // vfork(2) just then; at the end of strace the kernel detaches.
         let pid = i32::try_from(self.strace.id()).expect("a pid");
         let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
+        let begin = Instant::now();
+        while begin.elapsed() < DETACH && matches!(self.strace.try_wait(), Ok(None)) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.strace.kill();
         let _ = self.strace.wait();
     }
 }
