@@ -34,7 +34,7 @@ use crate::stdio::{CLIENT_OPENS, Streams};
 use crate::thread::{self, Thread};
 use crate::unread::Unpublished;
 
-pub(crate) use handover::{SavedActor, Suspended, Whose, restore};
+pub(crate) use handover::{ActorContext, SavedActor, Suspended, restore};
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 type StartResult = Result<Option<NewProcess>, Failure>;

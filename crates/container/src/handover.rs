@@ -13,7 +13,7 @@ use wherry_supervisor::exec::ExecConfig;
 use wherry_sys::handover::{Incoming, Outgoing, ResumeError};
 use wherry_sys::process::{Process, SavedProcess};
 
-use crate::actor::{self, SavedActor, Suspended, Whose};
+use crate::actor::{self, ActorContext, SavedActor, Suspended};
 use crate::create::{Config, Runtime};
 use crate::exec::Exec;
 use crate::handle::{Container, Error};
@@ -131,7 +131,7 @@ impl Container {
         let meter = init.meter.clone();
         let operations: Arc<dyn Operations> = Arc::new(init);
         let spawn = |exec_id: &str, operations, saved, from: &mut Incoming| {
-            let whose = Whose {
+            let context = ActorContext {
                 id: config.container.id.clone(),
                 exec_id: exec_id.to_owned(),
                 operations,
@@ -139,7 +139,7 @@ impl Container {
                 meter: meter.clone(),
             };
             let (events, reaper) = (Arc::clone(&runtime.events), supervisor.reaper.clone());
-            actor::restore(saved, whose, events, reaper, from)
+            actor::restore(saved, context, events, reaper, from)
         };
         let (requests, snapshot) = spawn("", Arc::clone(&operations), actor, from)?;
         let cancel_execs = Cancel::default();

@@ -250,7 +250,7 @@ impl Drop for Closed {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use ttrpc::MessageHeader;
 
@@ -289,7 +289,7 @@ mod tests {
     }
 
     /// The frame of a request to container "x".
-    fn request(stream: u32, method: &str) -> Vec<u8> {
+    pub(crate) fn request(stream: u32, method: &str) -> Vec<u8> {
         let mut body = StateRequest::new();
         body.id = "x".to_owned();
         let mut request = Request::new();

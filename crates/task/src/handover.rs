@@ -243,15 +243,15 @@ impl SuspendedService {
 mod tests {
     use super::*;
 
-    use containerd_shim_protos::api::StateRequest;
-    use containerd_shim_protos::protobuf::Message;
-    use ttrpc::{MessageHeader, Request};
+    use ttrpc::MessageHeader;
     use wherry_container::{Event, EventKind, EventSink};
     use wherry_image::Cache;
     use wherry_protocol::compile::Bounds;
     use wherry_supervisor::{Engine, Engines, Program, Supervisor};
     use wherry_sys::handover;
     use wherry_sys::reaper::Reaper;
+
+    use crate::connections::tests::request;
 
     /// A service without containers, and a publisher whose containerd does not exist.
     fn service(connections: &Connections) -> (Service, Publisher) {
@@ -269,17 +269,6 @@ mod tests {
         (Service::new(runtime, connections.clone(), Lifetime::Group), publisher)
     }
 
-    fn request(method: &str) -> Vec<u8> {
-        let mut body = StateRequest::new();
-        body.id = "x".to_owned();
-        let mut request = Request::new();
-        request.method = method.to_owned();
-        request.payload = body.write_to_bytes().unwrap();
-        let payload = request.write_to_bytes().unwrap();
-        let header = MessageHeader::new_request(1, u32::try_from(payload.len()).unwrap());
-        [Vec::from(header), payload].concat()
-    }
-
     async fn is_open(connections: &Connections) -> bool {
         let open = std::future::poll_fn(|context| connections.poll_open(context));
         timeout(Duration::ZERO, open).await.is_ok()
@@ -290,7 +279,7 @@ mod tests {
         let connections = Connections::default();
         let (service, publisher) = service(&connections);
         let connected = connections.open(&-1, Vec::new());
-        connected.has_read(&request("Create"));
+        connected.has_read(&request(1, "Create"));
         let start = Instant::now();
         let refused = service.suspend(&publisher).await.err().unwrap().to_string();
         assert_eq!(
@@ -305,7 +294,7 @@ mod tests {
         let connections = Connections::default();
         let (service, publisher) = service(&connections);
         let connected = connections.open(&-1, Vec::new());
-        connected.has_read(&request("Wait"));
+        connected.has_read(&request(1, "Wait"));
         let suspended = service.suspend(&publisher).await.ok().unwrap();
         assert!(!is_open(&connections).await);
         let saved = suspended.save(&mut Outgoing::default()).unwrap();
@@ -360,7 +349,7 @@ mod tests {
         let connections = Connections::default();
         let (service, publisher) = service(&connections);
         let connected = connections.open(&-1, Vec::new());
-        connected.has_read(&request("CreateSandbox"));
+        connected.has_read(&request(1, "CreateSandbox"));
         let create = async {
             sleep(INTERVAL * 10).await;
             let pod = service.registry().reserve_pod("pod").unwrap();

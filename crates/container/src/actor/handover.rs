@@ -147,7 +147,7 @@ impl Live {
 }
 
 /// The parts of an actor that its container has.
-pub(crate) struct Whose {
+pub(crate) struct ActorContext {
     /// The container's id.
     pub(crate) id: String,
     /// The process's id; empty for a container's first process.
@@ -161,13 +161,13 @@ pub(crate) struct Whose {
 /// Spawns the actor of [`Suspended::save`]. Must be called within the runtime.
 pub(crate) fn restore(
     saved: SavedActor,
-    whose: Whose,
+    context: ActorContext,
     events: Arc<dyn EventSink>,
     reaper: Reaper,
     from: &mut Incoming,
 ) -> Result<(mpsc::Sender<Request>, watch::Receiver<Snapshot>), ResumeError> {
     let SavedActor { state, pid, phase, oom, oom_kills, input_held } = saved;
-    let Whose { id, exec_id, operations, init, meter } = whose;
+    let ActorContext { id, exec_id, operations, init, meter } = context;
     let (snapshot, receiver) = watch::channel(Snapshot { state, pid });
     let (sender, requests) = mpsc::channel(16);
     let oom = match (oom, &meter) {

@@ -21,7 +21,7 @@ async fn handed_over(harness: &mut Harness) {
     let mut from = Incoming::duplicates(&out);
     // As after execve: nothing of the old actor runs.
     std::mem::forget(suspended);
-    let whose = Whose {
+    let context = ActorContext {
         id: "c".to_owned(),
         exec_id: harness.exec_id.clone(),
         operations: harness.fake.clone(),
@@ -32,7 +32,7 @@ async fn handed_over(harness: &mut Harness) {
     let saved = handover::copy(&saved);
     let sink = Arc::new(harness.sink.clone());
     (harness.requests, harness.snapshot) =
-        restore(saved, whose, sink, harness.reaper.clone(), &mut from).unwrap();
+        restore(saved, context, sink, harness.reaper.clone(), &mut from).unwrap();
 }
 
 #[tokio::test]
