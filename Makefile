@@ -201,6 +201,8 @@ test-vm: setup executables
 SHARE = $(DESTDIR)$(PREFIX)/share
 # Units of systemd: they do nothing before `systemd = true` in the settings of managers.
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
+# The engines that compile have a feature for it.
+COMPILING = $(foreach engine,$(ENGINES),$(shell grep -q '^compiler = ' shims/$(engine)/Cargo.toml && echo $(engine)))
 install:
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(addprefix $(BIN)/,$(EXECUTABLES) $(ALL_ENGINES) wherry-node wherry wherry-layer) $(DESTDIR)$(PREFIX)/bin
@@ -209,6 +211,9 @@ install:
 	$(foreach engine,$(ENGINES),\
 	    sed -e 's|@RUNTIME@|$(engine)d|g' -e 's|@BINDIR@|$(PREFIX)/bin|g' packaging/systemd/wherry-manager@.service \
 	        > $(UNITS)/wherry-$(engine)d@.service &&) true
+	$(foreach engine,$(COMPILING),\
+	    sed -e 's|@ENGINE@|$(engine)|g' -e 's|@BINDIR@|$(PREFIX)/bin|g' packaging/systemd/wherry-watch.service \
+	        > $(UNITS)/wherry-$(engine)-watch.service &&) true
 	install -d $(SHARE)/doc/wherry
 	install -m 644 packaging/manager.toml $(SHARE)/doc/wherry
 	install -d $(addprefix $(SHARE)/,man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d)

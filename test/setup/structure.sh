@@ -11,8 +11,8 @@ complain() {
 
 # The crates that each crate may use. ARCHITECTURE.md has the same as a drawing.
 declare -A MAY=(
-    [engine]="" [sys]="" [protocol]="" [testing]="" [libcgroups]="" [regex]="" [node]=""
-    [any]="shim" [layer]="" [manual]="" [oci]="engine image layer" [tool]="image manual oci"
+    [engine]="" [sys]="" [protocol]="" [testing]="" [libcgroups]="" [regex]="" [node]="mirror" [mirror]="oci"
+    [any]="shim" [layer]="" [manual]="" [containerd]="" [oci]="engine image layer" [tool]="image manual oci"
     [bundle]="sys" [cgroup]="sys" [image]="engine sys"
     [host]="engine protocol bundle cgroup image sys"
     [compiler]="engine protocol image sys"
@@ -21,7 +21,7 @@ declare -A MAY=(
     [task]="container supervisor protocol bundle cgroup sys"
     [shim]="task container supervisor protocol bundle cgroup image sys"
     [manager]="shim task supervisor sys"
-    [cli]="engine host compiler supervisor image manual protocol sys"
+    [cli]="engine host compiler supervisor image manual protocol sys containerd oci"
 )
 for manifest in crates/*/Cargo.toml; do
     crate=$(basename "$(dirname "$manifest")")
@@ -55,7 +55,7 @@ for manifest in crates/*/Cargo.toml; do
         *) ! uses "$manifest" 'libcontainer|libcgroups' || complain "crates/$crate uses libcontainer" ;;
     esac
     case $crate in
-        container | task | shim | manager | node | oci) ;;
+        container | task | shim | manager | node | oci | containerd | mirror) ;;
         *) ! uses "$manifest" tokio || complain "crates/$crate uses a runtime" ;;
     esac
 done

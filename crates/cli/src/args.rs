@@ -34,6 +34,14 @@ Examples:
   compile registry.example.com/app:1.0
   compile --namespace k8s.io --platform wasi/wasm registry.example.com/app:1.0")]
     Compile(Compile),
+    /// Compile the modules of each new image of containerd, with the lowest priority, until it is
+    /// ended.
+    #[cfg(feature = "watch")]
+    #[command(after_help = "\
+Examples:
+  watch
+  watch --existing --namespace k8s.io --address /run/k3s/containerd/containerd.sock")]
+    Watch(Watch),
     /// List or remove compiled code.
     #[command(subcommand)]
     Cache(Cache),
@@ -103,6 +111,21 @@ pub(crate) struct Daemon {
     /// The platform, of an image with several.
     #[arg(long, value_name = "OS/ARCHITECTURE")]
     pub(crate) platform: Option<String>,
+}
+
+/// The options of `watch`.
+#[cfg(feature = "watch")]
+#[derive(Debug, Group)]
+pub(crate) struct Watch {
+    /// containerd's socket.
+    #[arg(short, long, value_name = "SOCKET", default_value = crate::images::ADDRESS)]
+    pub(crate) address: PathBuf,
+    /// A namespace of containerd. Repeatable [default: all].
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) namespace: Vec<String>,
+    /// Compile the images that exist already, too.
+    #[arg(long)]
+    pub(crate) existing: bool,
 }
 
 /// The commands of `cache`.

@@ -145,7 +145,7 @@ fn failed(module: &str) -> impl FnOnce(CacheError) -> Error + '_ {
     move |source| Error::Compile { module: module.to_owned(), source }
 }
 
-fn host_compiler<'a>(
+pub(crate) fn host_compiler<'a>(
     program: &'a Program,
     settings: &Settings,
     module: &'a str,
@@ -158,11 +158,12 @@ fn host_compiler<'a>(
         baseline: false,
         background: false,
         start: &[],
-        container: None,
+        cgroup: None,
+        cancel: None,
     }
 }
 
-fn print_progress(text: &str) {
+pub(crate) fn print_progress(text: &str) {
     // Progress only: the exit status shows whether the command succeeded.
     let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
 }

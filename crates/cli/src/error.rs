@@ -78,6 +78,27 @@ pub(crate) enum Error {
     /// The path of this executable is unknown.
     #[error("cannot find this executable: {0}")]
     OwnExecutable(#[source] io::Error),
+    /// The cache cannot be used.
+    #[cfg(feature = "watch")]
+    #[error("cannot use the cache {}: {source}", .path.display())]
+    Cache {
+        /// The cache's directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// containerd's API.
+    #[cfg(feature = "watch")]
+    #[error(transparent)]
+    Containerd(#[from] wherry_containerd::ContainerdError),
+    /// An image cannot be read.
+    #[cfg(feature = "watch")]
+    #[error(transparent)]
+    Image(#[from] wherry_oci::OciError),
+    /// A thread cannot be started.
+    #[cfg(feature = "watch")]
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
     /// The cache cannot be emptied.
     #[error("cannot remove all entries from {}: {source}", .path.display())]
     Prune {

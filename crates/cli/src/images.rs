@@ -12,7 +12,7 @@ use crate::args::Daemon;
 use crate::error::{Error, Result};
 
 /// containerd's default socket.
-const ADDRESS: &str = "/run/containerd/containerd.sock";
+pub(crate) const ADDRESS: &str = "/run/containerd/containerd.sock";
 /// The namespaces of `ctr`, Kubernetes and Docker.
 const NAMESPACES: [&str; 3] = ["default", "k8s.io", "moby"];
 

@@ -7,6 +7,8 @@ mod error;
 mod images;
 mod run;
 mod version;
+#[cfg(feature = "watch")]
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -60,6 +62,8 @@ fn run_command<E: Engine>(
     let text = match args.command {
         Command::Run(options) => match run::run(&engine?, options)? {},
         Command::Compile(options) => compile::run(&engine?, &settings(program), &options)?,
+        #[cfg(feature = "watch")]
+        Command::Watch(options) => match watch::run(&engine?, &settings(program), &options)? {},
         Command::Cache(command) => cache::run(&settings(program).cache(engine?.name()), &command)?,
         Command::Version { json: true } => version::json(engine.as_ref()),
         Command::Version { json: false } => {

@@ -60,6 +60,9 @@ pub(crate) enum Command {
     Status(Status),
     /// Checks this machine, and prints advice for each fault.
     Doctor(Doctor),
+    /// Serves a registry on loopback that hands requests on, and answers a tag of an artifact of
+    /// WebAssembly with an image. containerd's hosts.toml names it.
+    Mirror(Mirror),
     /// Waits for SIGTERM: the long-running container of the DaemonSet.
     #[command(hide = true)]
     Hold,
@@ -134,6 +137,33 @@ pub(crate) struct Common {
     #[arg(long, env = "WHERRY_LABEL_NODE", value_name = "NODE")]
     pub(crate) label_node: Option<String>,
 }
+
+/// Options of `mirror`.
+#[derive(Debug, Group)]
+pub(crate) struct Mirror {
+    /// A registry to mirror, as images name it. Repeatable.
+    #[arg(long, required = true, value_name = "NAME")]
+    pub(crate) registry: Vec<String>,
+    /// One of the registries that is connected to without TLS. Repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) plain_http: Vec<String>,
+    /// A file of certificates that the registries' may be signed with. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Vec<PathBuf>,
+    /// The address of loopback to listen on.
+    #[arg(long, default_value = MIRROR_ADDRESS, value_name = "ADDRESS")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Writes the hosts.toml of each registry to this folder, containerd's `config_path`, unless
+    /// another one exists there.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) hosts_dir: Option<PathBuf>,
+    /// The seconds after which a registry that sends nothing has stalled.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: u64,
+}
+
+/// The address of the mirror.
+const MIRROR_ADDRESS: &str = "127.0.0.1:5123";
 
 /// Options of `status`.
 #[derive(Debug, Group)]

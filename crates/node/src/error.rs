@@ -98,6 +98,15 @@ pub(crate) enum NodeError {
     Record { path: PathBuf, source: serde_json::Error },
     #[error("Kubernetes API: {doing} failed: {reason}")]
     Kubernetes { doing: String, reason: String },
+    #[error("invalid name of a registry {0:?}: expected HOST or HOST:PORT")]
+    Registry(String),
+    #[error(
+        "{path}: another program wrote it, so it is left alone: add the mirror to it by hand, docs/images.md shows it",
+        path = .0.display()
+    )]
+    Hosts(PathBuf),
+    #[error(transparent)]
+    Mirror(#[from] wherry_mirror::MirrorError),
     #[error("{0}")]
     Test(String),
 }

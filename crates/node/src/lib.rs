@@ -11,6 +11,7 @@
 //! | [`record`] | the installed files and the original ones |
 //! | [`cri`], [`systemd`], [`restart`] | the running containerd |
 //! | [`install`], [`uninstall`], [`status`], [`doctor`] | the commands |
+//! | [`mirror`] | the registry on loopback, and containerd's way to it |
 //! | [`kubernetes`] | labels of the node, and the log of a test pod |
 
 mod args;
@@ -24,6 +25,7 @@ mod files;
 mod hold;
 mod install;
 mod kubernetes;
+mod mirror;
 mod node;
 mod plan;
 mod record;
@@ -64,6 +66,7 @@ fn run(args: &Args) -> Result<ExitCode, NodeError> {
         Command::Uninstall(options) => uninstall::run(&Node::find(&args.host)?, options),
         Command::Status(options) => status::run(&Node::find(&args.host)?, options),
         Command::Doctor(options) => doctor::run(&args.host, options),
+        Command::Mirror(options) => mirror::run(options),
         Command::Hold => hold::run(),
         Command::CheckPods(options) => kubernetes::logs::run(options),
         Command::InHost { root, program } => root::run_in_namespaces(root, program),

@@ -1,5 +1,6 @@
 //! Content by its digest, in memory or in a file.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -24,6 +25,24 @@ pub enum Data {
         /// The number of bytes.
         size: u64,
     },
+    /// In a store that is read when it is needed.
+    Stored {
+        /// The store.
+        store: Arc<dyn Store>,
+        /// The digest.
+        digest: String,
+        /// The number of bytes.
+        size: u64,
+    },
+}
+
+/// Content that is read when it is needed, such as containerd's.
+pub trait Store: fmt::Debug + Send + Sync {
+    /// Opens a blob for reading, from an offset on.
+    ///
+    /// # Errors
+    /// If the store lacks it, or does not answer.
+    fn open(&self, digest: &str, offset: u64) -> io::Result<Box<dyn Read + Send>>;
 }
 
 impl Data {
@@ -41,14 +60,20 @@ impl Data {
     pub fn size(&self) -> u64 {
         match self {
             Data::Memory(bytes) => bytes.len() as u64,
-            Data::File { size, .. } => *size,
+            Data::File { size, .. } | Data::Stored { size, .. } => *size,
         }
     }
 
     /// A reader from the first byte on.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader { data: self.clone(), position: 0 }
+        self.reader_from(0)
+    }
+
+    /// A reader from an offset on.
+    #[must_use]
+    pub fn reader_from(&self, offset: u64) -> Reader {
+        Reader { data: self.clone(), position: offset, stream: None }
     }
 
     /// The whole content.
@@ -75,10 +100,17 @@ impl From<Vec<u8>> for Data {
 }
 
 /// A reader of a blob. Several can read the same file.
-#[derive(Debug)]
 pub struct Reader {
     data: Data,
     position: u64,
+    /// The open blob of a store.
+    stream: Option<Box<dyn Read + Send>>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("data", &self.data).finish_non_exhaustive()
+    }
 }
 
 impl Read for Reader {
@@ -93,6 +125,13 @@ impl Read for Reader {
                 let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
                 let buffer = buffer.get_mut(..wanted).unwrap_or_default();
                 file.read_at(buffer, offset.saturating_add(self.position))?
+            }
+            Data::Stored { store, digest, .. } => {
+                let stream = match &mut self.stream {
+                    Some(stream) => stream,
+                    None => self.stream.insert(store.open(digest, self.position)?),
+                };
+                stream.read(buffer)?
             }
         };
         self.position += count as u64;

@@ -10,6 +10,7 @@ use wherry_image::MODULE_MAX;
 use crate::artifact;
 use crate::blob::{self, Data};
 use crate::build::{self, Layer, Original, Properties, Shape};
+use crate::entries;
 use crate::error::{OciError, Result};
 use crate::files::{self, Files};
 use crate::image::{Blobs, Image, Manifest, Platform};
@@ -126,7 +127,7 @@ fn diff_id(
         }
         Some(Compression::Gzip) | None => {
             let mut hash = Sha256::new();
-            files::unpacked(image, layer, &mut hash)?;
+            entries::unpacked(image, layer, &mut hash)?;
             Ok(blob::text(hash))
         }
     }

@@ -4,33 +4,34 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
 use oci_spec::image::{Descriptor, ImageConfiguration};
-use tar::{Archive, EntryType};
+use tar::EntryType;
 use wherry_image::{Entrypoint, Look, NoFile, Size};
 use wherry_layer::LayerError;
 use wherry_layer::framing::{Framing, WasmError};
 
 use crate::blob::Data;
+use crate::entries::{Entry, each_entry};
 use crate::error::{OciError, Result};
 use crate::image::{Image, Manifest};
-use crate::media::{self, Compression};
 
-/// The limit of a layer's unpacked size. Images of native programs have some gigabytes.
-const UNPACKED_MAX: u64 = 8 << 30;
-/// The limit of a compressed layer's growth, above a size that does no harm.
-const GROWTH_MAX: u64 = 1000;
-const HARMLESS: u64 = 64 << 20;
+/// The limit of the memory for the names in an image, in bytes. Images of native programs have some
+/// hundred thousand files.
+const NAMES_MAX: usize = 128 << 20;
+/// The memory for a file besides its name, in bytes.
+const NODE: usize = 100;
 /// The limit of symbolic links on the way to a file, as in the kernel.
 const LINKS_MAX: usize = 40;
 
 /// A file in an image.
 #[derive(Debug, Clone)]
 enum Node {
-    /// A regular file, in the layer of this number, under this path of the archive.
+    /// A regular file, in the layer of this number, and its path in the archive if that is another
+    /// one.
     File {
         layer: usize,
         size: u64,
+        at: Option<Box<Path>>,
     },
     Folder,
     Link(PathBuf),
@@ -42,6 +43,8 @@ pub struct Files<'a> {
     image: &'a Image,
     layers: &'a [Descriptor],
     nodes: BTreeMap<PathBuf, Node>,
+    /// The memory for names so far.
+    names: usize,
 }
 
 impl<'a> Files<'a> {
@@ -51,42 +54,64 @@ impl<'a> Files<'a> {
     /// If a layer cannot be read, is not an archive, or unpacks to too much.
     pub fn list(image: &'a Image, manifest: &'a Manifest) -> Result<Files<'a>> {
         let layers = manifest.content.layers();
-        let mut files = Files { image, layers, nodes: BTreeMap::new() };
+        let mut files = Files { image, layers, nodes: BTreeMap::new(), names: 0 };
         for (number, descriptor) in layers.iter().enumerate() {
-            read_layer(image, descriptor, &mut |path, entry| {
-                files.add(path, number, entry);
+            each_entry(image, descriptor, &mut |path, entry| {
+                files.add(path, number, entry)?;
                 Ok(true)
             })?;
         }
         Ok(files)
     }
 
-    fn add(&mut self, path: PathBuf, layer: usize, entry: &mut dyn Entry) {
+    fn add(&mut self, path: PathBuf, layer: usize, entry: &mut dyn Entry) -> io::Result<()> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if let Some(removed) = name.strip_prefix(".wh.") {
             let folder = path.parent().unwrap_or(Path::new(""));
             // An opaque folder hides all that lower layers have in it.
             let hidden =
                 if removed == ".wh..opq" { folder.to_owned() } else { folder.join(removed) };
-            self.nodes.retain(|other, _| {
-                !other.starts_with(&hidden) || (removed == ".wh..opq" && *other == hidden)
-            });
-            return;
+            // Paths below a folder follow it.
+            let below = self.nodes.range(hidden.clone()..).map(|(other, _)| other);
+            let below: Vec<PathBuf> =
+                below.take_while(|other| other.starts_with(&hidden)).cloned().collect();
+            for other in below.iter().filter(|other| removed != ".wh..opq" || **other != hidden) {
+                self.nodes.remove(other);
+            }
+            return Ok(());
         }
         let node = match entry.kind() {
-            EntryType::Regular | EntryType::Continuous => Node::File { layer, size: entry.size() },
+            EntryType::Regular | EntryType::Continuous => {
+                Node::File { layer, size: entry.size(), at: None }
+            }
             EntryType::Directory => Node::Folder,
             EntryType::Symlink => Node::Link(entry.target()),
             EntryType::Link => {
                 // Another name of a file before it.
-                match self.nodes.get(&inside(&entry.target())) {
+                let target = inside(&entry.target());
+                match self.nodes.get(&target) {
+                    Some(Node::File { layer, size, at: None }) => {
+                        let at = Some(target.into_boxed_path());
+                        Node::File { layer: *layer, size: *size, at }
+                    }
                     Some(node) => node.clone(),
-                    None => return,
+                    None => return Ok(()),
                 }
             }
-            _ => return,
+            _ => return Ok(()),
         };
+        let more = match &node {
+            Node::Link(target) => target.as_os_str().len(),
+            Node::File { at: Some(at), .. } => at.as_os_str().len(),
+            _ => 0,
+        };
+        self.names += path.as_os_str().len() + more + NODE;
+        if self.names > NAMES_MAX {
+            let text = format!("the names of its files take more than {}", Size(NAMES_MAX as u64));
+            return Err(io::Error::other(text));
+        }
         self.nodes.insert(path, node);
+        Ok(())
     }
 
     /// Follows symbolic links. Returns the path of a file or folder in an archive.
@@ -154,9 +179,24 @@ impl<'a> Files<'a> {
     /// # Errors
     /// If it does not exist or is too large, or its layer cannot be read.
     pub fn read(&self, path: &Path, max: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open(path, max, &mut |_, content| content.read_to_end(&mut bytes).map(drop))?;
+        Ok(bytes)
+    }
+
+    /// Calls `take` with the size and the content of a file. It has at most `max` bytes.
+    ///
+    /// # Errors
+    /// As for [`Files::read`], and those of `take`.
+    pub fn open(
+        &self,
+        path: &Path,
+        max: u64,
+        take: &mut dyn FnMut(u64, &mut dyn Read) -> io::Result<()>,
+    ) -> Result<()> {
         let missing = || OciError::Entrypoint(format!("{}: no such file", path.display()));
         let resolved = self.resolve(path).ok_or_else(missing)?;
-        let Some(Node::File { layer, size }) = self.nodes.get(&resolved) else {
+        let Some(Node::File { layer, size, at }) = self.nodes.get(&resolved) else {
             return Err(missing());
         };
         if *size > max {
@@ -167,18 +207,18 @@ impl<'a> Files<'a> {
                 max: Size(max),
             });
         }
-        let mut content = None;
+        let at = at.as_deref().unwrap_or(&resolved);
+        let mut found = false;
         let descriptor = self.layers.get(*layer).ok_or_else(missing)?;
-        read_layer(self.image, descriptor, &mut |entry_path, entry| {
-            if entry_path != resolved || entry.kind() != EntryType::Regular {
+        each_entry(self.image, descriptor, &mut |entry_path, mut entry| {
+            if entry_path != at || entry.kind() != EntryType::Regular {
                 return Ok(true);
             }
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes)?;
-            content = Some(bytes);
+            found = true;
+            take(*size, &mut entry)?;
             Ok(false)
         })?;
-        content.ok_or_else(missing)
+        if found { Ok(()) } else { Err(missing()) }
     }
 }
 
@@ -191,154 +231,10 @@ pub fn command(config: &ImageConfiguration) -> Vec<String> {
 }
 
 /// Returns a path without the root and without `.`; a leading `..` is dropped.
-fn inside(path: &Path) -> PathBuf {
+pub(crate) fn inside(path: &Path) -> PathBuf {
     path.components()
         .filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir))
         .collect()
-}
-
-/// An entry of a layer.
-trait Entry: Read {
-    fn kind(&self) -> EntryType;
-    fn size(&self) -> u64;
-    fn target(&self) -> PathBuf;
-}
-
-impl<R: Read> Entry for tar::Entry<'_, R> {
-    fn kind(&self) -> EntryType {
-        self.header().entry_type()
-    }
-
-    fn size(&self) -> u64 {
-        tar::Entry::size(self)
-    }
-
-    fn target(&self) -> PathBuf {
-        self.link_name().ok().flatten().map(|target| target.into_owned()).unwrap_or_default()
-    }
-}
-
-/// Calls `each` with the path and the content of each entry, until it returns false.
-fn read_layer(
-    image: &Image,
-    descriptor: &Descriptor,
-    each: &mut dyn FnMut(PathBuf, &mut dyn Entry) -> io::Result<bool>,
-) -> Result<()> {
-    let media_type = descriptor.media_type().to_string();
-    let not_tar = |error: &io::Error, reader: &Bounded<'_>| not_tar(descriptor, error, reader);
-    let mut reader = Bounded::new(image.blob("layer", descriptor)?, &media_type, descriptor)?;
-    let mut failure = None;
-    {
-        let mut archive = Archive::new(&mut reader);
-        match archive.entries() {
-            Err(error) => failure = Some(error),
-            Ok(entries) => {
-                for entry in entries {
-                    let mut entry = match entry {
-                        Ok(entry) => entry,
-                        Err(error) => {
-                            failure = Some(error);
-                            break;
-                        }
-                    };
-                    let path = match entry.path() {
-                        Ok(path) => inside(&path),
-                        Err(error) => {
-                            failure = Some(error);
-                            break;
-                        }
-                    };
-                    match each(path, &mut entry) {
-                        Ok(true) => {}
-                        Ok(false) => return Ok(()),
-                        Err(error) => {
-                            failure = Some(error);
-                            break;
-                        }
-                    }
-                }
-            }
-        }
-    }
-    match failure {
-        Some(error) => Err(not_tar(&error, &reader)),
-        None => Ok(()),
-    }
-}
-
-/// Returns the error for a layer that cannot be read as an archive.
-fn not_tar(descriptor: &Descriptor, error: &io::Error, reader: &Bounded<'_>) -> OciError {
-    let digest = descriptor.digest().to_string();
-    if reader.exceeded {
-        return OciError::Bomb { digest, max: Size(reader.max) };
-    }
-    let reason = if reader.head.starts_with(b"\0asm") {
-        "it is WebAssembly".to_owned()
-    } else {
-        error.to_string()
-    };
-    OciError::NotTar { digest, media_type: descriptor.media_type().to_string(), reason }
-}
-
-/// Reads a layer to its end, for the digest of its unpacked content.
-///
-/// # Errors
-/// If it cannot be read, or unpacks to too much.
-pub fn unpacked(
-    image: &Image,
-    descriptor: &Descriptor,
-    output: &mut impl io::Write,
-) -> Result<u64> {
-    let media_type = descriptor.media_type().to_string();
-    let mut reader = Bounded::new(image.blob("layer", descriptor)?, &media_type, descriptor)?;
-    io::copy(&mut reader, output).map_err(|error| not_tar(descriptor, &error, &reader))
-}
-
-/// A layer's unpacked content, up to a limit.
-struct Bounded<'a> {
-    inner: Box<dyn Read + 'a>,
-    /// The first bytes, by which another format is named.
-    head: Vec<u8>,
-    left: u64,
-    max: u64,
-    exceeded: bool,
-}
-
-impl Bounded<'_> {
-    fn new<'a>(data: &Data, media_type: &str, descriptor: &Descriptor) -> Result<Bounded<'a>> {
-        let max = data.size().saturating_mul(GROWTH_MAX).clamp(HARMLESS, UNPACKED_MAX);
-        let (inner, max): (Box<dyn Read>, u64) = match media::compression(media_type) {
-            Some(Compression::None) => (Box::new(data.reader()), data.size()),
-            Some(Compression::Gzip) => {
-                (Box::new(MultiGzDecoder::new(io::BufReader::new(data.reader()))), max)
-            }
-            Some(Compression::Zstd) | None => {
-                return Err(OciError::NotTar {
-                    digest: descriptor.digest().to_string(),
-                    media_type: media_type.to_owned(),
-                    reason: "this program reads tar archives and those that gzip compressed"
-                        .to_owned(),
-                });
-            }
-        };
-        Ok(Bounded { inner, head: Vec::new(), left: max, max, exceeded: false })
-    }
-}
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        let bytes = buffer.get(..count).unwrap_or_default();
-        if self.head.len() < 4 {
-            self.head.extend(bytes.iter().take(4));
-        }
-        let Some(left) = self.left.checked_sub(count as u64) else {
-            self.exceeded = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
-        };
-        self.left = left;
-        Ok(count)
-    }
 }
 
 /// Checks a layer of WebAssembly: it is whole, and has no other format.

@@ -95,6 +95,25 @@ impl FromStr for Platform {
     }
 }
 
+/// Makes a descriptor.
+///
+/// # Errors
+/// If the digest is malformed.
+pub fn descriptor(media_type: &str, digest: &str, size: u64) -> Result<Descriptor> {
+    let parsed = Digest::from_str(digest).map_err(|error| OciError::Invalid {
+        kind: "digest",
+        digest: digest.to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(Descriptor::new(MediaType::from(media_type), size, parsed))
+}
+
+/// Whether a manifest of an index is for WebAssembly or this machine, or for no platform.
+#[must_use]
+pub fn runs_here(descriptor: &Descriptor) -> bool {
+    Platform::of(descriptor).is_none_or(|found| found.is_wasm() || found == Platform::own())
+}
+
 /// An image or artifact, with its content.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -347,12 +366,7 @@ impl Blobs {
 
     /// Adds a blob. Returns its descriptor.
     pub(crate) fn add(&mut self, media_type: &str, digest: &str, data: Data) -> Result<Descriptor> {
-        let parsed = Digest::from_str(digest).map_err(|error| OciError::Invalid {
-            kind: "digest",
-            digest: digest.to_owned(),
-            reason: error.to_string(),
-        })?;
-        let descriptor = Descriptor::new(MediaType::from(media_type), data.size(), parsed);
+        let descriptor = descriptor(media_type, digest, data.size())?;
         self.keep(&descriptor, data);
         Ok(descriptor)
     }

@@ -8,7 +8,8 @@
 //! | [`layout`] | OCI layouts, as a directory and as a tar archive |
 //! | [`build`], [`artifact`] | new images and artifacts |
 //! | [`convert`] | artifacts to images, and back |
-//! | [`files`] | the files in an image's layers |
+//! | [`files`], `entries` | the files in an image's layers |
+//! | [`program`] | the file that an image runs |
 //! | [`inspect`] | the description of an image or artifact |
 //! | [`registry`] | pull and push |
 //! | [`daemon`] | the stores of containerd and Docker |
@@ -21,6 +22,7 @@ pub mod blob;
 pub mod build;
 pub mod convert;
 pub mod daemon;
+mod entries;
 mod error;
 pub mod files;
 pub mod image;
@@ -28,10 +30,13 @@ pub mod inspect;
 pub mod layout;
 pub mod media;
 pub mod module;
+pub mod program;
 pub mod progress;
+#[cfg(feature = "registry")]
 pub mod registry;
 
 pub use blob::Data;
 pub use error::{OciError, Result};
 pub use image::{Image, Platform};
 pub use progress::{Progress, Silent};
+pub use wherry_image::Size;

@@ -10,7 +10,7 @@ use wherry_protocol::Mount;
 use wherry_sys::measure::{self, Measurement};
 
 use crate::cancel::Cancel;
-use crate::compiler::{Charged, ProcessCompiler, compile_in_background};
+use crate::compiler::{ProcessCompiler, compile_in_background};
 use crate::{Engine, Supervisor};
 
 /// The container that needs code.
@@ -85,7 +85,8 @@ impl Order<'_> {
             baseline: baseline.is_some(),
             background: false,
             start,
-            container: Some(Charged { cgroup: self.cgroup, cancel: self.cancel }),
+            cgroup: Some(self.cgroup),
+            cancel: Some(self.cancel),
         };
         let mut compiled = None;
         let mut report = |event: CacheEvent| match event {

@@ -36,17 +36,11 @@ pub struct ProcessCompiler<'a> {
     pub background: bool,
     /// The conditions of the start, which the compiler checks first; empty: none.
     pub start: &'a [String],
-    /// The container that needs the code. None: a user compiles the module ahead of time.
-    pub container: Option<Charged<'a>>,
-}
-
-/// The container that is charged for reading its module.
-#[derive(Debug, Clone, Copy)]
-pub struct Charged<'a> {
-    /// The cgroup that the digest of a large module is charged to.
-    pub cgroup: &'a CgroupName,
+    /// The cgroup that the digest of a large module is charged to. None: no container needs the
+    /// code yet.
+    pub cgroup: Option<&'a CgroupName>,
     /// Cancels the compilation.
-    pub cancel: &'a Cancel,
+    pub cancel: Option<&'a Cancel>,
 }
 
 /// Starts a compilation that no start waits for, in a process that outlives this one and yields to
@@ -120,8 +114,8 @@ impl Compiler for ProcessCompiler<'_> {
     }
 
     fn digest(&self, wasm: &File, size: u64) -> Result<String, CacheError> {
-        match self.container {
-            Some(Charged { cgroup, .. }) if size > digest::LARGE => {
+        match self.cgroup {
+            Some(cgroup) if size > digest::LARGE => {
                 let is_cancelled = || self.is_cancelled();
                 digest::charged_to(Path::new(OWN), cgroup, wasm, size, self.reaper, &is_cancelled)
             }
@@ -135,7 +129,7 @@ impl Compiler for ProcessCompiler<'_> {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.container.is_some_and(|container| container.cancel.is_cancelled())
+        self.cancel.is_some_and(Cancel::is_cancelled)
     }
 
     fn is_background(&self) -> bool {

@@ -31,7 +31,8 @@ mod leftovers;
 mod places;
 mod process;
 mod processes;
-mod registry;
+mod proxy;
+pub mod registry;
 mod run;
 mod scope;
 mod terminal;
@@ -56,6 +57,7 @@ pub use places::{
 };
 pub use process::SHIM_SANDBOXER;
 pub use processes::{Process, managers, processes};
+pub use proxy::{Action, Proxy, Request};
 pub use registry::Registry;
 pub use run::{Daemon, Run};
 pub use scope::Scope;

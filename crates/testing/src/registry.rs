@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
@@ -9,30 +10,67 @@ use crate::places::daemon_bin;
 use crate::scope::Scope;
 use crate::wait::{DEADLINE, wait_until};
 
-/// A registry without TLS and without credentials. It ends when the value is dropped, or when the
-/// test process dies.
+/// A registry. It ends when the value is dropped, or when the test process dies.
 pub struct Registry {
     address: String,
     process: Child,
-    _scope: Scope,
+    scope: Scope,
 }
 
+/// What a registry demands of its clients.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Demands {
+    /// TLS, with a certificate of its own authority: [`Registry::authority`].
+    pub tls: bool,
+    /// The credentials [`USER`] and [`PASSWORD`].
+    pub credentials: bool,
+}
+
+/// The user of a registry that demands credentials.
+pub const USER: &str = "reader";
+/// The user's password.
+pub const PASSWORD: &str = "secret";
+/// The line of both in the file of passwords, with the cheapest cost of bcrypt.
+const LINE: &str = "reader:$2b$04$/41aXDeE4amhtHsuLmUNA.lu6S.NKcN5V78vLgtVcwYZ6xpQVqXT.\n";
+
 impl Registry {
-    /// Starts one.
+    /// Starts one without TLS and without credentials.
     ///
     /// # Panics
     /// If it cannot be started.
     pub fn start() -> Registry {
+        Registry::start_with(Demands::default())
+    }
+
+    /// Starts one that makes demands.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start_with(demands: Demands) -> Registry {
         let scope = Scope::new("registry");
         // Another process may take the port before the registry does: the test fails then.
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
         drop(listener);
         let config = scope.root().join("registry.yml");
-        let text = format!(
+        let path = |name: &str| scope.root().join(name).display().to_string();
+        let mut text = format!(
             "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
-            scope.root().join("content").display()
+            path("content")
         );
+        if demands.tls {
+            make_certificates(scope.root());
+            text += &format!(
+                "  tls:\n    certificate: {}\n    key: {}\n",
+                path("tls.crt"),
+                path("tls.key")
+            );
+        }
+        if demands.credentials {
+            fs::write(path("passwords"), LINE).expect("the scope's folder is writable");
+            text +=
+                &format!("auth:\n  htpasswd:\n    realm: tests\n    path: {}\n", path("passwords"));
+        }
         fs::write(&config, text).expect("the scope's folder is writable");
         let program = daemon_bin("registry").join("docker-registry");
         let mut command = Command::new(program);
@@ -40,7 +78,7 @@ impl Registry {
         command.stdout(scope.log()).stderr(scope.log());
         // If this process is killed, the scope's helper ends it, by its folder in the command line.
         let process = command.current_dir(scope.root()).spawn().expect("the registry runs");
-        let registry = Registry { address, process, _scope: scope };
+        let registry = Registry { address, process, scope };
         let listens = || TcpStream::connect(&registry.address).is_ok();
         wait_until("the registry listens", DEADLINE, listens);
         registry
@@ -52,10 +90,48 @@ impl Registry {
         SHARED.get_or_init(Registry::start)
     }
 
+    /// The file of the authority that signed the certificate of a registry with TLS.
+    pub fn authority(&self) -> PathBuf {
+        self.scope.root().join("ca.crt")
+    }
+
     /// Its address, as the first part of an image's name.
     pub fn address(&self) -> &str {
         &self.address
     }
+}
+
+/// Writes the certificate of an authority, and one for loopback that it signed.
+fn make_certificates(folder: &Path) {
+    let openssl = |words: &[&str]| {
+        let mut command = Command::new("openssl");
+        command.args(words).current_dir(folder);
+        crate::io::call(command, None).success();
+    };
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let authority =
+        ["req", "-x509", "-days", "2", "-subj", "/CN=tests", "-keyout", "ca.key", "-out", "ca.crt"];
+    openssl(&[&authority[..], &key].concat());
+    let request = ["req", "-subj", "/CN=registry", "-keyout", "tls.key", "-out", "tls.csr"];
+    openssl(&[&request[..], &key].concat());
+    fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1\n").expect("it is writable");
+    openssl(&[
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        "tls.csr",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-extfile",
+        "names",
+        "-out",
+        "tls.crt",
+    ]);
 }
 
 impl Drop for Registry {

@@ -69,6 +69,7 @@ Examples:
 Examples:
   image pull ghcr.io/me/app:1.0
   image pull --namespace k8s.io ghcr.io/me/app:1.0
+  image pull --compile --namespace k8s.io ghcr.io/me/app:1.0
   image pull --plain-http localhost:5000/app:1.0 --to docker")]
     Pull(Pull),
     /// Push an image or artifact to a registry.
@@ -158,11 +159,25 @@ pub(crate) struct Convert {
     pub(crate) common: Common,
 }
 
+/// The value of `--compile` without one.
+pub(crate) const ALL: &str = "all";
+
 /// The options of `pull`.
 #[derive(Debug, Group)]
 pub(crate) struct Pull {
     /// The name in a registry.
     pub(crate) name: String,
+    /// Compile the module too, with each engine of this machine or those that are named, separated
+    /// by commas. It takes the rights of root.
+    #[arg(
+        long,
+        value_name = "ENGINE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ALL,
+        value_delimiter = ','
+    )]
+    pub(crate) compile: Vec<String>,
     #[command(flatten)]
     pub(crate) to: Destination,
     #[command(flatten)]
@@ -335,6 +350,20 @@ mod tests {
         assert_eq!(build.platform, [Platform::wasm()]);
         assert_eq!(build.to.to, "-");
         assert_eq!(build.common.namespace, "default");
+    }
+
+    #[test]
+    fn the_engines_of_a_compilation_are_all_or_named() {
+        let engines = |line: &str| {
+            let Ok(Command::Image(image)) = parsed(line) else { panic!("it is parsed") };
+            let Image::Pull(pull) = *image else { panic!("it is a pull") };
+            (pull.compile, pull.name)
+        };
+        let all = (vec!["all".to_owned()], "a".to_owned());
+        assert_eq!(engines("wherry image pull --compile a"), all);
+        let two = vec!["x".to_owned(), "y".to_owned()];
+        assert_eq!(engines("wherry image pull a --compile=x,y").0, two);
+        assert!(engines("wherry image pull a").0.is_empty());
     }
 
     #[test]

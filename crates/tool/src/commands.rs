@@ -13,6 +13,7 @@ use wherry_oci::registry::{Registry, full_name};
 use wherry_oci::{Data, Image, OciError, Platform, Progress, artifact, convert, inspect};
 
 use crate::args::{self, Build, Common, Convert, Inspect, Ls, Pull, Push, Rm, Store};
+use crate::compile;
 use crate::error::{Error, Result};
 use crate::places::{self, Source};
 use crate::text;
@@ -148,7 +149,17 @@ fn run_pull(options: &Pull, progress: &dyn Progress) -> Result<String> {
         }
         _ => convert::to_image(&pulled, &Platform::usual()).map_err(named())?,
     };
-    store(&image, &options.to, &options.common, progress)
+    let text = store(&image, &options.to, &options.common, progress)?;
+    if options.compile.is_empty() {
+        return Ok(text);
+    }
+    let done = compile::compile(&image, &options.compile, progress)?;
+    if options.common.json {
+        let mut value: Value = serde_json::from_str(&text).unwrap_or_else(|_| json!({}));
+        set(&mut value, "compiled", json!(done));
+        return Ok(text::json(&value));
+    }
+    Ok(format!("{text}compiled for {}\n", done.join(", ")))
 }
 
 fn run_push(options: &Push, progress: &dyn Progress) -> Result<String> {

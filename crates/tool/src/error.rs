@@ -45,6 +45,17 @@ pub(crate) enum Error {
     /// The time in the environment is malformed.
     #[error("SOURCE_DATE_EPOCH is {0:?}: expected a number of seconds since 1970")]
     Epoch(String),
+    /// No engine is installed.
+    #[error(
+        "no engine that compiles is installed beside wherry or in PATH: expected wherry-ENGINE"
+    )]
+    NoEngine,
+    /// The image's module could not be compiled.
+    #[error("the image is stored, but its module is not compiled: {0}")]
+    NotCompiled(String),
+    /// A temporary file cannot be written.
+    #[error("cannot write a temporary file: {0}")]
+    Temporary(#[source] io::Error),
     /// Manual pages cannot be written.
     #[error("cannot write {}: {source}", .path.display())]
     Man {

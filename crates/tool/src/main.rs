@@ -3,6 +3,7 @@
 mod args;
 mod bars;
 mod commands;
+mod compile;
 mod error;
 mod places;
 mod text;

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use wherry_testing::repository;
 
 use crate::measures::{
-    COLD_LARGE, CTR_HELLO, DOCKER_FIB, IDLE_CALLS, MANY, POD_ALONE_OF_SHIM, POD_ALONE_WITH_PAUSE,
-    POD_OF_SHIM, POD_PSS_OF_SHIM, POD_WITH_PAUSE, PSS_20, SECOND_LARGE, SHARED_CPU_OWN,
-    SHARED_LIFE, SHARED_MANY, SHARED_PIDS_P99, SHARED_PSS_100, SHARED_START_AT_1,
-    SHARED_START_AT_1000, SHARED_STATE_P99, SIZE_SHIM, START, TO_GUEST, Unit,
+    COLD_LARGE, CTR_HELLO, DOCKER_FIB, IDLE_CALLS, LAYER, MANY, POD_ALONE_OF_SHIM,
+    POD_ALONE_WITH_PAUSE, POD_OF_SHIM, POD_PSS_OF_SHIM, POD_WITH_PAUSE, PSS_20, PULLED_COMPILED,
+    SECOND_LARGE, SHARED_CPU_OWN, SHARED_LIFE, SHARED_MANY, SHARED_PIDS_P99, SHARED_PSS_100,
+    SHARED_START_AT_1, SHARED_START_AT_1000, SHARED_STATE_P99, SIZE_SHIM, START, TO_GUEST, Unit,
 };
 use crate::results::{NOTHING, RUNC, Results};
 
@@ -42,7 +42,7 @@ enum Limit {
 }
 
 /// All bounds, in the order of the table.
-pub(crate) const BOUNDS: [Bound; 21] = [
+pub(crate) const BOUNDS: [Bound; 23] = [
     Bound {
         text: "`ctr run --rm` of hello, warm ÷ runc",
         key: "ctr-runc",
@@ -72,6 +72,18 @@ pub(crate) const BOUNDS: [Bound; 21] = [
         key: "container-mb",
         figure: Figure::Own(PSS_20, Unit::Mb),
         limit: Limit::AtMost(2.0),
+    },
+    Bound {
+        text: "pull to the first output of a program of over 5 MB, compiled at the pull ÷ runc",
+        key: "pulled-runc",
+        figure: Figure::Against(PULLED_COMPILED, RUNC),
+        limit: Limit::AtMost(1.0),
+    },
+    Bound {
+        text: "`wherry-layer`",
+        key: "layer",
+        figure: Figure::Own(LAYER, Unit::MbPerSecond),
+        limit: Limit::AtLeast(500.0),
     },
     Bound {
         text: "RunPodSandbox with `sandboxer = \"shim\"` ÷ with a pause container",

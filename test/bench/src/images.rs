@@ -51,3 +51,9 @@ pub(crate) fn large() -> (Packed, usize) {
     assert!(size > 5_000_000, "large.wasm has only {size} bytes");
     (Image::new("bench-large").file("/app", 0o755, module).entrypoint(&["/app"]).pack(), size)
 }
+
+/// The same program as [`large`], native.
+pub(crate) fn large_native() -> Packed {
+    let program = guests::bytes("large.static");
+    Image::new("bench-large-native").file("/app", 0o755, program).entrypoint(&["/app"]).pack()
+}

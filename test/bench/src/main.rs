@@ -6,7 +6,7 @@
 //! | variable | default | meaning |
 //! |---|---|---|
 //! | `BENCH_ROUNDS` | 20 | rounds; long measurements have fewer, short ones more |
-//! | `BENCH_PARTS` | all | some of `sizes direct ctr docker memory shared pod idle many cold` |
+//! | `BENCH_PARTS` | all | some of `sizes direct ctr docker memory shared pod idle many images cold` |
 //! | `BENCH_IDLE_SECONDS` | 60 | how long an idle container is traced |
 //! | `BENCH_OUT` | beside the executables | folder of the results: `docs` publishes them |
 //! | `WHERRY_ENGINE` | all | one engine |
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
             "direct" => parts::direct::measure,
             "ctr" => parts::ctr::measure,
             "cold" => parts::cold::measure,
+            "images" => parts::images::measure,
             "many" => parts::many::measure,
             "docker" => parts::docker::measure,
             "memory" => parts::memory::measure,

@@ -17,6 +17,8 @@ pub(crate) enum Unit {
     Ms,
     /// Megabytes of 10⁶ bytes.
     Mb,
+    /// Megabytes of 10⁶ bytes per second.
+    MbPerSecond,
     /// Containers per second.
     PerSecond,
     /// A plain number.
@@ -29,6 +31,7 @@ impl Unit {
         match self {
             Unit::Ms => "ms",
             Unit::Mb => "MB",
+            Unit::MbPerSecond => "MB/s",
             Unit::PerSecond => "/s",
             Unit::Count => "",
         }
@@ -41,6 +44,9 @@ pub(crate) const COLD_LARGE: &str = "cold-large";
 pub(crate) const SECOND_LARGE: &str = "second-large";
 pub(crate) const MANY: &str = "many";
 pub(crate) const MANY_LOST: &str = "many-lost";
+pub(crate) const PULLED_COLD: &str = "pulled-cold";
+pub(crate) const PULLED_COMPILED: &str = "pulled-compiled";
+pub(crate) const LAYER: &str = "layer";
 pub(crate) const DOCKER_HELLO: &str = "docker-hello";
 pub(crate) const DOCKER_FIB: &str = "docker-fib";
 pub(crate) const PSS_20: &str = "pss-20";
@@ -84,11 +90,18 @@ const fn measure(key: &'static str, unit: Unit, text: &'static str) -> Measure {
 }
 
 /// All measures, in the order of the table.
-pub(crate) const MEASURES: [Measure; 43] = [
+pub(crate) const MEASURES: [Measure; 46] = [
     measure(CTR_HELLO, Unit::Ms, "`ctr run --rm` of hello, warm"),
     measure(COLD_SMALL, Unit::Ms, "`ctr run --rm` of hello, its first run"),
     measure(COLD_LARGE, Unit::Ms, "`ctr run --rm` of a module of over 5 MB, its first run"),
     measure(SECOND_LARGE, Unit::Ms, "… its second run"),
+    measure(
+        PULLED_COLD,
+        Unit::Ms,
+        "pull to the first output of a program of over 5 MB: `ctr images pull` and `ctr run --rm`",
+    ),
+    measure(PULLED_COMPILED, Unit::Ms, "… compiled between the two"),
+    measure(LAYER, Unit::MbPerSecond, "`wherry-layer`: WebAssembly to an archive"),
     measure(MANY, Unit::PerSecond, "`ctr run --rm` of 100 containers, 4 at a time"),
     measure(MANY_LOST, Unit::Count, "… outputs that were lost, of 100"),
     measure(DOCKER_HELLO, Unit::Ms, "`docker run --rm` of hello"),

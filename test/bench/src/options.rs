@@ -10,8 +10,8 @@ use wherry_testing::{bin_dir, repository};
 pub(crate) const COLD: &str = "cold";
 
 /// The parts of a run, in order.
-pub(crate) const PARTS: [&str; 10] =
-    ["sizes", "direct", "ctr", "docker", "memory", "shared", "pod", "idle", "many", COLD];
+pub(crate) const PARTS: [&str; 11] =
+    ["sizes", "direct", "ctr", "docker", "memory", "shared", "pod", "idle", "many", "images", COLD];
 
 /// The options of a run.
 pub(crate) struct Options {

@@ -5,6 +5,7 @@
 //! a [`Daemon`](wherry_testing::Daemon), and the macros below make one test of it per daemon.
 
 pub mod beside;
+pub mod cached;
 pub mod client;
 pub mod compatibility;
 pub mod confined;

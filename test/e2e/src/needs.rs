@@ -44,6 +44,12 @@ const NEEDS: &[(&str, Capability)] = &[
     ("sharing::the_hosts_network_is_the_hosts", Components),
     ("sharing::a_linked_container_is_known_by_its_alias", Components),
     ("network::a_modules_server_answers_on_a_published_port", Sockets),
+    ("watch::a_bad_module_is_one_warning_and_native_images_are_none", Compiler),
+    ("watch::a_new_image_is_compiled_before_its_first_start", Compiler),
+    ("watch::a_pull_compiles_when_it_is_asked_to", Compiler),
+    ("watch::a_removed_image_is_not_compiled_further", Compiler),
+    ("watch::a_restarted_containerd_is_followed", Compiler),
+    ("watch::images_that_exist_are_compiled_on_request", Compiler),
 ];
 
 /// The reason why a test, given as `file::test`, is not tried with an engine in this mode.

@@ -329,6 +329,14 @@ impl Cache {
         compiler.digest(module.file, size)
     }
 
+    /// Creates the directory, unless it exists.
+    ///
+    /// # Errors
+    /// If it cannot be created, or another user can write to it.
+    pub fn prepare(&self) -> io::Result<()> {
+        self.make_directory()
+    }
+
     /// Takes the machine-wide lock for a background compilation, which is held while the returned
     /// file is open.
     ///
@@ -417,7 +425,9 @@ impl Cache {
         Ok(())
     }
 
-    /// Compiles under the write lock of `name` and stores the code.
+    /// Compiles under the write lock of `name` and stores the code. A compilation in the background
+    /// takes the lock only to store the code: it yields to all other work, and a start must not
+    /// wait for it.
     fn make(
         &self,
         name: &str,
@@ -426,15 +436,11 @@ impl Cache {
         compiler: &dyn Compiler,
         on_event: &mut dyn FnMut(CacheEvent),
     ) -> Result<File, CacheError> {
-        let aside = self.directory.join(format!("{name}{ASIDE}"));
-        let cancelled = || compiler.is_cancelled();
-        let lock =
-            match self.make_directory().and_then(|()| file::WriteLock::wait(&aside, &cancelled)) {
-                Ok(None) => return Err(CacheError::Cancelled),
-                Ok(Some(lock)) => Ok(lock),
-                Err(error) => Err(error),
-            };
-        if lock.is_ok() {
+        let lock = match compiler.is_background() {
+            true => None,
+            false => Some(self.write_lock(name, compiler)?),
+        };
+        if !matches!(lock, Some(Err(_))) {
             // The previous holder of the lock may have stored the code. The first read has already
             // reported a damaged file.
             if let Some(code) = self.read(name, &mut |_| {}) {
@@ -447,10 +453,20 @@ impl Cache {
         let slot = self.slot(module.name, compiler, on_event)?;
         let code =
             Cache::compile(module, digest, &slot, compiler, on_event).inspect_err(|error| {
-                if lock.is_ok() {
+                if !matches!(lock, Some(Err(_))) {
                     self.record_failure(name, &compiler.bounds(), error);
                 }
             })?;
+        let lock = match lock {
+            Some(lock) => lock,
+            None => self.write_lock(name, compiler)?,
+        };
+        if compiler.is_background()
+            && let Some(code) = self.read(name, &mut |_| {})
+        {
+            // A start compiled it meanwhile.
+            return Ok(code);
+        }
         let bytes = file::stored_size(&code).map_err(CacheError::NoRoom)?;
         if bytes > self.limit {
             let text = format!(
@@ -474,6 +490,22 @@ impl Cache {
                 on_event(CacheEvent::Warning(self.not_kept(&error)));
                 Ok(code)
             }
+        }
+    }
+
+    /// Waits for the write lock of `name`. The inner error is a fault of the cache: the code can
+    /// be compiled, and not stored.
+    fn write_lock(
+        &self,
+        name: &str,
+        compiler: &dyn Compiler,
+    ) -> Result<io::Result<file::WriteLock>, CacheError> {
+        let aside = self.directory.join(format!("{name}{ASIDE}"));
+        let cancelled = || compiler.is_cancelled();
+        match self.make_directory().and_then(|()| file::WriteLock::wait(&aside, &cancelled)) {
+            Ok(None) => Err(CacheError::Cancelled),
+            Ok(Some(lock)) => Ok(Ok(lock)),
+            Err(error) => Ok(Err(error)),
         }
     }
 

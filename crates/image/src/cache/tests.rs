@@ -19,6 +19,9 @@ struct Reverse {
     bounds: Cell<&'static str>,
     /// The slot of the last call.
     slot: Cell<u32>,
+    background: bool,
+    /// Called by the next compilation.
+    meanwhile: Cell<Option<Box<dyn FnOnce()>>>,
 }
 
 impl Default for Reverse {
@@ -30,6 +33,8 @@ impl Default for Reverse {
             patience: Cell::default(),
             bounds: Cell::new("as ever"),
             slot: Cell::default(),
+            background: false,
+            meanwhile: Cell::default(),
         }
     }
 }
@@ -44,6 +49,9 @@ impl Compiler for Reverse {
     ) -> Result<(), CacheError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.slot.set(slot);
+        if let Some(meanwhile) = self.meanwhile.take() {
+            meanwhile();
+        }
         let mut bytes = Vec::new();
         wasm.rewind().unwrap();
         wasm.read_to_end(&mut bytes).unwrap();
@@ -63,6 +71,10 @@ impl Compiler for Reverse {
 
     fn bounds(&self) -> String {
         self.bounds.get().to_owned()
+    }
+
+    fn is_background(&self) -> bool {
+        self.background
     }
 
     fn is_cancelled(&self) -> bool {
@@ -533,6 +545,27 @@ fn one_process_at_a_time_compiles_behind() {
     assert!(fixture.cache().background_lock().is_none());
     drop(inherited);
     assert!(fixture.cache().background_lock().is_some());
+}
+
+#[test]
+fn a_start_does_not_wait_for_a_compilation_in_the_background() {
+    let fixture = Fixture::new();
+    let (cache, mut file) = (fixture.cache(), tempfile::tempfile().unwrap());
+    file.write_all(b"module").unwrap();
+    let background = Reverse { background: true, ..Reverse::default() };
+    let (other, copy) = (cache.clone(), file.try_clone().unwrap());
+    background.meanwhile.set(Some(Box::new(move || {
+        let module = Module { file: &copy, name: "/app.wasm", of_image: false };
+        other.get(module, "k", &Reverse::default(), &mut |_| {}).unwrap();
+    })));
+    let module = Module { file: &file, name: "/app.wasm", of_image: false };
+    let mut code = String::new();
+    let get = || cache.get(module, "k", &background, &mut |_| {}).unwrap();
+    get().read_to_string(&mut code).unwrap();
+    assert_eq!(code, "eludom");
+    // It finds the stored code.
+    get();
+    assert_eq!(background.calls.load(Ordering::Relaxed), 1);
 }
 
 #[test]

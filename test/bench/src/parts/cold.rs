@@ -7,7 +7,7 @@ use crate::measures::{COLD_LARGE, COLD_SMALL, SECOND_LARGE};
 use crate::world::World;
 
 /// The output of `large.wasm`.
-const LARGE_SAYS: &str = "3dbb3217\n";
+pub(crate) const LARGE_SAYS: &str = "3dbb3217\n";
 
 /// Each first run finds an empty cache.
 pub(crate) fn measure(world: &mut World) {

@@ -5,6 +5,7 @@ pub(crate) mod ctr;
 pub(crate) mod direct;
 pub(crate) mod docker;
 pub(crate) mod idle;
+pub(crate) mod images;
 pub(crate) mod many;
 pub(crate) mod memory;
 pub(crate) mod pod;

@@ -2,67 +2,20 @@
 
 use containerd_shim_protos::api::{DeleteRequest, DeleteResponse, Empty, KillRequest};
 use containerd_shim_protos::ttrpc::Code;
-use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
-use tempfile::TempDir;
+use wherry_e2e::cached::World;
 use wherry_e2e::images::{
     app, binary, guests_and_tools, hello, hello_fields, hello_wasm, laborious_wasm, text,
 };
 use wherry_e2e::on_dockers;
 use wherry_e2e::shim::Shim;
 use wherry_testing::{
-    Containerd, ContainerdVersion, DEADLINE, Daemon, Docker, Image, Outcome, Process, Run, Trace,
-    Usage, bin_dir, daemon_bin, engine, managers, wait_for, wait_until,
+    ContainerdVersion, DEADLINE, Daemon, Docker, Image, Process, Run, Trace, Usage, engine,
+    wait_for, wait_until,
 };
-
-/// A containerd whose shims have a private cache.
-struct World {
-    containerd: Containerd,
-    folder: TempDir,
-}
-
-impl World {
-    fn new(version: ContainerdVersion) -> World {
-        let folder = TempDir::new().expect("a temporary folder");
-        let cache = folder.path().join("cache").display().to_string();
-        let containerd = Containerd::start_with(version, &[("WHERRY_CACHE_DIR", &cache)]);
-        World { containerd, folder }
-    }
-
-    /// The output of the command `wherry-E`.
-    fn tool(&self, words: &[&str]) -> Outcome {
-        let mut command = Command::new(bin_dir().join(format!("wherry-{}", engine())));
-        let clients = daemon_bin(self.containerd.version().name());
-        let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{}:{path}", clients.display()));
-        command.env("WHERRY_CACHE_DIR", self.folder.path().join("cache")).args(words);
-        wherry_testing::call(command, None)
-    }
-
-    /// The files of compiled code.
-    fn codes(&self) -> HashSet<PathBuf> {
-        let files = fs::read_dir(self.folder.path().join("cache")).into_iter().flatten().flatten();
-        let is_code = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.contains(&format!("-{}-", engine())) && !name.ends_with(".checked")
-        };
-        files.map(|file| file.path()).filter(is_code).collect()
-    }
-
-    /// Runs the hello guest, and returns whether a module was compiled for it.
-    fn compiles_for(&self, run: &Run) -> bool {
-        let options = ["--trace=execve", "--successful-only", "--signal=none"];
-        let managers = managers(&self.containerd.address()).into_iter();
-        let traced = managers.map(|manager| manager.pid).chain([self.containerd.daemon_pid()]);
-        let trace = Trace::attach(&self.containerd, &traced.collect::<Vec<_>>(), &options);
-        assert_eq!(self.containerd.run(run).success(), "hello\n");
-        trace.lines().contains("\"compile\"")
-    }
-}
 
 fn an_image_is_compiled_ahead_of_its_first_start(version: ContainerdVersion) {
     let world = World::new(version);
@@ -144,32 +97,30 @@ fn a_known_module_is_not_read_again(version: ContainerdVersion) {
     assert!(again < 64 << 10, "{again} bytes were read");
 }
 
-impl World {
-    /// The id of the only container, while it is created or runs.
-    fn container(&self) -> String {
-        let bundles = self.containerd.task_dir(self.containerd.namespace());
-        wait_for("the container's bundle", DEADLINE, || {
-            let mut found = fs::read_dir(&bundles).ok()?.flatten();
-            found.next()?.file_name().into_string().ok()
-        })
-    }
+/// The id of the only container, while it is created or runs.
+fn container(world: &World) -> String {
+    let bundles = world.containerd.task_dir(world.containerd.namespace());
+    wait_for("the container's bundle", DEADLINE, || {
+        let mut found = fs::read_dir(&bundles).ok()?.flatten();
+        found.next()?.file_name().into_string().ok()
+    })
+}
 
-    /// The shim that serves the container of this id.
-    fn shim(&self, id: &str) -> Shim {
-        let bundle = self.containerd.task_dir(self.containerd.namespace()).join(id);
-        let address = wait_for("the shim's address", DEADLINE, || {
-            fs::read_to_string(bundle.join("address")).ok()
-        });
-        Shim::at(Path::new(address.trim_start_matches("unix://")), 2)
-    }
+/// The shim that serves the container of this id.
+fn shim(world: &World, id: &str) -> Shim {
+    let bundle = world.containerd.task_dir(world.containerd.namespace()).join(id);
+    let address = wait_for("the shim's address", DEADLINE, || {
+        fs::read_to_string(bundle.join("address")).ok()
+    });
+    Shim::at(Path::new(address.trim_start_matches("unix://")), 2)
+}
 
-    /// Waits for a process of this containerd's shims with this word in its command line.
-    fn process(&self, word: &str) -> Process {
-        wait_for(&format!("a process '{word}'"), DEADLINE, || {
-            let mut all = Usage::pids(&self.containerd).into_iter().filter_map(Process::of);
-            all.find(|process| process.command.split(' ').any(|other| other == word))
-        })
-    }
+/// Waits for a process of this containerd's shims with this word in its command line.
+fn process(world: &World, word: &str) -> Process {
+    wait_for(&format!("a process '{word}'"), DEADLINE, || {
+        let mut all = Usage::pids(&world.containerd).into_iter().filter_map(Process::of);
+        all.find(|process| process.command.split(' ').any(|other| other == word))
+    })
 }
 
 /// The request that ends a Create, and the expected error.
@@ -188,12 +139,12 @@ fn delete(shim: &Shim, id: &str) {
 }
 
 /// Starts a container that `process` works for, and ends its Create meanwhile.
-fn cancelled(world: &World, run: &Run, process: &str, end: fn(&Shim, &str)) {
+fn cancelled(world: &World, run: &Run, word: &str, end: fn(&Shim, &str)) {
     thread::scope(|scope| {
         let client = scope.spawn(|| world.containerd.run(run));
-        let id = world.container();
-        let working = world.process(process);
-        end(&world.shim(&id), &id);
+        let id = container(world);
+        let working = process(world, word);
+        end(&shim(world, &id), &id);
         let said = client.join().expect("no panic").failure();
         assert!(said.contains("was cancelled"), "{said}");
         wait_until("the end of what worked for it", DEADLINE, || {
