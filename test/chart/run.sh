@@ -79,6 +79,8 @@ for helm in "${helms[@]}"; do
     check "$version::a_quantity_is_a_quantity" refused "$helm" memory engines.wamr.overhead.memory=lots
     check "$version::a_path_is_absolute" refused "$helm" binDir containerd.binDir=opt/bin
     check "$version::a_watch_needs_an_engine" refused "$helm" engines 'watch.enabled=true,watch.engines=null'
+    check "$version::a_mirror_needs_a_registry" refused "$helm" registries mirror.enabled=true
+    check "$version::a_mirror_is_on_loopback" refused "$helm" address mirror.address=0.0.0.0:5123
     check "$version::one_engine_is_needed" refused "$helm" 'no engine is enabled' \
         'engines.wasmtime.enabled=false,engines.wamr.enabled=false'
 done
