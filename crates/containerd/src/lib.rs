@@ -1,7 +1,7 @@
 //! A client of containerd's gRPC API: its images, their content, and the events of both.
 //!
-//! All functions block. A client has a runtime of its own, on which nothing runs between two calls:
-//! threads that work at the same time have a client each.
+//! All functions block. Each client has a runtime, on which nothing runs between two calls: threads
+//! that work at the same time have a client each.
 
 mod api;
 mod content;

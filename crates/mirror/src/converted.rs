@@ -166,7 +166,7 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Downloads what is to be converted. `None`: every client runs it as it is, or none does.
+    /// Downloads an artifact. `None`: every client runs it as it is, or none does.
     async fn read(&self, root: Descriptor, bytes: &[u8]) -> Result<Option<Image>, MirrorError> {
         let mut documents = vec![(root.clone(), bytes.to_vec())];
         if media::is_index(root.media_type().as_ref()) {

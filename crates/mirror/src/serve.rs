@@ -79,7 +79,7 @@ impl Mirror {
         });
         let served = hyper::server::conn::http1::Builder::new()
             .serve_connection(TokioIo::new(stream), service);
-        // A client that goes away is no fault.
+        // The error is that of a client that went away.
         let _ = served.await;
     }
 

@@ -45,7 +45,7 @@ fn names_wasm(command: &[String]) -> bool {
 /// most `max` bytes.
 ///
 /// # Errors
-/// If there is no such file, it is too large, or a layer cannot be read; and those of `take`.
+/// If the file does not exist or is too large, or a layer cannot be read; and those of `take`.
 pub fn open(
     image: &Image,
     manifest: &Manifest,

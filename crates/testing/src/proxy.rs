@@ -44,8 +44,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one in front of `upstream`. `decide` gets each request, and the number of earlier ones
-    /// for the same path.
+    /// Starts one in front of `upstream`. `decide` gets each request, and the number of earlier
+    /// requests for the same path.
     ///
     /// # Panics
     /// If loopback has no free port.
@@ -62,7 +62,7 @@ impl Proxy {
             for client in listener.incoming().flatten() {
                 let (log, decide, upstream) =
                     (Arc::clone(&log), Arc::clone(&decide), upstream.clone());
-                // A client that goes away is no fault of the test.
+                // The error is that of a client that went away.
                 thread::spawn(move || serve(&client, &upstream, &log, &*decide));
             }
         });

@@ -20,7 +20,7 @@ pub struct Registry {
 /// What a registry demands of its clients.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Demands {
-    /// TLS, with a certificate of its own authority: [`Registry::authority`].
+    /// TLS, with a certificate of a private authority: [`Registry::authority`].
     pub tls: bool,
     /// The credentials [`USER`] and [`PASSWORD`].
     pub credentials: bool,

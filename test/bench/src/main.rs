@@ -6,7 +6,7 @@
 //! | variable | default | meaning |
 //! |---|---|---|
 //! | `BENCH_ROUNDS` | 20 | rounds; long measurements have fewer, short ones more |
-//! | `BENCH_PARTS` | all | some of `sizes direct ctr docker memory shared pod idle many images cold` |
+//! | `BENCH_PARTS` | all | some of the parts, see `options::PARTS` |
 //! | `BENCH_IDLE_SECONDS` | 60 | how long an idle container is traced |
 //! | `BENCH_OUT` | beside the executables | folder of the results: `docs` publishes them |
 //! | `WHERRY_ENGINE` | all | one engine |
