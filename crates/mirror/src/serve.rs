@@ -28,6 +28,9 @@ use crate::{MirrorError, Options};
 const CONNECTIONS: usize = 256;
 /// The size of the pieces of an answer.
 const PIECE: usize = 256 << 10;
+/// The types of an original. A registry may not have it for `*/*`.
+const DOCUMENTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
@@ -166,7 +169,7 @@ impl Mirror {
         let original = Target { path, ..target.clone() };
         let mut asked = headers.clone();
         asked.remove(RANGE);
-        asked.insert(hyper::header::ACCEPT, HeaderValue::from_static("*/*"));
+        asked.insert(hyper::header::ACCEPT, HeaderValue::from_static(DOCUMENTS));
         let allowed = self.registries.pass(&Method::HEAD, &original, &asked).await?;
         if !allowed.status().is_success() {
             return Ok(handed_on(allowed, true));

@@ -122,21 +122,25 @@ impl<'s> Worker<'s> {
             cancel: Some(&job.cancel),
             ..host_compiler(&self.compiler, self.settings, name)
         };
-        let mut warning = None;
+        let (mut done, mut warning) = (None, None);
         let mut on_event = |event: CacheEvent| match event {
-            CacheEvent::Compiled { took, bytes, .. } => print_progress(&format!(
-                "{image}: compiled {name} in {:.1} s, {}",
-                took.as_secs_f64(),
-                Size(bytes)
-            )),
+            CacheEvent::Compiled { took, bytes, .. } => {
+                done = Some(format!(
+                    "{image}: compiled {name} in {:.1} s, {}",
+                    took.as_secs_f64(),
+                    Size(bytes)
+                ))
+            }
             CacheEvent::Warning(text) => warning = Some(text),
             CacheEvent::Compiling { .. } | CacheEvent::Waiting { .. } => {}
         };
         let module = Module { file: &found.file, name, of_image: false };
         self.cache.get(module, &self.key, &compiler, &mut on_event).map_err(failed)?;
         match warning {
-            Some(text) => Err(Error::NotCached(text)),
-            None => Ok(()),
+            Some(text) => return Err(Error::NotCached(text)),
+            // It is in the cache now.
+            None => done.as_deref().into_iter().for_each(print_progress),
         }
+        Ok(())
     }
 }
