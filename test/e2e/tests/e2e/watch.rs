@@ -4,12 +4,16 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 use wherry_e2e::cached::World;
 use wherry_e2e::images::{app, hello, hello_wasm, laborious_wasm};
 use wherry_testing::{
     ContainerdVersion, DEADLINE, Daemon, Process, Registry, Run, busybox, engine, processes,
     runtime, wait_for, wait_until,
 };
+
+/// The deadline of work in `SCHED_IDLE`, which waits while the machine is busy.
+const PATIENT: Duration = DEADLINE.saturating_mul(5);
 
 /// A running watch of a containerd. It ends with this value.
 struct Watch {
@@ -39,7 +43,7 @@ impl Watch {
     }
 
     fn wait_for_times(&self, text: &str, times: usize) {
-        wait_until(&format!("{text:?} in the log of the watch"), DEADLINE, || {
+        wait_until(&format!("{text:?} in the log of the watch"), PATIENT, || {
             self.text().matches(text).count() >= times
         });
     }
@@ -47,7 +51,7 @@ impl Watch {
     /// Waits for its compiler.
     fn compiler(&self) -> Process {
         let own = i32::try_from(self.process.id()).expect("a pid");
-        wait_for("a compiler of the watch", DEADLINE, || {
+        wait_for("a compiler of the watch", PATIENT, || {
             processes().into_iter().find(|process| {
                 process.command.contains(" compile ")
                     && process.parent().is_some_and(|parent| parent.pid == own)
@@ -98,7 +102,7 @@ fn a_removed_image_is_not_compiled_further(version: ContainerdVersion) {
     let compiler = watch.compiler();
     world.containerd.ctr(&["images", "rm", &image.reference]).success();
     watch.wait_for(&format!("{}: cancelled: the image was removed", image.reference));
-    wait_until("the end of the compiler", DEADLINE, || {
+    wait_until("the end of the compiler", PATIENT, || {
         Process::of(compiler.pid).is_none_or(|now| now != compiler)
     });
     assert!(world.codes().is_empty());
