@@ -559,10 +559,10 @@ fn a_start_does_not_wait_for_a_compilation_in_the_background() {
         other.get(module, "k", &Reverse::default(), &mut |_| {}).unwrap();
     })));
     let module = Module { file: &file, name: "/app.wasm", of_image: false };
-    let mut code = String::new();
+    let mut code = Vec::new();
     let get = || cache.get(module, "k", &background, &mut |_| {}).unwrap();
-    get().read_to_string(&mut code).unwrap();
-    assert_eq!(code, "eludom");
+    get().read_to_end(&mut code).unwrap();
+    assert!(code.starts_with(b"eludom"));
     // It finds the stored code.
     get();
     assert_eq!(background.calls.load(Ordering::Relaxed), 1);
