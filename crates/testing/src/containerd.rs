@@ -5,7 +5,7 @@ use crate::events::Events;
 use crate::image::Packed;
 use crate::io::{Outcome, call};
 use crate::places;
-use crate::process::{config, spawn, write_network};
+use crate::process::{HOSTS, config, in_network_namespace, spawn, write_network};
 use crate::scope::Scope;
 use crate::wait::{DEADLINE, wait_until};
 use std::collections::{BTreeSet, HashMap};
@@ -182,6 +182,17 @@ impl Containerd {
     /// The containerd namespace that the tests use; cgroups have it in their path.
     pub fn namespace(&self) -> &str {
         self.scope.name()
+    }
+
+    /// The folder in which its CRI plug-in finds the `hosts.toml` of a registry.
+    pub fn hosts_dir(&self) -> PathBuf {
+        self.root().join(HOSTS)
+    }
+
+    /// The command of a program in its network namespace, which may be that of this process.
+    pub fn in_network(&self, program: &Path) -> Command {
+        let program = program.display().to_string();
+        in_network_namespace(self.setup.netns.as_deref(), &program, &self.path)
     }
 
     /// The path of its log.

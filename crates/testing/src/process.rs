@@ -17,6 +17,9 @@ const CRI_IMAGES: &str = "io.containerd.cri.v1.images";
 const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";
 const CRI_SANDBOXES: &str = "io.containerd.podsandbox.controller.v1.podsandbox";
 
+/// The folder of the `hosts.toml` of each registry, in the daemon's.
+pub(crate) const HOSTS: &str = "certs.d";
+
 /// Mounts a folder over /etc, for a program and its children alone.
 const OWN_ETC: &str = r#"mount -t overlay -o "lowerdir=$0:/etc" overlay /etc && exec "$@""#;
 
@@ -137,6 +140,11 @@ fn kubernetes(
     } else {
         (CRI, format!("sandbox_image = \"{sandbox_image}\""))
     };
+    let of_images = if version.is_2() { CRI_IMAGES } else { CRI };
+    let hosts = format!(
+        "[plugins.\"{of_images}\".registry]\nconfig_path = \"{}\"",
+        root.join(HOSTS).display()
+    );
     let runtime = format!("plugins.\"{plugin}\"");
     let (kind, root) = (places::runtime(), root.display());
     let of = |kind: &str, name: &str, keys: &str, options: Option<&str>| {
@@ -177,6 +185,7 @@ fn kubernetes(
 restrict_oom_score_adj = true
 netns_mounts_under_state_dir = true
 {images}
+{hosts}
 [{runtime}.cni]
 {plugins}
 conf_dir = "{root}/cni"

@@ -1,11 +1,12 @@
 //! A registry on loopback: Debian's docker-registry.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use crate::containerd::Containerd;
 use crate::places::daemon_bin;
 use crate::scope::Scope;
 use crate::wait::{DEADLINE, wait_until};
@@ -47,6 +48,18 @@ impl Registry {
     /// # Panics
     /// If it cannot be started.
     pub fn start_with(demands: Demands) -> Registry {
+        Registry::start_by(demands, &|program| Command::new(program))
+    }
+
+    /// Starts one that makes demands, in the network namespace of a containerd.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start_beside(containerd: &Containerd, demands: Demands) -> Registry {
+        Registry::start_by(demands, &|program| containerd.in_network(program))
+    }
+
+    fn start_by(demands: Demands, command_of: &dyn Fn(&Path) -> Command) -> Registry {
         let scope = Scope::new("registry");
         // Another process may take the port before the registry does: the test fails then.
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
@@ -73,14 +86,18 @@ impl Registry {
         }
         fs::write(&config, text).expect("the scope's folder is writable");
         let program = daemon_bin("registry").join("docker-registry");
-        let mut command = Command::new(program);
+        let mut command = command_of(&program);
         command.arg("serve").arg(&config).stdin(Stdio::null());
         command.stdout(scope.log()).stderr(scope.log());
         // If this process is killed, the scope's helper ends it, by its folder in the command line.
         let process = command.current_dir(scope.root()).spawn().expect("the registry runs");
         let registry = Registry { address, process, scope };
-        let listens = || TcpStream::connect(&registry.address).is_ok();
-        wait_until("the registry listens", DEADLINE, listens);
+        let connect = format!("exec 3<> /dev/tcp/{}", registry.address.replace(':', "/"));
+        wait_until("the registry listens", DEADLINE, || {
+            let mut command = command_of(Path::new("/bin/bash"));
+            command.args(["-c", &connect]).stderr(Stdio::null());
+            command.status().is_ok_and(|status| status.success())
+        });
         registry
     }
 

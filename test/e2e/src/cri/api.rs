@@ -137,6 +137,24 @@ pub struct ImageStatus {
     pub image: Option<ImageName>,
 }
 
+/// `AuthConfig`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Auth {
+    #[prost(string, tag = "1")]
+    pub username: String,
+    #[prost(string, tag = "2")]
+    pub password: String,
+}
+
+/// `PullImageRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PullImage {
+    #[prost(message, optional, tag = "1")]
+    pub image: Option<ImageName>,
+    #[prost(message, optional, tag = "2")]
+    pub auth: Option<Auth>,
+}
+
 /// `ImageStatusResponse`; only the presence of the image matters.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ImageStatusAnswer {

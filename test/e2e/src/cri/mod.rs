@@ -7,11 +7,11 @@ pub mod api;
 
 use crate::grpc;
 use api::{
-    CONTAINER, ContainerConfig, ContainerMetadata, ContainerSecurity, ContainerStatus,
+    Auth, CONTAINER, ContainerConfig, ContainerMetadata, ContainerSecurity, ContainerStatus,
     ContainerStatusAnswer, CreateContainer, ExecSync, ExecSyncAnswer, Id, ImageName, ImageStatus,
     ImageStatusAnswer, LinuxContainer, LinuxPod, NODE, Namespaces, Nothing, POD, PodConfig,
-    PodMetadata, PodSecurity, PodStatus, PodStatusAnswer, Resources, RunPod, StatsAnswer, StatusOf,
-    Stop,
+    PodMetadata, PodSecurity, PodStatus, PodStatusAnswer, PullImage, Resources, RunPod,
+    StatsAnswer, StatusOf, Stop,
 };
 use std::collections::HashMap;
 use std::fs;
@@ -180,6 +180,17 @@ impl Cri {
         let method = format!("runtime.v1.{method}");
         let answer = self.runtime.block_on(grpc::call(&self.channel, None, &method, request));
         answer.map_err(|status| status.message().to_owned())
+    }
+
+    /// Pulls an image with these credentials, as the kubelet does with a pod's `imagePullSecrets`.
+    ///
+    /// # Errors
+    /// The text that the kubelet would show.
+    pub fn pull(&self, image: &str, username: &str, password: &str) -> Result<(), String> {
+        let auth = Auth { username: username.to_owned(), password: password.to_owned() };
+        let image = Some(ImageName { image: image.to_owned() });
+        let request = PullImage { image, auth: Some(auth) };
+        self.call::<Nothing>("ImageService/PullImage", request).map(drop)
     }
 
     /// Imports an image, and returns its name.

@@ -4,11 +4,12 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
+use wherry_e2e::cri::{Cri, Member};
 use wherry_e2e::images::hello_wasm;
 use wherry_e2e::on_containerds;
 use wherry_testing::registry::{Demands, PASSWORD, USER};
@@ -90,9 +91,14 @@ impl Drop for Mirror {
     }
 }
 
-/// Calls `wherry image`, with the credentials of registries that demand some.
+/// Calls `wherry image`.
 fn wherry(folder: &Path, words: &[&str]) -> Outcome {
-    let mut command = Command::new(bin_dir().join("wherry"));
+    wherry_by(Command::new(bin_dir().join("wherry")), folder, words)
+}
+
+/// Calls `wherry image` with the credentials of registries that demand some, if the folder has
+/// them.
+fn wherry_by(mut command: Command, folder: &Path, words: &[&str]) -> Outcome {
     command.arg("image").args(words).arg("--plain-http").current_dir(folder);
     command.env("DOCKER_CONFIG", folder).env("XDG_CACHE_HOME", folder.join("downloads"));
     call(command, None)
@@ -100,6 +106,10 @@ fn wherry(folder: &Path, words: &[&str]) -> Outcome {
 
 /// Pushes the module that prints "hello\n" as an artifact. Returns its digest.
 fn push(name: &str) -> String {
+    push_with(name, Command::new(bin_dir().join("wherry")))
+}
+
+fn push_with(name: &str, command: Command) -> String {
     let folder = TempDir::new().expect("a temporary folder");
     let host = name.split('/').next().expect("a registry");
     let auths = json!({"auths": {host: {"auth": "cmVhZGVyOnNlY3JldA=="}}});
@@ -107,7 +117,7 @@ fn push(name: &str) -> String {
     fs::write(folder.path().join("hello.wasm"), hello_wasm()).expect("ours");
     let words = ["build", "hello.wasm", "--tag", name, "--artifact", "--to", "registry", "--json"];
     let pushed: Value =
-        serde_json::from_str(&wherry(folder.path(), &words).success()).expect("JSON");
+        serde_json::from_str(&wherry_by(command, folder.path(), &words).success()).expect("JSON");
     pushed["digest"].as_str().expect("a digest").to_owned()
 }
 
@@ -157,10 +167,45 @@ fn an_ordinary_image_passes_unchanged(containerd: &Containerd) {
     containerd.ctr(&words).success();
 }
 
+fn a_pod_runs_an_artifact_by_its_tag_with_its_pull_secret(cri: &Cri) {
+    let containerd = cri.containerd();
+    let demands = Demands { credentials: true, ..Demands::default() };
+    let registry = Registry::start_beside(containerd, demands);
+    let name = format!("{}/pod/hello:1", registry.address());
+    push_with(&name, containerd.in_network(&bin_dir().join("wherry")));
+    let mut command = containerd.in_network(&bin_dir().join("wherry-node"));
+    command.args(["mirror", "--registry", registry.address(), "--plain-http", registry.address()]);
+    command.arg("--hosts-dir").arg(containerd.hosts_dir()).stdout(Stdio::piped());
+    let mut mirror = command.spawn().expect("it runs");
+    let mut lines = BufReader::new(mirror.stdout.take().expect("piped")).lines();
+    let listens = lines.any(|line| line.is_ok_and(|line| line.starts_with("mirroring ")));
+    assert!(listens, "the mirror has ended");
+    let denied = cri.pull(&name, USER, "wrong").expect_err("the password is wrong");
+    assert!(denied.contains("auth") || denied.contains("401"), "{denied}");
+    cri.pull(&name, USER, PASSWORD).expect("it is pulled");
+    let mut pod = cri.pod("mirrored");
+    let id = pod.run(&Member::stored("hello", &name));
+    assert_eq!(pod.wait(&id).exit_code, 0);
+    pod.wait_for_log("hello", "stdout F hello\n");
+    pod.remove();
+    // It may have ended by itself.
+    let _ = mirror.kill();
+    let _ = mirror.wait();
+}
+
 on_containerds!(
     an_artifact_of_a_private_registry_runs_by_its_tag,
     an_ordinary_image_passes_unchanged,
 );
+
+mod kubernetes {
+    #[allow(unused_imports, reason = "tests_in looks for them here")]
+    use super::*;
+    wherry_e2e::on_containerd_versions!(
+        version => ::wherry_e2e::cri::Cri::shared(version);
+        a_pod_runs_an_artifact_by_its_tag_with_its_pull_secret,
+    );
+}
 
 #[test]
 fn each_mirror_makes_the_same_image_and_leaves_digests_alone() {
