@@ -214,6 +214,7 @@ install:
 	$(foreach engine,$(COMPILING),\
 	    sed -e 's|@ENGINE@|$(engine)|g' -e 's|@BINDIR@|$(PREFIX)/bin|g' packaging/systemd/wherry-watch.service \
 	        > $(UNITS)/wherry-$(engine)-watch.service &&) true
+	sed -e 's|@BINDIR@|$(PREFIX)/bin|g' packaging/systemd/wherry-mirror.service > $(UNITS)/wherry-mirror.service
 	install -d $(SHARE)/doc/wherry
 	install -m 644 packaging/manager.toml $(SHARE)/doc/wherry
 	install -d $(addprefix $(SHARE)/,man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d)
