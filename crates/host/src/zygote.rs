@@ -1,9 +1,9 @@
 //! The zygote: a process that has an engine loaded and forks engine hosts.
 //!
 //! It reads nothing of a container: a request says only whether the host makes namespaces ahead,
-//! and a host parses the configuration of its one container in its own memory. So nothing of a container is in a
-//! later one. What all hosts of a zygote share is what the engine and the libraries have written at
-//! their start, and the addresses of it.
+//! and a host parses the configuration of its one container in its own memory. So nothing of a
+//! container is in a later one. What all hosts of a zygote share is what the engine and the
+//! libraries have written at their start, and the addresses of it.
 
 use wherry_protocol::message::{ForkHost, HOST, HostForked};
 use wherry_protocol::{Channel, Packet};

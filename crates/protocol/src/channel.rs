@@ -79,7 +79,7 @@ impl Channel {
     }
 
     /// Limits each later wait for a message: [`Channel::receive`] then fails with
-    /// [`io::ErrorKind::WouldBlock`]. A limit of zero is no limit.
+    /// [`io::ErrorKind::WouldBlock`]. Zero removes the limit.
     ///
     /// # Errors
     /// If the kernel refuses it: never for a socket.

@@ -144,9 +144,9 @@ mod tests {
 
     use std::fs;
 
-    /// Copies a program that prints its arguments. Another process does it: a descriptor of this one
-    /// for writing would be inherited by what other tests fork, and until their exec the file could
-    /// not be executed (ETXTBSY).
+    /// Copies a program that prints its arguments. Another process does it: a descriptor of this
+    /// one for writing would be inherited by what other tests fork, and until their exec the file
+    /// could not be executed (ETXTBSY).
     fn install(program: &str, path: &Path) {
         let new = path.with_extension("new");
         let status = Command::new("cp").arg(program).arg(&new).status().unwrap();
