@@ -97,32 +97,36 @@ setup:
 
 test: test-unit test-engines test-e2e test-chart
 
+# Runs tests with a log; see the script for tests that failed. $(call tests,NAME OF THE LOG)
+tests = test/setup/again.sh $(CARGO_TARGET_DIR)/$1.log
+
 # The unit tests of all crates but the engines. They need neither a daemon nor the network, and run
 # in seconds. The crates that link C libraries are left out on a machine without these.
 LINKING = host cli
 test-unit:
 	missing=$$(test/setup/packages.sh missing build); \
 	[ -z "$$missing" ] || echo "test-unit: leaving out $(LINKING:%=wherry-%), which need $$missing" >&2; \
-	$(CARGO) test --release --locked --lib --bins --tests --no-fail-fast --workspace --features wherry-engine/check \
-	    $(patsubst %,--exclude wherry-%,e2e k8s $(notdir $(wildcard shims/*))) $${missing:+$(LINKING:%=--exclude wherry-%)}
+	$(call tests,unit) $(CARGO) test --release --locked --lib --bins --tests --no-fail-fast --workspace --features wherry-engine/check \
+	    $(patsubst %,--exclude wherry-%,e2e k8s $(notdir $(wildcard shims/*))) $${missing:+$(LINKING:%=--exclude wherry-%)} --
 
 # The engines' conformance suite, and their unit tests.
 test-engines:
 	test/setup/packages.sh build
 	test/setup/engines.sh fetch
-	$(CARGO_IN) test --release --locked --no-fail-fast $(ENGINES:%=--package wherry-%) \
-	    $(WITH_LIBRARY:%=--features wherry-%/library) $(FEATURES:%=--features %)
+	test/setup/engines.sh check $(FOUND)
+	$(call tests,engines) env $(ENVIRONMENT) $(CARGO) test --release --locked --no-fail-fast $(ENGINES:%=--package wherry-%) \
+	    $(WITH_LIBRARY:%=--features wherry-%/library) $(FEATURES:%=--features %) --
 
 # The end-to-end tests with each engine, and those of one engine's shared mode; they prove
 # docs/compatibility.md, and write it. They mostly wait: E2E_THREADS of them run at the same time.
 E2E_THREADS = $(shell echo $$((2 * $$(nproc))))
 test-e2e: setup executables
 	for run in $(ENGINES:%=%.container) $(ENGINE).shared; do \
-	    engine=$${run%.*} mode=$${run#*.} log=$(CARGO_TARGET_DIR)/e2e-$$run.log; \
+	    engine=$${run%.*} mode=$${run#*.}; \
 	    skip="$(DAEMONS_FOR_ONE_ENGINE:%=--skip ::%::)"; [ $$run != $(ENGINE).container ] || skip=; \
 	    export WHERRY_ENGINE=$$engine WHERRY_MODE=$$mode WHERRY_BIN_DIR=$(BIN); \
-	    $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast -- --test-threads $(E2E_THREADS) $$skip | tee $$log || failed=1; \
-	    $(BIN)/compatibility $$engine < $$log || failed=1; \
+	    $(call tests,e2e-$$run) $(CARGO) test --release --locked -p wherry-e2e --no-fail-fast -- --test-threads $(E2E_THREADS) $$skip || failed=1; \
+	    $(BIN)/compatibility $$engine < $(CARGO_TARGET_DIR)/e2e-$$run.log || failed=1; \
 	done; [ -z "$$failed" ]
 
 # The tests on a Kubernetes cluster of two nodes. The first run builds Kubernetes, which takes some
@@ -131,7 +135,7 @@ test-k8s: setup image
 	test/setup/packages.sh k8s
 	test/k8s/build.sh
 	WHERRY_ENGINE=$(ENGINE) WHERRY_BIN_DIR=$(BIN) WHERRY_NODE_IMAGE=$(IMAGE_DIR)/wherry-node-$(VERSION).tar \
-	    $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast -- --test-threads 4
+	    $(call tests,k8s) $(CARGO) test --release --locked -p wherry-k8s --test k8s --no-fail-fast -- --test-threads 4
 
 # How long pods take until they are ready, beside runc, on that cluster.
 bench-k8s: setup executables

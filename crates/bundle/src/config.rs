@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Hooks, LinuxResources, Spec};
+use oci_spec::runtime::{Hooks, LinuxNamespace, LinuxNamespaceType, LinuxResources, Spec};
 use serde::Deserialize;
 
 /// The annotation of containerd's CRI plug-in that names the pod sandbox of a container.
@@ -58,6 +58,8 @@ pub struct Linux {
     pub cgroups_path: Option<PathBuf>,
     /// The cgroup's limits.
     pub resources: Option<LinuxResources>,
+    /// The namespaces that are not those of the daemon.
+    pub namespaces: Option<Vec<LinuxNamespace>>,
 }
 
 impl Config {
@@ -77,6 +79,22 @@ impl Config {
     #[must_use]
     pub fn resources(&self) -> Option<&LinuxResources> {
         self.linux.as_ref()?.resources.as_ref()
+    }
+
+    /// Whether the container gets a new network namespace that belongs to the daemon's user
+    /// namespace.
+    #[must_use]
+    pub fn has_new_network(&self) -> bool {
+        let namespaces = self.linux.iter().flat_map(|linux| linux.namespaces.iter().flatten());
+        let mut new_network = false;
+        for namespace in namespaces {
+            match namespace.typ() {
+                LinuxNamespaceType::User => return false,
+                LinuxNamespaceType::Network => new_network = namespace.path().is_none(),
+                _ => {}
+            }
+        }
+        new_network
     }
 
     /// The memory limit, bytes.
@@ -102,6 +120,7 @@ impl From<&Spec> for Config {
             linux: spec.linux().as_ref().map(|linux| Linux {
                 cgroups_path: linux.cgroups_path().clone(),
                 resources: linux.resources().clone(),
+                namespaces: linux.namespaces().clone(),
             }),
         }
     }
@@ -129,7 +148,10 @@ mod tests {
             "process": {"cwd": "/work", "env": ["A=1"], "user": {"uid": 0, "gid": 0}},
             "root": {"path": "fs"},
             "hooks": {"poststop": [{"path": "/bin/true"}]},
-            "linux": {"cgroupsPath": "/a/b", "resources": {"memory": {"limit": 4096}}}
+            "linux": {
+                "cgroupsPath": "/a/b", "resources": {"memory": {"limit": 4096}},
+                "namespaces": [{"type": "network"}, {"type": "ipc", "path": "/proc/7/ns/ipc"}]
+            }
         }"#;
         let config: Config = crate::parse(text.as_bytes()).unwrap();
         let spec: Spec = crate::parse(text.as_bytes()).unwrap();
@@ -138,6 +160,18 @@ mod tests {
         assert_eq!(config.cwd(), PathBuf::from("/work"));
         assert_eq!(config.cgroups_path(), Some(PathBuf::from("/a/b")));
         assert_eq!(config.memory_limit(), Some(4096));
+    }
+
+    #[test]
+    fn a_new_network_namespace_has_neither_a_path_nor_a_user_namespace() {
+        let is_new = |namespaces: &str| {
+            let text = format!(r#"{{"linux": {{"namespaces": [{namespaces}]}}}}"#);
+            crate::parse::<Config>(text.as_bytes()).unwrap().has_new_network()
+        };
+        assert!(is_new(r#"{"type": "mount"}, {"type": "network"}, {"type": "ipc"}"#));
+        assert!(!is_new(r#"{"type": "mount"}"#));
+        assert!(!is_new(r#"{"type": "network", "path": "/run/netns/a"}"#));
+        assert!(!is_new(r#"{"type": "network"}, {"type": "user"}"#));
     }
 
     #[test]

@@ -354,7 +354,6 @@ mod tests {
     use super::*;
 
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -373,8 +372,11 @@ mod tests {
         /// A hook of this name that runs `script`, with more fields of a hook.
         fn hook(&self, name: &str, script: &str, more: &str) -> String {
             let path = self.path(name);
-            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            // Another process writes it: a descriptor of this one for writing would be inherited by
+            // what other tests fork, and until their exec the file could not be executed (ETXTBSY).
+            let write = ["-c", r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod 755 "$0""#];
+            let status = Command::new("sh").args(write).arg(&path).arg(script).status().unwrap();
+            assert!(status.success());
             format!(r#"{{"path": {path:?}{more}}}"#)
         }
 

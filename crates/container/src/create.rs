@@ -46,9 +46,20 @@ impl Runtime {
 
 /// As [`Runtime::refill`].
 pub(crate) fn refill(supervisor: &Arc<Supervisor>) {
-    if supervisor.needs_refill() {
-        let supervisor = Arc::clone(supervisor);
-        drop(thread::run_or_block(move || supervisor.refill()));
+    if !supervisor.needs_refill() {
+        return;
+    }
+    let refilled = Arc::clone(supervisor);
+    drop(thread::run_or_block(move || refilled.refill()));
+    if supervisor.spare().watch() {
+        tokio::spawn(end_unused(Arc::clone(supervisor)));
+    }
+}
+
+/// Waits until the spare hosts are unused for long, and ends them.
+async fn end_unused(supervisor: Arc<Supervisor>) {
+    while let Some(rest) = supervisor.spare().end_unused() {
+        tokio::time::sleep(rest).await;
     }
 }
 

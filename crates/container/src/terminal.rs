@@ -126,11 +126,15 @@ impl Terminal {
     }
 
     /// Whether output is still to be copied from the terminal, or to be read by the client.
+    ///
+    /// The bytes that the terminal's master reports as readable do not answer that: a write reaches
+    /// it through a worker of the kernel, which on a busy machine runs after the guest's exit. So a
+    /// copy is complete when it has ended.
     pub(crate) fn has_unread(&self) -> bool {
+        let Some((_, Copy { ends, task })) = &self.output else { return false };
+        let copies = task.as_ref().is_some_and(|task| !task.is_finished());
         let holds = |file: &File| tty::unread(file).is_ok_and(|count| count > 0);
-        let on_its_way = |ends: &Ends| !ends.rest().is_empty() || holds(ends.to.get_ref());
-        let output = self.output.as_ref();
-        output.is_some_and(|(_, copy)| on_its_way(&copy.ends)) || holds(self.master.get_ref())
+        copies || !ends.rest().is_empty() || holds(ends.to.get_ref())
     }
 
     /// Stops copying input.

@@ -21,13 +21,16 @@ use crate::console::{self, Console};
 use crate::error::HostError;
 use crate::filter::Allow;
 use crate::guest::Executor;
+use crate::namespaces::SpareNamespaces;
 use crate::serve::Forked;
+use crate::spec_rewrite::Parts;
 use crate::{cgroup, keyring, mount, mount_namespace, plugins, spec_rewrite, userns, validate};
 
 pub(crate) fn create(
     engine: &Rc<dyn Engine>,
     request: &CreateRequest,
     descriptors: Descriptors,
+    namespaces: Option<SpareNamespaces>,
 ) -> Result<Forked, HostError> {
     let Descriptors { setup, setup_lock: _setup_lock, log, stdio } = descriptors;
     logger::log_to_descriptor(log);
@@ -45,7 +48,8 @@ pub(crate) fn create(
     let config = Config::from(&spec);
     let name = CgroupName::parse(config.cgroups_path(), &request.id, request.systemd_cgroup)?;
     let pod_files = request.pod_files.as_deref();
-    let rewritten = spec_rewrite::rewrite(&bundle, &spec, &config, &name, &setup, pod_files)?;
+    let parts = Parts { config: &config, cgroup: &name, channel: &setup, pod_files, namespaces };
+    let rewritten = spec_rewrite::rewrite(&bundle, &spec, parts)?;
     let hooks = Batch::new(Moment::StartContainer, &bundle, &config);
     wait_for_cgroup(&setup)?;
     let allow = Allow::for_guests_of(

@@ -28,6 +28,7 @@ mod mount;
 mod mount_namespace;
 mod mount_options;
 mod mount_tree;
+mod namespaces;
 pub mod nss;
 mod own_executable;
 pub mod plugins;

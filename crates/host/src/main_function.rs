@@ -28,10 +28,11 @@ pub fn main<E: Engine + 'static>(engine: Result<E, LoadError>) -> ExitCode {
             let Ok(channel) = serve::take_channel() else { return ExitCode::FAILURE };
             serve::prepare();
             let score = args.next();
-            let channel = if role == ZYGOTE { zygote::fork_hosts(channel) } else { Some(channel) };
+            let host =
+                if role == ZYGOTE { zygote::fork_hosts(channel) } else { Some((channel, None)) };
             // None: the end of a zygote.
-            channel.map_or(ExitCode::SUCCESS, |channel| {
-                serve::serve(&engine, &channel, score.as_deref())
+            host.map_or(ExitCode::SUCCESS, |(channel, namespaces)| {
+                serve::serve(&engine, &channel, score.as_deref(), namespaces)
             })
         }
         Some(HOOKS) => hooks(args),

@@ -17,6 +17,7 @@ use wherry_sys::daemon::OOM_SCORE_ADJ;
 use wherry_sys::{logger, title};
 
 use crate::error::HostError;
+use crate::namespaces::SpareNamespaces;
 use crate::{adopt, create, exec, nss, own_executable, privileges, tracing_bridge};
 
 /// Takes the channel, which a daemon passes to its host as standard input, and moves it to a number
@@ -48,12 +49,13 @@ pub(crate) fn prepare() {
 
 /// Serves the daemon until it closes the channel. `oom_score_adj` is the score of a guest whose
 /// configuration sets none: this process has inherited the daemon's, which is not for guests.
-/// Without an engine every request fails with the reason.
+/// `namespaces` are for the first container. Without an engine every request fails with the reason.
 #[must_use]
 pub(crate) fn serve(
     engine: &Result<Rc<dyn Engine>, LoadError>,
     channel: &Channel,
     oom_score_adj: Option<&str>,
+    mut namespaces: Option<SpareNamespaces>,
 ) -> ExitCode {
     loop {
         let packet = match channel.receive::<HostRequest>() {
@@ -70,7 +72,8 @@ pub(crate) fn serve(
             // Lowering it again needs CAP_SYS_RESOURCE; then the guest keeps the higher score.
             let _ = fs::write(OOM_SCORE_ADJ, score);
         }
-        let (reply, console) = match handle(engine, &packet.message, packet.fds) {
+        let handled = handle(engine, &packet.message, packet.fds, namespaces.take());
+        let (reply, console) = match handled {
             Ok(Forked { pid, console }) => (HostReply::Forked { pid }, console),
             Err(error) => (HostReply::Failed(error.into()), None),
         };
@@ -85,13 +88,14 @@ fn handle(
     engine: &Result<Rc<dyn Engine>, LoadError>,
     request: &HostRequest,
     fds: Vec<OwnedFd>,
+    namespaces: Option<SpareNamespaces>,
 ) -> Result<Forked, HostError> {
     let engine = engine.as_ref().map_err(|error| HostError::Engine(error.to_string()))?;
     let descriptors = Descriptors::receive(fds, request.terminal())?;
     let details = descriptors.setup.try_clone().map_err(HostError::Channel)?;
     report_details_to(Some(details));
     let result = match request {
-        HostRequest::Create(request) => create::create(engine, request, descriptors),
+        HostRequest::Create(request) => create::create(engine, request, descriptors, namespaces),
         HostRequest::Exec(request) => exec::exec(engine, request, descriptors),
     };
     report_details_to(None);
@@ -151,7 +155,7 @@ mod tests {
 
     fn refused(engine: Result<Rc<dyn Engine>, LoadError>, fds: usize, terminal: bool) -> String {
         let fds = (0..fds).map(|_| std::fs::File::open("/dev/null").unwrap().into()).collect();
-        handle(&engine, &request(terminal), fds).err().unwrap().to_string()
+        handle(&engine, &request(terminal), fds, None).err().unwrap().to_string()
     }
 
     #[test]

@@ -33,6 +33,7 @@ use wherry_protocol::Channel;
 
 use crate::mount::MountError;
 use crate::mount_namespace::is_cgroup;
+use crate::namespaces::SpareNamespaces;
 use crate::propagation::Propagation;
 use crate::userns::UserNamespaceError;
 use crate::{adopt, hook_proxy, mount, pod_files, staged_binds, userns};
@@ -67,18 +68,30 @@ pub(crate) struct Rewritten {
     pub(crate) path: PathBuf,
     /// Descriptors that must stay open until the container's first process exists.
     _open: Vec<OwnedFd>,
+    _namespaces: Option<SpareNamespaces>,
 }
 
-/// Rewrites the configuration of a bundle. `channel` is the setup channel, `pod_files` the
-/// directory of the files that the containers of the pod share.
+/// The parts of a container that its rewritten configuration names.
+pub(crate) struct Parts<'a> {
+    /// The fields of its configuration that the daemon acts on, too.
+    pub(crate) config: &'a Config,
+    /// Its cgroup.
+    pub(crate) cgroup: &'a CgroupName,
+    /// Its setup channel.
+    pub(crate) channel: &'a Channel,
+    /// The directory of the files that the containers of its pod share.
+    pub(crate) pod_files: Option<&'a Path>,
+    /// Namespaces for it, made ahead.
+    pub(crate) namespaces: Option<SpareNamespaces>,
+}
+
+/// Rewrites the configuration of a bundle.
 pub(crate) fn rewrite(
     bundle: &Bundle,
     spec: &Spec,
-    config: &Config,
-    cgroup: &CgroupName,
-    channel: &Channel,
-    pod_files: Option<&Path>,
+    parts: Parts<'_>,
 ) -> Result<Rewritten, RewriteError> {
+    let Parts { config, cgroup, channel, pod_files, namespaces } = parts;
     let mut open = Vec::new();
     let mut rewritten = spec.clone();
     // Before the staging of bind mounts, which replaces their sources.
@@ -88,6 +101,9 @@ pub(crate) fn rewrite(
     rewrite_tmpfs(&bundle.root(config), &mut rewritten);
     rewrite_hooks(bundle, config, channel, &mut rewritten, &mut open)?;
     rewrite_user_namespace(&mut rewritten, &mut open)?;
+    if let Some(namespaces) = &namespaces {
+        namespaces.give_to(&mut rewritten);
+    }
     if cgroup.systemd && is_unified() {
         rewrite_sets(&mut rewritten);
     }
@@ -99,7 +115,8 @@ pub(crate) fn rewrite(
     rewrite_propagation(&mut rewritten);
     rewrite_sysfs(&mut rewritten);
     if rewritten == *spec {
-        return Ok(Rewritten { path: bundle.path().to_owned(), _open: open });
+        let path = bundle.path().to_owned();
+        return Ok(Rewritten { path, _open: open, _namespaces: namespaces });
     }
     if let Some(root) = rewritten.root_mut() {
         root.set_path(bundle.root(config));
@@ -111,7 +128,7 @@ pub(crate) fn rewrite(
     // Not `Spec::save`: its error has no cause.
     fs::write(&file, serde_json::to_vec(&rewritten)?)
         .map_err(|source| RewriteError::Write { path: file, source })?;
-    Ok(Rewritten { path, _open: open })
+    Ok(Rewritten { path, _open: open, _namespaces: namespaces })
 }
 
 /// Replaces each moment's hooks with the hook proxy. The executor runs those of Start.

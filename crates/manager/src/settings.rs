@@ -28,6 +28,8 @@ const FILE_MAX: u64 = 1 << 20;
 const IDLE: RangeInclusive<u64> = 10..=31_536_000;
 /// The bounds of `spare-hosts`. Each takes some megabytes.
 const SPARE_HOSTS: RangeInclusive<u64> = 0..=64;
+/// The bounds of `spare-idle`, seconds.
+const SPARE_IDLE: RangeInclusive<u64> = 1..=31_536_000;
 
 /// The keys of the file.
 #[derive(Debug, Deserialize)]
@@ -37,6 +39,8 @@ struct Keys {
     idle: u64,
     #[serde(deserialize_with = "spare_hosts")]
     spare_hosts: u64,
+    #[serde(deserialize_with = "spare_idle")]
+    spare_idle: u64,
     log_level: LogLevel,
     #[serde(deserialize_with = "metrics")]
     metrics: Metrics,
@@ -49,6 +53,7 @@ impl Default for Keys {
             idle: 300,
             // As many as containers are usually started at once.
             spare_hosts: 2,
+            spare_idle: 60,
             log_level: LogLevel::Info,
             metrics: Metrics::Off,
             systemd: false,
@@ -140,11 +145,12 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 
 impl From<Keys> for Settings {
     fn from(keys: Keys) -> Settings {
-        let Keys { idle, spare_hosts, log_level, metrics, systemd } = keys;
+        let Keys { idle, spare_hosts, spare_idle, log_level, metrics, systemd } = keys;
         Settings {
             idle: Duration::from_secs(idle),
             // Within bounds that fit.
             spare_hosts: usize::try_from(spare_hosts).unwrap_or_default(),
+            spare_idle: Duration::from_secs(spare_idle),
             log_level: match log_level {
                 LogLevel::Error => LevelFilter::Error,
                 LogLevel::Warn => LevelFilter::Warn,
@@ -181,7 +187,18 @@ impl Visitor<'_> for Number {
 }
 
 fn idle<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<u64, D::Error> {
-    deserializer.deserialize_i64(Number { meaning: "a whole number of seconds", bounds: IDLE })
+    seconds(deserializer, IDLE)
+}
+
+fn spare_idle<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<u64, D::Error> {
+    seconds(deserializer, SPARE_IDLE)
+}
+
+fn seconds<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    bounds: RangeInclusive<u64>,
+) -> std::result::Result<u64, D::Error> {
+    deserializer.deserialize_i64(Number { meaning: "a whole number of seconds", bounds })
 }
 
 fn spare_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<u64, D::Error> {
@@ -224,7 +241,7 @@ mod tests {
     fn the_shipped_example_has_every_key_with_its_default() {
         let keys = EXAMPLE.lines().filter_map(|line| line.split_once(" = "));
         let keys: Vec<&str> = keys.map(|(key, _)| key).filter(|key| !key.contains('#')).collect();
-        assert_eq!(keys, ["idle", "spare-hosts", "log-level", "metrics", "systemd"]);
+        assert_eq!(keys, ["idle", "spare-hosts", "spare-idle", "log-level", "metrics", "systemd"]);
         assert_eq!(parse(EXAMPLE).unwrap(), Keys::default().into());
         assert_eq!(parse("").unwrap(), Keys::default().into());
         // Without its line, a key would not be in the message about unknown ones.
@@ -234,11 +251,12 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "idle = 60\nspare-hosts = 0\nlog-level = \"warn\"\nmetrics = \"[::1]:9469\"\n\
+        let text = "idle = 60\nspare-hosts = 0\nspare-idle = 5\nlog-level = \"warn\"\nmetrics = \"[::1]:9469\"\n\
                     systemd = true\n";
         let expected = Settings {
             idle: Duration::from_secs(60),
             spare_hosts: 0,
+            spare_idle: Duration::from_secs(5),
             log_level: LevelFilter::Warn,
             metrics: Metrics::Loopback("[::1]:9469".parse().unwrap()),
             systemd: true,
@@ -259,8 +277,8 @@ mod tests {
             (
                 "# comment\n  idel = 5\n",
                 place(2, 3)
-                    + "unknown field `idel`, expected one of `idle`, `spare-hosts`, `log-level`, \
-                       `metrics`, `systemd`",
+                    + "unknown field `idel`, expected one of `idle`, `spare-hosts`, `spare-idle`, \
+                       `log-level`, `metrics`, `systemd`",
             ),
             (
                 "idle = 9",

@@ -6,6 +6,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -13,6 +14,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv,
     recvmsg, sendmsg, setsockopt, socketpair, sockopt,
 };
+use nix::sys::time::TimeVal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -74,6 +76,16 @@ impl Channel {
     /// If the process is out of descriptors.
     pub fn try_clone(&self) -> io::Result<Channel> {
         self.0.try_clone().map(Channel)
+    }
+
+    /// Limits each later wait for a message: [`Channel::receive`] then fails with
+    /// [`io::ErrorKind::WouldBlock`]. Zero removes the limit.
+    ///
+    /// # Errors
+    /// If the kernel refuses it: never for a socket.
+    pub fn limit_waits(&self, limit: Duration) -> io::Result<()> {
+        let limit = TimeVal::new(limit.as_secs().cast_signed(), limit.subsec_micros().into());
+        Ok(setsockopt(&self.0, sockopt::ReceiveTimeout, &limit)?)
     }
 
     /// Sends a message with descriptors beside it.

@@ -29,7 +29,11 @@ pub const ZYGOTE: &str = "zygote";
 
 /// Daemon to zygote: fork an engine host for the channel whose end travels beside this message.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ForkHost;
+pub struct ForkHost {
+    /// Whether the host makes the namespaces of a container that has its own network, before it
+    /// knows its container.
+    pub namespaces: bool,
+}
 
 /// Zygote to daemon: the pid of the host, or the error of the fork.
 pub type HostForked = Result<i32, String>;

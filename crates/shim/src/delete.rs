@@ -10,6 +10,7 @@ use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use wherry_bundle::Bundle;
 use wherry_supervisor::cleanup::{self, Remains};
 use wherry_sys::socket;
+use wherry_task::{AskError, DaemonClient};
 
 use crate::args::Args;
 use crate::error::{Error, Result};
@@ -25,8 +26,8 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {
     let bundle = Bundle::new(&path, &args.id);
     // containerd copies standard error to its log.
     wherry_sys::logger::log_to_stderr();
-    // containerd runs this command after each Delete too: then a manager serves on, and asking it
-    // whether it lives takes half a second.
+    // containerd runs this command after each Delete too, and waits for it: then a manager serves
+    // on, and need not be asked.
     let may_be_dead = shim.sharing == Sharing::Group || bundle.is_used() || bundle.is_pod();
     let left = cleanup::container(&bundle, Remains::read(&bundle).as_ref(), None);
     if may_be_dead {
@@ -44,6 +45,14 @@ pub(crate) fn delete(shim: Shim, args: &Args) -> Result<()> {
     io::stdout().write_all(&bytes).map_err(Error::Print)
 }
 
+/// Whether a daemon answers at a socket, as that of a pod does for each container but the last.
+/// Without an answer it may live and be busy.
+fn lives(socket: &Path) -> bool {
+    let client = DaemonClient::connect(socket).map_err(AskError::from);
+    let status = client.and_then(|mut daemon| daemon.status());
+    matches!(status, Ok(_) | Err(AskError::Refused(_)))
+}
+
 /// Removes the socket of the daemon, unless it lives.
 fn remove_dead_socket(shim: Shim, args: &Args, bundle: &Path) {
     let socket = start::announced(bundle).unwrap_or_else(|| {
@@ -54,6 +63,9 @@ fn remove_dead_socket(shim: Shim, args: &Args, bundle: &Path) {
         let key = group::Key { runtime: &shim.name(), address, namespace, group: &group };
         group::socket(None, key)
     });
+    if lives(&socket) {
+        return;
+    }
     socket::remove_dead_socket(&socket);
     if shim.sharing == Sharing::Manager {
         socket::remove_dead_socket(&group::control_socket(&socket));

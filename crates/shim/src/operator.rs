@@ -45,6 +45,8 @@ pub struct Settings {
     pub idle: Duration,
     /// How many engine hosts it keeps ready.
     pub spare_hosts: usize,
+    /// How long they stay without a use.
+    pub spare_idle: Duration,
     /// The least severe messages that it logs, unless containerd asks for debug messages.
     #[serde(with = "level")]
     pub log_level: LevelFilter,

@@ -199,15 +199,15 @@ async fn run(daemon: Daemon, log: Option<&ContainerLog>, restored: Option<Restor
     let publisher = Publisher::start(&daemon.ttrpc_address, &daemon.namespace);
     let shim = daemon.shim;
     // The daemon of a group has used the only host that it needs.
-    let (lifetime, spare_hosts) = match &daemon.managed {
-        None => (Lifetime::Group, 0),
-        Some((_, set)) => (Lifetime::Manager { idle: set.idle }, set.spare_hosts),
+    let (lifetime, spare_hosts, spare_idle) = match &daemon.managed {
+        None => (Lifetime::Group, 0, Duration::ZERO),
+        Some((_, set)) => (Lifetime::Manager { idle: set.idle }, set.spare_hosts, set.spare_idle),
     };
     let Daemon { listener, name, mut engines, limits, .. } = daemon;
     for warning in &limits.warnings {
         log::warn!("{warning}");
     }
-    engines.first.spare.keep(spare_hosts);
+    engines.first.spare.keep(spare_hosts, spare_idle);
     pin(&engines);
     let supervisor = Arc::new(Supervisor { engines, bounds: limits.bounds, reaper });
     let runtime = Arc::new(Runtime {

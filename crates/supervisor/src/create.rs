@@ -200,6 +200,7 @@ impl Supervisor {
         let lock = SetupLock::shared(bundle)
             .map_err(|error| Failure::new(FailureKind::System, error.to_string()))?;
         let host = self.take_host(engine, &config.id, true)?;
+        engine.spare.expect_network(spec.has_new_network());
         host.fork(&request, lock, stdio, &self.reaper, &mut setup)
     }
 

@@ -143,13 +143,14 @@ mod tests {
     use super::*;
 
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
-    /// Copies a program that prints its arguments.
+    /// Copies a program that prints its arguments. Another process does it: a descriptor of this
+    /// one for writing would be inherited by what other tests fork, and until their exec the file
+    /// could not be executed (ETXTBSY).
     fn install(program: &str, path: &Path) {
         let new = path.with_extension("new");
-        fs::copy(program, &new).unwrap();
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        let status = Command::new("cp").arg(program).arg(&new).status().unwrap();
+        assert!(status.success());
         fs::rename(new, path).unwrap();
     }
 

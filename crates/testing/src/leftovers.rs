@@ -71,7 +71,7 @@ fn look(daemon: &dyn Daemon) -> BTreeSet<String> {
         // A manager stays, with two engine hosts for its next containers.
         let parent = process.parent().map(|parent| parent.pid);
         match parent.filter(|pid| managers.contains(pid)) {
-            Some(manager) if process.command.starts_with("wherry host ") => {
+            Some(manager) if process.command.starts_with("wherry host") => {
                 let count = spare.entry(manager).or_default();
                 *count += 1;
                 *count > 2

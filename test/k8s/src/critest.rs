@@ -13,9 +13,12 @@ use wherry_testing::{Image, call, call_within, daemon_bin, guests};
 /// Alone it takes 80 to 110 s; here two of them run beside other tests.
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// How specifications ended, by their names: a failure with its message.
+pub type Results = BTreeMap<String, Result<(), String>>;
+
 /// Runs critest's specifications with a runtime handler on a node without a kubelet, and returns
-/// how each ended that was not skipped: its name, and whether it passed.
-pub fn run(cluster: &Cluster, node: &Node, handler: &str) -> BTreeMap<String, bool> {
+/// how each ended that was not skipped.
+pub fn run(cluster: &Cluster, node: &Node, handler: &str) -> Results {
     let root = node.machine().root();
     let images = root.join("critest.yaml");
     let text = "defaultTestContainerImage: registry.k8s.io/e2e-test-images/busybox:1.29-2\n\
@@ -48,7 +51,15 @@ pub fn run(cluster: &Cluster, node: &Node, handler: &str) -> BTreeMap<String, bo
         }
         let above = spec["ContainerHierarchyTexts"].as_array().into_iter().flatten();
         let words = above.chain([&spec["LeafNodeText"]]).filter_map(Value::as_str);
-        found.insert(words.collect::<Vec<_>>().join(" / "), spec["State"] == "passed");
+        let name = words.collect::<Vec<_>>().join(" / ");
+        let passed = spec["State"] == "passed";
+        // The output has the steps with their times, and the failure in its place.
+        let failure = || {
+            let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+            let message = text(&spec["Failure"]["Message"]);
+            format!("{message}\n{}", text(&spec["CapturedGinkgoWriterOutput"]))
+        };
+        found.insert(name, if passed { Ok(()) } else { Err(failure()) });
     }
     found
 }

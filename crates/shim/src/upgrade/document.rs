@@ -18,7 +18,7 @@ use crate::operator::{self, Manager};
 
 /// The form of the document and of all that a container keeps over a handover: the files of its
 /// bundle, and the messages of its process until Start. A change of one of them increments it.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// The beginning of every form.
 #[derive(Serialize, Deserialize)]
@@ -156,23 +156,24 @@ mod tests {
 
     #[test]
     fn a_document_of_another_form_or_runtime_is_refused_with_the_reason() {
-        let text = error(&[head(2, "ed"), b"more".to_vec()].concat());
+        let text = error(&[head(FORM + 1, "ed"), b"more".to_vec()].concat());
         assert_eq!(
             text,
             format!(
-                "version {VERSION} reads form 1 of a running shim's state, and the shim, of version \
-                 9.9, writes form 2: its containers must be restarted for this upgrade"
+                "version {VERSION} reads form {FORM} of a running shim's state, and the shim, of \
+                 version 9.9, writes form {}: its containers must be restarted for this upgrade",
+                FORM + 1
             )
         );
         assert_eq!(
-            error(&head(1, "e")),
+            error(&head(FORM, "e")),
             "this is the executable of the runtime \"ed\", and the shim is one of \"e\""
         );
     }
 
     #[test]
     fn a_document_that_is_incomplete_is_refused() {
-        for document in [&head(1, "ed")[..], b"\x01", b""] {
+        for document in [&head(FORM, "ed")[..], b"\x01", b""] {
             let text = error(document);
             assert!(text.starts_with("cannot parse the state of the running shim: "), "{text}");
         }
@@ -185,8 +186,14 @@ mod tests {
         let metrics = [Off, ControlSocket, loopback].into_iter().cycle();
         for (log_level, metrics) in log::LevelFilter::iter().zip(metrics) {
             let idle = std::time::Duration::from_millis(1500);
-            let settings =
-                operator::Settings { idle, spare_hosts: 3, log_level, metrics, systemd: true };
+            let settings = operator::Settings {
+                idle,
+                spare_hosts: 3,
+                spare_idle: 2 * idle,
+                log_level,
+                metrics,
+                systemd: true,
+            };
             assert_eq!(handover::copy(&settings), settings);
         }
     }

@@ -14,11 +14,14 @@ use crate::bundle::{Bundle, Template};
 use crate::client::{Client, take_events};
 use crate::images;
 use crate::measures::{
-    AT_ONCE, LIFE, LIFE_CREATE, LIFE_DELETE, LIFE_START, PAUSE, START, TO_GUEST,
+    AT_ONCE, LIFE, LIFE_CREATE, LIFE_DELETE, LIFE_START, PAUSE, SHARED_TO_GUEST, START, TO_GUEST,
 };
 use crate::results::NOTHING;
 use crate::stats::median;
 use crate::world::{World, is_native, milliseconds, shim};
+
+/// Until the host that a Create has used is replaced.
+const REFILL: Duration = Duration::from_millis(50);
 
 /// The runtimes take turns in each round; the first round fills the caches.
 pub(crate) fn measure(world: &mut World) {
@@ -34,7 +37,8 @@ pub(crate) fn measure(world: &mut World) {
             let bundle = template.bundle(&world.containerd.new_id());
             let at_once = round % 2 == 0;
             let pause = if at_once { Duration::ZERO } else { pause };
-            let values = live(world, &who, bundle, &events, pause);
+            let way = Way { who: &who, settings: None };
+            let values = live(world, way, bundle, &events, pause);
             for (key, value) in values {
                 match key {
                     _ if round == 0 => {}
@@ -45,6 +49,33 @@ pub(crate) fn measure(world: &mut World) {
             }
         }
     }
+}
+
+/// The time from Create to the first instruction in the shared mode of `engine`, with spare hosts:
+/// each life begins when the last one's host was replaced.
+pub(crate) fn measure_shared(world: &mut World, engine: &str, settings: &Path) {
+    let events = world.containerd.root().join("events-shared.sock");
+    take_events(&events);
+    let module = Template::new(&world.containerd, "shared", &guests::bytes("instant.wasm"));
+    let who = format!("{engine}d");
+    for round in 0..=world.options.rounds_of_short() {
+        thread::sleep(REFILL);
+        let bundle = module.bundle(&world.containerd.new_id());
+        let way = Way { who: &who, settings: Some(settings) };
+        let values = live(world, way, bundle, &events, Duration::ZERO);
+        let to_guest = values.into_iter().find(|(key, _)| *key == TO_GUEST).filter(|_| round > 0);
+        if let Some((_, value)) = to_guest {
+            world.results.add(SHARED_TO_GUEST, engine, value);
+        }
+    }
+}
+
+/// A runtime of a round.
+#[derive(Clone, Copy)]
+struct Way<'w> {
+    who: &'w str,
+    /// The settings of its manager, which stays, if it has one.
+    settings: Option<&'w Path>,
 }
 
 /// The time from the end of `start` to containerd's Create.
@@ -66,14 +97,14 @@ fn pause(world: &mut World) -> Duration {
 /// Runs one container to its end, and returns the time of each step, in milliseconds.
 fn live(
     world: &World,
-    who: &str,
+    way: Way<'_>,
     mut bundle: Bundle,
     events: &Path,
     pause: Duration,
 ) -> Vec<(&'static str, f64)> {
     let about = Message::new().text(1, &bundle.id);
     let called = Instant::now();
-    let answer = start(world, who, &bundle, events);
+    let answer = start(world, way, &bundle, events);
     let started = called.elapsed();
     let mut client = Client::connect(&answer);
     let request = bundle.create_request();
@@ -85,13 +116,15 @@ fn live(
     client.call("Start", &about);
     let start = sent.0.elapsed() - create;
     // The shim that does nothing starts no guest.
-    let line = (who != NOTHING).then(|| bundle.read_line());
+    let line = (way.who != NOTHING).then(|| bundle.read_line());
     client.call("Wait", &about);
     let before_delete = sent.0.elapsed();
     client.call("Delete", &about);
     let whole = sent.0.elapsed();
 
-    client.shut_down(&bundle.id);
+    if way.settings.is_none() {
+        client.shut_down(&bundle.id);
+    }
     bundle.remove();
     let mut values = vec![
         (START, milliseconds(started)),
@@ -108,7 +141,8 @@ fn live(
 }
 
 /// Runs a shim's `start` as containerd does, and returns its output.
-fn start(world: &World, who: &str, bundle: &Bundle, events: &Path) -> String {
+fn start(world: &World, way: Way<'_>, bundle: &Bundle, events: &Path) -> String {
+    let Way { who, settings } = way;
     let address = world.containerd.address();
     let mut command = Command::new(shim(who));
     command.args(["-namespace", world.containerd.namespace(), "-address"]).arg(&address);
@@ -119,6 +153,9 @@ fn start(world: &World, who: &str, bundle: &Bundle, events: &Path) -> String {
     command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", runc.display()));
     command.env("TTRPC_ADDRESS", events).env("GRPC_ADDRESS", &address).env("MAX_SHIM_VERSION", "3");
     command.env("NAMESPACE", world.containerd.namespace());
+    if let Some(settings) = settings {
+        command.env("WHERRY_MANAGER_CONFIG", settings);
+    }
     let output = command
         .stdin(Stdio::null())
         .output()

@@ -3,6 +3,7 @@
 //! is measured.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -18,6 +19,7 @@ use crate::measures::{
     SHARED_PIDS_P99, SHARED_PSS_100, SHARED_START_AT_1, SHARED_START_AT_100, SHARED_START_AT_500,
     SHARED_START_AT_1000, SHARED_STATE_P99,
 };
+use crate::parts::direct;
 use crate::results::{NOTHING, RUNC};
 use crate::world::{World, is_native, milliseconds, runtime};
 
@@ -38,6 +40,8 @@ const IDLE: &str = "idle = 10\n";
 /// A containerd, a client of it, and how its containers are run.
 struct Clients {
     containerd: Containerd,
+    /// The settings of its manager.
+    settings: PathBuf,
     client: Client,
     runtime: Runtime,
     /// The number of containers so far.
@@ -103,8 +107,10 @@ pub(crate) fn measure(world: &mut World) {
     let ids = clients.sleepers(shared, world, &engine);
     clients.remove(&ids);
     clients.latency(shared, world, &engine);
-    let Clients { containerd, .. } = &*clients;
-    wait_until("the manager's end", LIFE, || Usage::pids(containerd).is_empty());
+    direct::measure_shared(world, &engine, &clients.settings);
+    for containerd in [&clients.containerd, &world.containerd] {
+        wait_until("the manager's end", LIFE, || Usage::pids(containerd).is_empty());
+    }
 }
 
 /// Adds a value to one of two measures. runc, which has no shared mode, is in both.
@@ -140,7 +146,7 @@ impl Clients {
             let _inside = runtime.enter();
             Client::new(&containerd, &image)
         };
-        Clients { containerd, client, runtime, next: AtomicUsize::new(0) }
+        Clients { containerd, settings, client, runtime, next: AtomicUsize::new(0) }
     }
 
     fn new_id(&self) -> String {

@@ -9,11 +9,11 @@ use std::path::Path;
 use tokio::task::JoinSet;
 use wherry_e2e::client::{Client, Paths, Wanted};
 use wherry_e2e::images::{app, binary, cat, guests_and_tools, hello, kit, spin};
-use wherry_e2e::managed::{kill, manager};
+use wherry_e2e::managed::{kill, manager, signal};
 use wherry_e2e::on_own_containerds;
 use wherry_testing::{
     Container, Containerd, DEADLINE, Daemon, Image, Process, Run, busybox, guests, processes,
-    shared,
+    shared, wait_until,
 };
 
 /// Reads at most this many bytes of a process's memory at a time.
@@ -164,7 +164,7 @@ fn a_container_reaches_nothing_of_its_neighbour(containerd: &Containerd) {
     neighbour.remove();
 }
 
-fn later_containers_survive_the_end_of_the_zygote(containerd: &Containerd) {
+fn later_containers_survive_the_end_or_stop_of_the_zygote(containerd: &Containerd) {
     if !shared() {
         return;
     }
@@ -172,23 +172,27 @@ fn later_containers_survive_the_end_of_the_zygote(containerd: &Containerd) {
     let keeper = containerd.start(&Run::new(&spin()));
     let manager = manager(containerd).pid;
     let mut ended = BTreeSet::new();
-    for _ in 0..3 {
+    for end in [kill, |pid| signal(pid, "STOP"), kill] {
         // Two spare hosts, and one more.
         for _ in 0..3 {
             assert_eq!(containerd.run(&Run::new(&hello())).success(), "hello\n");
         }
         let zygotes: Vec<Process> = processes()
             .into_iter()
-            .filter(|process| process.command.starts_with("wherry zygote "))
+            .filter(|process| process.command.starts_with("wherry zygote"))
             .filter(|process| process.parent().is_some_and(|parent| parent.pid == manager))
             .collect();
         for zygote in zygotes {
-            kill(zygote.pid);
+            end(zygote.pid);
             ended.insert(zygote.pid);
         }
     }
     assert_ne!(ended.len(), 0, "the manager has no zygote");
     assert_eq!(containerd.run(&Run::new(&hello())).success(), "hello\n");
+    // The manager kills a zygote that does not answer.
+    wait_until("the end of each zygote", DEADLINE, || {
+        ended.iter().all(|pid| Process::of(*pid).is_none())
+    });
     keeper.remove();
 }
 
@@ -305,6 +309,6 @@ on_own_containerds!(
     guests_of_one_manager_have_different_random_numbers,
     a_container_reaches_nothing_of_its_neighbour,
     a_container_has_no_namespace_cgroup_or_descriptor_of_another,
-    later_containers_survive_the_end_of_the_zygote,
+    later_containers_survive_the_end_or_stop_of_the_zygote,
     a_container_that_misbehaves_delays_no_call_about_another,
 );

@@ -6,7 +6,7 @@ use std::path::Path;
 use wherry_e2e::images::{app, glutton, hello, kit, spin};
 use wherry_e2e::managed::{Managed, get_port, kill, manager, operator, series, signal};
 use wherry_testing::{
-    ContainerdVersion, DEADLINE, Daemon, Process, Run, managers, repository, wait_until,
+    ContainerdVersion, DEADLINE, Daemon, Process, Run, managers, processes, repository, wait_until,
 };
 
 use crate::handover::runs;
@@ -118,6 +118,38 @@ mod defaults {
         version => &wherry_e2e::managed::Managed::start(version, "");
         status_shows_a_manager_and_its_containers_while_it_lives,
         a_manager_that_is_asked_to_end_keeps_its_containers_and_ends_after_them
+    );
+}
+
+fn spare_hosts_end_while_no_container_starts(managed: &Managed) {
+    let containerd = &managed.containerd;
+    let keeper = containerd.start(&Run::new(&spin()));
+    let pid = manager(containerd).pid;
+    let waiting = || {
+        let children = processes().into_iter().filter(|process| {
+            process.parent().is_some_and(|parent| parent.pid == pid)
+                && ["wherry zygote", "wherry host"]
+                    .iter()
+                    .any(|name| process.command.starts_with(name))
+        });
+        children.count()
+    };
+    for _ in 0..2 {
+        assert_eq!(containerd.run(&Run::new(&hello())).success(), "hello\n");
+        wait_until("the end of the spare hosts", DEADLINE, || {
+            managed.status().is_some_and(|status| status["spareHosts"] == 0) && waiting() == 0
+        });
+    }
+    assert!(!keeper.ended());
+    keeper.remove();
+}
+
+mod unused {
+    use super::spare_hosts_end_while_no_container_starts;
+
+    wherry_e2e::on_containerd_versions!(
+        version => &wherry_e2e::managed::Managed::start(version, "spare-idle = 1\n");
+        spare_hosts_end_while_no_container_starts
     );
 }
 
