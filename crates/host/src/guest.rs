@@ -21,7 +21,7 @@ use libcontainer::workload::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wherry_bundle::hooks::Batch;
-use wherry_engine::{Engine, Program};
+use wherry_engine::{Engine, Http, Program, StartError};
 use wherry_protocol::{Channel, Failure, FailureKind, SetupMessage};
 use wherry_sys::{logger, memory, title};
 
@@ -47,6 +47,7 @@ struct Inner {
     allow: Allow,
     /// The largest module that this process reads itself, bytes.
     module_max: u64,
+    http: Http,
     stage: RefCell<Stage>,
 }
 
@@ -71,9 +72,11 @@ impl Executor {
         hooks: Option<Batch>,
         allow: Allow,
         module_max: u64,
+        http: Http,
     ) -> Executor {
         let stage = RefCell::new(Stage::New);
-        Executor(Rc::new(Inner { engine, channel, confinement, hooks, allow, module_max, stage }))
+        let inner = Inner { engine, channel, confinement, hooks, allow, module_max, http, stage };
+        Executor(Rc::new(inner))
     }
 }
 
@@ -126,6 +129,7 @@ impl Workload for Executor {
             engine: &*self.0.engine,
             channel: &self.0.channel,
             module_max: self.0.module_max,
+            http: &self.0.http,
         };
         match loader.load(&process) {
             Ok(loaded) => {
@@ -150,7 +154,7 @@ impl Workload for Executor {
             signals::exit_now(1)
         }
         match self.0.stage.replace(Stage::Done) {
-            Stage::Loaded(Loaded::Wasm { program, name, args }, stray) => {
+            Stage::Loaded(Loaded::Wasm { mut program, name, args }, stray) => {
                 title::set(&args);
                 memory::trim_heap();
                 memory::trim_stack();
@@ -158,6 +162,9 @@ impl Workload for Executor {
                 let links = self.0.engine.link_buffer();
                 if let Err(error) = filter::install(self.0.allow, true, links) {
                     self.0.fail(Failure::new(FailureKind::System, error.to_string()))
+                }
+                if let Err(error) = start(&mut *program) {
+                    self.fail(Failure::new(FailureKind::Invalid, error.to_string()))
                 }
                 // Closes the setup channel, which reports to the daemon that the guest runs.
                 close_all(&stray);
@@ -212,6 +219,18 @@ fn reopen_null() {
     if is_null(2) {
         let _ = nix::unistd::dup2_stderr(&null);
     }
+}
+
+/// Starts a guest before it runs.
+///
+/// # Errors
+/// As for [`Program::start`].
+pub fn start(program: &mut dyn Program) -> Result<(), StartError> {
+    program.start()?;
+    if let Some(descriptor) = program.termination() {
+        signals::forward_termination(descriptor);
+    }
+    Ok(())
 }
 
 /// Runs a guest, and ends this process with the guest's exit status.
