@@ -31,6 +31,7 @@ use crate::{component, failed, map_component};
 pub(crate) use limiter::Limiter;
 use listen::Listening;
 use request::Handler;
+pub(crate) use request::report;
 
 /// The memories and tables of nearly every component: one module, its adapter, and the tables that
 /// connect them.

@@ -82,7 +82,7 @@ impl Listening {
             };
             if tokio::time::timeout(handler.limits().grace, drained).await.is_err() {
                 let running = handler.running();
-                super::request::report(&format!(
+                super::report(&format!(
                     "{running} requests did not end within the time that annotation \
                      wherry.http.grace sets"
                 ));

@@ -249,7 +249,7 @@ fn poll_answer(
 }
 
 /// Writes lines to standard error.
-pub(super) fn report(text: &str) {
+pub(crate) fn report(text: &str) {
     // The log may be closed, as for every process.
     let _ = Output::Stderr.write_all(format!("{text}\n").as_bytes());
 }
