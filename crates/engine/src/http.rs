@@ -49,7 +49,10 @@ impl Default for Http {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OptionError {
     /// No option has this name.
-    #[error("annotation {PREFIX}{name}: there is no such option; the nearest is {PREFIX}{nearest}, and all are {}", all())]
+    #[error(
+        "annotation {PREFIX}{name}: unknown option; the nearest is {PREFIX}{nearest}, and all are {}",
+        all()
+    )]
     Unknown {
         /// The name without the prefix.
         name: String,
@@ -149,13 +152,13 @@ impl Http {
         let variable = env.iter().rev().find(|(name, _)| name == PORT);
         let port = match variable.map(|(_, value)| value).filter(|value| !value.is_empty()) {
             None => DEFAULT_PORT,
-            Some(value) => value.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
-                OptionError::Value {
+            Some(value) => {
+                value.parse().ok().filter(|port| *port > 0).ok_or_else(|| OptionError::Value {
                     source_name: format!("variable {PORT}"),
                     value: value.clone(),
                     expected: "a port from 1 to 65535",
-                }
-            })?,
+                })?
+            }
         };
         Ok((Ipv4Addr::UNSPECIFIED, port).into())
     }
@@ -248,7 +251,7 @@ mod tests {
         let text = parse(&[("wherry.http.adress", "x")]).unwrap_err();
         assert_eq!(
             text,
-            "annotation wherry.http.adress: there is no such option; the nearest is \
+            "annotation wherry.http.adress: unknown option; the nearest is \
              wherry.http.address, and all are address, requests, timeout, memory, body, headers, grace"
         );
         assert!(parse(&[("wherry.http.mem", "x")]).unwrap_err().contains("wherry.http.memory,"));
@@ -279,14 +282,18 @@ mod tests {
             ("grace", "1d"),
         ] {
             let text = parse(&[(&format!("wherry.http.{name}"), value)]).unwrap_err();
-            assert!(text.starts_with(&format!("annotation wherry.http.{name}: {value:?}")), "{text}");
+            assert!(
+                text.starts_with(&format!("annotation wherry.http.{name}: {value:?}")),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn the_port_of_the_environment_is_used_without_an_address() {
         let address = |http: &Http, port: Option<&str>| {
-            let env: Vec<_> = port.map(|port| ("PORT".to_owned(), port.to_owned())).into_iter().collect();
+            let env: Vec<_> =
+                port.map(|port| ("PORT".to_owned(), port.to_owned())).into_iter().collect();
             http.listen_address(&env).map(|address| address.to_string()).map_err(|e| e.to_string())
         };
         let mut http = Http::default();

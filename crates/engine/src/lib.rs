@@ -96,8 +96,8 @@ pub trait Engine {
         self.compile(wasm, out)
     }
 
-    /// The key of the code of a component that is started as a server although it also is a program:
-    /// see [`SERVER`]. `None`: as all other code; `compile_server` is never called.
+    /// The key of the code of a component that is started as a server although it also is a
+    /// program: see [`SERVER`]. `None`: as all other code; `compile_server` is never called.
     fn server_key(&self) -> Option<CompileKey> {
         None
     }

@@ -7,7 +7,9 @@ use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, ResourceTable, Val};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
-use wherry_engine::{Entry, ExitCode, Export, Guest, LoadError, Program, Trap, find_component_entry};
+use wherry_engine::{
+    Entry, ExitCode, Export, Guest, LoadError, Program, Trap, find_component_entry,
+};
 
 use crate::outgoing::{Client, Hooks};
 use crate::server::Limiter;

@@ -158,11 +158,8 @@ mod tests {
 
     #[test]
     fn a_server_gets_the_path_and_the_query() {
-        for (uri, path) in [
-            ("http://a/b?c=d", "/b?c=d"),
-            ("http://a", "/"),
-            ("http://a?q", "/?q"),
-        ] {
+        for (uri, path) in [("http://a/b?c=d", "/b?c=d"), ("http://a", "/"), ("http://a?q", "/?q")]
+        {
             assert_eq!(origin_form(&uri.parse().unwrap()).unwrap().to_string(), path, "{uri}");
         }
     }

@@ -33,11 +33,6 @@ use listen::Listening;
 use request::Handler;
 pub(crate) use request::report;
 
-/// The memories and tables of nearly every component: one module, its adapter, and the tables that
-/// connect them.
-const MEMORIES: u32 = 1;
-const TABLES: u32 = 4;
-
 /// Whether this error says that the code is that of a server. Wasmtime has no other sign of it.
 pub(crate) fn is_code_of_server(error: &wasmtime::Error) -> bool {
     error.root_cause().to_string().contains("compiled with epoch interruption")
@@ -69,33 +64,25 @@ pub(crate) fn load(code: &File, guest: Guest) -> Result<Box<dyn Program>, LoadEr
 
 /// Maps the code for an engine whose pool fits it.
 fn map(code: &File, http: &Http) -> Result<Component, LoadError> {
-    let mapped = |memories: u32, tables: u32| {
-        let pool = Pool { instances: http.requests, memory: http.memory, memories, tables };
-        // Address space may be limited: then each instance maps memory for itself.
-        let engine = Engine::new(&settings::pooled(pool))
-            .or_else(|_| Engine::new(&settings::server()))
-            .map_err(failed)?;
-        map_component(&engine, code)
-            .map_err(|error| larger_than_allowed(&error, http).unwrap_or_else(|| failed(error)))
-    };
-    let component = mapped(MEMORIES, TABLES)?;
-    match component.resources_required() {
-        Some(needed) if needed.num_memories > MEMORIES || needed.num_tables > TABLES => {
-            mapped(needed.num_memories.max(1), needed.num_tables.max(1))
-        }
-        _ => Ok(component),
-    }
-}
-
-/// The error for a component whose memory is larger than a request may have from its start.
-fn larger_than_allowed(error: &wasmtime::Error, http: &Http) -> Option<LoadError> {
-    error.root_cause().to_string().contains("which exceeds the limit of").then(|| {
-        LoadError::Engine(format!(
+    let engine = Engine::new(&settings::server()).map_err(failed)?;
+    let component = map_component(&engine, code).map_err(failed)?;
+    let Some(needed) = component.resources_required() else { return Ok(component) };
+    if needed.max_initial_memory_size.is_some_and(|pages| pages << 16 > http.memory) {
+        return Err(LoadError::Engine(format!(
             "its memory is from the start larger than the {} MiB that a request may have: annotation \
              wherry.http.memory sets that limit",
             http.memory >> 20
-        ))
-    })
+        )));
+    }
+    let pool = Pool {
+        instances: http.requests,
+        memory: http.memory,
+        memories: needed.num_memories.max(1),
+        tables: needed.num_tables.max(1),
+    };
+    // Address space may be limited, or a table be too large: then each instance maps its memory.
+    let pooled = Engine::new(&settings::pooled(pool)).and_then(|pool| map_component(&pool, code));
+    Ok(pooled.unwrap_or(component))
 }
 
 impl Program for Server {

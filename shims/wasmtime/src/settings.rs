@@ -1,10 +1,7 @@
 //! Wasmtime's settings. This file's text is part of the compile key: other settings give other
 //! code.
 
-use wasmtime::{
-    Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
-};
-
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 /// The size of a guest's call stack, in bytes. Wasmtime's default of half as much is too little for
 /// deeply recursive interpreters. Only touched pages take memory.

@@ -66,7 +66,9 @@ mod tests {
     fn every_patch_release_of_wasi_0_2_is_provided_and_no_other_package() {
         assert!(provides("wasi:io/streams@0.2.0") && provides("wasi:cli/stdin@0.2.12"));
         assert!(provides("wasi:http/types@0.2.0"));
-        for import in ["wasi:http/incoming-handler@0.2.0", "wasi:io/streams@0.3.0", "acme:a/b@0.2.0", "f"] {
+        for import in
+            ["wasi:http/incoming-handler@0.2.0", "wasi:io/streams@0.3.0", "acme:a/b@0.2.0", "f"]
+        {
             assert!(!provides(import), "{import}");
         }
     }

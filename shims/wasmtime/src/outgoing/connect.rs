@@ -1,8 +1,8 @@
 //! Connections of outgoing requests: names, proxies and TLS.
 //!
-//! The variables are those of curl and Go: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, in upper
-//! or lower case, for proxies; SSL_CERT_FILE for the certificates to trust, in place of Mozilla's,
-//! which are compiled in. All of it is read at the first request.
+//! The variables are those of curl and Go: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, in
+//! upper or lower case, for proxies; SSL_CERT_FILE for the certificates to trust, in place of
+//! Mozilla's, which are compiled in. All of it is read at the first request.
 
 use std::io;
 use std::path::PathBuf;
@@ -72,9 +72,8 @@ fn without_brackets(host: &str) -> &str {
 impl Client {
     /// The settings in a container with this environment.
     pub(crate) fn new(env: &[(String, String)]) -> Client {
-        let matters = |name: &str| {
-            name == "SSL_CERT_FILE" || name.to_ascii_lowercase().ends_with("_proxy")
-        };
+        let matters =
+            |name: &str| name == "SSL_CERT_FILE" || name.to_ascii_lowercase().ends_with("_proxy");
         let variables = env.iter().filter(|(name, _)| matters(name)).cloned().collect();
         Client { variables, proxies: OnceLock::new(), tls: OnceLock::new() }
     }
@@ -127,7 +126,8 @@ impl Client {
     ) -> Result<Box<dyn Stream>, Error> {
         let tls = self.tls.get_or_init(|| self.read_certificates());
         let tls = tls.as_ref().ok_or(Error::ConfigurationError)?;
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::HttpRequestUriInvalid)?;
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|_| Error::HttpRequestUriInvalid)?;
         let stream = tls.connect(name, stream).await.map_err(|error| tls_error(&error))?;
         Ok(Box::new(stream))
     }
@@ -182,8 +182,7 @@ async fn tunnel(
     if let Some(value) = credentials {
         request = request.header(PROXY_AUTHORIZATION, value);
     }
-    let request =
-        request.body(Empty::<Bytes>::new()).map_err(|_| Error::HttpRequestUriInvalid)?;
+    let request = request.body(Empty::<Bytes>::new()).map_err(|_| Error::HttpRequestUriInvalid)?;
     let response = sender.send_request(request).await?;
     if !response.status().is_success() {
         return Err(Error::HttpRequestDenied);

@@ -53,7 +53,8 @@ impl Body for Limited {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let size = frame.iter().flatten().filter_map(Frame::data_ref).map(Bytes::len).sum::<usize>();
+        let size =
+            frame.iter().flatten().filter_map(Frame::data_ref).map(Bytes::len).sum::<usize>();
         match self.left.checked_sub(size as u64) {
             Some(left) => {
                 self.left = left;

@@ -46,9 +46,8 @@ pub(super) struct Started {
 impl Listening {
     /// Listens on an address.
     pub(super) fn on(address: SocketAddr) -> Result<Listening, StartError> {
-        let failed = |error: io::Error| {
-            StartError(format!("cannot listen on {address}: {}", cause(&error)))
-        };
+        let failed =
+            |error: io::Error| StartError(format!("cannot listen on {address}: {}", cause(&error)));
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let entered = runtime.enter();
@@ -160,8 +159,7 @@ fn poll_accept(
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket =
-        if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // As every server: connections of an earlier process may be in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

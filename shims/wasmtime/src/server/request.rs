@@ -152,10 +152,12 @@ impl Started {
                 tokio::spawn(guest);
                 Ok(answer)
             }
-            Event::Ended(Ok(())) => receiver.and_then(|mut receiver| receiver.try_recv().ok()).ok_or_else(|| {
-                report("a guest ended without a response");
-                StatusCode::INTERNAL_SERVER_ERROR
-            }),
+            Event::Ended(Ok(())) => {
+                receiver.and_then(|mut receiver| receiver.try_recv().ok()).ok_or_else(|| {
+                    report("a guest ended without a response");
+                    StatusCode::INTERNAL_SERVER_ERROR
+                })
+            }
             Event::Ended(Err(status)) => Err(status),
         };
         let answer = match answer {
@@ -192,9 +194,8 @@ impl Started {
         let mut store = handler.store(&streams.stdout, &streams.stderr);
         let result = {
             let mut call = pin!(handler.call(&mut store, request, answer));
-            let call = std::future::poll_fn(|context| {
-                ticker.during(|| call.as_mut().poll(context))
-            });
+            let call =
+                std::future::poll_fn(|context| ticker.during(|| call.as_mut().poll(context)));
             match limits.timeout {
                 Some(limit) => tokio::time::timeout(limit, call).await,
                 None => Ok(call.await),

@@ -70,9 +70,7 @@ impl Shared {
                 continue;
             }
             self.asleep.store(true, Ordering::SeqCst);
-            while !self.computing.load(Ordering::SeqCst)
-                && !self.computed.load(Ordering::Relaxed)
-            {
+            while !self.computing.load(Ordering::SeqCst) && !self.computed.load(Ordering::Relaxed) {
                 thread::park();
             }
             self.asleep.store(false, Ordering::SeqCst);

@@ -73,7 +73,10 @@ fn a_component_with_a_handler_serves_when_start_returns(daemon: &dyn Daemon) {
     assert_eq!(get(&server, "/hello"), "hello\n");
     assert!(get(&server, "/env").contains("GREETING=hello\n"));
     assert_eq!(get(&server, "/file?/etc/motd"), "of the image\n");
-    assert_eq!(curl(&server, &["--header", "X-A: 1", "--header", "X-A: 2"], "/header?x-a").out(), "1\n2\n");
+    assert_eq!(
+        curl(&server, &["--header", "X-A: 1", "--header", "X-A: 2"], "/header?x-a").out(),
+        "1\n2\n"
+    );
     assert_eq!(status(&server, &[], "/status?418"), "418");
     assert_eq!(status(&server, &[], "/missing"), "404");
     // The connection is kept, and a client of HTTP/1.0 is served, too.
@@ -97,7 +100,9 @@ fn a_body_is_streamed_in_both_directions(daemon: &dyn Daemon) {
     let server = start(daemon, &option(Run::new(&http()), "memory", "4Mi"));
     // Larger than the memory of the guest.
     let sent: Vec<u8> = (0..20_000_000_u32).map(|at| (at % 251) as u8).collect();
-    for options in [&["--data-binary", "@-"][..], &["--http2-prior-knowledge", "--data-binary", "@-"]] {
+    for options in
+        [&["--data-binary", "@-"][..], &["--http2-prior-knowledge", "--data-binary", "@-"]]
+    {
         let outcome = curl_with(&server, options, "/echo", Some(&sent));
         assert_eq!(outcome.code, 0, "{}", outcome.err());
         assert!(outcome.stdout == sent, "{} bytes came back", outcome.stdout.len());
@@ -135,7 +140,9 @@ fn a_trap_is_500_and_harms_no_other_request(daemon: &dyn Daemon) {
     assert_eq!(body.matches("Internal Server Error\n").count(), 2, "{outcome}");
     wait_until("the reason", DEADLINE, || {
         let text = String::from_utf8_lossy(&server.stderr()).into_owned();
-        text.contains("GET /trap: wasm trap: wasm `unreachable` instruction executed\nwasm backtrace:\n")
+        text.contains(
+            "GET /trap: wasm trap: wasm `unreachable` instruction executed\nwasm backtrace:\n",
+        )
     });
     assert_eq!(status(&server, &[], "/none"), "500");
     assert_eq!(status(&server, &[], "/exit?3"), "500");
@@ -150,7 +157,9 @@ fn limits_end_a_request_and_no_other(daemon: &dyn Daemon) {
         return;
     }
     let mut run = Run::new(&http());
-    for (name, value) in [("timeout", "700ms"), ("memory", "8Mi"), ("body", "1k"), ("headers", "8k")] {
+    for (name, value) in
+        [("timeout", "700ms"), ("memory", "8Mi"), ("body", "1k"), ("headers", "8k")]
+    {
         run = option(run, name, value);
     }
     let server = start(daemon, &run);
@@ -159,7 +168,8 @@ fn limits_end_a_request_and_no_other(daemon: &dyn Daemon) {
     assert_eq!(status(&server, &[], "/grow"), "500");
     wait_until("the limit's name", DEADLINE, || {
         let text = String::from_utf8_lossy(&server.stderr()).into_owned();
-        text.contains("annotation wherry.http.timeout") && text.contains("annotation wherry.http.memory")
+        text.contains("annotation wherry.http.timeout")
+            && text.contains("annotation wherry.http.memory")
     });
     let large = "x".repeat(1025);
     assert_eq!(status(&server, &["--data", &large], "/echo"), "413");
@@ -176,8 +186,17 @@ fn a_guest_that_computes_delays_no_other(daemon: &dyn Daemon) {
     }
     let server = start(daemon, &option(Run::new(&http()), "timeout", "3s"));
     let spin = "http://127.0.0.1:8080/spin?[1-3]";
-    let mixed = ["curl", "--silent", "--parallel", "--parallel-immediate", "--write-out", "%{url} done\n", spin];
-    let outcome = inside(&server, &[&mixed[..], &["http://127.0.0.1:8080/hello?[1-50]"]].concat(), None);
+    let mixed = [
+        "curl",
+        "--silent",
+        "--parallel",
+        "--parallel-immediate",
+        "--write-out",
+        "%{url} done\n",
+        spin,
+    ];
+    let outcome =
+        inside(&server, &[&mixed[..], &["http://127.0.0.1:8080/hello?[1-50]"]].concat(), None);
     let body = outcome.out();
     assert_eq!(body.matches("hello\n").count(), 50, "{outcome}");
     // The responses in time come before those that the limit ended.
@@ -201,7 +220,8 @@ fn a_thousand_requests_print_whole_lines(daemon: &dyn Daemon) {
     }
     let server = start(daemon, &Run::new(&http()));
     let urls = "http://127.0.0.1:8080/print?2&[1-1000]";
-    let words = ["curl", "--silent", "--parallel", "--parallel-immediate", "--parallel-max", "250", urls];
+    let words =
+        ["curl", "--silent", "--parallel", "--parallel-immediate", "--parallel-max", "250", urls];
     assert_eq!(inside(&server, &words, None).success(), "printed\n".repeat(1000));
     assert_eq!(get(&server, "/partial"), "printed\n");
     let line = "the first half of a line and the second half of it\n";
@@ -340,7 +360,8 @@ fn a_program_with_a_handler_is_a_server_on_demand(daemon: &dyn Daemon) {
     let server = start(daemon, &Run::new(&image.entrypoint(&["/app.wasm#http"])));
     assert_eq!(get(&server, "/hello"), "hello\n");
     // Its code can be interrupted, too.
-    let limited = option(Run::new(&http_and_program().entrypoint(&["/app.wasm#http"])), "timeout", "300ms");
+    let limited =
+        option(Run::new(&http_and_program().entrypoint(&["/app.wasm#http"])), "timeout", "300ms");
     assert_eq!(status(&start(daemon, &limited), &[], "/spin"), "504");
     let failed = daemon.run(&Run::new(&http().entrypoint(&["/app.wasm#run"]))).failure();
     assert!(failed.contains("no function \"run\"") && failed.contains("#http"), "{failed}");
@@ -406,7 +427,8 @@ mod docker {
         docker.docker(&["network", "create", &name]).success();
         let server = Run::new(&http()).extra(&["--network", &name, "--network-alias", "server"]);
         let server = docker.start(&server);
-        let client = Run::new(&busybox()).args(&["wget", "-q", "-O", "-", "http://server:8080/hello"]);
+        let client =
+            Run::new(&busybox()).args(&["wget", "-q", "-O", "-", "http://server:8080/hello"]);
         let client = client.extra(&["--network", &name]);
         assert_eq!(docker.run(&client).success(), "hello\n");
         server.remove();
@@ -428,7 +450,11 @@ mod containerd {
             return;
         }
         // A port that no other test uses; another daemon's test has it on another address.
-        let address = format!("127.0.{}.{}:18081", std::process::id() % 200 + 1, containerd.daemon_pid() % 200 + 1);
+        let address = format!(
+            "127.0.{}.{}:18081",
+            std::process::id() % 200 + 1,
+            containerd.daemon_pid() % 200 + 1
+        );
         let run = option(Run::new(&http()).extra(&["--net-host"]), "address", &address);
         let server = containerd.start(&run);
         assert_eq!(curl(&server, &[], &format!("http://{address}/hello")).success(), "hello\n");
