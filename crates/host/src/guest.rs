@@ -164,7 +164,7 @@ impl Workload for Executor {
                     self.0.fail(Failure::new(FailureKind::System, error.to_string()))
                 }
                 if let Err(error) = start(&mut *program) {
-                    self.fail(Failure::new(FailureKind::Invalid, error.to_string()))
+                    self.0.fail(Failure::new(FailureKind::Invalid, error.to_string()))
                 }
                 // Closes the setup channel, which reports to the daemon that the guest runs.
                 close_all(&stray);

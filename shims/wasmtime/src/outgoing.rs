@@ -71,7 +71,7 @@ async fn send(
             }
             None => *request.uri_mut() = origin_form(request.uri())?,
         }
-        Ok(http1::handshake(TokioIo::new(stream)).await?)
+        http1::handshake(TokioIo::new(stream)).await.map_err(Error::Hyper)
     })
     .await
     .map_err(|_| Error::ConnectionTimeout)??;
