@@ -82,7 +82,7 @@ static bool write_text(response_t *r, const char *c) {
   return write_bytes(r, (const uint8_t *)c, strlen(c));
 }
 
-static void finish(response_t *r, wasi_http_types_own_trailers_t *trailers) {
+static void finish(response_t *r, wasi_http_types_own_fields_t *trailers) {
   error_t error;
   wasi_io_streams_output_stream_drop_own(r->stream);
   wasi_http_types_static_outgoing_body_finish(r->body, trailers, &error);
@@ -141,12 +141,12 @@ static void echo(request_t request, outparam_t out) {
   wasi_http_types_own_future_trailers_t future = wasi_http_types_static_incoming_body_finish(body);
   wasi_http_types_borrow_future_trailers_t borrowed = wasi_http_types_borrow_future_trailers(future);
   wait_for(wasi_http_types_method_future_trailers_subscribe(borrowed));
-  wasi_http_types_result_result_option_own_trailers_error_code_void_t result;
+  wasi_http_types_result_result_option_own_fields_error_code_void_t result;
   wasi_http_types_own_fields_t trailers = wasi_http_types_constructor_fields();
   if (wasi_http_types_method_future_trailers_get(borrowed, &result) && !result.is_err &&
       !result.val.ok.is_err && result.val.ok.val.ok.is_some) {
     http_string_t name = text("x-check");
-    wasi_http_types_list_field_value_t values;
+    http_list_list_u8_t values;
     wasi_http_types_method_fields_get(wasi_http_types_borrow_fields(result.val.ok.val.ok.val), &name, &values);
     for (size_t i = 0; i < values.len; i++) add_check(trailers, values.ptr[i].ptr, values.ptr[i].len);
   }
@@ -195,10 +195,10 @@ static void fetch(outparam_t out, const char *url) {
 }
 
 static void header(request_t request, outparam_t out, const char *name) {
-  wasi_http_types_own_headers_t headers =
+  wasi_http_types_own_fields_t headers =
       wasi_http_types_method_incoming_request_headers(wasi_http_types_borrow_incoming_request(request));
   http_string_t key = text(name);
-  wasi_http_types_list_field_value_t values;
+  http_list_list_u8_t values;
   wasi_http_types_method_fields_get(wasi_http_types_borrow_fields(headers), &key, &values);
   response_t r = respond(out, 200);
   for (size_t i = 0; i < values.len; i++) {
