@@ -22,8 +22,10 @@ use super::ticker::Ticker;
 
 /// The connections that wait in the kernel. It has a limit for itself, `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
-/// The time for a client to send the header section of a request.
-const HEADER_TIME: Duration = Duration::from_secs(30);
+/// The time for a client to send the header section of a request, from the end of the one before:
+/// how long an idle connection stays. Proxies commonly keep theirs for 60 s, and must be the first
+/// to close them.
+const HEADER_TIME: Duration = Duration::from_secs(75);
 /// The time after which accept(2) is tried again when the process has no descriptor left.
 const RETRY: Duration = Duration::from_millis(50);
 
