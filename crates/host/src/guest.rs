@@ -163,11 +163,15 @@ impl Workload for Executor {
                 if let Err(error) = filter::install(self.0.allow, true, links) {
                     self.0.fail(Failure::new(FailureKind::System, error.to_string()))
                 }
+                // Before the guest opens descriptors: some of these are closed already, and their
+                // numbers would be used again.
+                let setup = self.0.channel.as_raw_fd();
+                close_all(stray.into_iter().filter(|fd| *fd != setup));
                 if let Err(error) = start(&mut *program) {
                     self.0.fail(Failure::new(FailureKind::Invalid, error.to_string()))
                 }
-                // Closes the setup channel, which reports to the daemon that the guest runs.
-                close_all(&stray);
+                // Reports to the daemon that the guest runs.
+                close_all([setup]);
                 run_to_end(program, &name)
             }
             Stage::Loaded(Loaded::Native { path, args, env }, _) => {
@@ -284,11 +288,11 @@ fn open_descriptors() -> Vec<i32> {
 }
 
 #[allow(unsafe_code)]
-fn close_all(fds: &[i32]) {
+fn close_all(fds: impl IntoIterator<Item = i32>) {
     for fd in fds {
         // SAFETY: the object that owns the number is never used or dropped again: the process runs
         // the guest from here to its end, and ends with `_exit`.
-        unsafe { libc::close(*fd) };
+        unsafe { libc::close(fd) };
     }
 }
 
