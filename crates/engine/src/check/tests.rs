@@ -126,7 +126,8 @@ fn exports_are_listed_whatever_their_type() {
     let error = refusal(ALL, component);
     assert!(
         error.contains(
-            "does not export wasi:cli/run@0.2; it exports acme:calc/api@1.0.0#add(a, b); "
+            "does not export wasi:cli/run@0.2 or wasi:http/incoming-handler@0.2; \
+             it exports acme:calc/api@1.0.0#add(a, b); "
         ),
         "{error}"
     );
