@@ -168,7 +168,7 @@ dist: executables
 	test/setup/packages.sh dist
 	rm -rf $(DIST_DIR) && mkdir -p $(DIST_DIR)/$(DIST)/bin
 	install -m 755 $(addprefix $(BIN)/,$(PORTABLE_EXECUTABLES) wherry wherry-layer) $(DIST_DIR)/$(DIST)/bin
-	cp -R --parents LICENSE README.md SECURITY.md CHANGELOG.md docs/images.md docs/kubernetes.md charts/wherry packaging $(DIST_DIR)/$(DIST)
+	cp -R --parents LICENSE README.md SECURITY.md CHANGELOG.md docs/http.md docs/images.md docs/kubernetes.md charts/wherry packaging $(DIST_DIR)/$(DIST)
 	$(CARGO) metadata --format-version 1 --locked --filter-platform x86_64-unknown-linux-gnu \
 	    | $(BIN)/sbom wherry-node wherry-tool wherry-layer $(PORTABLE:%=wherry-%) > $(DIST_DIR)/$(DIST)/sbom.cdx.json
 	cd $(DIST_DIR)/$(DIST) && find . -type f ! -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS

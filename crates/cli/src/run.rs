@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use wherry_engine::{Code, CompileError, Engine, Guest, Network, Preopen, Program, Start};
 use wherry_host::filter::{self, Allow};
-use wherry_host::guest::run_to_end;
+use wherry_host::guest::{run_to_end, start};
 use wherry_host::{is_file, nss, plugins, signals};
 use wherry_image::Kind;
 
@@ -27,10 +27,11 @@ pub(crate) fn run(engine: &dyn Engine, options: args::Run) -> Result<Infallible>
     let sees_root =
         guest.preopens.iter().any(|preopen| preopen.host == root && preopen.guest == "/");
     let file = File::open(&path).map_err(|source| Error::Open { path: path.clone(), source })?;
-    let program =
+    let mut program =
         load(engine, &file, guest).map_err(|cause| Error::Load { path: path.clone(), cause })?;
     let allow = Allow::for_guests_of(engine, &plugins, false);
     filter::install(allow, sees_root, engine.link_buffer())?;
+    start(&mut *program)?;
     run_to_end(program, &path.file_name().unwrap_or_default().to_string_lossy())
 }
 
@@ -89,7 +90,11 @@ fn compiled(
     engine.check(wasm, Some(start))?;
     let fd = memfd_create(c"wherry-code", MFdFlags::MFD_CLOEXEC).map_err(io::Error::from)?;
     let mut code = File::from(fd);
-    engine.compile(wasm, &mut code)?;
+    if start.is_server() {
+        engine.compile_server(wasm, &mut code)?;
+    } else {
+        engine.compile(wasm, &mut code)?;
+    }
     code.rewind()?;
     Ok(code)
 }

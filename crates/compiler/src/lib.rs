@@ -113,6 +113,8 @@ fn run(engine: &dyn Engine, request: &Request<'_>) -> Result<(), CompilationErro
     let mut output = BufWriter::with_capacity(1 << 20, File::from(output));
     if request.baseline {
         engine.compile_baseline(&wasm, &mut output)?;
+    } else if request.start.as_ref().is_some_and(Start::is_server) {
+        engine.compile_server(&wasm, &mut output)?;
     } else {
         engine.compile(&wasm, &mut output)?;
     }

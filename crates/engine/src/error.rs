@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::io;
 
+use crate::SERVER;
+
 /// The most names that one error text lists. The rest is a count.
 const LISTED: usize = 10;
 
@@ -88,6 +90,11 @@ pub enum LoadError {
     Engine(String),
 }
 
+/// Why a guest that is ready cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
 /// A trap of the guest: the message and, below it, the wasm backtrace.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -152,6 +159,33 @@ pub fn find_entry<'e>(
     })
 }
 
+/// How a component starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry<'e> {
+    /// As a program, with this function.
+    Function(&'e Export),
+    /// As a server of HTTP, with this handler.
+    Server(&'e Export),
+}
+
+/// The entry of a component: the function or server that `wanted` names. Without one `run`, or the
+/// handler of a component that has no `run`.
+///
+/// # Errors
+/// As for [`find_entry`].
+pub fn find_component_entry<'e>(
+    exports: &'e [Export],
+    wanted: Option<&str>,
+) -> Result<Entry<'e>, LoadError> {
+    let handler = exports.iter().find(|export| is_handler(&export.name));
+    let runs = || exports.iter().any(|export| is_run(&export.name));
+    match (handler, wanted) {
+        (Some(handler), Some(SERVER)) => Ok(Entry::Server(handler)),
+        (Some(handler), None) if !runs() => Ok(Entry::Server(handler)),
+        _ => find_entry(exports, wanted, is_run, COMPONENT).map(Entry::Function),
+    }
+}
+
 /// Joins the lists of parameters and results of a function's type.
 #[must_use]
 pub fn signature(parameters: &str, results: &str) -> String {
@@ -162,15 +196,26 @@ pub fn signature(parameters: &str, results: &str) -> String {
     }
 }
 
-/// The interface that a command component exports, for error texts.
-pub const RUN: &str = "wasi:cli/run@0.2";
+/// The interfaces of which a component exports one, for error texts.
+const COMPONENT: &str = "wasi:cli/run@0.2 or wasi:http/incoming-handler@0.2";
 
 /// Returns true for the function that runs a command component: `run` of `wasi:cli/run` 0.2.
 #[must_use]
 pub fn is_run(export: &str) -> bool {
-    let version =
-        export.strip_prefix("wasi:cli/run@0.2.").and_then(|rest| rest.strip_suffix("#run"));
-    version.is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
+    is_function_of(export, "wasi:cli/run@0.2.", "#run")
+}
+
+/// Returns true for the function that handles a request: `handle` of `wasi:http/incoming-handler`
+/// 0.2.
+#[must_use]
+pub fn is_handler(export: &str) -> bool {
+    is_function_of(export, "wasi:http/incoming-handler@0.2.", "#handle")
+}
+
+/// Whether the name is `interface`, a number for the patch release, and `function`.
+fn is_function_of(export: &str, interface: &str, function: &str) -> bool {
+    let patch = export.strip_prefix(interface).and_then(|rest| rest.strip_suffix(function));
+    patch.is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Joins at most [`LISTED`] names and counts the rest.
@@ -198,8 +243,9 @@ fn exported(exports: &[Export]) -> String {
 }
 
 fn callable(exports: &[Export]) -> String {
-    let names = exports.iter().filter(|export| export.callable);
-    let names = listed(names.map(|export| format!("#{}", export.name).into()));
+    let server = exports.iter().any(|export| is_handler(&export.name)).then_some(SERVER);
+    let names = exports.iter().filter(|export| export.callable).map(|export| &*export.name);
+    let names = listed(server.into_iter().chain(names).map(|name| format!("#{name}").into()));
     if names.is_empty() {
         "a container can call only a function without parameters, and it exports none".to_owned()
     } else {
@@ -214,15 +260,8 @@ fn note(exports: &[Export]) -> String {
         let name = export.name.split_once('#').map_or(&*export.name, |(interface, _)| interface);
         Some(name.to_owned())
     };
-    if let Some(run) = interface("wasi:cli/run@") {
-        return format!(" ({run} is another version)");
-    }
-    match interface("wasi:http/") {
-        Some(handler) => {
-            format!(" ({handler} is for an HTTP server, which this runtime does not provide)")
-        }
-        None => String::new(),
-    }
+    let other = interface("wasi:cli/run@").or_else(|| interface("wasi:http/"));
+    other.map_or_else(String::new, |other| format!(" ({other} is another version)"))
 }
 
 #[cfg(test)]
@@ -263,13 +302,14 @@ mod tests {
     }
 
     #[test]
-    fn a_command_of_another_version_and_a_server_are_named() {
+    fn a_command_and_a_server_of_another_version_are_named() {
         let text = |name: &str| {
             let exports = [Export::function(name, "()".to_owned(), true)];
-            find_entry(&exports, None, is_run, RUN).unwrap_err().to_string()
+            find_component_entry(&exports, None).unwrap_err().to_string()
         };
         assert!(text("wasi:cli/run@0.3.0#run").contains("(wasi:cli/run@0.3.0 is another version)"));
-        assert!(text("wasi:http/incoming-handler@0.2.0#handle").contains("is for an HTTP server"));
+        let handler = text("wasi:http/handler@0.3.0#handle");
+        assert!(handler.contains("(wasi:http/handler@0.3.0 is another version)"), "{handler}");
         for (name, runs) in [
             ("wasi:cli/run@0.2.0#run", true),
             ("wasi:cli/run@0.2.11#run", true),
@@ -280,6 +320,26 @@ mod tests {
         ] {
             assert_eq!(is_run(name), runs, "{name}");
         }
+    }
+
+    #[test]
+    fn a_component_with_a_handler_is_a_server_unless_it_runs() {
+        let handler = "wasi:http/incoming-handler@0.2.3#handle";
+        let handler = Export::function(handler, "(request, response-out)".to_owned(), false);
+        let run = Export::function("wasi:cli/run@0.2.0#run", "()".to_owned(), true);
+        let both = [run.clone(), handler.clone()];
+        let entry = |exports: &[Export], wanted: Option<&str>| {
+            find_component_entry(exports, wanted)
+                .map(|entry| matches!(entry, Entry::Server(_)))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(entry(std::slice::from_ref(&handler), None), Ok(true));
+        assert_eq!(entry(&both, None), Ok(false));
+        assert_eq!(entry(&both, Some("http")), Ok(true));
+        assert_eq!(entry(&both, Some("run")), Ok(false));
+        assert!(entry(&[run], Some("http")).is_err());
+        let text = entry(&[handler], Some("handle")).unwrap_err();
+        assert!(text.ends_with("append to the file's name, to call a function: #http"), "{text}");
     }
 
     #[test]

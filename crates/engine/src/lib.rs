@@ -16,14 +16,20 @@ pub mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod http;
 mod preopens;
 mod start;
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-pub use error::{CompileError, Export, LoadError, RUN, Trap, find_entry, is_run, signature};
+pub use error::{
+    CompileError, Entry, Export, LoadError, StartError, Trap, find_component_entry, find_entry,
+    is_handler, is_run, signature,
+};
+pub use http::{Http, OptionError};
 pub use start::Start;
 
 /// A WebAssembly engine.
@@ -87,6 +93,20 @@ pub trait Engine {
     /// # Errors
     /// As for [`Engine::compile`].
     fn compile_baseline(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
+        self.compile(wasm, out)
+    }
+
+    /// The key of the code of a component that is started as a server although it also is a
+    /// program: see [`SERVER`]. `None`: as all other code; `compile_server` is never called.
+    fn server_key(&self) -> Option<CompileKey> {
+        None
+    }
+
+    /// Compiles like [`Engine::compile`], to the code of a server under [`Engine::server_key`].
+    ///
+    /// # Errors
+    /// As for [`Engine::compile`].
+    fn compile_server(&self, wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
         self.compile(wasm, out)
     }
 
@@ -162,8 +182,28 @@ impl std::fmt::Display for Version {
     }
 }
 
+/// The name after `#` that starts a component as a server of HTTP.
+pub const SERVER: &str = "http";
+
 /// A guest that is ready to run.
 pub trait Program {
+    /// Acquires the resources that others see from the start on: a server listens when this
+    /// returns. Called once, before `run`, with all filters of the process installed. An error is
+    /// that of the container's Start.
+    ///
+    /// # Errors
+    /// If a resource is not available.
+    fn start(&mut self) -> Result<(), StartError> {
+        Ok(())
+    }
+
+    /// The descriptor to which this process writes a byte at the first SIGTERM or SIGINT, after
+    /// which the guest ends in an orderly manner. The second signal ends the process. `None`: the
+    /// first one does. Called once, after `start`.
+    fn termination(&mut self) -> Option<OwnedFd> {
+        None
+    }
+
     /// Runs the guest to its end on this thread.
     ///
     /// # Errors
@@ -203,6 +243,8 @@ pub struct Guest {
     pub preopens: Vec<Preopen>,
     /// The network that the guest may use.
     pub network: Network,
+    /// The options of a server.
+    pub http: Http,
 }
 
 /// A directory that a guest may open, with all below it.

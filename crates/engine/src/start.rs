@@ -1,5 +1,7 @@
 //! The conditions of a start, passed from the guest's process to the compiler.
 
+use crate::SERVER;
+
 /// The conditions of a start that depend on the container besides the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Start {
@@ -15,6 +17,12 @@ const FUNCTION: &str = "--start=";
 const PLUGIN: &str = "--plugin=";
 
 impl Start {
+    /// Whether the component was requested to start as a server: see [`SERVER`].
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        self.function.as_deref() == Some(SERVER)
+    }
+
     /// Returns the arguments that describe this start to `wherry-E compile`.
     #[must_use]
     pub fn to_args(&self) -> Vec<String> {

@@ -12,7 +12,7 @@ use oci_spec::runtime::{LinuxMemory, Process, Spec, User};
 use wherry_bundle::hooks::{Batch, Moment};
 use wherry_bundle::{Bundle, Config};
 use wherry_cgroup::{Cgroup, CgroupName};
-use wherry_engine::Engine;
+use wherry_engine::{Engine, Http};
 use wherry_protocol::message::Descriptors;
 use wherry_protocol::{Channel, CreateRequest, SetupMessage, SetupReply, Stdio};
 use wherry_sys::logger;
@@ -37,6 +37,7 @@ pub(crate) fn create(
     let bundle = Bundle::new(&request.bundle, &request.id);
     let spec = bundle.spec()?;
     validate::spec(&spec).map_err(HostError::Config)?;
+    let http = http(&spec)?;
     plugins::load(&**engine, &request.options.plugins)?;
     let state = bundle.state_root();
     fs::create_dir_all(&state).map_err(|error| HostError::path("create", &state, error))?;
@@ -58,7 +59,7 @@ pub(crate) fn create(
         request.options.no_engine_seccomp,
     );
     let executor =
-        Executor::new(Rc::clone(engine), setup, None, Some(hooks), allow, request.module_max);
+        Executor::new(Rc::clone(engine), setup, None, Some(hooks), allow, request.module_max, http);
     keyring::join(&request.id);
     let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_root_path(bundle.state_root())
@@ -84,6 +85,17 @@ pub(crate) fn create(
     }
     mount_namespace::complete(pid.as_raw(), &spec)?;
     Ok(Forked { pid: pid.as_raw(), console })
+}
+
+/// The annotation of containerd's CRI plug-in with the name of a container in its pod.
+const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+
+/// The options of a server, from the annotations of its container.
+pub(crate) fn http(spec: &Spec) -> Result<Http, HostError> {
+    let annotations = spec.annotations().as_ref();
+    let container = annotations.and_then(|all| all.get(CONTAINER_NAME)).map(String::as_str);
+    let pairs = annotations.into_iter().flatten().map(|(key, value)| (&**key, &**value));
+    Http::parse(pairs, container).map_err(HostError::Http)
 }
 
 /// Creates `/dev` and the working directory in the root filesystem, as runc does: libcontainer

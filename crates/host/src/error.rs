@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use wherry_bundle::{BundleError, ParseError};
 use wherry_cgroup::{CgroupError, PathError};
+use wherry_engine::OptionError;
 use wherry_protocol::message::WrongDescriptors;
 use wherry_protocol::{Failure, FailureKind, error_text};
 
@@ -26,6 +27,8 @@ pub(crate) enum HostError {
     Engine(String),
     #[error("config.json: {0}")]
     Config(ConfigError),
+    #[error(transparent)]
+    Http(OptionError),
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// The process of an exec.
@@ -85,6 +88,7 @@ impl HostError {
     fn kind(&self) -> FailureKind {
         match self {
             HostError::Config(_)
+            | HostError::Http(_)
             | HostError::Bundle(_)
             | HostError::ParseProcess(_)
             | HostError::Process(_)

@@ -18,7 +18,7 @@ use wherry_sys::logger;
 
 use crate::confinement::{self, Confinement};
 use crate::console::Console;
-use crate::create::{may_be_replaced, stream_owner, with_streams};
+use crate::create::{http, may_be_replaced, stream_owner, with_streams};
 use crate::error::HostError;
 use crate::filter::Allow;
 use crate::guest::Executor;
@@ -50,8 +50,8 @@ pub(crate) fn exec(
     ContainerState::of(&bundle)?.mark_running()?;
     process.set_capabilities(Some(confinement::raised(process.capabilities().as_ref())));
     let allow = Allow::for_guests_of(&**engine, &options.plugins, options.no_engine_seccomp);
-    let executor =
-        Executor::new(Rc::clone(engine), setup, Some(confinement), None, allow, request.module_max);
+    let (engine, max) = (Rc::clone(engine), request.module_max);
+    let executor = Executor::new(engine, setup, Some(confinement), None, allow, max, http(&spec)?);
     fork(request, &bundle, &process, executor, stdio, owner)
 }
 

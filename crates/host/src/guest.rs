@@ -21,7 +21,7 @@ use libcontainer::workload::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wherry_bundle::hooks::Batch;
-use wherry_engine::{Engine, Program};
+use wherry_engine::{Engine, Http, Program, StartError};
 use wherry_protocol::{Channel, Failure, FailureKind, SetupMessage};
 use wherry_sys::{logger, memory, title};
 
@@ -47,6 +47,7 @@ struct Inner {
     allow: Allow,
     /// The largest module that this process reads itself, bytes.
     module_max: u64,
+    http: Http,
     stage: RefCell<Stage>,
 }
 
@@ -71,9 +72,11 @@ impl Executor {
         hooks: Option<Batch>,
         allow: Allow,
         module_max: u64,
+        http: Http,
     ) -> Executor {
         let stage = RefCell::new(Stage::New);
-        Executor(Rc::new(Inner { engine, channel, confinement, hooks, allow, module_max, stage }))
+        let inner = Inner { engine, channel, confinement, hooks, allow, module_max, http, stage };
+        Executor(Rc::new(inner))
     }
 }
 
@@ -126,6 +129,7 @@ impl Workload for Executor {
             engine: &*self.0.engine,
             channel: &self.0.channel,
             module_max: self.0.module_max,
+            http: &self.0.http,
         };
         match loader.load(&process) {
             Ok(loaded) => {
@@ -150,7 +154,7 @@ impl Workload for Executor {
             signals::exit_now(1)
         }
         match self.0.stage.replace(Stage::Done) {
-            Stage::Loaded(Loaded::Wasm { program, name, args }, stray) => {
+            Stage::Loaded(Loaded::Wasm { mut program, name, args }, stray) => {
                 title::set(&args);
                 memory::trim_heap();
                 memory::trim_stack();
@@ -159,8 +163,15 @@ impl Workload for Executor {
                 if let Err(error) = filter::install(self.0.allow, true, links) {
                     self.0.fail(Failure::new(FailureKind::System, error.to_string()))
                 }
-                // Closes the setup channel, which reports to the daemon that the guest runs.
-                close_all(&stray);
+                // Before the guest opens descriptors: some of these are closed already, and their
+                // numbers would be used again.
+                let setup = self.0.channel.as_raw_fd();
+                close_all(stray.into_iter().filter(|fd| *fd != setup));
+                if let Err(error) = start(&mut *program) {
+                    self.0.fail(Failure::new(FailureKind::Invalid, error.to_string()))
+                }
+                // Reports to the daemon that the guest runs.
+                close_all([setup]);
                 run_to_end(program, &name)
             }
             Stage::Loaded(Loaded::Native { path, args, env }, _) => {
@@ -214,6 +225,18 @@ fn reopen_null() {
     }
 }
 
+/// Starts a guest before it runs.
+///
+/// # Errors
+/// As for [`Program::start`].
+pub fn start(program: &mut dyn Program) -> Result<(), StartError> {
+    program.start()?;
+    if let Some(descriptor) = program.termination() {
+        signals::forward_termination(descriptor);
+    }
+    Ok(())
+}
+
 /// Runs a guest, and ends this process with the guest's exit status.
 pub fn run_to_end(program: Box<dyn Program>, name: &str) -> ! {
     // Only `ps` shows the name, so a failure has no effect on the guest.
@@ -265,11 +288,11 @@ fn open_descriptors() -> Vec<i32> {
 }
 
 #[allow(unsafe_code)]
-fn close_all(fds: &[i32]) {
+fn close_all(fds: impl IntoIterator<Item = i32>) {
     for fd in fds {
         // SAFETY: the object that owns the number is never used or dropped again: the process runs
         // the guest from here to its end, and ends with `_exit`.
-        unsafe { libc::close(*fd) };
+        unsafe { libc::close(fd) };
     }
 }
 

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
-use wherry_engine::{Code, Engine, Guest, LoadError, Network, Preopen, Program, Start};
+use wherry_engine::{
+    Code, Engine, Guest, Http, LoadError, Network, Preopen, Program, SERVER, Start,
+};
 use wherry_image::{Entrypoint, EntrypointError, Kind, Look, NoFile, SizeError, kind, strip_init};
 use wherry_protocol::{Channel, Failure, FailureKind, SetupMessage, SetupReply};
 
@@ -155,6 +157,8 @@ pub(crate) struct Loader<'a> {
     pub(crate) channel: &'a Channel,
     /// The largest module that this process reads itself, bytes.
     pub(crate) module_max: u64,
+    /// The options of a server.
+    pub(crate) http: &'a Http,
 }
 
 impl Loader<'_> {
@@ -175,7 +179,7 @@ impl Loader<'_> {
                     entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let path = entry.path.clone();
                 let program = self
-                    .load_module(&file, guest(process, entry, args))
+                    .load_module(&file, self.guest(process, entry, args))
                     .map_err(|source| ProgramError::Module { path, source })?;
                 // Last: the profile need not allow the engine to receive and map its compiled code,
                 // which is not a file of the container.
@@ -190,7 +194,11 @@ impl Loader<'_> {
     }
 
     fn load_module(&self, file: &File, guest: Guest) -> Result<Box<dyn Program>, ModuleError> {
-        let code = match self.engine.compile_key() {
+        let key = match guest.function.as_deref() {
+            Some(SERVER) => self.engine.server_key().or_else(|| self.engine.compile_key()),
+            _ => self.engine.compile_key(),
+        };
+        let code = match key {
             Some(key) => Code::Compiled(self.request_code(file, key.0, &guest)?),
             None => {
                 wherry_image::check_size(file, self.module_max)?;
@@ -198,6 +206,18 @@ impl Loader<'_> {
             }
         };
         Ok(self.engine.load(code, guest)?)
+    }
+
+    fn guest(&self, process: &ProcessFields, entry: Entrypoint, args: &[String]) -> Guest {
+        Guest {
+            function: entry.function,
+            args: args.to_vec(),
+            env: environment(&process.env, process.cwd()),
+            cwd: process.cwd().to_owned(),
+            preopens: vec![Preopen { host: "/".into(), guest: "/".into() }],
+            network: Network::Namespace,
+            http: self.http.clone(),
+        }
     }
 
     /// Requests the compiled code of a module from the daemon.
@@ -218,17 +238,6 @@ impl Loader<'_> {
             (SetupReply::Refused(text), _) => Err(ModuleError::Refused(text)),
             (SetupReply::Compiled | SetupReply::Proceed, _) => Err(ModuleError::NoCode),
         }
-    }
-}
-
-fn guest(process: &ProcessFields, entry: Entrypoint, args: &[String]) -> Guest {
-    Guest {
-        function: entry.function,
-        args: args.to_vec(),
-        env: environment(&process.env, process.cwd()),
-        cwd: process.cwd().to_owned(),
-        preopens: vec![Preopen { host: "/".into(), guest: "/".into() }],
-        network: Network::Namespace,
     }
 }
 

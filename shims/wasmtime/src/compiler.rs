@@ -5,15 +5,30 @@ use std::io::Write;
 use wherry_engine::check::{self, runtimes};
 use wherry_engine::{CompileError, LoadError, Start};
 
-use crate::Kind;
+use crate::{Kind, settings, trap};
 
 /// Checks a module or component before it is compiled.
 pub(crate) fn check(wasm: &[u8], start: Option<&Start>) -> Result<(), LoadError> {
     check::check(wasm, &runtimes::wasmtime(), start)
 }
 
-/// Compiles a module or component.
+/// Compiles a module or component that starts without a named function.
 pub(crate) fn compile(
+    engine: &wasmtime::Engine,
+    wasm: &[u8],
+    out: &mut dyn Write,
+) -> Result<(), CompileError> {
+    if check::serves(wasm) { compile_server(wasm, out) } else { compile_for(engine, wasm, out) }
+}
+
+/// Compiles a component that starts as a server.
+pub(crate) fn compile_server(wasm: &[u8], out: &mut dyn Write) -> Result<(), CompileError> {
+    let engine = wasmtime::Engine::new(&settings::server())
+        .map_err(|error| CompileError::Unsupported(trap::one_line(&error)))?;
+    compile_for(&engine, wasm, out)
+}
+
+fn compile_for(
     engine: &wasmtime::Engine,
     wasm: &[u8],
     out: &mut dyn Write,

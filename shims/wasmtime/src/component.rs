@@ -1,20 +1,34 @@
-//! Components of WASI preview 2.
+//! Components of WASI preview 2 that are programs.
+
+use std::sync::Arc;
 
 use wasmtime::Store;
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, ResourceTable, Val};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wherry_engine::{ExitCode, Export, Guest, LoadError, Program, RUN, Trap, find_entry, is_run};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wherry_engine::{
+    Entry, ExitCode, Export, Guest, LoadError, Program, Trap, find_component_entry,
+};
 
+use crate::outgoing::{Client, Hooks};
+use crate::server::Limiter;
 use crate::{context, errno, failed};
 
 /// The imports that a component can have.
 pub(crate) type Linker = wasmtime::component::Linker<State>;
 
-fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker> {
+/// Creates the linker of a component. The functions of HTTP are added only if it imports them:
+/// creating them takes memory of each container.
+fn linker(component: &Component) -> wasmtime::Result<Linker> {
+    let engine = component.engine();
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     errno::shadow(&mut linker)?;
+    let component = component.component_type();
+    if component.imports(engine).any(|(name, _)| name.starts_with("wasi:http/")) {
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    }
     Ok(linker)
 }
 
@@ -22,11 +36,28 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker> {
 pub(crate) struct State {
     wasi: WasiCtx,
     table: ResourceTable,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+    /// The limits of a server's request.
+    pub(crate) limiter: Limiter,
+}
+
+impl State {
+    pub(crate) fn new(wasi: WasiCtx, client: Arc<Client>, limiter: Limiter) -> State {
+        let (table, http) = (ResourceTable::new(), WasiHttpCtx::new());
+        State { wasi, table, http, hooks: Hooks::new(client), limiter }
+    }
 }
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
     }
 }
 
@@ -38,12 +69,19 @@ struct Ready {
 }
 
 pub(crate) fn load(component: &Component, guest: Guest) -> Result<Box<dyn Program>, LoadError> {
-    let linker = linker(component.engine()).map_err(failed)?;
-    let instance = linker.instantiate_pre(component).map_err(missing_import)?;
+    let instance = instance(component)?;
     let entry = entry(component, guest.function.as_deref())?;
     let wasi = context::build(&guest)?.build();
-    let store = Store::new(component.engine(), State { wasi, table: ResourceTable::new() });
+    let client = Arc::new(Client::new(&guest.env));
+    let mut store = Store::new(component.engine(), State::new(wasi, client, Limiter::none()));
+    // For a function of a component that otherwise is a server: its code checks this.
+    store.set_epoch_deadline(u64::MAX / 2);
     Ok(Box::new(Ready { instance, entry, store }))
+}
+
+/// Resolves the imports of a component.
+pub(crate) fn instance(component: &Component) -> Result<InstancePre<State>, LoadError> {
+    linker(component).map_err(failed)?.instantiate_pre(component).map_err(missing_import)
 }
 
 /// Parses a missing import from the text of Wasmtime's error, which has no other form: the
@@ -63,7 +101,7 @@ fn missing_import(error: wasmtime::Error) -> LoadError {
 }
 
 /// Describes all exports. A function in an interface is named `interface#function`.
-fn exports(component: &Component) -> Vec<Export> {
+pub(crate) fn exports(component: &Component) -> Vec<Export> {
     let engine = component.engine();
     let mut exports = Vec::new();
     for (name, export) in component.component_type().exports(engine) {
@@ -93,7 +131,13 @@ fn describe(name: &str, function: &ComponentFunc) -> Export {
 
 fn entry(component: &Component, wanted: Option<&str>) -> Result<ComponentExportIndex, LoadError> {
     let exports = exports(component);
-    let found = find_entry(&exports, wanted, is_run, RUN)?;
+    let found = match find_component_entry(&exports, wanted)? {
+        Entry::Function(found) => found,
+        // The code of a server does not reach this function.
+        Entry::Server(found) => {
+            return Err(LoadError::Engine(format!("{} needs the code of a server", found.name)));
+        }
+    };
     let index = match found.name.rsplit_once('#') {
         Some((interface, function)) => component
             .get_export_index(None, interface)

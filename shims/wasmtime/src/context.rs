@@ -12,25 +12,28 @@ use crate::trap;
 /// Builds the context: the arguments, environment, directories, network and standard streams of
 /// `guest`, and nothing else.
 pub(crate) fn build(guest: &Guest) -> Result<WasiCtxBuilder, LoadError> {
+    let mut wasi = without_directories(guest);
+    wasi.stdin(Input).stdout(Output::Stdout).stderr(Output::Stderr);
+    for preopen in &guest.directories() {
+        open(&mut wasi, &preopen.host, &preopen.guest)?;
+    }
+    Ok(wasi)
+}
+
+/// Builds the context without directories and standard streams.
+pub(crate) fn without_directories(guest: &Guest) -> WasiCtxBuilder {
     let mut wasi = WasiCtxBuilder::new();
     // The process runs only this guest, so a helper thread would only cost. This call must precede
     // the directories, which copy the setting.
     wasi.allow_blocking_current_thread(true);
     wasi.args(&guest.args).envs(&guest.env);
-    wasi.stdin(Input).stdout(Output::Stdout).stderr(Output::Stderr);
     if let Some(cwd) = guest.cwd.to_str().filter(|cwd| !cwd.is_empty()) {
         wasi.initial_cwd(cwd);
     }
-    for preopen in &guest.directories() {
-        open(&mut wasi, &preopen.host, &preopen.guest)?;
+    if guest.network == Network::Namespace {
+        wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
     }
-    match guest.network {
-        Network::Namespace => {
-            wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true)
-        }
-        Network::None => &mut wasi,
-    };
-    Ok(wasi)
+    wasi
 }
 
 fn open(wasi: &mut WasiCtxBuilder, host: &Path, guest: &str) -> Result<(), LoadError> {

@@ -26,6 +26,11 @@ pub(crate) fn key() -> CompileKey {
     CompileKey(format!("{VERSION}-{settings:08x}-{:x}", processor()))
 }
 
+/// Returns the key of a component's code as a server: see `settings::server`.
+pub(crate) fn server_key() -> CompileKey {
+    CompileKey(format!("{}-http", key().0))
+}
+
 macro_rules! features {
     ($detected:ident: $($feature:tt)*) => {
         [$(std::arch::$detected!($feature)),*]

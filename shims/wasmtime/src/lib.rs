@@ -2,7 +2,7 @@
 //!
 //! Compiled code is mapped from its file, so that all guests of one image share its pages. Linear
 //! memory is allocated when the guest touches it. The guest runs on the thread that calls
-//! [`Program::run`]; only name resolution starts another.
+//! [`Program::run`]; only name resolution starts another, and a server has one that measures time.
 
 #![cfg(feature = "engine")]
 
@@ -13,13 +13,14 @@ mod context;
 mod errno;
 mod key;
 mod module;
+mod outgoing;
 mod preview1;
+mod server;
 mod settings;
 mod stdio;
 mod trap;
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
@@ -66,6 +67,19 @@ impl Engine for Wasmtime {
         Some(key::key())
     }
 
+    fn server_key(&self) -> Option<CompileKey> {
+        Some(key::server_key())
+    }
+
+    #[cfg(feature = "compiler")]
+    fn compile_server(
+        &self,
+        wasm: &[u8],
+        out: &mut dyn std::io::Write,
+    ) -> Result<(), wherry_engine::CompileError> {
+        compiler::compile_server(wasm, out)
+    }
+
     #[cfg(feature = "compiler")]
     fn check(&self, wasm: &[u8], start: Option<&wherry_engine::Start>) -> Result<(), LoadError> {
         compiler::check(wasm, start)
@@ -81,56 +95,54 @@ impl Engine for Wasmtime {
     }
 
     fn load(&self, code: Code, guest: Guest) -> Result<Box<dyn Program>, LoadError> {
-        match self.code(code)? {
-            Mapped::Module(code) => module::load(&self.modules, &code, guest),
-            Mapped::Component(code) => component::load(&code, guest),
-        }
-    }
-}
-
-/// Loaded code.
-enum Mapped {
-    Module(Module),
-    Component(Component),
-}
-
-impl Wasmtime {
-    fn code(&self, code: Code) -> Result<Mapped, LoadError> {
-        match code {
-            Code::Compiled(file) => self.map(file).map_err(failed),
+        let file = match code {
+            Code::Compiled(file) => file,
             // The caller compiles for an engine with a key.
-            Code::Wasm(_) => Err(LoadError::Engine("Wasmtime loads compiled code only".to_owned())),
+            Code::Wasm(_) => {
+                return Err(LoadError::Engine("Wasmtime loads compiled code only".to_owned()));
+            }
+        };
+        if compiled_kind(&file).map_err(failed)? == Kind::Module {
+            let module = map_module(&self.engine, file).map_err(failed)?;
+            return module::load(&self.modules, &module, guest);
+        }
+        match map_component(&self.engine, &file) {
+            Ok(component) => component::load(&component, guest),
+            Err(error) if server::is_code_of_server(&error) => server::load(&file, guest),
+            Err(error) => Err(failed(error)),
         }
     }
+}
 
-    /// Maps the output of [`Engine::compile`].
-    ///
-    /// The file is native code that Wherry's compiler wrote, in sealed memory or in a file of the
-    /// cache opened through a read-only mount; it never comes from an image. No process in the
-    /// container can open it for writing.
-    #[allow(unsafe_code)]
-    fn map(&self, mut file: File) -> wasmtime::Result<Mapped> {
-        if compiled_kind(&file)? == Kind::Module {
-            // SAFETY: the file is the unchanged output of `compile` under an equal key: the cache
-            // checked its digest, the directory is root's, and the descriptor is of a read-only
-            // mount of the host's mount namespace or of sealed memory, so that no process of a
-            // container can open it for writing.
-            return unsafe { Module::deserialize_open_file(&self.engine, file) }
-                .map(Mapped::Module);
-        }
-        // Wasmtime maps a component by its path only. Without /proc, or without the permission to
-        // open the file again, it is copied to private memory.
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        // SAFETY: as above; the path names the open file.
-        let mapped = unsafe { Component::deserialize_file(&self.engine, path) };
-        if let Ok(component) = mapped {
-            return Ok(Mapped::Component(component));
-        }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        // SAFETY: as above.
-        unsafe { Component::deserialize(&self.engine, bytes) }.map(Mapped::Component)
+/// Maps a module that [`Engine::compile`] has compiled.
+///
+/// The file is native code that Wherry's compiler wrote, in sealed memory or in a file of the cache
+/// opened through a read-only mount; it never comes from an image. No process in the container can
+/// open it for writing.
+#[allow(unsafe_code)]
+fn map_module(engine: &wasmtime::Engine, file: File) -> wasmtime::Result<Module> {
+    // SAFETY: the file is the unchanged output of `compile` under an equal key: the cache checked
+    // its digest, the directory is root's, and the descriptor is of a read-only mount of the host's
+    // mount namespace or of sealed memory, so that no process of a container can open it for
+    // writing.
+    unsafe { Module::deserialize_open_file(engine, file) }
+}
+
+/// Maps a component, as [`map_module`] does.
+#[allow(unsafe_code)]
+fn map_component(engine: &wasmtime::Engine, file: &File) -> wasmtime::Result<Component> {
+    // Wasmtime maps a component by its path only. Without /proc, or without the permission to open
+    // the file again, it is copied to private memory.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // SAFETY: as in `map_module`; the path names the open file.
+    let mapped = unsafe { Component::deserialize_file(engine, path) };
+    if mapped.as_ref().map_or_else(server::is_code_of_server, |_| true) {
+        return mapped;
     }
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
+    file.read_exact_at(&mut bytes, 0)?;
+    // SAFETY: as in `map_module`.
+    unsafe { Component::deserialize(engine, bytes) }
 }
 
 /// Returns the kind of compiled code from the flags in its ELF header. Wasmtime's

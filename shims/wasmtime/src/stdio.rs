@@ -16,7 +16,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
 /// The largest read of one call, and the write budget that one call returns, in bytes.
-const CHUNK: usize = 64 * 1024;
+pub(crate) const CHUNK: usize = 64 * 1024;
 
 /// Descriptor 1 or 2. A write blocks the guest's thread until all is written: a slow reader slows
 /// the guest, as it slows a native program.
@@ -34,7 +34,7 @@ impl Output {
         }
     }
 
-    fn write_all(self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write_all(self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match rustix::io::write(self.fd(), bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -179,6 +179,6 @@ fn wait(fd: BorrowedFd<'_>, flags: PollFlags, timeout: Option<&Timespec>) -> io:
 }
 
 /// Converts an error and keeps its errno: the guest gets EPIPE for EPIPE.
-fn failed(error: io::Error) -> StreamError {
+pub(crate) fn failed(error: io::Error) -> StreamError {
     StreamError::LastOperationFailed(error.into())
 }

@@ -14,6 +14,14 @@ pub(crate) fn outcome(result: wasmtime::Result<ExitCode>) -> Result<ExitCode, Tr
     })
 }
 
+/// Formats the error with which a request ended.
+pub(crate) fn describe(error: &wasmtime::Error) -> String {
+    match error.downcast_ref::<I32Exit>() {
+        Some(exit) => format!("the guest exited with code {}", exit.0),
+        None => text(error),
+    }
+}
+
 /// Formats an error and its causes in one line.
 pub(crate) fn one_line(error: &wasmtime::Error) -> String {
     let text = format!("{error:#}");

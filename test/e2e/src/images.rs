@@ -258,6 +258,21 @@ pub fn net() -> Image {
     app("net", guests::bytes("net.component.wasm"))
 }
 
+/// The server of HTTP, `test/guests/http.c`.
+pub fn http() -> Image {
+    app("http", guests::bytes("http.component.wasm"))
+}
+
+/// The same of a later version of WASI 0.2.
+pub fn http_of_later_version() -> Image {
+    app("http-later", guests::bytes("http-later.component.wasm"))
+}
+
+/// The same, which is a program, too.
+pub fn http_and_program() -> Image {
+    app("http-program", guests::bytes("http-program.component.wasm"))
+}
+
 /// A guest of `test/guests` that needs no argument.
 pub fn guest(name: &str) -> Image {
     app(&name.replace('.', "-"), guests::bytes(name))

@@ -5,7 +5,7 @@ use wasmparser::types::TypesRef;
 use wasmparser::{Error, Parser, Payload};
 
 use super::preview2;
-use crate::error::{Export, LoadError, RUN, find_entry, is_run};
+use crate::error::{Export, LoadError, find_component_entry, is_handler, is_run};
 use crate::start::Start;
 
 /// Checks that WASI 0.2 provides the imports, and finds the function to call.
@@ -54,7 +54,17 @@ pub(super) fn check(wasm: &[u8], types: TypesRef<'_>, start: &Start) -> Result<(
             ComponentEntityType::Type { .. } => found.push(Export::other(name, "type")),
         }
     }
-    find_entry(&found, start.function.as_deref(), is_run, RUN).map(drop)
+    find_component_entry(&found, start.function.as_deref()).map(drop)
+}
+
+/// Whether a component starts as a server if no function is named. False for an invalid one.
+#[must_use]
+pub fn serves(wasm: &[u8]) -> bool {
+    let exports = names(wasm).map(|names| names.exports).unwrap_or_default();
+    let has = |is: fn(&str) -> bool, function: &str| {
+        exports.iter().any(|interface| is(&format!("{interface}{function}")))
+    };
+    has(is_handler, "#handle") && !has(is_run, "#run")
 }
 
 /// The names that a component itself imports and exports.

@@ -18,6 +18,8 @@ pub mod runtimes;
 #[cfg(all(test, feature = "check-components"))]
 mod tests;
 
+#[cfg(feature = "check-components")]
+pub use component::serves;
 use wasmparser::types::{EntityType, Types, TypesRef};
 use wasmparser::{
     CompositeInnerType, Error, FuncToValidate, FuncValidatorAllocations, FunctionBody, Parser,

@@ -1,7 +1,7 @@
 //! The interfaces of WASI 0.2 that a component may import.
 
 /// The packages with their interfaces.
-const INTERFACES: [(&str, &[&str]); 6] = [
+const INTERFACES: [(&str, &[&str]); 7] = [
     (
         "cli",
         &[
@@ -19,6 +19,7 @@ const INTERFACES: [(&str, &[&str]); 6] = [
     ),
     ("clocks", &["monotonic-clock", "wall-clock"]),
     ("filesystem", &["preopens", "types"]),
+    ("http", &["outgoing-handler", "types"]),
     ("io", &["error", "poll", "streams"]),
     ("random", &["insecure", "insecure-seed", "random"]),
     (
@@ -64,7 +65,10 @@ mod tests {
     #[test]
     fn every_patch_release_of_wasi_0_2_is_provided_and_no_other_package() {
         assert!(provides("wasi:io/streams@0.2.0") && provides("wasi:cli/stdin@0.2.12"));
-        for import in ["wasi:http/types@0.2.0", "wasi:io/streams@0.3.0", "acme:a/b@0.2.0", "f"] {
+        assert!(provides("wasi:http/types@0.2.0"));
+        for import in
+            ["wasi:http/incoming-handler@0.2.0", "wasi:io/streams@0.3.0", "acme:a/b@0.2.0", "f"]
+        {
             assert!(!provides(import), "{import}");
         }
     }

@@ -143,18 +143,15 @@ pub fn a_component_with_a_missing_import_is_refused(host: &Host) {
     host.file("guest.wasm", &encode(text)).refused(&["missing import acme:house/lamp@1.0.0"]);
 }
 
-pub fn a_component_of_a_server_is_refused_with_the_reason(host: &Host) {
-    let text = r#"(component (import "wasi:http/types@0.2.0" (instance (export "f" (func)))))"#;
-    host.file("guest.wasm", &encode(text))
-        .refused(&["missing import wasi:http/types@0.2.0", "provides wasi:cli, wasi:clocks"]);
+pub fn a_server_of_another_version_of_wasi_is_refused(host: &Host) {
     let text = r#"(component
         (core module $m (func (export "handle") (param i32)))
         (core instance $i (instantiate $m))
         (func $handle (param "request" u32) (canon lift (core func $i "handle")))
         (instance $h (export "handle" (func $handle)))
-        (export "wasi:http/incoming-handler@0.2.0" (instance $h)))"#;
+        (export "wasi:http/handler@0.3.0" (instance $h)))"#;
     host.file("guest.wasm", &encode(text))
-        .refused(&["nothing to run", "wasi:http/incoming-handler@0.2.0 is for an HTTP server"]);
+        .refused(&["nothing to run", "wasi:http/handler@0.3.0 is another version"]);
 }
 
 pub fn a_component_of_a_library_is_refused_with_all_exports(host: &Host) {

@@ -54,7 +54,7 @@ macro_rules! conformance {
             a_component_function_is_called_by_name,
             a_component_without_run_is_refused,
             a_component_with_a_missing_import_is_refused,
-            a_component_of_a_server_is_refused_with_the_reason,
+            a_server_of_another_version_of_wasi_is_refused,
             a_component_of_a_library_is_refused_with_all_exports,
             a_component_of_another_version_of_wasi_is_refused,
             a_component_with_streams_is_refused_with_the_feature,

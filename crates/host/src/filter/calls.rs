@@ -149,10 +149,19 @@ pub(super) const SOCKETS: [u32; 4] = [
     libc::AF_NETLINK.unsigned_abs(),
 ];
 
-/// ioctl requests: bytes to read, non-blocking mode, terminal settings and size. Not TIOCSTI, which
-/// inserts input into a terminal.
-pub(super) const IOCTLS: [u32; 4] =
-    [ioctl(libc::FIONREAD), ioctl(libc::FIONBIO), ioctl(libc::TCGETS), ioctl(libc::TIOCGWINSZ)];
+/// ioctl requests: bytes to read, non-blocking mode, terminal settings and size, and the written
+/// pages of this process. Not TIOCSTI, which inserts input into a terminal.
+pub(super) const IOCTLS: [u32; 5] = [
+    ioctl(libc::FIONREAD),
+    ioctl(libc::FIONBIO),
+    ioctl(libc::TCGETS),
+    ioctl(libc::TIOCGWINSZ),
+    PAGEMAP_SCAN,
+];
+
+/// On `/proc/self/pagemap`, which a guest cannot open: an engine with a pool of instances has it
+/// open. The C library has no name for it.
+const PAGEMAP_SCAN: u32 = 0xc060_6610;
 
 #[allow(clippy::cast_possible_truncation, reason = "the kernel takes 32 bits")]
 const fn ioctl(request: libc::Ioctl) -> u32 {

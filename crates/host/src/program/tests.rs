@@ -92,7 +92,12 @@ fn fields(args: &[&str]) -> ProcessFields {
 /// Loads the program that `args` name with an engine without compiled code.
 fn load(args: &[&str]) -> Result<Loaded, Failure> {
     let (channel, _daemon) = Channel::pair().unwrap();
-    let loader = Loader { engine: &Recorder::default(), channel: &channel, module_max: 1 << 20 };
+    let loader = Loader {
+        engine: &Recorder::default(),
+        channel: &channel,
+        module_max: 1 << 20,
+        http: &Http::default(),
+    };
     loader.load(&fields(args)).map_err(Failure::from)
 }
 
@@ -106,7 +111,8 @@ fn a_module_is_loaded_with_its_arguments_and_without_the_hosts_files() {
     let path = files.write("app.wasm", MODULE);
     let engine = Recorder::default();
     let (channel, _daemon) = Channel::pair().unwrap();
-    let loader = Loader { engine: &engine, channel: &channel, module_max: 1 << 20 };
+    let loader =
+        Loader { engine: &engine, channel: &channel, module_max: 1 << 20, http: &Http::default() };
     let entry = format!("{path}#run");
     let loaded = loader.load(&fields(&[&entry, "a"])).map_err(Failure::from);
     let Ok(Loaded::Wasm { name, args, .. }) = loaded else { panic!("another kind") };
@@ -124,7 +130,12 @@ fn a_module_above_the_limit_is_refused_before_it_is_read() {
     let files = Files::new();
     let path = files.write("app.wasm", &[MODULE, &[0; 100]].concat());
     let (channel, _daemon) = Channel::pair().unwrap();
-    let loader = Loader { engine: &Recorder::default(), channel: &channel, module_max: 50 };
+    let loader = Loader {
+        engine: &Recorder::default(),
+        channel: &channel,
+        module_max: 50,
+        http: &Http::default(),
+    };
     let failure = Failure::from(loader.load(&fields(&[&path])).err().unwrap());
     assert_eq!(failure.kind, FailureKind::Invalid);
     assert!(failure.message.contains("WHERRY_MODULE_SIZE"), "{}", failure.message);
@@ -170,7 +181,8 @@ fn compiled(answer: impl FnOnce(Channel) + Send + 'static) -> Result<(), Failure
     let engine = Recorder { key: Some("the key"), ..Recorder::default() };
     let (channel, daemon) = Channel::pair().unwrap();
     let daemon = std::thread::spawn(move || answer(daemon));
-    let loader = Loader { engine: &engine, channel: &channel, module_max: 0 };
+    let loader =
+        Loader { engine: &engine, channel: &channel, module_max: 0, http: &Http::default() };
     let loaded = loader.load(&fields(&[&path])).map(drop).map_err(Failure::from);
     daemon.join().unwrap();
     assert_eq!(

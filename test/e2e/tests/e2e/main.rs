@@ -32,6 +32,7 @@ mod health;
 mod home;
 mod hooks;
 mod hostile;
+mod http;
 mod isolation;
 mod lifecycle;
 mod limits;
