@@ -149,7 +149,7 @@ impl ProcessCompiler<'_> {
                 "it took longer than the {seconds} s of WHERRY_COMPILE_SECONDS"
             )),
             TOO_LARGE => CacheError::Exceeded(format!("its code is larger than {}", Size(code))),
-            ABORTED if text.contains("memory allocation") || text.contains("out of memory") => {
+            ABORTED if OUT_OF_MEMORY.iter().any(|cause| text.contains(cause)) => {
                 CacheError::Exceeded(format!(
                     "it took more memory than {}: the container's memory limit, at least {} and at most \
                      WHERRY_COMPILE_MEMORY",
@@ -170,6 +170,8 @@ const IO: u32 = EXIT_IO as u32;
 const CHANGED: u32 = EXIT_CHANGED as u32;
 /// 128 plus the signal.
 const ABORTED: u32 = 128 + Signal::SIGABRT as u32;
+/// The words of Rust's, LLVM's and C++'s failed allocations before they abort.
+const OUT_OF_MEMORY: [&str; 3] = ["memory allocation", "out of memory", "std::bad_alloc"];
 const KILLED: u32 = 128 + Signal::SIGKILL as u32;
 const OUT_OF_TIME: u32 = 128 + Signal::SIGXCPU as u32;
 const TOO_LARGE: u32 = 128 + Signal::SIGXFSZ as u32;
