@@ -49,7 +49,12 @@ build: executables
 # relocations from version 2.36 on.
 STATIC = $(CARGO_TARGET_DIR)/static
 PACKED = $(shell printf 'glibc 2.36\n%s\n' "$$(getconf GNU_LIBC_VERSION)" | sort -VC && echo '-C link-arg=-Wl,-z,pack-relative-relocs')
-LINK_STATICALLY = -C target-feature=+crt-static -L native=$(STATIC) -C link-arg=-Wl,-z,nodynamic-undefined-weak $(PACKED)
+# The standard library looks for posix_spawn_file_actions_addchdir_np by a weak symbol, for which
+# the linker takes nothing out of an archive. Without it a process with a working directory is
+# forked, not created by posix_spawn: that copies page tables, and if the exec fails, the standard
+# library panics where the reaper has reaped the child first.
+LINK_STATICALLY = -C target-feature=+crt-static -L native=$(STATIC) -C link-arg=-Wl,-z,nodynamic-undefined-weak \
+    -C link-arg=-Wl,-u,posix_spawn_file_actions_addchdir_np $(PACKED)
 # $(call program,ENGINE,BIN,OPTIONS OF CARGO,FLAGS OF RUSTC)
 program = $(CARGO_IN) rustc --release --locked --package wherry-$1 --bin $2 $3 \
     $(if $(filter $1,$(WITH_LIBRARY)),--features library) $(patsubst wherry-$1/%,--features %,$(filter wherry-$1/%,$(FEATURES))) \

@@ -22,6 +22,7 @@ mod start;
 mod upgrade;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use error::Error;
@@ -38,6 +39,8 @@ use operator::Operator;
 
 /// The name of the runtime for all engines.
 const ALL: &str = "wherry";
+/// The end of the path of a running executable that was replaced.
+const REPLACED: &str = " (deleted)";
 
 /// A runtime.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +88,18 @@ pub fn main(engine: &'static str, operator: Option<&'static dyn Operator>) -> Ex
 pub fn main_for_all_engines() -> ExitCode {
     let find = |_: &str, settings: &Settings| Engines::find_all(settings);
     run(Shim { engine: ALL, find, sharing: Sharing::Group, operator: None })
+}
+
+/// The path at which this executable is installed, also if another version has replaced it since.
+///
+/// # Errors
+/// If procfs is not mounted.
+fn own_executable() -> Result<PathBuf, Error> {
+    let path = std::env::current_exe().map_err(Error::Own)?;
+    Ok(match path.to_str().and_then(|path| path.strip_suffix(REPLACED)) {
+        Some(installed) => installed.into(),
+        None => path,
+    })
 }
 
 fn run(shim: Shim) -> ExitCode {

@@ -28,7 +28,7 @@ pub(crate) fn manage(shim: Shim, args: &Args) -> Result<()> {
     let settings = operator.settings().map_err(Error::Operator)?;
     let limits = Settings::read();
     let engines = shim.engines(&limits)?;
-    let executable = std::env::current_exe().map_err(Error::Own)?;
+    let executable = crate::own_executable()?;
     let bound = socket::serve_at(&manager.socket)
         .map_err(|source| Error::Listen { path: manager.socket.clone(), source })?;
     let Listen::Bound(listener, name) = bound else {

@@ -29,7 +29,7 @@ pub(crate) fn start(shim: Shim, args: &Args) -> Result<()> {
     // Before the socket and the daemon exist: a missing host is an error of this program.
     let limits = Limits::read();
     let engines = shim.engines(&limits)?;
-    let executable = std::env::current_exe().map_err(Error::Own)?;
+    let executable = crate::own_executable()?;
     let Group { name: group, is_pod, by_systemd, annotations } =
         shim.sharing.group(&bundle, &args.id)?;
     let ttrpc_address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();

@@ -7,15 +7,13 @@ use std::path::{Path, PathBuf};
 
 use wherry_task::{AskError, DaemonClient, DaemonStatus};
 
-use crate::Shim;
 use crate::args::Args;
 use crate::error::{Error, Result};
 use crate::group::CONTROL_SOCKETS;
+use crate::{REPLACED, Shim};
 
 /// The flag of a listening socket in `/proc/PID/net/unix`: `__SO_ACCEPTCON`.
 const LISTENS: u32 = 1 << 16;
-/// The end of the path of an executable that was replaced.
-const REPLACED: &str = " (deleted)";
 
 /// Upgrades the daemons that the flags name, all of them by default, and prints a line for each.
 pub(crate) fn upgrade(shim: Shim, args: &Args) -> Result<()> {
