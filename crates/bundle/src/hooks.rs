@@ -531,6 +531,10 @@ mod tests {
             return;
         }
         let scripts = Scripts::new();
+        // Before the reaper runs, which would reap the processes that write them.
+        let ends = scripts.hook("a", "exit 0", "");
+        let fails = scripts.hook("b", "exit 9", "");
+        let hangs = scripts.hook("c", "exec sleep 1000", r#", "timeout": 1"#);
         let reaper = Reaper::default();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -544,11 +548,10 @@ mod tests {
                 let batch = scripts.batch(Moment::Prestart, &[hook]);
                 batch.run(None, Some(&reaper)).map_err(|error| error.to_string())
             };
-            run(scripts.hook("a", "exit 0", "")).unwrap();
-            let text = run(scripts.hook("b", "exit 9", "")).unwrap_err();
+            run(ends).unwrap();
+            let text = run(fails).unwrap_err();
             assert!(text.ends_with("ended with status 9"), "{text}");
-            let hook = scripts.hook("c", "exec sleep 1000", r#", "timeout": 1"#);
-            let text = run(hook).unwrap_err();
+            let text = run(hangs).unwrap_err();
             assert!(text.ends_with("ran longer than its timeout of 1 s"), "{text}");
             done.store(true, Ordering::Relaxed);
         });
