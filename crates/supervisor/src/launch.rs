@@ -283,10 +283,12 @@ mod tests {
 
     #[test]
     fn a_container_whose_process_waits_no_more_cannot_be_started() {
-        let mut waiting = Waiting::new("{}");
-        waiting.socket =
-            UnixListener::bind(waiting.bundle.path().parent().unwrap().join("o")).unwrap();
+        let waiting = Waiting::new("{}");
         let Waiting { bundle, setup, poststart, .. } = &waiting;
+        // The kernel refuses a connection to it, as to a socket that no process has open. Another
+        // test may fork a process that has this test's socket open until its exec.
+        fs::remove_file(bundle.start_socket()).unwrap();
+        fs::write(bundle.start_socket(), "").unwrap();
         let failure = start(bundle, setup, poststart, 7, &Reaper::default()).unwrap_err();
         assert!(failure.message.starts_with("cannot start the container: "), "{}", failure.message);
         fs::remove_dir_all(bundle.path()).unwrap();
